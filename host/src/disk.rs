@@ -1,0 +1,149 @@
+//! Files and folders: positioned reads and writes, and every step that durability needs said aloud (file sync, folder
+//! sync, rename).
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// How a file is opened. All modes but `Read` allow reading too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// An existing file, for reading only.
+    Read,
+    /// An existing file, for reading and writing.
+    Write,
+    /// Created when absent, opened as it is when present.
+    Create,
+    /// Created; an error (`AlreadyExists`) when present.
+    CreateNew,
+}
+
+/// What an entry of a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Dir,
+    /// Anything else: never touched.
+    Other,
+}
+
+/// One entry of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name within its folder.
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+/// Length and kind of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Length in bytes.
+    pub len_bytes: u64,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+/// Room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file system in bytes.
+    pub total_bytes: u64,
+    /// Bytes an unprivileged writer may still use.
+    pub available_bytes: u64,
+}
+
+/// An open file, asynchronous face.
+#[async_trait]
+pub trait File: Send + Sync + 'static {
+    /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+    /// Writes all of `data` at `offset`. Not durable before [`File::sync`].
+    async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()>;
+    /// Makes data (and the length) durable: fdatasync.
+    async fn sync(&self) -> io::Result<()>;
+    /// Present length in bytes.
+    async fn len(&self) -> io::Result<u64>;
+    /// Sets the length, cutting or growing with zeros.
+    async fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+    /// Reserves room for `[0, len_bytes)`. `grow`: whether the visible length grows with it.
+    async fn allocate(&self, len_bytes: u64, grow: bool) -> io::Result<()>;
+    /// Forgets what the page cache holds of this file, so that the next read asks the disk. Best effort.
+    async fn drop_cache(&self) -> io::Result<()>;
+}
+
+/// An open file, synchronous face: only for redb's backend and inside [`crate::Host::blocking`].
+pub trait BlockingFile: Send + Sync + std::fmt::Debug + 'static {
+    /// Fills `buf` from `offset`; an error (`UnexpectedEof`) when the file is shorter.
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `data` at `offset`.
+    fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Makes data durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Present length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Sets the length.
+    fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+}
+
+/// The file systems of a host.
+#[async_trait]
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file.
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// Opens a file, synchronous face.
+    fn open_blocking(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockingFile>>;
+    /// Length and kind. `NotFound` when absent.
+    async fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+    /// Renames, replacing the target. Durable only after both folders are synced.
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Durable only after its folder is synced.
+    async fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Creates a folder and its parents. Parents' entries are durable only after [`Disk::sync_dir`] of each.
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder's entries durable.
+    async fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The entries of a folder, sorted by name.
+    async fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Room on the file system that holds `path`.
+    async fn space(&self, path: &Path) -> io::Result<Space>;
+}
+
+/// Reads a whole file. For small files (identities, headers): the caller knows its bound.
+///
+/// # Errors
+/// As [`Disk::open`] and [`File::read_at`]; `InvalidData` when it is longer than `limit_bytes`.
+pub async fn read_file(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> io::Result<Bytes> {
+    let file = disk.open(path, OpenMode::Read).await?;
+    let len = file.len().await?;
+    if len > limit_bytes {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is {len} bytes long, more than the {limit_bytes} expected", path.display()),
+        ));
+    }
+    file.read_at(0, usize::try_from(len).unwrap_or(usize::MAX)).await
+}
+
+/// Replaces a file atomically and durably: temporary name, sync, rename, folder sync.
+///
+/// # Errors
+/// Of any of the steps; the old content is then still in place.
+pub async fn replace_file(disk: &dyn Disk, path: &Path, data: Bytes) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let temporary = dir.join(name);
+    let file = disk.open(&temporary, OpenMode::Create).await?;
+    file.set_len(0).await?;
+    file.write_at(0, data).await?;
+    file.sync().await?;
+    disk.rename(&temporary, path).await?;
+    disk.sync_dir(dir).await
+}

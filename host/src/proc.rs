@@ -1,0 +1,90 @@
+//! Processes: started, watched through a pidfd, adopted after the watcher itself was restarted.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// A process beyond doubt: a pid alone is reused, a pid with its start time is not (within one boot).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcId {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot: field 22 of /proc/PID/stat.
+    pub start_ticks: u64,
+}
+
+/// This boot of the kernel: /proc/sys/kernel/random/boot_id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub String);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// It returned this code.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+/// The signals the product sends. A closed list: nothing else is ever sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM: end cleanly.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP (tests and demonstrations).
+    Stop,
+    /// SIGCONT (tests and demonstrations).
+    Continue,
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct SpawnSpec {
+    /// The program's path.
+    pub program: PathBuf,
+    /// Its arguments, without the program's name.
+    pub args: Vec<String>,
+    /// Variables added to the inherited environment.
+    pub env: Vec<(String, String)>,
+    /// Where standard output and error go (appended); `None`: /dev/null.
+    pub log: Option<PathBuf>,
+    /// Whether it starts a session of its own, so that a signal to our terminal or group does not reach it.
+    pub new_session: bool,
+}
+
+/// A process that is watched, started by us or adopted.
+#[async_trait]
+pub trait Process: Send + Sync + 'static {
+    /// Its identity.
+    fn id(&self) -> ProcId;
+    /// Sends a signal through the pidfd: never to a reused pid.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended.
+    fn signal(&self, signal: Signal) -> io::Result<()>;
+    /// Resolves once it has ended: its status when we are its parent, `None` when it was adopted.
+    async fn exited(&self) -> io::Result<Option<ExitStatus>>;
+}
+
+/// The process table of a host.
+#[async_trait]
+pub trait Proc: Send + Sync + 'static {
+    /// Starts a process. Dropping the handle neither ends it nor leaves a zombie while we live.
+    async fn spawn(&self, spec: SpawnSpec) -> io::Result<Arc<dyn Process>>;
+    /// Takes up watching a running process; `None` when no process of that pid and start time runs (a zombie counts as
+    /// ended).
+    async fn adopt(&self, id: ProcId) -> io::Result<Option<Arc<dyn Process>>>;
+    /// The identity of a running pid, if it runs.
+    fn identify(&self, pid: u32) -> io::Result<Option<ProcId>>;
+    /// Our own identity.
+    fn own(&self) -> ProcId;
+    /// The boot this host is in.
+    fn boot_id(&self) -> io::Result<BootId>;
+}

@@ -1,0 +1,9 @@
+//! The storage node: metadata in Raft, Reed-Solomon shards on disks, recovery services.
+//!
+//! Reading order: [`types`] and [`model`] name what everything is about; [`meta`] keeps it agreed upon; [`disk`] keeps
+//! shards; [`gateway`] turns puts and gets into both; [`repair`] brings redundancy back; [`control`] answers the agent;
+//! [`service`] wires one node together and decides when it may serve.
+
+pub mod model;
+pub mod options;
+pub mod types;

@@ -1,0 +1,11 @@
+//! The decision core: detectors, incidents, ladders, guards, plans, the lease's rules. Pure.
+//!
+//! Owns: every decision the agent takes. [`Engine`](engine::Engine) is a state machine: `handle(now, Input) ->
+//! Vec<Command>`.
+//!
+//! Must never: import a sibling crate, tokio, a clock, randomness, a file or a socket; hold a channel; await. The same
+//! inputs give the same commands, always: every incident that ever happened is a test.
+
+pub mod api;
+pub mod record;
+pub mod types;

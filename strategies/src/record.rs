@@ -1,0 +1,85 @@
+//! The journal's records: their shape, and the hash chain over them.
+//!
+//! Owns: what a line of the journal says. Must never: write one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::IncidentId;
+use crate::types::{Action, Grade, GuardName, Mode};
+
+/// Version of the record's schema.
+pub const SCHEMA: u32 = 1;
+
+/// What kind of line it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKind {
+    /// A step is about to be done.
+    Intent,
+    /// A step ended.
+    Outcome,
+    /// After a crash: what became of a step that had an intent and no outcome.
+    Reconciled,
+    /// A guard held a step back.
+    Refused,
+    /// An incident was opened.
+    Opened,
+    /// An incident's proof held.
+    Resolved,
+    /// An incident needs a person.
+    Escalated,
+    /// Anything else worth a line (a pause, the agent's start).
+    Note,
+}
+
+/// A guard's answer with its numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct GuardResult {
+    /// Which.
+    pub guard: GuardName,
+    /// Whether it let the step pass.
+    pub passed: bool,
+    /// The numbers it judged by.
+    pub evidence: String,
+}
+
+/// A record as the engine drafts it; the journal adds sequence, time and chain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Draft {
+    /// Kind of line.
+    pub kind: RecordKind,
+    /// What is done or was decided.
+    pub action: Action,
+    /// Of which incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub incident: Option<IncidentId>,
+    /// Its mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// How invasive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grade: Option<Grade>,
+    /// The step's id, pairing intent and outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// All guards that were asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardResult>,
+    /// Raft term and index as last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_term: Option<u64>,
+    /// Raft index as last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raft_index: Option<u64>,
+    /// How long the step took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// What applies of: node_id, node_ids, disk_id, reason (the mode), pid, resolution, from, to, guard, evidence,
+    /// fence, backup_path.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    pub details: BTreeMap<String, serde_json::Value>,
+}

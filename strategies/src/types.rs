@@ -1,0 +1,233 @@
+//! The words every other module uses: time, modes, grades, actions, guards, fences.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Monotonic time of one agent process, since its start. Comes in with every input; decisions use nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// How long after `earlier` this is; zero when it is not.
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Moment;
+    fn add(self, later: Duration) -> Moment {
+        Moment(self.0 + later)
+    }
+}
+
+/// The present, as an input carries it: monotonic for decisions, wall for records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Now {
+    /// For decisions.
+    pub mono: Moment,
+    /// For people: milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+}
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// All of them, in the order of the specification.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+            /// The name used in code, records, metrics, runbooks and alert rules.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+named! {
+    /// A failure mode. One detector, one ladder, one runbook page each.
+    Mode {
+        /// The node's process ended or does not answer.
+        ProcessCrash = "process_crash",
+        /// A host is gone.
+        HostDown = "host_down",
+        /// Hosts live but cannot reach each other.
+        NetworkPartition = "network_partition",
+        /// The metadata database is damaged.
+        DatabaseCorruption = "database_corruption",
+        /// The Raft log is damaged.
+        LogCorruption = "log_corruption",
+        /// Two leaders, each with a fresh quorum.
+        SplitBrain = "split_brain",
+        /// Terms run away or went back.
+        TermDivergence = "term_divergence",
+        /// Replicas disagree at one index.
+        StateDivergence = "state_divergence",
+        /// Heartbeats without progress.
+        Deadlock = "deadlock",
+        /// Room, memory, descriptors or CPU run out.
+        ResourceExhaustion = "resource_exhaustion",
+        /// A follower lags.
+        SlowFollower = "slow_follower",
+        /// A disk is gone or fails.
+        DiskFailure = "disk_failure",
+        /// A disk is about to fail.
+        DiskDegrading = "disk_degrading",
+        /// A shard's checksum does not hold.
+        DataCorruption = "data_corruption",
+        /// A clock is off.
+        ClockSkew = "clock_skew",
+        /// No metadata quorum.
+        QuorumLoss = "quorum_loss",
+        /// One failure drags others along.
+        CascadingFailure = "cascading_failure",
+    }
+}
+
+named! {
+    /// What the journal calls a step or a decision.
+    Action {
+        /// Starts a node that was dead.
+        StartNode = "start_node",
+        /// Restarts a live node.
+        RestartNode = "restart_node",
+        /// Moves leadership away.
+        StepDown = "step_down",
+        /// Starts an election.
+        TriggerElection = "trigger_election",
+        /// Elects above the highest term seen.
+        AlignTerm = "align_term",
+        /// Catches a replica up.
+        Resync = "resync",
+        /// Installs a snapshot.
+        InstallSnapshot = "install_snapshot",
+        /// Leaves as voter, comes back as learner.
+        RejoinLearner = "rejoin_learner",
+        /// Learner to voter.
+        Promote = "promote",
+        /// Voter to learner.
+        Demote = "demote",
+        /// Rebuilds lost or damaged shards.
+        RepairShards = "repair_shards",
+        /// Empties a disk.
+        EvacuateDisk = "evacuate_disk",
+        /// Empties a host.
+        EvacuateHost = "evacuate_host",
+        /// Takes a disk out of service, not the process.
+        DetachDisk = "detach_disk",
+        /// Cancels an operation.
+        CancelOperation = "cancel_operation",
+        /// Breaks a dead owner's lock.
+        BreakLock = "break_lock",
+        /// Frees room.
+        Reclaim = "reclaim",
+        /// Compacts.
+        Compact = "compact",
+        /// Slows background work, or stops new writes to a disk.
+        Throttle = "throttle",
+        /// Cuts a torn tail.
+        TruncateLog = "truncate_log",
+        /// Read-write, read-only or isolated.
+        SetMode = "set_mode",
+        /// From a backup.
+        RestoreBackup = "restore_backup",
+        /// After a person chose.
+        RecoverSplitBrain = "recover_split_brain",
+        /// Forces a quorum.
+        RecoverQuorum = "recover_quorum",
+        /// Decided not to act.
+        Skip = "skip",
+        /// Told somebody.
+        Alert = "alert",
+        /// An operator paused the agent.
+        Pause = "pause",
+        /// The pause ended.
+        Resume = "resume",
+        /// A person approved.
+        Approve = "approve",
+    }
+}
+
+named! {
+    /// What may hold a step back. Each refusal is recorded under its name.
+    GuardName {
+        /// Evidence no older than two probe intervals.
+        Fresh = "fresh",
+        /// Two independent sources.
+        Corroborated = "corroborated",
+        /// Attempts per step, target and cluster.
+        Budget = "budget",
+        /// An operator's pause.
+        Pause = "pause",
+        /// Foreground load.
+        Pressure = "pressure",
+        /// Room for the copy that is kept.
+        MoveAside = "move_aside",
+        /// The intention on disk first.
+        IntentFirst = "intent_first",
+        /// Lease, slot and fence.
+        OneAtATime = "one_at_a_time",
+        /// Voters and shards stay enough.
+        QuorumKept = "quorum_kept",
+        /// Too many targets at once.
+        StormBrake = "storm_brake",
+        /// Waiting after a failed attempt.
+        Backoff = "backoff",
+        /// The first minute.
+        Grace = "grace",
+        /// A deliberate stop is never fought.
+        DeliberateStop = "deliberate_stop",
+        /// The same crash three times.
+        CrashSignature = "crash_signature",
+        /// What the operator allows for this mode and grade.
+        Authority = "authority",
+    }
+}
+
+named! {
+    /// What an operator lets the agent do for a mode and grade.
+    Authority {
+        /// Only look.
+        Observe = "observe",
+        /// Plan and record as "would have".
+        Shadow = "shadow",
+        /// Ask first.
+        Approve = "approve",
+        /// Act.
+        Auto = "auto",
+    }
+}
+
+/// How invasive a step is, 0 (observe) to 6 (can lose data).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(transparent)]
+pub struct Grade(pub u8);
+
+/// Orders disruptive steps over holders of the lease: by epoch, then ballot round, then holder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fence {
+    /// The cluster's epoch.
+    pub epoch: u64,
+    /// The ballot's round.
+    pub round: u64,
+    /// The agent that held the lease.
+    pub holder: String,
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.epoch, self.round, self.holder)
+    }
+}
