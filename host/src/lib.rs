@@ -20,7 +20,7 @@ pub mod real;
 use std::sync::Arc;
 
 pub use crate::clock::{Clock, WallTime};
-pub use crate::disk::{BlockingFile, Disk, DirEntry, File, FileKind, Metadata, OpenMode, Space};
+pub use crate::disk::{BlockingFile, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
 pub use crate::net::{Datagram, Listener, Net, Stream};
 pub use crate::proc::{BootId, ExitStatus, Proc, ProcId, Process, Signal, SpawnSpec};
 pub use crate::rand::{Rand, Rng};

@@ -98,9 +98,7 @@ hex_id!(
 );
 
 /// A member's id in Raft: from a counter in the state machine, never reused, and not the node's name.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RaftId(pub u64);
 
