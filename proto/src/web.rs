@@ -104,9 +104,8 @@ async fn call_once(
     let broken = |reason: String| CallError::Broken { address: address.to_owned(), reason };
     let unreachable = |source| CallError::Unreachable { address: address.to_owned(), source };
     let stream = net.connect(address).await.map_err(unreachable)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| broken(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.to_string()))?;
     tokio::spawn(connection);
     let method = if body.is_some() { "POST" } else { "GET" };
     let request = http::Request::builder()
