@@ -7,6 +7,7 @@
 //! Must never: reach a process it was not given, touch a file outside the cluster's own folder, or call something
 //! recovered that it has not read back.
 
+pub mod bench;
 pub mod client;
 pub mod dataset;
 pub mod demo;

@@ -12,6 +12,8 @@ pub struct HostInfo {
     pub name: String,
     /// The node's gRPC address.
     pub address: String,
+    /// The node's HTTP address, `host:port`.
+    pub http: String,
     /// The agent's HTTP address, `host:port`.
     pub api: String,
     /// The node's disks.
