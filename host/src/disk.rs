@@ -72,7 +72,11 @@ pub trait File: Send + Sync + 'static {
     async fn len(&self) -> io::Result<u64>;
     /// Sets the length, cutting or growing with zeros.
     async fn set_len(&self, len_bytes: u64) -> io::Result<()>;
-    /// Reserves room for `[0, len_bytes)`. `grow`: whether the visible length grows with it.
+    /// Reserves room for `[0, len_bytes)`. `grow`: whether the visible length grows with it. Never shortens.
+    ///
+    /// # Errors
+    /// `StorageFull` when there is no room; `Unsupported` without `grow` on a file system that cannot reserve room
+    /// beyond the visible end.
     async fn allocate(&self, len_bytes: u64, grow: bool) -> io::Result<()>;
     /// Forgets what the page cache holds of this file, so that the next read asks the disk. Best effort.
     async fn drop_cache(&self) -> io::Result<()>;
