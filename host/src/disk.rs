@@ -61,6 +61,7 @@ pub struct Space {
 
 /// An open file, asynchronous face.
 #[async_trait]
+#[allow(clippy::len_without_is_empty, reason = "a system call, not a property: it can fail")]
 pub trait File: Send + Sync + 'static {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
@@ -83,6 +84,7 @@ pub trait File: Send + Sync + 'static {
 }
 
 /// An open file, synchronous face: only for redb's backend and inside [`crate::Host::blocking`].
+#[allow(clippy::len_without_is_empty, reason = "a system call, not a property: it can fail")]
 pub trait BlockingFile: Send + Sync + std::fmt::Debug + 'static {
     /// Fills `buf` from `offset`; an error (`UnexpectedEof`) when the file is shorter.
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;

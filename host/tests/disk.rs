@@ -1,5 +1,5 @@
 //! The disk of the seam against the real file system.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
 //! Fault points: this test binary runs itself with points armed.
 #![cfg(feature = "fault-points")]
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::process::{Command, Stdio};
 

@@ -1,5 +1,5 @@
 //! The network of the seam on loopback.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::io::ErrorKind;
 

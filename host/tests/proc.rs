@@ -1,5 +1,5 @@
 //! Processes of the seam: started, watched, adopted, never mistaken for each other.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! Clock, randomness and blocking work of the seam.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::time::{Duration, SystemTime};
 

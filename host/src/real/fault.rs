@@ -32,13 +32,9 @@ pub(crate) fn pass(name: &'static str) {
         })
     });
     match armed.get(name) {
-        None => {}
         Some(Action::Exit) => std::process::exit(EXIT_STATUS),
-        Some(Action::Stop { passed }) => {
-            if !passed.swap(true, Ordering::SeqCst) {
-                stop_here();
-            }
-        }
+        Some(Action::Stop { passed }) if !passed.swap(true, Ordering::SeqCst) => stop_here(),
+        Some(Action::Stop { .. }) | None => {}
     }
 }
 
