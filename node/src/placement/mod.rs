@@ -330,7 +330,11 @@ pub fn default_coding(map: &ClusterMap) -> Result<(Coding, Option<String>), Plac
     let warning = format!(
         "{} with writable disks: the disk is the failure domain, and losing a whole host may make objects unreadable \
          until it is back; four hosts make the host the failure domain",
-        if hosts.len() == 1 { "there is only one host".to_owned() } else { format!("there are only {} hosts", hosts.len()) },
+        if hosts.len() == 1 {
+            "there is only one host".to_owned()
+        } else {
+            format!("there are only {} hosts", hosts.len())
+        },
     );
     Ok((coding, Some(warning)))
 }
