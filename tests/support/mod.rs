@@ -91,6 +91,11 @@ impl Cluster {
         Client::new(&self.host, &self.target).unwrap()
     }
 
+    /// The pid of `up` itself.
+    pub fn up_pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The agent's pid of a node.
     pub fn agent_pid(&self, node: &str) -> u32 {
         let nodes = self.up["nodes"].as_array().unwrap();
@@ -117,6 +122,8 @@ impl Cluster {
 
     fn end(&mut self) {
         drop(self._stdin.take());
+        // A story that failed half way may have left `up` stopped.
+        let _ = Command::new("kill").args(["-CONT", &self.process.id().to_string()]).status();
         let _ = self.process.wait();
     }
 }
