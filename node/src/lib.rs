@@ -4,6 +4,7 @@
 //! shards; [`gateway`] turns puts and gets into both; [`repair`] brings redundancy back; [`control`] answers the agent;
 //! [`service`] wires one node together and decides when it may serve.
 
+pub mod log;
 pub mod model;
 pub mod options;
 pub mod types;
