@@ -6,7 +6,11 @@
 
 pub mod codec;
 pub mod disk;
+pub mod log;
+pub mod meta;
 pub mod model;
 pub mod options;
+pub mod peers;
 pub mod placement;
+pub mod state;
 pub mod types;
