@@ -35,6 +35,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Makes `records` durable behind the log's end.
     pub(super) async fn append(&mut self, records: &[Record]) -> Result<(), LogError> {
+        self.fuse.check()?;
         let (header, tail) = {
             let state = self.shared.lock();
             (state.header.clone(), state.tail())
@@ -78,6 +79,7 @@ impl Writer {
 
     /// Drops the records from `from` on.
     pub(super) async fn truncate(&mut self, from: u64) -> Result<(), LogError> {
+        self.fuse.check()?;
         let header = self.shared.lock().header.clone();
         if from >= header.next {
             return Ok(());
@@ -107,6 +109,7 @@ impl Writer {
 
     /// Drops the records up to and including `through`, and keeps `note`.
     pub(super) async fn purge(&mut self, through: u64, note: Bytes) -> Result<(), LogError> {
+        self.fuse.check()?;
         check_note(&note)?;
         let mut header = self.shared.lock().header.clone();
         let first = through.saturating_add(1);
