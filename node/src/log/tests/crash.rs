@@ -168,10 +168,33 @@ fn every_change_of_a_full_life_may_be_the_last() {
                     return;
                 }
                 end.befall(&disk);
-                possible.settle(&open(&disk).await.unwrap()).await;
+                let opened = open(&disk).await.unwrap();
+                let model = possible.settle(&opened).await;
+
+                // What the next run acknowledges stands on what this one left, synced or not.
+                opened.vote.write(Bytes::from_static(b"after the crash")).await.unwrap();
+                disk.power_failure(changes);
+                let voted = Some(Bytes::from_static(b"after the crash"));
+                assert_eq!(open(&disk).await.unwrap().content().await.unwrap(), Model { voted, ..model });
             }
             changes += 1;
             assert!(changes < 10_000, "a life of a few acts takes a few hundred changes");
         }
+    });
+}
+
+/// What a crash left behind the end is told once, and does not come back.
+#[test]
+fn a_torn_tail_is_told_and_cleared() {
+    block_on(async {
+        let disk = MemDisk::default();
+        let opened = open(&disk).await.unwrap();
+        opened.log.append(records(0, &[100])).await.unwrap();
+        disk.fail_after(1);
+        opened.log.append(records(1, &[50, 50])).await.unwrap_err();
+        disk.kill();
+        let opened = open(&disk).await.unwrap();
+        assert_eq!((opened.log.next(), opened.recovered.torn_bytes), (1, 2 * 66));
+        assert_eq!(open(&disk).await.unwrap().recovered.torn_bytes, 0);
     });
 }

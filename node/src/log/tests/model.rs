@@ -48,12 +48,13 @@ fn a_read_never_mixes_what_was_overwritten_with_what_overwrote_it() {
     block_on(async {
         let disk = MemDisk::default();
         let log = open_with(&disk, LogOptions { cache_bytes: 0, ..options() }).await.unwrap().log;
+        disk.slow_reads(23);
         let record = |index: u64, term: u64| {
             let text = format!("{index} {term} ");
             Record { index, payload: text.bytes().cycle().take(300 + (term as usize * 37) % 200).collect() }
         };
         let writer = async {
-            for term in 0..60u64 {
+            for term in 0..300u64 {
                 let next = log.next();
                 log.append((next..next + 20).map(|index| record(index, term)).collect()).await.unwrap();
                 log.truncate(log.next() - 15).await.unwrap();
