@@ -6,7 +6,11 @@
 
 pub mod codec;
 pub mod disk;
+pub mod gateway;
+pub mod log;
 pub mod model;
 pub mod options;
 pub mod placement;
+pub mod repair;
+pub mod transport;
 pub mod types;

@@ -44,7 +44,9 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
             if let Err(error) = search(&parts, &volume, &mut seen, age).await {
                 tracing::debug!(disk = %volume.id(), %error, "the search for orphans was cut short");
             }
-            volume.purge_aside(ASIDE_KEEP).await;
+            if let Err(error) = volume.purge_aside(ASIDE_KEEP).await {
+                tracing::debug!(disk = %volume.id(), %error, "what was moved aside stays a while longer");
+            }
         }
     }
 }
@@ -66,23 +68,25 @@ pub(super) async fn search(
 ) -> Result<u64, SearchError> {
     let mut moved = 0;
     let mut still = Seen::new();
-    for shard in volume.list_shards().await? {
-        let began = Instant::now();
-        let name = (volume.id(), shard);
-        match standing(parts, volume.id(), shard).await? {
-            Standing::Owned => {}
-            Standing::Forbidden => moved += u64::from(aside(volume, shard, "replaced").await?),
-            standing @ (Standing::Orphan | Standing::Stray) => {
-                let since = seen.get(&name).copied().unwrap_or(began);
-                if since.elapsed() >= age && confirmed(parts, volume.id(), shard, standing).await? {
-                    let why = if standing == Standing::Stray { "stray" } else { "orphan" };
-                    moved += u64::from(aside(volume, shard, why).await?);
-                } else if still.len() < MAX_SEEN {
-                    still.insert(name, since);
+    for folder in 0..=u8::MAX {
+        for shard in volume.list_shards_in(folder).await? {
+            let began = Instant::now();
+            let name = (volume.id(), shard);
+            match standing(parts, volume.id(), shard).await? {
+                Standing::Owned => {}
+                Standing::Forbidden => moved += u64::from(aside(volume, shard, "replaced").await?),
+                standing @ (Standing::Orphan | Standing::Stray) => {
+                    let since = seen.get(&name).copied().unwrap_or(began);
+                    if since.elapsed() >= age && confirmed(parts, volume.id(), shard, standing).await? {
+                        let why = if standing == Standing::Stray { "stray" } else { "orphan" };
+                        moved += u64::from(aside(volume, shard, why).await?);
+                    } else if still.len() < MAX_SEEN {
+                        still.insert(name, since);
+                    }
                 }
             }
+            rest(began.elapsed(), REST_PERCENT).await;
         }
-        rest(began.elapsed(), REST_PERCENT).await;
     }
     seen.retain(|(disk, _), _| *disk != volume.id());
     seen.append(&mut still);

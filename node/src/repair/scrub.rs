@@ -9,11 +9,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::throttle::Throttle;
 use super::{FoundBy, RepairParts, Suspect, SuspectKind};
-use crate::disk::{Health, ShardVerdict, Volume};
+use crate::disk::{DiskError, Health, ShardVerdict, Volume};
 use crate::types::ShardKey;
 
-/// Pause before a disk that has nothing to scrub, or that is not well, is looked at again.
+/// Pause before a disk that has nothing to scrub, or cannot be listed, is looked at again.
 const IDLE_PAUSE: Duration = Duration::from_secs(10);
+
+/// Folders of a disk, by the first byte of their shards' versions: scrubbed one after another, so that memory does not
+/// grow with the disk.
+const FOLDERS: u32 = 256;
 
 /// Scrubs one disk for ever.
 pub(super) async fn run(parts: Arc<RepairParts>, volume: Arc<Volume>) {
@@ -21,37 +25,41 @@ pub(super) async fn run(parts: Arc<RepairParts>, volume: Arc<Volume>) {
     let mut rng = parts.host.rand.fork("repair.scrub");
     parts.board.scrubs(volume.id());
     loop {
-        let began = Instant::now();
-        let mut shards = match volume.list_shards().await {
-            Ok(shards) if !shards.is_empty() => shards,
-            Ok(_) => {
-                sleep(IDLE_PAUSE.min(parts.scrub.period)).await;
-                continue;
-            }
-            Err(error) => {
-                tracing::debug!(disk = %volume.id(), %error, "the scrub cannot list this disk");
-                sleep(IDLE_PAUSE).await;
-                continue;
-            }
-        };
         // A node that is restarted often must not scrub the same first shards again and again.
-        let start = (rng.next_u64() % shards.len() as u64) as usize;
-        shards.rotate_left(start);
-        let total = shards.len();
-        for (index, shard) in shards.into_iter().enumerate() {
-            wait_until_well(&volume).await;
-            scrub(&parts, &volume, &throttle, shard).await;
-            // Spread evenly over the period, by number: shards of one cluster are of one order of size.
-            sleep_until(began + parts.scrub.period.mul_f64((index + 1) as f64 / total as f64)).await;
+        let first = rng.next_u32() % FOLDERS;
+        match pass(&parts, &volume, &throttle, first).await {
+            Ok(0) => sleep(IDLE_PAUSE.min(parts.scrub.period)).await,
+            Ok(_) => parts.board.pass_finished(volume.id()),
+            Err(error) => {
+                tracing::debug!(disk = %volume.id(), %error, "the scrub of this disk was cut short");
+                sleep(IDLE_PAUSE).await;
+            }
         }
-        parts.board.pass_finished(volume.id());
     }
 }
 
-async fn wait_until_well(volume: &Volume) {
-    while !matches!(volume.status().health, Health::Ok | Health::Suspect) {
-        sleep(IDLE_PAUSE).await;
+/// One pass, spread evenly over the period; answers how many shards it saw.
+async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, first: u32) -> Result<u64, DiskError> {
+    let began = Instant::now();
+    let mut health = volume.health_changes();
+    let mut seen = 0;
+    for turn in 0..FOLDERS {
+        let folder = ((first + turn) % FOLDERS) as u8;
+        let shards = volume.list_shards_in(folder).await?;
+        let count = shards.len() as f64;
+        for (index, shard) in shards.into_iter().enumerate() {
+            // The sender lives in the volume.
+            let _ = health.wait_for(|report| matches!(report.health, Health::Ok | Health::Suspect)).await;
+            scrub(parts, volume, throttle, shard).await;
+            seen += 1;
+            let part = (f64::from(turn) + (index + 1) as f64 / count) / f64::from(FOLDERS);
+            sleep_until(began + parts.scrub.period.mul_f64(part)).await;
+        }
     }
+    if seen > 0 {
+        sleep_until(began + parts.scrub.period).await;
+    }
+    Ok(seen)
 }
 
 async fn scrub(parts: &RepairParts, volume: &Volume, throttle: &Throttle, shard: ShardKey) {

@@ -23,16 +23,7 @@ use crate::meta::Meta;
 use crate::model::DiskState;
 use crate::peers::Peers;
 use crate::repair::{Board, Suspect};
-use crate::types::{DiskId, NodeName, RaftId, ShardKey, Version};
-
-/// Who this node is, for envelopes and for telling its own disks from others'.
-#[derive(Clone, Debug)]
-pub struct Me {
-    /// Its name.
-    pub node: NodeName,
-    /// Its id in Raft.
-    pub raft_id: RaftId,
-}
+use crate::types::{DiskId, NodeName, ShardKey, Version};
 
 /// How gladly a disk is read from. Lower is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +45,7 @@ pub struct ShardClient {
 }
 
 struct Inner {
-    me: Me,
+    node: NodeName,
     meta: Meta,
     disks: Arc<DiskSet>,
     peers: Peers,
@@ -119,14 +110,10 @@ impl RemoteHome {
 }
 
 impl ShardClient {
-    /// A client of the cluster that `meta` knows. What it reports about our own disks goes to `board`.
-    pub fn new(me: Me, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {
-        Self { inner: Arc::new(Inner { me, meta, disks, peers, circuits: Circuits::default(), board }) }
-    }
-
-    /// Who this node is.
-    pub fn me(&self) -> &Me {
-        &self.inner.me
+    /// The client of the node `node` in the cluster that `meta` knows. What it reports about our own disks goes to
+    /// `board`.
+    pub fn new(node: NodeName, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {
+        Self { inner: Arc::new(Inner { node, meta, disks, peers, circuits: Circuits::default(), board }) }
     }
 
     /// The memory of failing peers, for metrics.
@@ -256,12 +243,8 @@ impl ShardClient {
         let Some(first) = keys.first().copied() else { return Ok(0) };
         match self.route(disk, Use::Discard)? {
             Route::Local(volume) => {
-                let mut moved = 0;
-                for key in keys {
-                    let aside = volume.move_aside(*key, "replaced").await;
-                    moved += u64::from(aside.map_err(|error| TransportError::from_disk(&error, disk, *key))?);
-                }
-                Ok(moved)
+                let moved = volume.move_all_aside(keys, "replaced").await;
+                moved.map_err(|error| TransportError::from_disk(&error, disk, first))
             }
             Route::Remote(home) => {
                 let request = DiscardRequest {
@@ -352,7 +335,7 @@ impl ShardClient {
         let Some(node) = map.nodes.get(&record.node) else {
             return Err(TransportError::NoHome { disk, why: "the cluster map does not have its node" });
         };
-        if node.name == inner.me.node {
+        if node.name == inner.node {
             return Err(TransportError::NoHome { disk, why: "it is ours, but not in this node's configuration" });
         }
         let channel = inner.peers.channel(&node.address).map_err(|error| TransportError::Unreachable {
@@ -366,7 +349,7 @@ impl ShardClient {
         Ok(Route::Remote(RemoteHome {
             node: node.name.clone(),
             address: node.address.clone(),
-            envelope: wire::envelope(&map, inner.me.raft_id, node.raft_id),
+            envelope: inner.meta.envelope(node.raft_id),
             channel,
             peers: inner.peers.clone(),
             circuits: inner.circuits.clone(),

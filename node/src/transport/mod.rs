@@ -21,7 +21,7 @@ mod wire;
 use std::time::Duration;
 
 pub use circuit::{CircuitState, Circuits};
-pub use client::{Me, Preference, ShardClient};
+pub use client::{Preference, ShardClient};
 pub use error::TransportError;
 pub use service::ShardService;
 pub use sink::BlockSink;

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::disk_status;
-use super::{BLOCK_DEADLINE, BLOCKS_PER_MESSAGE, Me, wire};
+use super::{BLOCK_DEADLINE, BLOCKS_PER_MESSAGE, wire};
 use crate::disk::{DiskSet, ShardReader, ShardWriter, Volume};
 use crate::meta::Meta;
 use crate::model::DiskState;
@@ -29,7 +29,6 @@ const MESSAGES_AHEAD: usize = 2;
 
 /// The gRPC service over this node's disks.
 pub struct ShardService {
-    me: Me,
     meta: Meta,
     disks: Arc<DiskSet>,
     board: Board,
@@ -37,9 +36,9 @@ pub struct ShardService {
 }
 
 impl ShardService {
-    /// Serves `disks` as the member `me`.
-    pub fn new(me: Me, meta: Meta, disks: Arc<DiskSet>, board: Board, rebuilder: Rebuilder) -> Self {
-        Self { me, meta, disks, board, rebuilder }
+    /// Serves `disks`.
+    pub fn new(meta: Meta, disks: Arc<DiskSet>, board: Board, rebuilder: Rebuilder) -> Self {
+        Self { meta, disks, board, rebuilder }
     }
 
     /// As a tonic service, with the message limits of this product.
@@ -53,7 +52,7 @@ impl ShardService {
         let volume = self
             .disks
             .volume(disk)
-            .ok_or_else(|| Status::failed_precondition(format!("disk {disk} is not in node {}", self.me.node)))?;
+            .ok_or_else(|| Status::failed_precondition(format!("disk {disk} is not in this node")))?;
         let map = self.meta.map();
         let state = map.disks.get(&disk).map(|record| record.state);
         match state {
@@ -90,7 +89,7 @@ impl Shards for ShardService {
         let mut stream = request.into_inner();
         let mut first =
             stream.message().await?.ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
-        wire::check(&self.meta, self.me.raft_id, first.envelope.as_ref())?;
+        self.meta.check_envelope(first.envelope.as_ref())?;
         let volume = self.volume(wire::disk(&first.disk_id)?, true)?;
         let head = first.begin.take().ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
         let head = wire::from_head(&head)?;
@@ -111,7 +110,7 @@ impl Shards for ShardService {
 
     async fn get(&self, request: Request<GetShardRequest>) -> Result<Response<Self::GetStream>, Status> {
         let request = request.into_inner();
-        wire::check(&self.meta, self.me.raft_id, request.envelope.as_ref())?;
+        self.meta.check_envelope(request.envelope.as_ref())?;
         let key = wire::from_id(request.id.as_ref())?;
         let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
         let reader = volume.open_shard(key).await.map_err(|error| disk_status(&error))?;
@@ -125,7 +124,7 @@ impl Shards for ShardService {
 
     async fn verify(&self, request: Request<VerifyShardRequest>) -> Result<Response<VerifyShardResponse>, Status> {
         let request = request.into_inner();
-        wire::check(&self.meta, self.me.raft_id, request.envelope.as_ref())?;
+        self.meta.check_envelope(request.envelope.as_ref())?;
         let key = wire::from_id(request.id.as_ref())?;
         let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
         let verdict = volume.verify_shard(key).await.map_err(|error| disk_status(&error))?;
@@ -134,26 +133,23 @@ impl Shards for ShardService {
 
     async fn discard(&self, request: Request<DiscardRequest>) -> Result<Response<DiscardResponse>, Status> {
         let request = request.into_inner();
-        wire::check(&self.meta, self.me.raft_id, request.envelope.as_ref())?;
+        self.meta.check_envelope(request.envelope.as_ref())?;
         let version = wire::version(&request.version)?;
         let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
         if !crate::repair::is_forbidden(&self.meta, version).await.map_err(|error| Status::unavailable(error.to_string()))? {
             return Err(Status::failed_precondition(format!("version {version} was not forbidden: its shards stay")));
         }
-        let mut discarded = 0;
-        for id in &request.shards {
-            let key = wire::from_id(Some(id))?;
-            if key.version != version {
-                return Err(Status::invalid_argument(format!("shard {key} is not of version {version}")));
-            }
-            discarded += u64::from(volume.move_aside(key, "replaced").await.map_err(|error| disk_status(&error))?);
+        let keys = request.shards.iter().map(|id| wire::from_id(Some(id))).collect::<Result<Vec<_>, _>>()?;
+        if let Some(key) = keys.iter().find(|key| key.version != version) {
+            return Err(Status::invalid_argument(format!("shard {key} is not of version {version}")));
         }
+        let discarded = volume.move_all_aside(&keys, "replaced").await.map_err(|error| disk_status(&error))?;
         Ok(Response::new(DiscardResponse { discarded }))
     }
 
     async fn report(&self, request: Request<ReportShardRequest>) -> Result<Response<ReportShardResponse>, Status> {
         let request = request.into_inner();
-        wire::check(&self.meta, self.me.raft_id, request.envelope.as_ref())?;
+        self.meta.check_envelope(request.envelope.as_ref())?;
         let suspect = Suspect {
             bucket: BucketName(request.bucket),
             key: request.key,
@@ -169,7 +165,7 @@ impl Shards for ShardService {
 
     async fn rebuild(&self, request: Request<RebuildShardRequest>) -> Result<Response<RebuildShardResponse>, Status> {
         let request = request.into_inner();
-        wire::check(&self.meta, self.me.raft_id, request.envelope.as_ref())?;
+        self.meta.check_envelope(request.envelope.as_ref())?;
         let key = wire::from_id(request.id.as_ref())?;
         let disk = wire::disk(&request.disk_id)?;
         self.volume(disk, true)?;

@@ -4,40 +4,8 @@ use resilver_proto::internal;
 use tonic::Status;
 
 use crate::disk::{ShardHead, ShardVerdict};
-use crate::meta::Meta;
-use crate::model::{ClusterMap, Coding};
-use crate::types::{DiskId, Epoch, ExtentIndex, RaftId, ShardIndex, ShardKey, Version};
-
-pub(super) fn envelope(map: &ClusterMap, sender: RaftId, target: RaftId) -> internal::Envelope {
-    internal::Envelope {
-        cluster_id: map.cluster.map(|id| id.to_string()).unwrap_or_default(),
-        epoch: map.epoch.0,
-        target: target.0,
-        sender: sender.0,
-    }
-}
-
-/// Whether a call was meant for this member of this cluster in this epoch.
-pub(super) fn check(meta: &Meta, me: RaftId, envelope: Option<&internal::Envelope>) -> Result<(), Status> {
-    let map = meta.map();
-    let envelope = envelope.ok_or_else(|| Status::invalid_argument("the call names no cluster"))?;
-    let cluster = map.cluster.map(|id| id.to_string()).unwrap_or_default();
-    if envelope.cluster_id != cluster || envelope.epoch != map.epoch.0 || envelope.target != me.0 {
-        return Err(Status::failed_precondition(format!(
-            "the call is for member {} of cluster {} in epoch {}; this is member {me} of cluster {} in epoch {}",
-            envelope.target,
-            blank(&envelope.cluster_id),
-            envelope.epoch,
-            blank(&cluster),
-            map.epoch.0
-        )));
-    }
-    Ok(())
-}
-
-fn blank(id: &str) -> &str {
-    if id.is_empty() { "(none)" } else { id }
-}
+use crate::model::Coding;
+use crate::types::{DiskId, Epoch, ExtentIndex, ShardIndex, ShardKey, Version};
 
 pub(super) fn disk(text: &str) -> Result<DiskId, Status> {
     text.parse().map_err(|_| Status::invalid_argument(format!("{text:?} is no disk id")))
