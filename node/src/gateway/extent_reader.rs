@@ -2,7 +2,7 @@
 //! and rebuilds both stand on.
 //!
 //! Owns: the choice of shards, the lanes that read ahead, replacing a lane in the middle.
-//! Must never: hand out a stripe with fewer than k blocks, or read ahead without bound (16 blocks per lane).
+//! Must never: hand out a stripe with fewer than k blocks, or read ahead without bound ([`ReadAhead`]).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,12 +17,40 @@ use crate::repair::{FoundBy, Suspect, SuspectKind, Timings};
 use crate::transport::{BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE, Preference, ShardClient, TransportError};
 use crate::types::{BucketName, DiskId, ExtentIndex, ShardIndex, ShardKey, Version};
 
-/// Blocks asked for at once. A run is asked for only when there is room for all of it, so that what a peer sends never
-/// waits in the connection. 512 KiB amortise the call.
-const RUN_BLOCKS: u32 = 8;
+/// How far a reader reads ahead. A run is asked for only when there is room for all of it, so that what a peer sends never
+/// waits in the connection; a lane holds two runs, one being used while the next arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadAhead {
+    /// For clients, who may be many: at most 1 MiB per lane.
+    Client,
+    /// For rebuilds, which are few and always drain: at most 4 MiB per lane, and two calls for a whole shard of 4+2.
+    Rebuild,
+}
 
-/// Blocks a lane may hold: one run being used while the next arrives.
-const LANE_BLOCKS: usize = 2 * RUN_BLOCKS as usize;
+impl ReadAhead {
+    fn run_blocks(self) -> u32 {
+        match self {
+            Self::Client => 8,
+            Self::Rebuild => 32,
+        }
+    }
+}
+
+/// What to read of an extent, and how.
+pub struct ReadPlan<'a> {
+    /// The first stripe.
+    pub first: u32,
+    /// The stripe to end before.
+    pub end: u32,
+    /// A shard that is not to be used: the one being rebuilt.
+    pub without: Option<ShardIndex>,
+    /// Disks that stalled a moment ago: they come last.
+    pub avoid: &'a BTreeSet<DiskId>,
+    /// How far ahead.
+    pub ahead: ReadAhead,
+    /// Where to count the time of CRCs.
+    pub timings: Option<Timings>,
+}
 
 /// What has to be known of an extent to read it.
 #[derive(Clone, Debug)]
@@ -124,21 +152,14 @@ pub struct ExtentReader {
     used: BTreeSet<ShardIndex>,
     trouble: Vec<String>,
     stalled: BTreeSet<DiskId>,
+    ahead: ReadAhead,
     timings: Option<Timings>,
 }
 
 impl ExtentReader {
-    /// Begins to read stripes `first..end`. `without`: a shard that is not to be used; `avoid`: disks that stalled a
-    /// moment ago and come last.
-    pub fn open(
-        client: &ShardClient,
-        spec: ExtentSpec,
-        first: u32,
-        end: u32,
-        without: Option<ShardIndex>,
-        avoid: &BTreeSet<DiskId>,
-        timings: Option<Timings>,
-    ) -> Self {
+    /// Begins to read.
+    pub fn open(client: &ShardClient, spec: ExtentSpec, plan: ReadPlan<'_>) -> Self {
+        let ReadPlan { first, end, without, avoid, ahead, timings } = plan;
         let mut trouble = Vec::new();
         let spares = rank(client, &spec, without, avoid, &mut trouble);
         let layout = spec.layout();
@@ -155,6 +176,7 @@ impl ExtentReader {
             used: BTreeSet::new(),
             trouble,
             stalled: BTreeSet::new(),
+            ahead,
             timings,
         };
         while reader.lanes.len() < k
@@ -232,7 +254,7 @@ impl ExtentReader {
     }
 
     fn lane(&self, spare: Spare) -> Lane {
-        let (blocks, arriving) = mpsc::channel(LANE_BLOCKS);
+        let (blocks, arriving) = mpsc::channel(2 * self.ahead.run_blocks() as usize);
         let key = self.spec.shard(spare.shard);
         let feed = Feed {
             client: self.client.clone(),
@@ -240,6 +262,7 @@ impl ExtentReader {
             disk: spare.disk,
             next: self.stripe,
             end: self.end,
+            run: self.ahead.run_blocks(),
             timings: self.timings.clone(),
         };
         let opened = spare.not_before.unwrap_or_else(Instant::now);
@@ -347,13 +370,14 @@ struct Feed {
     disk: DiskId,
     next: u32,
     end: u32,
+    run: u32,
     timings: Option<Timings>,
 }
 
 impl Feed {
     async fn run(mut self, blocks: mpsc::Sender<Result<Bytes, TransportError>>) {
         while self.next < self.end {
-            let run = RUN_BLOCKS.min(self.end - self.next);
+            let run = self.run.min(self.end - self.next);
             let Ok(mut room) = blocks.reserve_many(run as usize).await else { return };
             let mut stream = match self.client.get(self.disk, self.key, self.next, run).await {
                 Ok(stream) => stream,

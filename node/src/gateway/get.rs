@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::operations::Operation;
-use super::{ExtentReader, ExtentSpec, Gateway, GatewayError, Stripe};
+use super::{ExtentReader, ExtentSpec, Gateway, GatewayError, ReadAhead, ReadPlan, Stripe};
 use crate::codec::{ErasureCodec, codec};
 use crate::model::{ExtentRecord, ObjectRecord};
 use crate::transport::ShardClient;
@@ -177,7 +177,9 @@ impl Read {
         let first = part.from / stripe_bytes;
         let end = part.to.div_ceil(stripe_bytes);
         // An extent has at most 16 MiB, so its stripes are few.
-        ExtentReader::open(&self.client, spec, first as u32, end as u32, None, avoid, None)
+        let (first, end) = (first as u32, end as u32);
+        let plan = ReadPlan { first, end, without: None, avoid, ahead: ReadAhead::Client, timings: None };
+        ExtentReader::open(&self.client, spec, plan)
     }
 
     fn stripe_bytes(&self) -> u64 {

@@ -30,7 +30,7 @@ use resilver_host::{Host, Rng};
 use tokio::sync::Semaphore;
 
 pub use error::GatewayError;
-pub use extent_reader::{ExtentReader, ExtentSpec, Stripe, Unreadable};
+pub use extent_reader::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Stripe, Unreadable};
 pub use get::{ByteRange, Content, ContentStream};
 pub use names::{check_bucket_name, check_key};
 pub use operations::Operations;

@@ -19,7 +19,7 @@ struct Inner {
 }
 
 /// An operation in flight, until dropped.
-pub struct Operation {
+pub(super) struct Operation {
     of: Operations,
     number: u64,
 }

@@ -153,6 +153,24 @@ impl RepairHandle {
     }
 }
 
+#[cfg(test)]
+impl RepairHandle {
+    pub(crate) fn parts_for_test(&self) -> Arc<RepairParts> {
+        self.parts.clone()
+    }
+}
+
+/// The search for orphans with an age of the test's choosing.
+#[cfg(test)]
+pub(crate) async fn search_orphans(
+    parts: &RepairParts,
+    volume: &crate::disk::Volume,
+    seen: &mut std::collections::BTreeMap<(crate::types::DiskId, crate::types::ShardKey), tokio::time::Instant>,
+    age: Duration,
+) -> u64 {
+    orphans::search(parts, volume, seen, age).await.expect("the disk serves")
+}
+
 /// Whether a version is forbidden, by metadata that is not behind: what this node has applied if that says yes, else the
 /// cluster's word.
 pub(crate) async fn is_forbidden(meta: &Meta, version: Version) -> Result<bool, MetaError> {

@@ -15,7 +15,7 @@ use super::throttle::{Throttle, rest};
 use super::{RebuildReport, RebuildState, RepairParts, Timings};
 use crate::codec::{CodecError, ErasureCodec, codec};
 use crate::disk::{DiskError, DiskSet, ShardHead, ShardVerdict, ShardWriter, Volume};
-use crate::gateway::{ExtentReader, ExtentSpec, Unreadable};
+use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
 use crate::meta::{Meta, MetaError};
 use crate::model::{ClusterMap, Command, DiskState, Home, Outcome};
 use crate::options::RepairOptions;
@@ -218,8 +218,15 @@ impl Rebuilder {
         let codec = codec(spec.coding)?;
         let stripes = spec.layout().stripes();
         let avoid = BTreeSet::new();
-        let mut reader =
-            ExtentReader::open(&self.inner.shards, spec.clone(), 0, stripes, Some(shard), &avoid, Some(timings.clone()));
+        let plan = ReadPlan {
+            first: 0,
+            end: stripes,
+            without: Some(shard),
+            avoid: &avoid,
+            ahead: ReadAhead::Rebuild,
+            timings: Some(timings.clone()),
+        };
+        let mut reader = ExtentReader::open(&self.inner.shards, spec.clone(), plan);
         loop {
             let began = Instant::now();
             let Some(mut stripe) = reader.next().await? else { break };

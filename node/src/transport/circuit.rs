@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Failures in a row that open a circuit: one is an accident, two a coincidence.
-pub const OPEN_AFTER: u32 = 3;
+pub(super) const OPEN_AFTER: u32 = 3;
 
 /// An open circuit lets one call through this often: a peer that is back is used again within two seconds, and a dead
 /// one costs one attempt in that time instead of every request.
-pub const PROBE_EVERY: Duration = Duration::from_secs(2);
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// What a circuit is in, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
