@@ -85,7 +85,7 @@ impl Node {
         let disks = Arc::new(disks);
         let identity = Identity { disks: known, ..identity };
         if lost.is_none() {
-            identity.store(&host, &options.data_dir).await?;
+            identity.store(&host, &membership::meta_dir(&options)).await?;
         }
         let (tx, found) = mpsc::channel(1);
         let shared = Arc::new(Shared {

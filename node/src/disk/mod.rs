@@ -43,6 +43,7 @@ pub use self::error::DiskError;
 pub use self::reader::ShardReader;
 pub use self::set::DiskSet;
 pub use self::shard_file::ShardHead;
+pub(crate) use self::superblock::owner_on;
 pub use self::superblock::{FORMAT as DISK_FORMAT, SUPERBLOCK_FILE};
 pub use self::volume::Volume;
 pub use self::writer::ShardWriter;

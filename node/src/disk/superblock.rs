@@ -11,6 +11,7 @@ use bytes::Bytes;
 use resilver_host::{FileKind, Host, disk};
 use serde::{Deserialize, Serialize};
 
+use super::Owner;
 use super::error::DiskError;
 use crate::types::{ClusterId, DiskId, Epoch, InstanceId, NodeName};
 
@@ -160,6 +161,13 @@ pub(super) async fn read(host: &Host, disk: &Path) -> io::Result<Result<Superblo
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Err(Unreadable::Damaged(error.to_string()))),
         Err(error) => Err(error),
     }
+}
+
+/// Whose disk lies at this path, if a sound superblock says so: a node that lost its metadata folder learns from it who it
+/// was.
+pub(crate) async fn owner_on(host: &Host, disk: &Path) -> Option<Owner> {
+    let superblock = read(host, disk).await.ok()?.ok()?;
+    Some(Owner { node: superblock.node, instance: superblock.instance, cluster: superblock.cluster })
 }
 
 /// Writes a disk's superblock, atomically and durably.

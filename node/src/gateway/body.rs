@@ -100,7 +100,8 @@ mod tests {
 
     #[tokio::test]
     async fn fill_reads_no_further_than_asked() {
-        let chunks: Vec<Result<Bytes, std::io::Error>> = (0..10).map(|_| Ok(Bytes::from_static(b"ten bytes!"))).collect();
+        let chunks: Vec<Result<Bytes, std::io::Error>> =
+            (0..10).map(|_| Ok(Bytes::from_static(b"ten bytes!"))).collect();
         let mut body = Body::new(futures_util::stream::iter(chunks));
         assert_eq!(body.fill(25).await.unwrap(), 30);
         assert_eq!(body.fill(1).await.unwrap(), 30);

@@ -99,7 +99,9 @@ pub enum GatewayError {
         detail: String,
     },
     /// All shards were right and the content is not.
-    #[error("the content read has crc32c {got:08x}, but {expected:08x} was stored: the bytes sent are not to be trusted")]
+    #[error(
+        "the content read has crc32c {got:08x}, but {expected:08x} was stored: the bytes sent are not to be trusted"
+    )]
     Checksum {
         /// As stored.
         expected: u32,

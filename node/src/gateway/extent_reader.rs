@@ -75,7 +75,13 @@ pub struct ExtentSpec {
 
 impl ExtentSpec {
     /// Of an extent of an object.
-    pub fn of(bucket: &BucketName, key: &str, object: &ObjectRecord, index: ExtentIndex, extent: &ExtentRecord) -> Self {
+    pub fn of(
+        bucket: &BucketName,
+        key: &str,
+        object: &ObjectRecord,
+        index: ExtentIndex,
+        extent: &ExtentRecord,
+    ) -> Self {
         Self {
             bucket: bucket.clone(),
             key: key.to_owned(),
@@ -286,7 +292,8 @@ impl ExtentReader {
     }
 
     fn unreadable(&self) -> Unreadable {
-        let detail = if self.trouble.is_empty() { "too few shards have a home".to_owned() } else { self.trouble.join("; ") };
+        let detail =
+            if self.trouble.is_empty() { "too few shards have a home".to_owned() } else { self.trouble.join("; ") };
         Unreadable { extent: self.spec.extent, detail }
     }
 }

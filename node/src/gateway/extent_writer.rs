@@ -131,7 +131,8 @@ impl ExtentWriter {
             let count = durable.iter().flatten().count();
             return Err(failures.into_error(count, coding, self.plan.extent));
         }
-        let homes = durable.iter().zip(&self.plan.homes).map(|(at, wanted)| Home { at: *at, wanted: *wanted }).collect();
+        let homes =
+            durable.iter().zip(&self.plan.homes).map(|(at, wanted)| Home { at: *at, wanted: *wanted }).collect();
         Ok(ExtentRecord { len_bytes: self.plan.len_bytes, homes })
     }
 

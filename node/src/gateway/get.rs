@@ -199,10 +199,9 @@ impl Read {
             })
             .collect();
         let shards: Vec<ShardIndex> = wanted.iter().map(|(shard, ..)| *shard).collect();
-        stripe.complete(codec, &shards).map_err(|error| GatewayError::Unreadable {
-            extent: part.index,
-            detail: error.to_string(),
-        })?;
+        stripe
+            .complete(codec, &shards)
+            .map_err(|error| GatewayError::Unreadable { extent: part.index, detail: error.to_string() })?;
         for (shard, from, to) in wanted {
             let Some(block) = &stripe.blocks[shard.as_usize()] else { continue };
             let piece = block.slice(from as usize..to as usize);

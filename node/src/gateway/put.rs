@@ -11,9 +11,7 @@ use super::body::Body;
 use super::extent_writer::{ExtentPlan, ExtentWriter};
 use super::{Gateway, GatewayError, check_bucket_name, check_key};
 use crate::codec::{ErasureCodec, codec};
-use crate::model::{
-    BLOCK_BYTES, BucketRecord, Command, Condition, EXTENT_BYTES, ExtentRecord, ObjectRecord, Outcome,
-};
+use crate::model::{BLOCK_BYTES, BucketRecord, Command, Condition, EXTENT_BYTES, ExtentRecord, ObjectRecord, Outcome};
 use crate::placement::place;
 use crate::repair::{FoundBy, Suspect, SuspectKind};
 use crate::types::{BucketName, ExtentIndex, ShardIndex, ShardKey, Version};
@@ -204,8 +202,13 @@ where
         let index = ExtentIndex((self.extents.len() + self.finishing.len()) as u32);
         let map = self.gateway.inner.meta.map();
         let placement = place(&map, self.version, index, self.codec.coding()).map_err(GatewayError::placement)?;
-        let plan =
-            ExtentPlan { version: self.version, extent: index, len_bytes: len, epoch: map.epoch, homes: placement.homes };
+        let plan = ExtentPlan {
+            version: self.version,
+            extent: index,
+            len_bytes: len,
+            epoch: map.epoch,
+            homes: placement.homes,
+        };
         let mut writer = ExtentWriter::begin(&self.gateway.inner.shards, self.codec.clone(), plan);
         let layout = writer.layout();
         for stripe in 0..layout.stripes() {

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use resilver_proto::store::store_server::{Store, StoreServer};
 use resilver_proto::store::{
-    self as wire, get_response, put_request, Bucket, CreateBucketRequest, DeleteRequest, DeleteResponse, GetRequest,
-    GetResponse, HeadRequest, ListBucketsRequest, ListBucketsResponse, ListRequest, ListResponse, ObjectInfo, PutBegin,
-    PutRequest, PutResponse, RepairRequest, RepairResponse, VerifyRequest, VerifyResponse,
+    self as wire, Bucket, CreateBucketRequest, DeleteRequest, DeleteResponse, GetRequest, GetResponse, HeadRequest,
+    ListBucketsRequest, ListBucketsResponse, ListRequest, ListResponse, ObjectInfo, PutBegin, PutRequest, PutResponse,
+    RepairRequest, RepairResponse, VerifyRequest, VerifyResponse, get_response, put_request,
 };
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tokio::sync::watch;
@@ -34,16 +34,16 @@ impl StoreService {
 
     /// As a tonic service, with the message limits of this product.
     pub fn into_server(self) -> StoreServer<Self> {
-        StoreServer::new(self)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        StoreServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     fn serving(&self) -> Result<(), Status> {
         if *self.serving.borrow() {
             return Ok(());
         }
-        Err(Status::unavailable("starting: this node serves no client before it is verified; ask another node, or wait"))
+        Err(Status::unavailable(
+            "starting: this node serves no client before it is verified; ask another node, or wait",
+        ))
     }
 }
 
@@ -78,7 +78,8 @@ impl Store for StoreService {
             Some(put_request::Of::Begin(_)) => Err(Status::invalid_argument("`begin` came twice")),
             None => Ok(Bytes::new()),
         });
-        let done = self.gateway.put(options, body.map(|part| part.map_err(|status| status.message().to_owned()))).await?;
+        let done =
+            self.gateway.put(options, body.map(|part| part.map_err(|status| status.message().to_owned()))).await?;
         Ok(Response::new(PutResponse {
             version: done.version.to_string(),
             size_bytes: done.size_bytes,

@@ -515,11 +515,8 @@ pub(super) fn job_of(map: &ClusterMap, record: &ObjectRecord, suspect: &Suspect)
         *index != suspect.shard.shard.as_usize() && home.at.is_some_and(|disk| map.readable(disk))
     });
     let spare = others.count().saturating_sub(usize::from(record.coding.k));
-    let layout = crate::codec::Layout {
-        extent_bytes: extent.len_bytes,
-        coding: record.coding,
-        block_bytes: record.block_bytes,
-    };
+    let layout =
+        crate::codec::Layout { extent_bytes: extent.len_bytes, coding: record.coding, block_bytes: record.block_bytes };
     Some(Job {
         bucket: suspect.bucket.clone(),
         key: suspect.key.clone(),

@@ -124,9 +124,8 @@ async fn standing(parts: &RepairParts, disk: DiskId, shard: ShardKey) -> Result<
         .and_then(|extent| extent.homes.get(shard.shard.as_usize()))
         .copied();
     let map = parts.meta.map();
-    let elsewhere = home.is_some_and(|home| {
-        home.wanted != disk && home.at.is_some_and(|at| at != disk && map.readable(at))
-    });
+    let elsewhere =
+        home.is_some_and(|home| home.wanted != disk && home.at.is_some_and(|at| at != disk && map.readable(at)));
     Ok(if elsewhere { Standing::Stray } else { Standing::Owned })
 }
 

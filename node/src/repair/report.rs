@@ -76,7 +76,11 @@ impl From<RebuildShardResponse> for RebuildReport {
     fn from(answer: RebuildShardResponse) -> Self {
         Self {
             state: RebuildState::parse(&answer.state),
-            rebuilt_from: answer.rebuilt_from.iter().filter_map(|shard| u8::try_from(*shard).ok().map(ShardIndex)).collect(),
+            rebuilt_from: answer
+                .rebuilt_from
+                .iter()
+                .filter_map(|shard| u8::try_from(*shard).ok().map(ShardIndex))
+                .collect(),
             bytes: answer.bytes,
             detail: answer.detail,
         }

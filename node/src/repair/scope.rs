@@ -59,7 +59,9 @@ impl TryFrom<contract::Scope> for Scope {
             Some(Of::Everything(true)) => Ok(Self::Everything),
             Some(Of::DiskId(id)) => id.parse().map(Self::Disk).map_err(|_| format!("{id:?} is no disk id")),
             Some(Of::Object(object)) => Ok(Self::Object { bucket: BucketName(object.bucket), key: object.key }),
-            Some(Of::Range(_)) => Err("a range of keys is no scope of this engine yet: name an object or a disk".to_owned()),
+            Some(Of::Range(_)) => {
+                Err("a range of keys is no scope of this engine yet: name an object or a disk".to_owned())
+            }
             Some(Of::Everything(false)) | None => Err("the scope names nothing".to_owned()),
         }
     }
@@ -171,7 +173,8 @@ impl Verb {
                 return Ok(progress);
             }
             let attempts = self.parts.board.failed(None) - failed_before;
-            progress.message = format!("{left} shards still to be rebuilt elsewhere; {attempts} attempts of this node failed");
+            progress.message =
+                format!("{left} shards still to be rebuilt elsewhere; {attempts} attempts of this node failed");
             tokio::select! {
                 _ = maps.changed() => {}
                 _ = changes.changed() => {}

@@ -14,32 +14,26 @@ use tokio::sync::mpsc;
 
 use super::NodeError;
 use crate::control::{FoundRequest, JoinRound, Shared, ask_members, joining_disks};
-use crate::disk::{DiskSet, Health, Owner, peek_superblock};
+use crate::disk::{DiskSet, Health, Owner, owner_on};
 use crate::late::Late;
-use crate::meta::identity::{Identity, Membership, Standing};
-use crate::meta::{Meta, MetaError, MetaOptions, RaftService, Tuning};
-use crate::model::{Command, Location, Outcome};
+use crate::meta::identity::{Identity, Membership};
+use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaError, MetaOptions, RaftService, Tuning};
+use crate::model::{Command, Location, Outcome, Refusal};
 use crate::options::Options;
 use crate::phase::Phase;
 use crate::types::{ClusterId, Epoch, InstanceId, RaftId};
-
-/// The founder's id in Raft. The counter of the state machine goes on from it.
-const FOUNDER: RaftId = RaftId(1);
-
-/// The first epoch of a cluster.
-const FIRST_EPOCH: Epoch = Epoch(1);
 
 /// How long a node waits before it asks the members again: they may be starting too.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 /// The folder of the metadata inside the node's data folder.
-fn meta_dir(options: &Options) -> PathBuf {
+pub(crate) fn meta_dir(options: &Options) -> PathBuf {
     options.data_dir.join("meta")
 }
 
 /// Who the data folder says we are, and why we are a lost voter if we are.
 pub(crate) async fn identify(host: &Host, options: &Options) -> Result<(Identity, Option<String>), NodeError> {
-    if let Some(identity) = Identity::load(host, &options.data_dir).await? {
+    if let Some(identity) = Identity::load(host, &meta_dir(options)).await? {
         if identity.node.as_str() != options.name {
             return Err(NodeError::Options(format!(
                 "node.name is {} but {} belongs to node {}: give back the old name, or use another folder",
@@ -51,7 +45,7 @@ pub(crate) async fn identify(host: &Host, options: &Options) -> Result<(Identity
         return Ok((identity, None));
     }
     for path in &options.disks {
-        let Ok(Some(stamp)) = peek_superblock(host, path).await else { continue };
+        let Some(stamp) = owner_on(host, path).await else { continue };
         if stamp.node.as_str() == options.name && stamp.cluster.is_some() {
             let reason = format!(
                 "{} holds no metadata, but disk {} says this node is a member: restore the metadata folder if it was \
@@ -59,21 +53,21 @@ pub(crate) async fn identify(host: &Host, options: &Options) -> Result<(Identity
                 options.data_dir.display(),
                 path.display()
             );
-            let identity = Identity::fresh(stamp.node, stamp.instance);
+            let identity = Identity { node: stamp.node, instance: stamp.instance, member: None, disks: vec![] };
             return Ok((identity, Some(reason)));
         }
     }
     let mut rng = host.rand.fork("node.instance");
-    Ok((Identity::fresh(options.name.as_str().into(), InstanceId::draw(&mut rng)), None))
+    Ok((Identity::draw(options.name.as_str().into(), &mut rng), None))
 }
 
 /// Whose disks we open.
 pub(crate) fn owner(identity: &Identity) -> Owner {
-    let cluster = match &identity.standing {
-        Standing::Member(member) => Some(member.cluster),
-        Standing::Outside | Standing::Founding(_) => None,
-    };
-    Owner { node: identity.node.clone(), instance: identity.instance, cluster }
+    Owner {
+        node: identity.node.clone(),
+        instance: identity.instance,
+        cluster: identity.member.as_ref().map(|member| member.cluster),
+    }
 }
 
 /// Gets the node into its cluster, however it has to, and starts its metadata.
@@ -84,15 +78,13 @@ pub(crate) async fn enter(
     mut found: mpsc::Receiver<FoundRequest>,
     raft: &Late<RaftServer<RaftService>>,
 ) -> Result<Meta, NodeError> {
-    if let Standing::Member(member) = &identity.standing {
-        let fresh = !member.started;
-        return start(shared, &mut identity, fresh, raft).await;
-    }
-    if matches!(identity.standing, Standing::Founding(_)) {
-        // The process ended in the middle of `cluster init`, before anybody could join: nothing in there was promised.
-        crate::meta::move_aside(&shared.host, &meta_dir(&shared.options)).await?;
-        identity.standing = Standing::Outside;
-        identity.store(&shared.host, &shared.options.data_dir).await?;
+    if let Some(member) = identity.member.clone() {
+        let meta = start(shared, disks, identity.clone(), raft).await?;
+        if member.raft_id == FIRST_RAFT_ID && meta.map().cluster.is_none() && meta.status().last_log <= 1 {
+            // The process ended in the middle of `cluster init`, before anybody could join: the rest is done now.
+            establish(shared, disks, &identity, &member, &meta).await?;
+        }
+        return Ok(meta);
     }
     let joining = !shared.options.join.is_empty();
     let hint = if joining { "asking the members under `join`" } else { "run `resilver cluster init`" };
@@ -100,29 +92,34 @@ pub(crate) async fn enter(
     loop {
         tokio::select! {
             Some(request) = found.recv() => {
-                match establish(shared, disks, &mut identity, &request.name, raft).await {
-                    Ok((cluster, meta)) => {
-                        let _ = request.answer.send(Ok(cluster));
-                        return Ok(meta);
-                    }
-                    Err(error) => {
-                        let _ = request.answer.send(Err(error.to_string()));
-                        return Err(error);
-                    }
-                }
+                let mut rng = shared.host.rand.fork("cluster.id");
+                let member = Membership {
+                    cluster: ClusterId::draw(&mut rng),
+                    epoch: FIRST_EPOCH,
+                    raft_id: FIRST_RAFT_ID,
+                    cluster_name: request.name,
+                };
+                identity.member = Some(member.clone());
+                let founded = async {
+                    let meta = start(shared, disks, identity.clone(), raft).await?;
+                    establish(shared, disks, &identity, &member, &meta).await?;
+                    Ok::<_, NodeError>(meta)
+                };
+                let founded = founded.await;
+                // Whoever asked may have given up; what was founded stays founded.
+                let _ = request.answer.send(founded.as_ref().map(|_| member.cluster).map_err(ToString::to_string));
+                return founded;
             }
             round = ask_members(shared, identity.instance, disks), if joining => match round {
                 JoinRound::Admitted(answer) => {
                     let bad = |what: &str| NodeError::Refused(format!("an admission without a valid {what}"));
-                    let member = Membership {
+                    identity.member = Some(Membership {
                         cluster: answer.cluster_id.parse().map_err(|_| bad("cluster id"))?,
                         epoch: Epoch(answer.epoch),
                         raft_id: RaftId(answer.raft_id),
                         cluster_name: answer.cluster_name,
-                        started: false,
-                    };
-                    become_member(shared, disks, &mut identity, member).await?;
-                    return start(shared, &mut identity, true, raft).await;
+                    });
+                    return start(shared, disks, identity, raft).await;
                 }
                 JoinRound::Refused(reason) => return Err(NodeError::Refused(reason)),
                 JoinRound::Nobody(reason) => {
@@ -134,43 +131,37 @@ pub(crate) async fn enter(
     }
 }
 
-/// `cluster init`: this node becomes the only voter of a new cluster.
+/// `cluster init`: this node becomes the only voter of a new cluster. Every part of it may be done again.
 async fn establish(
     shared: &Arc<Shared>,
     disks: &DiskSet,
-    identity: &mut Identity,
-    name: &str,
-    raft: &Late<RaftServer<RaftService>>,
-) -> Result<(ClusterId, Meta), NodeError> {
-    let mut rng = shared.host.rand.fork("cluster.id");
-    let cluster = ClusterId::draw(&mut rng);
-    let member =
-        Membership { cluster, epoch: FIRST_EPOCH, raft_id: FOUNDER, cluster_name: name.to_owned(), started: false };
-    identity.standing = Standing::Founding(member.clone());
-    identity.store(&shared.host, &shared.options.data_dir).await?;
-    let meta = start_as(shared, identity, member.clone(), true, raft).await?;
+    identity: &Identity,
+    member: &Membership,
+    meta: &Meta,
+) -> Result<(), NodeError> {
     meta.found().await?;
-    expect_done(meta.propose(Command::InitCluster { cluster, name: name.to_owned() }).await?)?;
-    let options = &shared.options;
-    expect_done(
-        meta.propose(Command::JoinNode {
-            name: shared.name.clone(),
-            instance: identity.instance,
-            address: options.address.clone(),
-            location: location(options),
-            disks: joining_disks(disks),
-            raft_id: Some(FOUNDER),
-        })
-        .await?,
-    )?;
-    become_member(shared, disks, identity, Membership { started: true, ..member }).await?;
-    Ok((cluster, meta))
-}
-
-fn expect_done(outcome: Outcome) -> Result<(), NodeError> {
-    match outcome {
+    let init = Command::InitCluster { cluster: member.cluster, name: member.cluster_name.clone() };
+    match meta.propose(init).await? {
+        Outcome::Refused(refusal) if refusal != Refusal::ClusterExists => {
+            return Err(NodeError::Refused(refusal.to_string()));
+        }
+        _ => {}
+    }
+    let join = join_command(shared, disks, identity.instance, Some(member.raft_id));
+    match meta.propose(join).await? {
         Outcome::Refused(refusal) => Err(NodeError::Refused(refusal.to_string())),
         _ => Ok(()),
+    }
+}
+
+fn join_command(shared: &Shared, disks: &DiskSet, instance: InstanceId, raft_id: Option<RaftId>) -> Command {
+    Command::JoinNode {
+        name: shared.name.clone(),
+        instance,
+        address: shared.options.address.clone(),
+        location: location(&shared.options),
+        disks: joining_disks(disks),
+        raft_id,
     }
 }
 
@@ -178,50 +169,21 @@ fn location(options: &Options) -> Location {
     Location { datacenter: options.location.datacenter.clone(), rack: options.location.rack.clone() }
 }
 
-/// Writes down that we are a member: first on the disks, then in the identity, so that a crash in between leaves a node
-/// that asks again.
-async fn become_member(
-    shared: &Shared,
-    disks: &DiskSet,
-    identity: &mut Identity,
-    member: Membership,
-) -> Result<(), NodeError> {
-    disks.stamp(member.cluster, member.epoch).await?;
-    identity.standing = Standing::Member(member);
-    identity.store(&shared.host, &shared.options.data_dir).await?;
-    Ok(())
-}
-
+/// Stamps the disks, then starts the metadata, which writes the identity last: a crash in between leaves a node that asks
+/// to be let in again and is answered the same.
 async fn start(
     shared: &Arc<Shared>,
-    identity: &mut Identity,
-    fresh: bool,
+    disks: &DiskSet,
+    identity: Identity,
     raft: &Late<RaftServer<RaftService>>,
 ) -> Result<Meta, NodeError> {
-    let Standing::Member(member) = identity.standing.clone() else {
-        return Err(NodeError::Refused("this node is in no cluster".to_owned()));
-    };
-    let meta = start_as(shared, identity, member.clone(), fresh, raft).await?;
-    if fresh {
-        identity.standing = Standing::Member(Membership { started: true, ..member });
-        identity.store(&shared.host, &shared.options.data_dir).await?;
+    if let Some(member) = &identity.member {
+        disks.stamp(member.cluster, member.epoch).await?;
     }
-    Ok(meta)
-}
-
-async fn start_as(
-    shared: &Arc<Shared>,
-    identity: &Identity,
-    member: Membership,
-    fresh: bool,
-    raft: &Late<RaftServer<RaftService>>,
-) -> Result<Meta, NodeError> {
     let options = MetaOptions {
         dir: meta_dir(&shared.options),
-        node: identity.node.clone(),
-        member,
+        identity,
         address: shared.options.address.clone(),
-        fresh,
         tuning: Tuning::default(),
     };
     match Meta::start(&shared.host, options, shared.peers.clone()).await {
@@ -267,15 +229,7 @@ async fn introduce(shared: &Shared, disks: &DiskSet, meta: &Meta) {
         tokio::time::sleep(ASK_AGAIN).await;
         return;
     };
-    let command = Command::JoinNode {
-        name: shared.name.clone(),
-        instance,
-        address: shared.options.address.clone(),
-        location: location(&shared.options),
-        disks: joining_disks(disks),
-        raft_id: None,
-    };
-    match meta.propose(command).await {
+    match meta.propose(join_command(shared, disks, instance, None)).await {
         Ok(Outcome::Refused(refusal)) => {
             shared.phase.set(Phase::Recovering, format!("the cluster does not take our disks or address: {refusal}"));
             tokio::time::sleep(ASK_AGAIN).await;
@@ -295,7 +249,7 @@ pub(crate) async fn one_disk_answers(disks: &DiskSet) {
         let mut health = volume.health_changes();
         Box::pin(async move {
             // A canary that is gone will never answer: the others decide.
-            if health.wait_for(|health| *health == Health::Ok).await.is_err() {
+            if health.wait_for(|report| report.health == Health::Ok).await.is_err() {
                 std::future::pending::<()>().await;
             }
         })

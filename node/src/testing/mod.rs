@@ -169,27 +169,18 @@ impl Cluster {
         let host = &self.host;
         let dir = self.dir(index);
         let mut identity = self.identity(index).await;
-        let known: Vec<_> = identity
-            .disks
-            .iter()
-            .map(|disk| crate::disk::KnownDisk { path: disk.path.clone(), id: disk.id })
-            .collect();
+        let known: Vec<_> =
+            identity.disks.iter().map(|disk| crate::disk::KnownDisk { path: disk.path.clone(), id: disk.id }).collect();
         let owner = Owner { node: identity.node.clone(), instance: identity.instance, cluster: Some(self.id) };
         let paths = [dir.join("disk1"), dir.join("disk2")];
         let (disks, known) = DiskSet::open(host, &paths, &owner, &known).await.unwrap();
         disks.stamp(self.id, FIRST_EPOCH).await.unwrap();
         let disks = Arc::new(disks);
-        identity.disks = known
-            .into_iter()
-            .map(|disk| crate::meta::identity::KnownDisk { path: disk.path, id: disk.id })
-            .collect();
+        identity.disks =
+            known.into_iter().map(|disk| crate::meta::identity::KnownDisk { path: disk.path, id: disk.id }).collect();
         let joined = identity.member.is_some();
-        identity.member = Some(Membership {
-            cluster: self.id,
-            epoch: FIRST_EPOCH,
-            raft_id,
-            cluster_name: "test".to_owned(),
-        });
+        identity.member =
+            Some(Membership { cluster: self.id, epoch: FIRST_EPOCH, raft_id, cluster_name: "test".to_owned() });
         if joined {
             identity.store(host, &dir.join("meta")).await.unwrap();
         }
@@ -308,7 +299,8 @@ impl Cluster {
         // Chunks of an odd size: stripes must not depend on how the client cuts.
         let chunks: Vec<Result<Bytes, std::io::Error>> =
             (0..data.len()).step_by(77_777).map(|at| Ok(data.slice(at..(at + 77_777).min(data.len())))).collect();
-        let options = PutOptions { bucket: bucket(), key: key.to_owned(), condition, size_bytes: Some(data.len() as u64) };
+        let options =
+            PutOptions { bucket: bucket(), key: key.to_owned(), condition, size_bytes: Some(data.len() as u64) };
         self.node(at).gateway.put(options, futures_util::stream::iter(chunks)).await
     }
 
@@ -344,13 +336,8 @@ impl Cluster {
     }
 
     pub(crate) async fn set_disk(&self, disk: DiskId, state: DiskState) {
-        let command = Command::SetDiskState {
-            disk,
-            state,
-            by: MarkedBy::Operator,
-            reason: "a test".to_owned(),
-            fence: None,
-        };
+        let command =
+            Command::SetDiskState { disk, state, by: MarkedBy::Operator, reason: "a test".to_owned(), fence: None };
         let outcome = self.any().meta.propose(command).await.unwrap();
         assert!(matches!(outcome, Outcome::DiskWas(_)), "{outcome:?}");
     }

@@ -45,7 +45,8 @@ async fn shard_of(cluster: &Cluster, key: &str, index: u8) -> (ShardKey, DiskId)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_size_and_range_comes_back_also_with_two_nodes_gone() {
     let mut cluster = Cluster::start(6, Settings::default()).await;
-    let sizes = [0, 1, 63 * KIB, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, 16 * MIB - 1, 16 * MIB, 16 * MIB + 1, 33 * MIB];
+    let sizes =
+        [0, 1, 63 * KIB, 256 * KIB - 1, 256 * KIB, 256 * KIB + 1, 16 * MIB - 1, 16 * MIB, 16 * MIB + 1, 33 * MIB];
 
     // All nodes are well: put at one, get at another.
     for size in sizes {
@@ -102,10 +103,8 @@ async fn a_corrupt_shard_is_read_around_and_repaired() {
     assert!(cluster.get(0, "key").await.unwrap() == data);
     let home = cluster.node(cluster.owner(disk));
     let volume = home.disks.volume(disk).unwrap();
-    until("the shard is rebuilt", async || {
-        matches!(volume.verify_shard(shard).await, Ok(ShardVerdict::Ok { .. }))
-    })
-    .await;
+    until("the shard is rebuilt", async || matches!(volume.verify_shard(shard).await, Ok(ShardVerdict::Ok { .. })))
+        .await;
     until("the finding is closed", async || home.repair.findings().iter().all(|finding| finding.repaired)).await;
     let finding = home.repair.findings().pop().expect("it was noted");
     assert_eq!((finding.suspect.shard, finding.suspect.found_by), (shard, FoundBy::Read));
@@ -137,7 +136,8 @@ async fn verify_names_the_bad_shards_and_repair_brings_them_back() {
     assert!(repair.intact, "{repair:?}");
     assert_eq!(repair.shards.len(), 2);
     assert!(repair.shards.iter().all(|shard| shard.report.rebuilt_from.len() == 4), "{repair:?}");
-    let proof = last(cluster.node(2).repair.verify_scope(Scope::Object { bucket: bucket(), key: "key".to_owned() })).await;
+    let proof =
+        last(cluster.node(2).repair.verify_scope(Scope::Object { bucket: bucket(), key: "key".to_owned() })).await;
     assert_eq!((proof.done, proof.failed, proof.skipped), (6, 0, 0));
 }
 
@@ -227,7 +227,10 @@ async fn a_disk_that_is_given_up_is_rebuilt_elsewhere_and_proven() {
     // Wiped while it ran: what it held is gone.
     std::fs::remove_dir_all(cluster.node(owner).disks.volume(disk).unwrap().path()).unwrap();
     for (n, key) in keys.iter().enumerate() {
-        assert!(cluster.get((owner + 1) % 6, key).await.unwrap() == content(200 * KIB * (n + 1)), "{key} while it is gone");
+        assert!(
+            cluster.get((owner + 1) % 6, key).await.unwrap() == content(200 * KIB * (n + 1)),
+            "{key} while it is gone"
+        );
     }
 
     cluster.set_disk(disk, DiskState::Out).await;

@@ -103,9 +103,7 @@ impl RemoteHome {
             return Err(TransportError::Stalled { disk, after: deadline });
         };
         self.account(answer.as_ref().err());
-        answer
-            .map(Response::into_inner)
-            .map_err(|status| TransportError::from_status(&status, &self.node, disk, key))
+        answer.map(Response::into_inner).map_err(|status| TransportError::from_status(&status, &self.node, disk, key))
     }
 }
 
@@ -338,10 +336,10 @@ impl ShardClient {
         if node.name == inner.node {
             return Err(TransportError::NoHome { disk, why: "it is ours, but not in this node's configuration" });
         }
-        let channel = inner.peers.channel(&node.address).map_err(|error| TransportError::Unreachable {
-            node: node.name.clone(),
-            detail: error.to_string(),
-        })?;
+        let channel = inner
+            .peers
+            .channel(&node.address)
+            .map_err(|error| TransportError::Unreachable { node: node.name.clone(), detail: error.to_string() })?;
         inner
             .circuits
             .admit(&node.address)

@@ -66,7 +66,11 @@ impl ShardService {
     }
 
     /// Writes what arrives until `last`. Any other end gives the shard up.
-    async fn receive(writer: &mut ShardWriter, first: PutShardRequest, stream: &mut Streaming<PutShardRequest>) -> Result<(), Status> {
+    async fn receive(
+        writer: &mut ShardWriter,
+        first: PutShardRequest,
+        stream: &mut Streaming<PutShardRequest>,
+    ) -> Result<(), Status> {
         let mut message = first;
         loop {
             for Block { data, crc32c } in message.blocks {
@@ -91,7 +95,8 @@ impl Shards for ShardService {
             stream.message().await?.ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
         self.meta.check_envelope(first.envelope.as_ref())?;
         let volume = self.volume(wire::disk(&first.disk_id)?, true)?;
-        let head = first.begin.take().ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
+        let head =
+            first.begin.take().ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
         let head = wire::from_head(&head)?;
         let mut writer = volume.create_shard(head).await.map_err(|error| disk_status(&error))?;
         match Self::receive(&mut writer, first, &mut stream).await {
@@ -136,7 +141,10 @@ impl Shards for ShardService {
         self.meta.check_envelope(request.envelope.as_ref())?;
         let version = wire::version(&request.version)?;
         let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
-        if !crate::repair::is_forbidden(&self.meta, version).await.map_err(|error| Status::unavailable(error.to_string()))? {
+        if !crate::repair::is_forbidden(&self.meta, version)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?
+        {
             return Err(Status::failed_precondition(format!("version {version} was not forbidden: its shards stay")));
         }
         let keys = request.shards.iter().map(|id| wire::from_id(Some(id))).collect::<Result<Vec<_>, _>>()?;

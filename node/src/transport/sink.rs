@@ -62,10 +62,9 @@ impl BlockSink {
     /// When the home failed; the sink is of no use then.
     pub async fn block(&mut self, data: Bytes, crc: u32) -> Result<(), TransportError> {
         match &mut self.to {
-            Target::Local(writer) => writer
-                .block(data, crc)
-                .await
-                .map_err(|error| TransportError::from_disk(&error, self.disk, self.key)),
+            Target::Local(writer) => {
+                writer.block(data, crc).await.map_err(|error| TransportError::from_disk(&error, self.disk, self.key))
+            }
             Target::Remote(remote) => {
                 remote.pending.blocks.push(Block { data, crc32c: crc });
                 if remote.pending.blocks.len() < BLOCKS_PER_MESSAGE {

@@ -16,11 +16,7 @@ pub(super) fn version(text: &str) -> Result<Version, Status> {
 }
 
 pub(super) fn to_id(key: ShardKey) -> internal::ShardId {
-    internal::ShardId {
-        version: key.version.to_string(),
-        extent: key.extent.0,
-        shard: u32::from(key.shard.0),
-    }
+    internal::ShardId { version: key.version.to_string(), extent: key.extent.0, shard: u32::from(key.shard.0) }
 }
 
 pub(super) fn from_id(id: Option<&internal::ShardId>) -> Result<ShardKey, Status> {
