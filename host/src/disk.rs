@@ -61,6 +61,7 @@ pub struct Space {
 
 /// An open file, asynchronous face.
 #[async_trait]
+#[allow(clippy::len_without_is_empty, reason = "a system call, not a property: it can fail")]
 pub trait File: Send + Sync + 'static {
     /// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes>;
@@ -72,13 +73,18 @@ pub trait File: Send + Sync + 'static {
     async fn len(&self) -> io::Result<u64>;
     /// Sets the length, cutting or growing with zeros.
     async fn set_len(&self, len_bytes: u64) -> io::Result<()>;
-    /// Reserves room for `[0, len_bytes)`. `grow`: whether the visible length grows with it.
+    /// Reserves room for `[0, len_bytes)`. `grow`: whether the visible length grows with it. Never shortens.
+    ///
+    /// # Errors
+    /// `StorageFull` when there is no room; `Unsupported` without `grow` on a file system that cannot reserve room
+    /// beyond the visible end.
     async fn allocate(&self, len_bytes: u64, grow: bool) -> io::Result<()>;
     /// Forgets what the page cache holds of this file, so that the next read asks the disk. Best effort.
     async fn drop_cache(&self) -> io::Result<()>;
 }
 
 /// An open file, synchronous face: only for redb's backend and inside [`crate::Host::blocking`].
+#[allow(clippy::len_without_is_empty, reason = "a system call, not a property: it can fail")]
 pub trait BlockingFile: Send + Sync + std::fmt::Debug + 'static {
     /// Fills `buf` from `offset`; an error (`UnexpectedEof`) when the file is shorter.
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;

@@ -14,6 +14,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
 #[async_trait]
 pub trait Listener: Send + Sync + 'static {
     /// The next connection and its peer's address.
+    ///
+    /// An error is the listener's (out of descriptors, say), never a single peer's: pause before asking again.
     async fn accept(&self) -> io::Result<(Box<dyn Stream>, SocketAddr)>;
     /// The address that was bound (with the port the system chose, when 0 was asked).
     fn local_addr(&self) -> io::Result<SocketAddr>;
@@ -26,6 +28,8 @@ pub trait Datagram: Send + Sync + 'static {
     async fn send_to(&self, data: &[u8], to: SocketAddr) -> io::Result<()>;
     /// Receives one datagram into `buf`: its length and sender.
     async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)>;
+    /// The address that was bound (with the port the system chose, when 0 was asked).
+    fn local_addr(&self) -> io::Result<SocketAddr>;
 }
 
 /// The network of a host.

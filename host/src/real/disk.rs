@@ -1,0 +1,292 @@
+//! Files and folders of Linux. Every call runs on the blocking pool; durability is exactly what was asked for.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
+use rustix::io::retry_on_intr;
+
+use super::blocking::off_loop;
+use crate::{BlockingFile, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
+
+/// A read longer than this is first cut to what the file holds: the length may come from a damaged header, and a
+/// buffer for it must not be what ends the process.
+const TRUSTED_READ_BYTES: usize = 1024 * 1024;
+
+/// Zeros written at a time where a file system cannot reserve room itself.
+const ZERO_FILL_BYTES: usize = 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct RealDisk;
+
+#[async_trait]
+impl Disk for RealDisk {
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let path = path.to_owned();
+        let file = off_loop(move || open(&path, mode)).await?;
+        Ok(Arc::new(RealFile(Arc::new(file))))
+    }
+
+    fn open_blocking(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockingFile>> {
+        Ok(Box::new(RealBlockingFile(open(path, mode)?)))
+    }
+
+    async fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let path = path.to_owned();
+        off_loop(move || {
+            let found = fs::metadata(path)?;
+            Ok(Metadata { len_bytes: found.len(), kind: kind_of(found.file_type()) })
+        })
+        .await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        off_loop(move || fs::rename(from, to)).await
+    }
+
+    async fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        off_loop(move || fs::remove_file(path)).await
+    }
+
+    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        off_loop(move || fs::create_dir_all(path)).await
+    }
+
+    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = folder(path).to_owned();
+        off_loop(move || {
+            let dir = fs::File::open(path)?;
+            if !dir.metadata()?.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+            // fsync, not fdatasync: a folder's entries are what it says about itself.
+            dir.sync_all()
+        })
+        .await
+    }
+
+    async fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let path = folder(path).to_owned();
+        off_loop(move || list(&path)).await
+    }
+
+    async fn space(&self, path: &Path) -> io::Result<Space> {
+        let path = folder(path).to_owned();
+        off_loop(move || {
+            let found = retry_on_intr(|| statvfs(&path))?;
+            Ok(Space {
+                total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+                available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            })
+        })
+        .await
+    }
+}
+
+/// The parent of a bare file name is the empty path, by which people mean the working folder.
+fn folder(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+fn open(path: &Path, mode: OpenMode) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::Read => {}
+        OpenMode::Write => {
+            options.write(true);
+        }
+        OpenMode::Create => {
+            options.write(true).create(true).truncate(false);
+        }
+        OpenMode::CreateNew => {
+            options.write(true).create_new(true);
+        }
+    }
+    options.open(path)
+}
+
+fn list(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let kind = match entry.file_type() {
+            Ok(kind) => kind_of(kind),
+            // It went away between reading the folder and asking about it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        entries.push(match entry.file_name().into_string() {
+            Ok(name) => DirEntry { name, kind },
+            // No name of ours is anything but UTF-8, and this one could not be opened by what we return.
+            Err(name) => DirEntry { name: name.to_string_lossy().into_owned(), kind: FileKind::Other },
+        });
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn kind_of(kind: fs::FileType) -> FileKind {
+    if kind.is_file() {
+        FileKind::File
+    } else if kind.is_dir() {
+        FileKind::Dir
+    } else {
+        FileKind::Other
+    }
+}
+
+/// The asynchronous face. The file is shared with calls in flight: one whose caller stopped waiting still completes.
+struct RealFile(Arc<fs::File>);
+
+impl RealFile {
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&fs::File) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let file = Arc::clone(&self.0);
+        off_loop(move || work(&file)).await
+    }
+}
+
+#[async_trait]
+impl File for RealFile {
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        self.call(move |file| read_at(file, offset, len)).await
+    }
+
+    async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
+        self.call(move |file| file.write_all_at(&data, offset)).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        self.call(fs::File::sync_data).await
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        self.call(|file| Ok(file.metadata()?.len())).await
+    }
+
+    async fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.call(move |file| file.set_len(len_bytes)).await
+    }
+
+    async fn allocate(&self, len_bytes: u64, grow: bool) -> io::Result<()> {
+        self.call(move |file| allocate(file, len_bytes, grow)).await
+    }
+
+    async fn drop_cache(&self) -> io::Result<()> {
+        self.call(|file| {
+            // The kernel drops only clean pages.
+            file.sync_data()?;
+            Ok(fadvise(file, 0, None, Advice::DontNeed)?)
+        })
+        .await
+    }
+}
+
+fn read_at(file: &fs::File, offset: u64, len: usize) -> io::Result<Bytes> {
+    let len = if len > TRUSTED_READ_BYTES {
+        let rest = file.metadata()?.len().saturating_sub(offset);
+        len.min(usize::try_from(rest).unwrap_or(usize::MAX))
+    } else {
+        len
+    };
+    let mut buffer = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
+
+fn allocate(file: &fs::File, len_bytes: u64, grow: bool) -> io::Result<()> {
+    if len_bytes == 0 {
+        return Ok(());
+    }
+    let mode = if grow { FallocateFlags::empty() } else { FallocateFlags::KEEP_SIZE };
+    match retry_on_intr(|| fallocate(file, mode, 0, len_bytes)) {
+        // Some file systems (many in user space) cannot reserve. Growing can still be had by writing; room beyond the
+        // visible end cannot, and the caller is told.
+        Err(rustix::io::Errno::OPNOTSUPP) if grow => zero_fill(file, len_bytes),
+        result => Ok(result?),
+    }
+}
+
+/// Appends zeros until the file is `len_bytes` long.
+fn zero_fill(file: &fs::File, len_bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; ZERO_FILL_BYTES];
+    let mut end = file.metadata()?.len();
+    while end < len_bytes {
+        let step = (len_bytes - end).min(ZERO_FILL_BYTES as u64);
+        file.write_all_at(&zeros[..step as usize], end)?;
+        end += step;
+    }
+    Ok(())
+}
+
+/// The synchronous face.
+#[derive(Debug)]
+struct RealBlockingFile(fs::File);
+
+impl BlockingFile for RealBlockingFile {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_cannot_reserve_gets_zeros_and_what_was_there_stays() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"kept", 0).unwrap();
+        let len_bytes = ZERO_FILL_BYTES as u64 + 17;
+        zero_fill(&file, len_bytes).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), len_bytes);
+        let start = read_at(&file, 0, 8).unwrap();
+        assert_eq!(&start[..], b"kept\0\0\0\0");
+        zero_fill(&file, 3).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), len_bytes, "never shortens");
+    }
+
+    #[test]
+    fn a_length_from_a_damaged_header_allocates_only_what_the_file_holds() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"short", 0).unwrap();
+        assert_eq!(&read_at(&file, 1, usize::MAX).unwrap()[..], b"hort");
+        assert!(read_at(&file, 1000, usize::MAX).unwrap().is_empty());
+    }
+}
