@@ -4,6 +4,9 @@
 //! shards; [`gateway`] turns puts and gets into both; [`repair`] brings redundancy back; [`control`] answers the agent;
 //! [`service`] wires one node together and decides when it may serve.
 
+pub mod codec;
+pub mod disk;
 pub mod model;
 pub mod options;
+pub mod placement;
 pub mod types;
