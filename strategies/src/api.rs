@@ -2,6 +2,7 @@
 //!
 //! Owns: shapes only. Must never: decide.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,26 @@ pub enum Subject {
     },
 }
 
+impl Subject {
+    /// The node it is on, when it names one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Subject::Node(node) | Subject::Disk { node, .. } => Some(node),
+            Subject::Object { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Node(node) => write!(f, "node {node}"),
+            Subject::Disk { disk, node } => write!(f, "disk {disk} of {node}"),
+            Subject::Object { bucket, key } => write!(f, "object {bucket}/{key}"),
+        }
+    }
+}
+
 /// How a process ended, classified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,6 +66,18 @@ pub enum ExitClass {
     Code(i32),
     /// Nobody saw how.
     Unknown,
+}
+
+impl fmt::Display for ExitClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExitClass::Signal(number) => write!(f, "signal {number}"),
+            ExitClass::OutOfMemory => f.write_str("killed by the kernel: out of memory"),
+            ExitClass::NoSpace => f.write_str("no space left"),
+            ExitClass::Code(code) => write!(f, "exit code {code}"),
+            ExitClass::Unknown => f.write_str("nobody saw how"),
+        }
+    }
 }
 
 /// The node's process, seen by its pidfd or by its keeper's record.
@@ -76,7 +109,7 @@ pub enum ProcessFact {
 }
 
 /// A disk as the node's own canary and the cluster map see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskFact {
     /// Identity.
     pub disk: String,
@@ -90,10 +123,13 @@ pub struct DiskFact {
     pub reason: String,
     /// Age of the canary's last answer.
     pub canary_age_ms: u64,
+    /// Room left, as the node reports it; 0 when it is unknown.
+    #[serde(default)]
+    pub available_bytes: u64,
 }
 
 /// Something the node itself found wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FindingFact {
     /// Rises within one node process.
     pub sequence: u64,
@@ -130,6 +166,17 @@ pub struct RaftFact {
     pub voters: u64,
 }
 
+/// A member of the cluster, from the cluster map as the node has applied it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberFact {
+    /// Its node name.
+    pub node: String,
+    /// up | down | out, as in the map.
+    pub state: String,
+    /// voter | learner (a leader is a voter).
+    pub role: String,
+}
+
 /// One answer of the node to its agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFact {
@@ -151,6 +198,12 @@ pub struct NodeFact {
     pub repair_queue: u64,
     /// Shards without a home, cluster-wide.
     pub missing_shards: u64,
+    /// Client operations in flight: what the pressure guard looks at.
+    #[serde(default)]
+    pub operations_in_flight: u64,
+    /// The cluster's members, this node among them.
+    #[serde(default)]
+    pub members: Vec<MemberFact>,
 }
 
 /// Another agent's answer about itself and its node.
@@ -195,6 +248,29 @@ pub struct StepId(pub u64);
 #[serde(transparent)]
 pub struct IncidentId(pub String);
 
+impl IncidentId {
+    /// Names the incident with this number on a node.
+    pub fn new(node: &str, number: u64) -> Self {
+        Self(format!("{node}-{number}"))
+    }
+
+    /// Names the proof of an operator's own step: it belongs to no incident, but its end must be told apart.
+    pub fn of_operator(node: &str, step: StepId) -> Self {
+        Self(format!("{node}-operator-{}", step.0))
+    }
+
+    /// The number at the end of the name.
+    pub fn number(&self) -> Option<u64> {
+        self.0.rsplit('-').next().and_then(|digits| digits.parse().ok())
+    }
+}
+
+impl fmt::Display for IncidentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A step, ready to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
@@ -216,6 +292,12 @@ pub struct Step {
     pub fence: Option<Fence>,
     /// When it counts as failed.
     pub deadline: Duration,
+    /// Which attempt this is, from 1.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Why, for people: goes to the node with the request.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// What shows that an incident is over: read by another probe than the one that found it.
@@ -279,7 +361,8 @@ pub enum OperatorCommand {
         /// Who.
         owner: String,
     },
-    /// A restart of this agent's node, already admitted by the holder of the lease.
+    /// A restart of this agent's node, already admitted by the holder of the lease. Its end, whichever, is told by one
+    /// [`Command::CloseSlot`] whose step has this fence and no incident.
     RestartNode {
         /// Who.
         owner: String,
@@ -305,6 +388,27 @@ pub struct OpenIncident {
     pub unfinished: Option<Step>,
     /// Steps done so far.
     pub steps_done: Vec<Action>,
+    /// It waits for a person.
+    #[serde(default)]
+    pub escalated: bool,
+    /// The node's first start by this agent, not a crash.
+    #[serde(default)]
+    pub initial: bool,
+}
+
+/// A step that an earlier life of this agent began: budgets and crash signatures outlive a restart of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastStep {
+    /// What was done.
+    pub action: Action,
+    /// To what.
+    pub subject: Subject,
+    /// Whether it was disruptive.
+    pub disruptive: bool,
+    /// When it was begun, wall time.
+    pub at_ms: u64,
+    /// The signature of the crash it answered, if any.
+    pub signature: Option<String>,
 }
 
 /// Everything that can happen to the engine.
@@ -319,6 +423,12 @@ pub enum Input {
         open: Vec<OpenIncident>,
         /// A pause that has not expired, with what is left of it.
         paused: Option<(String, String, Duration)>,
+        /// An operator's steps that have an intent but no outcome.
+        #[serde(default)]
+        unfinished: Vec<Step>,
+        /// Steps of the last day, oldest first, bounded by [`crate::resume::MAX_HISTORY`].
+        #[serde(default)]
+        history: Vec<PastStep>,
     },
     /// A fact.
     Observed(Observation),
@@ -360,13 +470,17 @@ pub enum Command {
         /// Whether it must be synced first.
         durable: bool,
     },
-    /// Ask the holder of the lease for a slot.
+    /// Ask the holder of the lease for a slot. Answered by [`Input::Slot`].
     TakeSlot(Step),
-    /// Do this step. Its intent came before as a durable record.
+    /// Do this step. Its intent came before as a durable record. What the actions mean, by subject:
+    /// `start_node`: start the dead process. `restart_node`: stop and start it, through the fence gate.
+    /// `throttle` of a disk: `DISK_VERB_STOP_WRITES`. `detach_disk`: `DISK_VERB_DETACH`, through the fence gate.
+    /// `set_mode` of a disk: `DISK_VERB_ATTACH`, automatic: takes the agent's own throttle back.
+    /// `repair_shards` of a disk: `DISK_VERB_OUT`, then sync the disk's scope; of an object: sync the object's scope.
     Execute(Step),
     /// Find out whether the incident is over.
     Prove {
-        /// Which incident.
+        /// Which incident; of an operator's step: [`IncidentId::of_operator`].
         incident: IncidentId,
         /// What to show.
         proof: Proof,
@@ -379,6 +493,8 @@ pub enum Command {
         step: Step,
         /// Whether it was verified.
         verified: bool,
+        /// How it went, for the one who asked.
+        detail: String,
     },
 }
 

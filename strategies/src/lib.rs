@@ -7,5 +7,12 @@
 //! inputs give the same commands, always: every incident that ever happened is a test.
 
 pub mod api;
+pub mod chain;
+pub mod config;
+//pub mod coordinator;
+//pub mod engine;
+pub mod lease;
 pub mod record;
+//pub mod resume;
+pub mod storm;
 pub mod types;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::IncidentId;
+use crate::api::{IncidentId, Subject};
 use crate::types::{Action, Grade, GuardName, Mode};
 
 /// Version of the record's schema.
@@ -78,8 +78,61 @@ pub struct Draft {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// What applies of: node_id, node_ids, disk_id, reason (the mode), pid, resolution, from, to, guard, evidence,
-    /// fence, backup_path.
+    /// fence, backup_path. And of those that the agent needs to go on after its own restart: bucket, key, signature,
+    /// initial, attempt, disruptive, owner, expires_ms.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub details: BTreeMap<String, serde_json::Value>,
+}
+
+impl Draft {
+    /// A draft that says only what kind of line it is and what is done.
+    pub fn new(kind: RecordKind, action: Action) -> Self {
+        Self {
+            kind,
+            action,
+            incident: None,
+            mode: None,
+            grade: None,
+            step: None,
+            guards: Vec::new(),
+            raft_term: None,
+            raft_index: None,
+            duration_ms: None,
+            details: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a detail.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds what names a subject: `node_id`, `disk_id`, `bucket` and `key`.
+    #[must_use]
+    pub fn about(self, subject: &Subject) -> Self {
+        match subject {
+            Subject::Node(node) => self.with("node_id", node.as_str()),
+            Subject::Disk { disk, node } => self.with("node_id", node.as_str()).with("disk_id", disk.as_str()),
+            Subject::Object { bucket, key } => self.with("bucket", bucket.as_str()).with("key", key.as_str()),
+        }
+    }
+
+    /// The subject that the details name, if they name one.
+    pub fn subject(&self) -> Option<Subject> {
+        let text = |name: &str| self.text(name).map(str::to_owned);
+        match (text("bucket"), text("key"), text("disk_id"), text("node_id")) {
+            (Some(bucket), Some(key), _, _) => Some(Subject::Object { bucket, key }),
+            (_, _, Some(disk), Some(node)) => Some(Subject::Disk { disk, node }),
+            (_, _, None, Some(node)) => Some(Subject::Node(node)),
+            _ => None,
+        }
+    }
+
+    /// A detail that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.details.get(name).and_then(serde_json::Value::as_str)
+    }
 }

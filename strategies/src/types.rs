@@ -215,6 +215,36 @@ named! {
 #[serde(transparent)]
 pub struct Grade(pub u8);
 
+impl Grade {
+    /// Looks, routes around.
+    pub const OBSERVE: Grade = Grade(0);
+    /// Local, reversible, takes nothing away.
+    pub const RELIEVE: Grade = Grade(1);
+    /// One live process or component.
+    pub const RESTART: Grade = Grade(2);
+    /// Brings a replica up to date.
+    pub const RESYNC: Grade = Grade(3);
+    /// Changes what a replica is.
+    pub const REALIGN: Grade = Grade(4);
+    /// Moves or rebuilds data.
+    pub const REPAIR: Grade = Grade(5);
+    /// Can lose data if wrong: only with a person's one-time approval.
+    pub const APPROVE: Grade = Grade(6);
+
+    /// The grade's name in configuration and in explanations.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            0 => "observe",
+            1 => "relieve",
+            2 => "restart",
+            3 => "resync",
+            4 => "realign",
+            5 => "repair",
+            _ => "approve",
+        }
+    }
+}
+
 /// Orders disruptive steps over holders of the lease: by epoch, then ballot round, then holder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fence {
@@ -224,6 +254,22 @@ pub struct Fence {
     pub round: u64,
     /// The agent that held the lease.
     pub holder: String,
+}
+
+/// A text that is no fence: `EPOCH.ROUND.HOLDER` expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a fence: EPOCH.ROUND.HOLDER expected")]
+pub struct BadFence;
+
+impl std::str::FromStr for Fence {
+    type Err = BadFence;
+    fn from_str(text: &str) -> Result<Self, BadFence> {
+        let mut parts = text.splitn(3, '.');
+        let mut number = || parts.next().and_then(|digits| digits.parse().ok()).ok_or(BadFence);
+        let (epoch, round) = (number()?, number()?);
+        let holder = parts.next().filter(|holder| !holder.is_empty()).ok_or(BadFence)?.to_owned();
+        Ok(Fence { epoch, round, holder })
+    }
 }
 
 impl fmt::Display for Fence {

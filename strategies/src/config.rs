@@ -1,0 +1,446 @@
+//! The policy's figures: every threshold the decisions use, with its default and its reason.
+//!
+//! Owns: defaults, ranges, and which times a factor scales. Must never: let a factor touch a detection time: shortened
+//! suspicion convicts healthy nodes on a busy machine.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Authority, Grade, Mode};
+
+/// By how much the profile `fast` divides policy times.
+pub const FAST_FACTOR: f64 = 60.0;
+
+/// A proof reads back real work: a factor makes nobody's disk faster. No proof or step deadline is scaled below this.
+pub const DEADLINE_FLOOR: Duration = Duration::from_secs(15);
+
+/// Which figures apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// The figures of failure-modes.md.
+    #[default]
+    Production,
+    /// Policy times divided by [`FAST_FACTOR`], detection times unchanged, authority automatic (grade 6 excepted).
+    Fast,
+}
+
+/// All of the policy. Every key has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// Divides policy times (waits, grace, proofs, budget windows, holds). Detection times never scale.
+    pub factor: f64,
+    /// Starting and restarting.
+    pub recovery: Recovery,
+    /// When something counts as seen.
+    pub detection: Detection,
+    /// The ladder of `disk_failure`.
+    pub disk: DiskPolicy,
+    /// The ladder of `data_corruption`.
+    pub corruption: CorruptionPolicy,
+    /// How often at most.
+    pub budget: Budget,
+    /// When disruptive steps freeze.
+    pub storm: Storm,
+    /// No disruptive step this long after the agent's start or a leader change.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub grace: Duration,
+    /// Grade 5 work waits while this many client operations are in flight on the node.
+    pub pressure_operations: u64,
+    /// What the agent may do without asking.
+    pub authority: AuthorityTable,
+}
+
+/// Starting and restarting the node's process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recovery {
+    /// `false`: authority `shadow` for grade 2. A dead process is still started (grade 1).
+    pub auto_restart: bool,
+    /// Data is moved aside, never deleted; a step is refused when there is no room for the copy.
+    pub backup_before_recovery: bool,
+    /// Starts in [`Budget::window`]; then the incident goes to a person.
+    pub max_restart_attempts: u32,
+    /// The wait before the fourth start and every later one: three quick ones did not help.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub restart_cooldown: Duration,
+    /// Waits before the first, second and third start: the first is free, a node that fails at once gets room.
+    #[serde(with = "durations")]
+    #[schemars(with = "Vec<String>")]
+    pub restart_waits: Vec<Duration>,
+    /// How long a started node has to serve and catch up. Log replay and a snapshot fit in.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub proof_deadline: Duration,
+    /// Where copies are put; beside the data when absent.
+    pub dir: Option<String>,
+}
+
+/// When something counts as seen. Never scaled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Detection {
+    /// How often the agent asks its own node, and its peers.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub heartbeat: Duration,
+    /// Missed heartbeats in a row before a silent node is suspected.
+    pub missed_heartbeats: u32,
+    /// Heartbeats in a row that must call a disk bad: one may be a slow canary on a busy machine.
+    pub disk_confirmations: u32,
+    /// Evidence older than this many heartbeats is stale.
+    pub fresh_heartbeats: u32,
+}
+
+/// The ladder of `disk_failure`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskPolicy {
+    /// From stopping new writes to detaching: a cable put back or a remount is given this long.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub detach_after: Duration,
+    /// From detaching to rebuilding elsewhere.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub rebuild_after: Duration,
+    /// How long a rebuild and its proof may take: a full disk at the repair's rate limit.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub rebuild_deadline: Duration,
+    /// Other nodes that may be down while a disk that still holds data is detached. Acknowledged data survives the loss
+    /// of one failure domain; the disk's own host is that one.
+    pub others_down: u32,
+}
+
+/// The ladder of `data_corruption`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CorruptionPolicy {
+    /// Corrupt objects on one disk in a day before a person is told: rot comes alone, a dying disk does not.
+    pub many_in_a_day: u32,
+    /// How long the repair of one object, and its proof, may take.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub repair_deadline: Duration,
+}
+
+/// How often at most. Exhausted: a person is told, nothing more is tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// The window of `attempts` and of `recovery.max_restart_attempts`.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub window: Duration,
+    /// Attempts of one step on one target in the window.
+    pub attempts: u32,
+    /// Disruptive steps on one target in a day.
+    pub disruptive_per_target_day: u32,
+    /// Disruptive steps in the cluster in an hour (counted where the lease is held).
+    pub disruptive_per_cluster_hour: u32,
+    /// Disruptive steps on one target in ten minutes before it counts as flapping and is held for an hour.
+    pub flapping: u32,
+}
+
+/// When disruptive steps freeze because too much fails at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storm {
+    /// Targets that fall ill within this time count together; and so long must two thirds be well to go on.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub window: Duration,
+    /// This many targets freeze disruptive steps, however large the cluster.
+    pub targets: u32,
+}
+
+/// What the agent may do without asking, by grade; and narrower by mode.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthorityTable {
+    /// For every mode.
+    pub grades: GradeTable,
+    /// For one mode: the lower of this and `grades` holds.
+    pub modes: BTreeMap<Mode, GradeTable>,
+}
+
+/// An authority per grade; what is absent has its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GradeTable {
+    /// For every grade that is not named.
+    pub all: Option<Authority>,
+    /// Grade 1.
+    pub relieve: Option<Authority>,
+    /// Grade 2.
+    pub restart: Option<Authority>,
+    /// Grade 3.
+    pub resync: Option<Authority>,
+    /// Grade 4.
+    pub realign: Option<Authority>,
+    /// Grade 5.
+    pub repair: Option<Authority>,
+    /// Grade 6: never more than `approve`, whatever is written here.
+    pub approve: Option<Authority>,
+}
+
+impl GradeTable {
+    fn of(&self, grade: Grade) -> Option<Authority> {
+        let own = match grade.0 {
+            0 => Some(Authority::Auto),
+            1 => self.relieve,
+            2 => self.restart,
+            3 => self.resync,
+            4 => self.realign,
+            5 => self.repair,
+            _ => self.approve,
+        };
+        own.or(self.all)
+    }
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            factor: 1.0,
+            recovery: Recovery::default(),
+            detection: Detection::default(),
+            disk: DiskPolicy::default(),
+            corruption: CorruptionPolicy::default(),
+            budget: Budget::default(),
+            storm: Storm::default(),
+            grace: secs(60),
+            pressure_operations: 256,
+            authority: AuthorityTable::default(),
+        }
+    }
+}
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self {
+            auto_restart: true,
+            backup_before_recovery: true,
+            max_restart_attempts: 5,
+            restart_cooldown: secs(60),
+            restart_waits: vec![secs(0), secs(2), secs(8)],
+            proof_deadline: secs(120),
+            dir: None,
+        }
+    }
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        Self { heartbeat: secs(1), missed_heartbeats: 3, disk_confirmations: 2, fresh_heartbeats: 2 }
+    }
+}
+
+impl Default for DiskPolicy {
+    fn default() -> Self {
+        Self { detach_after: secs(5), rebuild_after: secs(30), rebuild_deadline: secs(24 * 3600), others_down: 0 }
+    }
+}
+
+impl Default for CorruptionPolicy {
+    fn default() -> Self {
+        Self { many_in_a_day: 10, repair_deadline: secs(600) }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            window: secs(30 * 60),
+            attempts: 3,
+            disruptive_per_target_day: 5,
+            disruptive_per_cluster_hour: 10,
+            flapping: 5,
+        }
+    }
+}
+
+impl Default for Storm {
+    fn default() -> Self {
+        Self { window: secs(60), targets: 3 }
+    }
+}
+
+/// A figure that no decision can be built on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {value}: {want}")]
+pub struct BadPolicy {
+    /// The key, as written.
+    pub key: &'static str,
+    /// What was found.
+    pub value: String,
+    /// What is allowed.
+    pub want: &'static str,
+}
+
+impl PolicyConfig {
+    /// The figures of a profile.
+    pub fn of(profile: Profile) -> Self {
+        match profile {
+            Profile::Production => Self::default(),
+            Profile::Fast => {
+                let grades = GradeTable { all: Some(Authority::Auto), ..GradeTable::default() };
+                let authority = AuthorityTable { grades, modes: BTreeMap::new() };
+                Self { factor: FAST_FACTOR, authority, ..Self::default() }
+            }
+        }
+    }
+
+    /// Refuses figures that would make the agent useless or dangerous.
+    pub fn check(&self) -> Result<(), BadPolicy> {
+        let bad = |key, value: String, want| Err(BadPolicy { key, value, want });
+        if !(1.0..=1000.0).contains(&self.factor) {
+            return bad("factor", self.factor.to_string(), "1 to 1000 expected");
+        }
+        if self.detection.heartbeat < Duration::from_millis(100) {
+            return bad("detection.heartbeat", format!("{:?}", self.detection.heartbeat), "at least 100ms expected");
+        }
+        for (key, value) in [
+            ("detection.missed_heartbeats", self.detection.missed_heartbeats),
+            ("detection.disk_confirmations", self.detection.disk_confirmations),
+            ("detection.fresh_heartbeats", self.detection.fresh_heartbeats),
+        ] {
+            if value < 2 {
+                return bad(key, value.to_string(), "at least 2 expected: one reading is no evidence");
+            }
+        }
+        if self.recovery.max_restart_attempts > 100 {
+            return bad("recovery.max_restart_attempts", self.recovery.max_restart_attempts.to_string(), "at most 100");
+        }
+        Ok(())
+    }
+
+    /// A policy time, divided by the factor.
+    pub fn scaled(&self, time: Duration) -> Duration {
+        time.div_f64(self.factor.max(1.0))
+    }
+
+    /// A deadline of work that has to be done for real: scaled, but never below [`DEADLINE_FLOOR`].
+    pub fn deadline(&self, time: Duration) -> Duration {
+        self.scaled(time).max(time.min(DEADLINE_FLOOR))
+    }
+
+    /// How old evidence may be. Not scaled.
+    pub fn fresh_within(&self) -> Duration {
+        self.detection.heartbeat * self.detection.fresh_heartbeats
+    }
+
+    /// The wait before an attempt (0 is the first).
+    pub fn wait_before(&self, attempt: u32) -> Duration {
+        let waits = &self.recovery.restart_waits;
+        let wait = waits.get(attempt as usize).copied().unwrap_or(self.recovery.restart_cooldown);
+        self.scaled(wait)
+    }
+
+    /// What the agent may do at this grade for this mode, and why (for the record).
+    pub fn authority_of(&self, mode: Mode, grade: Grade) -> (Authority, &'static str) {
+        // A new policy for the risky half of the ladder proves itself in shadow; a cluster's age is not known yet, so
+        // grade 4 stays there until somebody says otherwise.
+        let default = match grade.0 {
+            0..=3 | 5 => Authority::Auto,
+            4 => Authority::Shadow,
+            _ => Authority::Approve,
+        };
+        let mut found = match self.authority.grades.of(grade) {
+            Some(authority) => (authority, "authority.grades"),
+            None => (default, "default"),
+        };
+        let narrower = self.authority.modes.get(&mode).and_then(|table| table.of(grade));
+        if let Some(authority) = narrower.filter(|authority| *authority < found.0) {
+            found = (authority, "authority.modes");
+        }
+        if grade == Grade::RESTART && !self.recovery.auto_restart && found.0 > Authority::Shadow {
+            found = (Authority::Shadow, "recovery.auto_restart is false");
+        }
+        if grade >= Grade::APPROVE && found.0 > Authority::Approve {
+            found = (Authority::Approve, "grade 6 is never automatic");
+        }
+        found
+    }
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A list of times, each as people write them.
+mod durations {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct One(#[serde(with = "humantime_serde")] Duration);
+
+    pub(super) fn serialize<S: Serializer>(times: &[Duration], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(times.iter().copied().map(One))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Duration>, D::Error> {
+        Ok(Vec::<One>::deserialize(from)?.into_iter().map(|one| one.0).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_refused_and_times_are_read_as_people_write_them() {
+        let read: PolicyConfig =
+            serde_json::from_str(r#"{"recovery":{"restart_cooldown":"2m","restart_waits":["0s","1s"]}}"#)
+                .expect("good");
+        assert_eq!(read.recovery.restart_cooldown, secs(120));
+        assert_eq!(read.wait_before(1), secs(1));
+        assert_eq!(read.wait_before(2), secs(120));
+        let error = serde_json::from_str::<PolicyConfig>(r#"{"recovery":{"restart_coldown":"2m"}}"#).expect_err("typo");
+        assert!(error.to_string().contains("restart_coldown"), "{error}");
+        let round = serde_json::to_string(&PolicyConfig::default()).expect("serializes");
+        assert_eq!(serde_json::from_str::<PolicyConfig>(&round).expect("reads"), PolicyConfig::default());
+        assert!(schemars::schema_for!(PolicyConfig).to_value().to_string().contains("restart_cooldown"));
+    }
+
+    #[test]
+    fn the_factor_scales_policy_times_and_never_detection() {
+        let fast = PolicyConfig::of(Profile::Fast);
+        assert_eq!(fast.scaled(fast.grace), secs(1));
+        assert_eq!(fast.fresh_within(), PolicyConfig::default().fresh_within());
+        assert_eq!(fast.deadline(secs(120)), DEADLINE_FLOOR, "a proof reads back real work");
+        assert_eq!(fast.deadline(secs(3)), secs(3), "and a short one is not made longer");
+    }
+
+    #[test]
+    fn authority_is_the_narrowest_that_applies() {
+        let mut policy = PolicyConfig::default();
+        let of = |policy: &PolicyConfig, mode, grade| policy.authority_of(mode, grade).0;
+        assert_eq!(of(&policy, Mode::DiskFailure, Grade::RESTART), Authority::Auto);
+        assert_eq!(of(&policy, Mode::DiskFailure, Grade::REALIGN), Authority::Shadow);
+        assert_eq!(of(&PolicyConfig::of(Profile::Fast), Mode::SplitBrain, Grade::APPROVE), Authority::Approve);
+        policy.recovery.auto_restart = false;
+        assert_eq!(of(&policy, Mode::DiskFailure, Grade::RESTART), Authority::Shadow);
+        assert_eq!(of(&policy, Mode::ProcessCrash, Grade::RELIEVE), Authority::Auto);
+        let table = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
+        policy.authority.modes.insert(Mode::ProcessCrash, table);
+        assert_eq!(of(&policy, Mode::ProcessCrash, Grade::RELIEVE), Authority::Observe);
+    }
+
+    #[test]
+    fn figures_that_make_no_sense_are_named() {
+        let policy = PolicyConfig { factor: 0.0, ..PolicyConfig::default() };
+        assert_eq!(policy.check().expect_err("zero").to_string(), "factor is 0: 1 to 1000 expected");
+        assert!(PolicyConfig::of(Profile::Fast).check().is_ok());
+    }
+}
