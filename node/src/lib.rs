@@ -7,3 +7,4 @@
 pub mod model;
 pub mod options;
 pub mod types;
+pub mod service;

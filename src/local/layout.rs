@@ -37,19 +37,40 @@ const PORTS_PER_NODE: u32 = 4;
 /// How many places are tried for the block of ports.
 const PORT_ATTEMPTS: u32 = 200;
 
+/// Refuses a folder that cannot be used as asked. Touches nothing: what is refused is left as it was.
+pub(super) async fn inspect(host: &Host, dir: &Path, options: &LocalOptions) -> Result<(), Failure> {
+    if exists(host, dir).await? {
+        return open(host, dir, options).await.map(|_| ());
+    }
+    let (nodes, disks) = size(options);
+    check_size(nodes, disks)?;
+    refuse_foreign(host, dir).await
+}
+
 /// What the folder holds, made when it holds nothing.
 pub(super) async fn create_or_open(host: &Host, dir: &Path, options: &LocalOptions) -> Result<ClusterFile, Failure> {
-    let path = dir.join(CLUSTER_FILE);
-    let file = match host.disk.metadata(&path).await {
-        Ok(_) => open(host, dir, options).await?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(host, dir, options).await?,
-        Err(error) => return Err(Failure::failed(format!("cannot read {}: {error}", path.display()))),
+    let file = match exists(host, dir).await? {
+        true => open(host, dir, options).await?,
+        false => create(host, dir, options).await?,
     };
     // Completes what a crash left half made; does nothing to what is there.
     for member in &file.nodes {
         write_node(host, dir, &file, member).await?;
     }
     Ok(file)
+}
+
+async fn exists(host: &Host, dir: &Path) -> Result<bool, Failure> {
+    let path = dir.join(CLUSTER_FILE);
+    match host.disk.metadata(&path).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::failed(format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+fn size(options: &LocalOptions) -> (u32, u32) {
+    (options.nodes.unwrap_or(super::DEFAULT_NODES), options.disks.unwrap_or(super::DEFAULT_DISKS))
 }
 
 async fn open(host: &Host, dir: &Path, options: &LocalOptions) -> Result<ClusterFile, Failure> {
@@ -68,9 +89,7 @@ async fn open(host: &Host, dir: &Path, options: &LocalOptions) -> Result<Cluster
 }
 
 async fn create(host: &Host, dir: &Path, options: &LocalOptions) -> Result<ClusterFile, Failure> {
-    let (nodes, disks) = (options.nodes.unwrap_or(super::DEFAULT_NODES), options.disks.unwrap_or(super::DEFAULT_DISKS));
-    check_size(nodes, disks)?;
-    refuse_foreign(host, dir).await?;
+    let (nodes, disks) = size(options);
     let base = free_ports(host, nodes).await?;
     let member = |index: u32| {
         let name = format!("n{}", index + 1);
@@ -93,8 +112,8 @@ async fn create(host: &Host, dir: &Path, options: &LocalOptions) -> Result<Clust
 }
 
 /// Sizes that can hold data, and that this machine can run.
-pub(crate) fn check_size(nodes: u32, disks: u32) -> Result<(), Failure> {
-    if nodes == 0 || disks == 0 || nodes * disks < MIN_DISKS_IN_ALL {
+fn check_size(nodes: u32, disks: u32) -> Result<(), Failure> {
+    if nodes == 0 || disks == 0 || nodes.saturating_mul(disks) < MIN_DISKS_IN_ALL {
         return Err(Failure::usage(format!(
             "{nodes} node(s) with {disks} disk(s) each cannot hold any coding: the smallest, 1+1, needs two disks"
         ))

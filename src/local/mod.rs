@@ -23,7 +23,6 @@ use resilver_agent::run_dir::RunDir;
 use resilver_host::disk::{read_file, replace_file};
 use resilver_host::{Host, ProcId, Process, Signal, SpawnSpec};
 
-pub(crate) use self::layout::check_size;
 use self::lock::{DirLock, ProcessRecord};
 use crate::exit::Failure;
 
@@ -113,9 +112,7 @@ impl LocalCluster {
     pub(crate) async fn create_or_open(host: &Host, options: LocalOptions) -> Result<LocalCluster, Failure> {
         let named = |error: io::Error| Failure::failed(format!("cannot use {}: {error}", options.dir.display()));
         let dir = std::path::absolute(&options.dir).map_err(named)?;
-        if let (Some(nodes), Some(disks)) = (options.nodes, options.disks) {
-            check_size(nodes, disks)?;
-        }
+        layout::inspect(host, &dir, &options).await?;
         host.disk.create_dir_all(&dir).await.map_err(named)?;
         let lock = DirLock::take(host, &dir).await?;
         let file = layout::create_or_open(host, &dir, &options).await?;
