@@ -4,7 +4,14 @@
 //! shards; [`gateway`] turns puts and gets into both; [`repair`] brings redundancy back; [`control`] answers the agent;
 //! [`service`] wires one node together and decides when it may serve.
 
+pub mod codec;
+pub mod disk;
+pub mod log;
+pub mod meta;
 pub mod model;
 pub mod options;
+pub mod peers;
+pub mod placement;
+pub mod state;
 pub mod types;
 pub mod service;

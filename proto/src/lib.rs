@@ -6,6 +6,7 @@
 //! Must never: hold a rule. What a refused fence or a lost quorum means is decided in `node`, `agent` and `strategies`.
 
 pub mod transport;
+pub mod web;
 
 /// Messages that several packages share.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

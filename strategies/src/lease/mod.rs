@@ -75,8 +75,6 @@ pub(crate) enum Mutation {
     ForgetSlots,
     /// The proposer takes one acceptor's word for the open slots.
     FirstSlotsOnly,
-    /// The proposer reuses its rounds after a restart.
-    ReuseRounds,
     /// The holder needs no majority.
     MinorityWins,
 }

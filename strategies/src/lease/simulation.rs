@@ -181,7 +181,6 @@ impl World {
             Some(Mutation::ForgetPromise) => disk.promised = Ballot::default(),
             Some(Mutation::ForgetFence) => disk.fence_highest = FenceGate::default(),
             Some(Mutation::ForgetSlots) => disk.slots.clear(),
-            Some(Mutation::ReuseRounds) => disk.proposed = 0,
             _ => {}
         }
         let rate = self.agents[agent].rate;
@@ -271,9 +270,9 @@ impl World {
             Message::StepDone(slot) => self.finish(to, &slot),
             Message::RaiseFence(fence) => {
                 let answer = self.agents[to].acceptor.raise_fence(&fence);
-                let seen = self.admitted.entry(to).or_default();
-                *seen = fence.max(seen.clone());
                 if self.store(to, answer.persist) {
+                    let seen = self.admitted.entry(to).or_default();
+                    *seen = fence.max(seen.clone());
                     self.send(to, from, Message::FenceRaised);
                 }
             }
@@ -500,7 +499,6 @@ fn every_planted_bug_is_caught() {
         (Mutation::ForgetFence, "let"),
         (Mutation::ForgetSlots, "does not know of the open slot"),
         (Mutation::FirstSlotsOnly, "does not know of the open slot"),
-        (Mutation::ReuseRounds, ""),
     ] {
         let how = caught(mutation).unwrap_or_else(|| panic!("{mutation:?} went unnoticed"));
         assert!(how.contains(symptom), "{mutation:?} was caught, but as: {how}");

@@ -1,0 +1,59 @@
+//! Benchmarks of recovery: they print, and assert nothing. Each runs on a cluster that is up and that may be broken.
+
+pub mod crash;
+pub mod idle;
+pub mod rebuild;
+
+use serde::Serialize;
+
+/// A row of figures over several runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// What was measured.
+    pub name: String,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Every run, in order.
+    pub runs: Vec<f64>,
+    /// Smallest.
+    pub min: f64,
+    /// Median.
+    pub median: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+impl Figures {
+    /// Over at least one run; `None` without.
+    pub fn over(name: &str, unit: &'static str, runs: Vec<f64>) -> Option<Self> {
+        let mut sorted = runs.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = *sorted.get(sorted.len() / 2)?;
+        Some(Self { name: name.to_owned(), unit, min: sorted[0], median, max: sorted[sorted.len() - 1], runs })
+    }
+
+    /// As a line of a table.
+    pub fn line(&self) -> String {
+        format!(
+            "{:<44} min {:>10.2}  median {:>10.2}  max {:>10.2}  {} ({} runs)",
+            self.name,
+            self.min,
+            self.median,
+            self.max,
+            self.unit,
+            self.runs.len()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_ordered_and_need_a_run() {
+        assert!(Figures::over("nothing", "ms", vec![]).is_none());
+        let figures = Figures::over("three", "ms", vec![3.0, 1.0, 2.0]).unwrap();
+        assert!((figures.min, figures.median, figures.max) == (1.0, 2.0, 3.0));
+    }
+}

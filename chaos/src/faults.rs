@@ -1,0 +1,107 @@
+//! Faults, each aimed at exactly one part of the target.
+
+use std::path::Path;
+
+use anyhow::Context;
+use bytes::{Bytes, BytesMut};
+use resilver_host::{FileKind, Host, OpenMode, Signal};
+
+use crate::client::Client;
+use crate::target::{HostInfo, Target};
+
+/// How many bytes a flip damages: enough that no luck restores them.
+const FLIP_BYTES: usize = 16;
+
+/// SIGKILL to a node's process: no goodbye, no flush.
+///
+/// # Errors
+/// When the node does not run.
+pub async fn kill_node(host: &Host, client: &Client, node: &HostInfo) -> anyhow::Result<u32> {
+    let pid = client.observe(&node.name).await.with_context(|| format!("{} does not answer", node.name))?.pid;
+    let id = host.proc.identify(pid)?.with_context(|| format!("process {pid} of {} is gone", node.name))?;
+    let process = host.proc.adopt(id).await?.with_context(|| format!("process {pid} of {} is gone", node.name))?;
+    process.signal(Signal::Kill)?;
+    Ok(pid)
+}
+
+/// Empties a disk's folder, as a wiped or replaced disk would look. The folder itself stays, as a mount point does.
+///
+/// # Errors
+/// When the folder is outside the target's own, or something in it cannot be removed.
+pub async fn wipe_disk(host: &Host, target: &Target, disk: &Path) -> anyhow::Result<u64> {
+    anyhow::ensure!(disk.starts_with(&target.dir), "{} is outside {}", disk.display(), target.dir.display());
+    let mut removed = 0;
+    let mut folders = vec![disk.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in host.disk.list(&folder).await? {
+            let path = folder.join(&entry.name);
+            match entry.kind {
+                FileKind::Dir => folders.push(path),
+                // A file that is renamed or removed meanwhile is gone, which is what we want.
+                FileKind::File | FileKind::Other => {
+                    removed += u64::from(host.disk.remove_file(&path).await.is_ok());
+                }
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Flips bytes in the middle of a file, past any page of its head.
+///
+/// # Errors
+/// When the file is outside the target's own, or cannot be changed.
+pub async fn flip_bytes(host: &Host, target: &Target, path: &Path) -> anyhow::Result<u64> {
+    anyhow::ensure!(path.starts_with(&target.dir), "{} is outside {}", path.display(), target.dir.display());
+    let file = host.disk.open(path, OpenMode::Write).await.with_context(|| path.display().to_string())?;
+    let offset = file.len().await? / 2;
+    let bytes = file.read_at(offset, FLIP_BYTES).await?;
+    anyhow::ensure!(!bytes.is_empty(), "{} is too short to be damaged", path.display());
+    let flipped: BytesMut = bytes.iter().map(|byte| byte ^ 0xA5).collect::<Vec<u8>>().as_slice().into();
+    file.write_at(offset, Bytes::from(flipped)).await?;
+    file.sync().await?;
+    Ok(offset)
+}
+
+/// The file of a shard below a disk's folder: by its name, without knowing how the disk is laid out.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub async fn find_file(host: &Host, disk: &Path, name_contains: &str) -> anyhow::Result<Option<std::path::PathBuf>> {
+    let mut folders = vec![disk.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in host.disk.list(&folder).await? {
+            let path = folder.join(&entry.name);
+            match entry.kind {
+                FileKind::Dir => folders.push(path),
+                FileKind::File if entry.name.contains(name_contains) => return Ok(Some(path)),
+                _ => {}
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Removes the target's folder with everything in it: the end of an experiment that made it.
+///
+/// # Errors
+/// When something in it cannot be removed.
+pub async fn remove_folder(host: &Host, target: &Target) -> anyhow::Result<()> {
+    // Parents come before their children, and are removed after them.
+    let mut folders = vec![target.dir.clone()];
+    let mut at = 0;
+    while let Some(folder) = folders.get(at).cloned() {
+        for entry in host.disk.list(&folder).await? {
+            let path = folder.join(&entry.name);
+            match entry.kind {
+                FileKind::Dir => folders.push(path),
+                FileKind::File | FileKind::Other => host.disk.remove_file(&path).await?,
+            }
+        }
+        at += 1;
+    }
+    for folder in folders.iter().rev() {
+        host.disk.remove_dir(folder).await?;
+    }
+    Ok(())
+}

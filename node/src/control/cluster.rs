@@ -1,0 +1,209 @@
+//! The service `Cluster`: birth, admission, and the status that operators read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::store::cluster_server::Cluster;
+use resilver_proto::store::{
+    DiskStatus, InitRequest, InitResponse, JoinRequest, JoinResponse, NodeStatus, StatusRequest, StatusResponse,
+};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+use super::join::FoundRequest;
+use super::observe::{missing_shards, observe, role_of};
+use super::{Core, Shared, meta_status};
+use crate::model::{Command, JoiningDisk, Location, NodeRecord, Outcome};
+
+/// How long one member may take to say how it is. A status that waits for a dead host is no status.
+const STATUS_DEADLINE: Duration = Duration::from_millis(800);
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct ClusterService {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn init(&self, request: Request<InitRequest>) -> Result<Response<InitResponse>, Status> {
+        let name = request.into_inner().name;
+        if let Some(core) = self.shared.core.get() {
+            let cluster = core.meta.map().cluster.map(|id| id.to_string()).unwrap_or_default();
+            return Err(Status::already_exists(format!("this node is in cluster {cluster} already")));
+        }
+        let (answer, answered) = oneshot::channel();
+        self.shared
+            .found
+            .send(FoundRequest { name, answer })
+            .await
+            .map_err(|_| Status::unavailable("the node is ending"))?;
+        let cluster = answered.await.map_err(|_| Status::unavailable("the node is ending"))?;
+        cluster.map(|id| Response::new(InitResponse { cluster_id: id.to_string() })).map_err(Status::failed_precondition)
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let core = self.shared.core()?;
+        let command = join_command(request.into_inner())?;
+        match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
+            Outcome::Joined { raft_id } => {
+                let map = core.meta.map();
+                let cluster = map.cluster.ok_or_else(|| Status::unavailable("the cluster is being born"))?;
+                Ok(Response::new(JoinResponse {
+                    cluster_id: cluster.to_string(),
+                    epoch: map.epoch.0,
+                    raft_id: raft_id.0,
+                    cluster_name: map.name.clone(),
+                }))
+            }
+            Outcome::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+            other => Err(Status::internal(format!("an unexpected outcome of a join: {other:?}"))),
+        }
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let core = self.shared.core()?;
+        let local = request.into_inner().local;
+        Ok(Response::new(status(&self.shared, core, local).await))
+    }
+}
+
+fn join_command(request: JoinRequest) -> Result<Command, Status> {
+    let bad = |what: &str| Status::invalid_argument(format!("a join without a valid {what}"));
+    let mut disks = Vec::with_capacity(request.disks.len());
+    for disk in request.disks {
+        let id = disk.disk_id.parse().map_err(|_| bad("disk id"))?;
+        disks.push(JoiningDisk { id, path: disk.path, capacity_bytes: disk.capacity_bytes });
+    }
+    Ok(Command::JoinNode {
+        name: request.node.as_str().into(),
+        instance: request.instance.parse().map_err(|_| bad("instance id"))?,
+        address: request.address,
+        location: Location { datacenter: request.datacenter, rack: request.rack },
+        disks,
+        raft_id: None,
+    })
+}
+
+/// The cluster as this node sees it, with what the others say of themselves within [`STATUS_DEADLINE`].
+async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusResponse {
+    let map = core.meta.map();
+    let raft = core.meta.status();
+    let counts = core.meta.counts();
+    let asked: Vec<&NodeRecord> =
+        map.nodes.values().filter(|node| !local || node.name == shared.name).collect();
+    let answers = join_all(asked.iter().map(|node| ask(shared, node))).await;
+    let mut out = StatusResponse {
+        cluster_id: map.cluster.map(|id| id.to_string()).unwrap_or_default(),
+        cluster_name: map.name.clone(),
+        epoch: map.epoch.0,
+        leader: raft.leader.and_then(|id| map.node_by_raft(id)).map(|node| node.name.to_string()).unwrap_or_default(),
+        term: raft.term,
+        committed: raft.committed,
+        applied: raft.applied,
+        objects: counts.objects,
+        missing_shards: missing_shards(&core.meta),
+        ..StatusResponse::default()
+    };
+    for (node, answer) in asked.into_iter().zip(answers) {
+        let role = role_of(node.raft_id, &raft);
+        match answer {
+            Some(answer) => {
+                out.nodes.push(node_status(node, role, &answer));
+                add_repair(&mut out, &answer);
+                out.disks.extend(answer.disks.into_iter().map(disk_status));
+            }
+            None => {
+                out.unanswered.push(node.name.to_string());
+                out.nodes.push(NodeStatus {
+                    node: node.name.to_string(),
+                    address: node.address.clone(),
+                    state: "unreachable".to_owned(),
+                    role: role.to_owned(),
+                    raft_id: node.raft_id.0,
+                    ..NodeStatus::default()
+                });
+            }
+        }
+    }
+    // A disk whose node does not answer is still in the map: it must not vanish from the table.
+    let shown: Vec<String> = out.disks.iter().map(|disk| disk.disk_id.clone()).collect();
+    out.disks.extend(map.disks.values().filter(|disk| !local && !shown.contains(&disk.id.to_string())).map(|disk| {
+        DiskStatus {
+            disk_id: disk.id.to_string(),
+            path: disk.path.clone(),
+            node: disk.node.to_string(),
+            state: disk.state.as_str().to_owned(),
+            health: "unknown".to_owned(),
+            total_bytes: disk.capacity_bytes,
+            objects: counts.shards_by_disk.get(&disk.id).copied().unwrap_or_default(),
+            reason: disk.reason.clone(),
+            ..DiskStatus::default()
+        }
+    }));
+    if let Ok((_, Some(warning))) = crate::placement::default_coding(&map) {
+        out.warnings.push(warning);
+    }
+    out
+}
+
+async fn ask(shared: &Arc<Shared>, node: &NodeRecord) -> Option<ObserveResponse> {
+    if node.name == shared.name {
+        return Some(observe(shared));
+    }
+    let mut client = NodeControlClient::new(shared.peers.channel(&node.address).ok()?);
+    match tokio::time::timeout(STATUS_DEADLINE, client.observe(ObserveRequest {})).await {
+        Ok(Ok(answer)) => Some(answer.into_inner()),
+        Ok(Err(_)) => None,
+        Err(_) => {
+            shared.peers.drop_channel(&node.address);
+            None
+        }
+    }
+}
+
+fn node_status(node: &NodeRecord, role: &str, answer: &ObserveResponse) -> NodeStatus {
+    let raft = answer.raft.clone().unwrap_or_default();
+    NodeStatus {
+        node: node.name.to_string(),
+        address: node.address.clone(),
+        state: answer.phase.clone(),
+        role: role.to_owned(),
+        raft_id: node.raft_id.0,
+        disks: u32::try_from(answer.disks.len()).unwrap_or(u32::MAX),
+        objects: answer.objects,
+        last_seen_ms: 0,
+        seen: true,
+        log_index: raft.last_log,
+        applied: raft.applied,
+        detail: answer.phase_detail.clone(),
+    }
+}
+
+fn disk_status(disk: resilver_proto::contract::DiskState) -> DiskStatus {
+    DiskStatus {
+        disk_id: disk.disk_id,
+        path: disk.path,
+        node: disk.node,
+        state: disk.state,
+        health: disk.health,
+        used_bytes: disk.used_bytes,
+        total_bytes: disk.used_bytes + disk.available_bytes,
+        objects: disk.objects,
+        errors: disk.errors,
+        reason: disk.reason,
+    }
+}
+
+fn add_repair(out: &mut StatusResponse, answer: &ObserveResponse) {
+    if let Some(repair) = &answer.repair {
+        out.repair_queue += repair.queue;
+        out.repair_in_flight += repair.in_flight;
+        out.repair_completed += repair.completed;
+        out.repair_failed += repair.failed;
+        out.repair_rate_bytes_per_second += repair.rate_bytes_per_second;
+    }
+}

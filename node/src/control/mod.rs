@@ -1,0 +1,83 @@
+//! What the node answers to its agent and to operators: the contract of `proto/` over the parts of this node.
+//!
+//! Owns: translation between messages and parts. Must never: decide about recovery (the agent does), or change metadata
+//! other than through [`Meta::propose`](crate::meta::Meta::propose).
+
+mod cluster;
+mod join;
+mod node_control;
+mod observe;
+mod recovery;
+
+use std::sync::{Arc, OnceLock};
+
+use resilver_host::{Host, WallTime};
+use tokio::sync::{Mutex, mpsc};
+use tonic::Status;
+
+use crate::disk::DiskSet;
+use crate::gateway::Gateway;
+use crate::meta::{Meta, MetaError};
+use crate::options::Options;
+use crate::peers::Peers;
+use crate::phase::PhaseCell;
+use crate::repair::RepairHandle;
+use crate::types::NodeName;
+
+pub(crate) use cluster::ClusterService;
+pub(crate) use join::{FoundRequest, JoinRound, ask_members, joining_disks};
+pub(crate) use node_control::NodeControlService;
+pub(crate) use observe::observe as observe_now;
+pub(crate) use recovery::{MetaRecoveryService, NodeRecoveryService, ReplicaRepairService};
+
+/// The bucket of the canaries. Reserved: it is in no listing of buckets.
+pub const CANARY_BUCKET: &str = "resilver.canary";
+
+/// The parts that exist once the node is in a cluster.
+#[derive(Clone)]
+pub(crate) struct Core {
+    pub(crate) meta: Meta,
+    pub(crate) gateway: Gateway,
+    pub(crate) repair: RepairHandle,
+}
+
+/// What every service of this node shares.
+pub(crate) struct Shared {
+    pub(crate) host: Host,
+    pub(crate) options: Options,
+    pub(crate) name: NodeName,
+    pub(crate) phase: PhaseCell,
+    pub(crate) peers: Peers,
+    pub(crate) started: WallTime,
+    pub(crate) disks: OnceLock<Arc<DiskSet>>,
+    pub(crate) core: OnceLock<Core>,
+    /// Requests of `cluster init`, answered by the service's own loop: only it moves the node between phases.
+    pub(crate) found: mpsc::Sender<FoundRequest>,
+    /// One canary at a time: they share a key.
+    pub(crate) canary: Mutex<()>,
+}
+
+impl Shared {
+    /// The parts of a member, or UNAVAILABLE with the phase.
+    pub(crate) fn core(&self) -> Result<&Core, Status> {
+        self.core.get().ok_or_else(|| {
+            let state = self.phase.get();
+            Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail))
+        })
+    }
+
+    /// The disks, or UNAVAILABLE while they are being opened.
+    pub(crate) fn disks(&self) -> Result<&Arc<DiskSet>, Status> {
+        self.disks.get().ok_or_else(|| Status::unavailable("the node is opening its disks"))
+    }
+}
+
+/// How a metadata error reads on the wire.
+pub(crate) fn meta_status(error: &MetaError) -> Status {
+    Status::unavailable(format!("metadata: {error}"))
+}
+
+/// A part of the contract that this engine does not serve in this version.
+pub(crate) fn unimplemented(verb: &str, why: &str) -> Status {
+    Status::unimplemented(format!("{verb} is not served by this version of the node: {why}"))
+}

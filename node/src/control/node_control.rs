@@ -1,0 +1,180 @@
+//! `NodeControl`: describe, observe, leadership, disks, the canary.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use resilver_proto::contract::node_control_server::NodeControl;
+use resilver_proto::contract::{
+    CanaryRequest, CanaryResponse, CancelOperationRequest, CancelOperationResponse, DescribeRequest, DescribeResponse,
+    DiskRequest, DiskResponse, DiskVerb, ObserveRequest, ObserveResponse, ReclaimRequest, ReclaimResponse,
+    SetModeRequest, SetModeResponse, StepDownRequest, StepDownResponse, TriggerElectionRequest,
+    TriggerElectionResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::observe::{millis, observe};
+use super::{CANARY_BUCKET, Shared, meta_status, unimplemented};
+use crate::gateway::{ByteRange, GatewayError, PutOptions};
+use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
+use crate::types::{BucketName, DiskId, Fence};
+
+/// What the canary writes: long enough for every shard to carry some of it.
+const CANARY_BYTES: usize = 4096;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct NodeControlService {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl NodeControl for NodeControlService {
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+        let served = [
+            "NodeControl.Describe",
+            "NodeControl.Observe",
+            "NodeControl.StepDown",
+            "NodeControl.TriggerElection",
+            "NodeControl.Disk",
+            "NodeControl.Canary",
+            "NodeRecovery.VerifyIntegrity",
+            "ReplicaRepair.SyncMissingEntries",
+        ];
+        let cluster = self.shared.core.get().and_then(|core| core.meta.map().cluster);
+        Ok(Response::new(DescribeResponse {
+            engine: "resilver".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: served.map(str::to_owned).to_vec(),
+            cluster_id: cluster.map(|id| id.to_string()).unwrap_or_default(),
+            node: self.shared.name.to_string(),
+            contract: 1,
+        }))
+    }
+
+    async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
+        Ok(Response::new(observe(&self.shared)))
+    }
+
+    async fn step_down(&self, request: Request<StepDownRequest>) -> Result<Response<StepDownResponse>, Status> {
+        let request = request.into_inner();
+        let core = self.shared.core()?;
+        admit(core.meta.map().fence.clone(), request.fence)?;
+        let to = match request.to.as_str() {
+            "" => None,
+            name => Some(
+                core.meta
+                    .map()
+                    .nodes
+                    .get(&name.into())
+                    .ok_or_else(|| Status::not_found(format!("there is no node {name} in this cluster")))?
+                    .raft_id,
+            ),
+        };
+        core.meta.step_down(to).await.map_err(|error| meta_status(&error))?;
+        Ok(Response::new(StepDownResponse {}))
+    }
+
+    async fn trigger_election(
+        &self,
+        request: Request<TriggerElectionRequest>,
+    ) -> Result<Response<TriggerElectionResponse>, Status> {
+        let core = self.shared.core()?;
+        admit(core.meta.map().fence.clone(), request.into_inner().fence)?;
+        core.meta.trigger_election().await.map_err(|error| meta_status(&error))?;
+        Ok(Response::new(TriggerElectionResponse {}))
+    }
+
+    async fn set_mode(&self, _: Request<SetModeRequest>) -> Result<Response<SetModeResponse>, Status> {
+        Err(unimplemented("SetMode", "read-only and isolated modes come with the failure modes that need them"))
+    }
+
+    async fn cancel_operation(
+        &self,
+        _: Request<CancelOperationRequest>,
+    ) -> Result<Response<CancelOperationResponse>, Status> {
+        Err(unimplemented("CancelOperation", "it comes with the failure mode deadlock"))
+    }
+
+    async fn reclaim(&self, _: Request<ReclaimRequest>) -> Result<Response<ReclaimResponse>, Status> {
+        Err(unimplemented("Reclaim", "it comes with the failure mode resource_exhaustion"))
+    }
+
+    async fn disk(&self, request: Request<DiskRequest>) -> Result<Response<DiskResponse>, Status> {
+        let request = request.into_inner();
+        let core = self.shared.core()?;
+        let disk: DiskId = request
+            .disk_id
+            .parse()
+            .map_err(|_| Status::invalid_argument(format!("{:?} is no disk id: `disk list` shows them", request.disk_id)))?;
+        let state = match request.verb() {
+            DiskVerb::StopWrites => DiskState::ReadOnly,
+            DiskVerb::Detach => DiskState::Down,
+            DiskVerb::Out => DiskState::Out,
+            DiskVerb::Attach => DiskState::Up,
+            DiskVerb::Unspecified => return Err(Status::invalid_argument("which verb? stop writes, detach, out, attach")),
+        };
+        // A detach takes something away that may still serve: an agent needs the fence of an open slot for it.
+        if state == DiskState::Down && request.automatic && request.fence.is_none() {
+            return Err(Status::failed_precondition("detaching a disk needs a fence: take a slot from the lease's holder"));
+        }
+        let command = Command::SetDiskState {
+            disk,
+            state,
+            by: if request.automatic { MarkedBy::Automatic } else { MarkedBy::Operator },
+            reason: request.reason,
+            fence: request.fence.map(Fence::from),
+        };
+        match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
+            Outcome::DiskWas(before) => Ok(Response::new(DiskResponse {
+                before: before.as_str().to_owned(),
+                after: state.as_str().to_owned(),
+            })),
+            Outcome::Refused(refusal @ Refusal::NoDisk(_)) => Err(Status::not_found(refusal.to_string())),
+            Outcome::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+            other => Err(Status::internal(format!("an unexpected outcome of a disk verb: {other:?}"))),
+        }
+    }
+
+    async fn canary(&self, _: Request<CanaryRequest>) -> Result<Response<CanaryResponse>, Status> {
+        let core = self.shared.core()?;
+        let _one = self.shared.canary.lock().await;
+        let begun = tokio::time::Instant::now();
+        let failed = |what: &str, error: GatewayError| Status::unavailable(format!("canary {what}: {error}"));
+        let bucket = BucketName::from(CANARY_BUCKET);
+        core.gateway.create_bucket(bucket.clone(), None, true).await.map_err(|error| failed("bucket", error))?;
+        // Wall time makes every write differ from the one before: a stale read cannot pass for a fresh one.
+        let stamp = self.shared.host.clock.now().as_millis().to_le_bytes();
+        let written = Bytes::from(stamp.iter().copied().cycle().take(CANARY_BYTES).collect::<Vec<u8>>());
+        let key = self.shared.name.to_string();
+        let put = PutOptions {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            condition: Condition::None,
+            size_bytes: Some(CANARY_BYTES as u64),
+        };
+        let body = stream::iter([Ok::<_, Status>(written.clone())]);
+        core.gateway.put(put, body).await.map_err(|error| failed("write", error))?;
+        let read = core.gateway.get(&bucket, &key, ByteRange::default()).await.map_err(|error| failed("read", error))?;
+        let mut content = read.stream;
+        let mut got = Vec::with_capacity(CANARY_BYTES);
+        while let Some(chunk) = content.next().await {
+            got.extend_from_slice(&chunk.map_err(|error| failed("read", error))?);
+        }
+        if got != written {
+            return Err(Status::data_loss("canary read: the content is not what was written"));
+        }
+        core.gateway.delete(&bucket, &key, Condition::None).await.map_err(|error| failed("delete", error))?;
+        Ok(Response::new(CanaryResponse { millis: millis(begun.elapsed()) }))
+    }
+}
+
+/// Refuses a fence lower than the highest seen. A step without one is an operator's at this very node.
+fn admit(highest: Fence, offered: Option<resilver_proto::common::Fence>) -> Result<(), Status> {
+    match offered.map(Fence::from) {
+        Some(offered) if offered < highest => {
+            Err(Status::failed_precondition(Refusal::StaleFence { offered, highest }.to_string()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,142 @@
+//! One cheap, complete look at the node: what its agent reads once a second.
+
+use std::time::Duration;
+
+use resilver_proto::contract::{DiskState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState};
+
+use super::Shared;
+use crate::disk::VolumeStatus;
+use crate::meta::{Meta, MetaStatus, Role};
+use crate::model::ClusterMap;
+use crate::repair::RepairHandle;
+use crate::types::RaftId;
+
+/// The most findings one answer carries: the repair queue is the full list, this is the news.
+const FINDINGS_PER_ANSWER: usize = 256;
+
+/// Looks.
+pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
+    let state = shared.phase.get();
+    let mut answer = ObserveResponse {
+        node: shared.name.to_string(),
+        phase: state.phase.as_str().to_owned(),
+        phase_detail: state.detail,
+        mode: "read_write".to_owned(),
+        pid: shared.host.proc.own().pid,
+        started_ms: shared.started.as_millis(),
+        ..ObserveResponse::default()
+    };
+    let map = shared.core.get().map(|core| core.meta.map());
+    if let Some(disks) = shared.disks.get() {
+        answer.disks = disks.volumes().iter().map(|volume| disk_state(&volume.status(), shared, map.as_deref())).collect();
+        answer.objects = answer.disks.iter().map(|disk| disk.objects).sum();
+    }
+    if let (Some(core), Some(map)) = (shared.core.get(), map) {
+        answer.cluster_id = map.cluster.map(|id| id.to_string()).unwrap_or_default();
+        answer.epoch = map.epoch.0;
+        let status = core.meta.status();
+        answer.raft = Some(raft_state(&status, &map));
+        answer.nodes = map.nodes.values().map(|node| node_state(node, &status)).collect();
+        answer.repair = Some(repair_state(&core.repair, &core.meta));
+        let findings = core.repair.findings();
+        let older = findings.len().saturating_sub(FINDINGS_PER_ANSWER);
+        answer.findings = findings.into_iter().skip(older).map(Into::into).collect();
+        let operations = core.gateway.operations();
+        answer.operations_in_flight = operations.in_flight() as u64;
+        answer.oldest_operation_ms = operations.oldest().map(millis).unwrap_or_default();
+    }
+    answer
+}
+
+fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) -> DiskState {
+    let record = map.and_then(|map| map.disks.get(&status.id));
+    DiskState {
+        disk_id: status.id.to_string(),
+        path: status.path.display().to_string(),
+        node: shared.name.to_string(),
+        state: record.map_or("-", |record| record.state.as_str()).to_owned(),
+        health: status.health.as_str().to_owned(),
+        reason: status.reason.clone(),
+        used_bytes: status.used_bytes,
+        available_bytes: status.available_bytes,
+        objects: status.shards,
+        errors: status.errors,
+        canary_age_ms: millis(status.canary_age),
+    }
+}
+
+fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
+    let name_of = |id: RaftId| map.node_by_raft(id).map(|node| node.name.to_string()).unwrap_or_default();
+    RaftState {
+        id: status.raft_id.0,
+        role: status.role.as_str().to_owned(),
+        term: status.term,
+        leader_id: status.leader.map_or(0, |id| id.0),
+        leader: status.leader.map(name_of).unwrap_or_default(),
+        last_log: status.last_log,
+        committed: status.committed,
+        applied: status.applied,
+        snapshot: status.snapshot,
+        millis_since_quorum_ack: status.quorum_ack_age.map(millis).unwrap_or_default(),
+        replication: status
+            .replication
+            .iter()
+            .map(|peer| ReplicationState {
+                id: peer.raft_id.0,
+                node: name_of(peer.raft_id),
+                matched: peer.matched,
+                voter: peer.voter,
+            })
+            .collect(),
+    }
+}
+
+fn node_state(node: &crate::model::NodeRecord, status: &MetaStatus) -> NodeState {
+    NodeState {
+        node: node.name.to_string(),
+        address: node.address.clone(),
+        raft_id: node.raft_id.0,
+        state: "member".to_owned(),
+        role: role_of(node.raft_id, status).to_owned(),
+    }
+}
+
+/// The part a member plays in the metadata: leader, voter or learner.
+pub(crate) fn role_of(id: RaftId, status: &MetaStatus) -> &'static str {
+    if status.leader == Some(id) || (status.raft_id == id && status.role == Role::Leader) {
+        "leader"
+    } else if status.voters.contains(&id) {
+        "voter"
+    } else {
+        "learner"
+    }
+}
+
+fn repair_state(repair: &RepairHandle, meta: &Meta) -> RepairState {
+    let status = repair.status();
+    RepairState {
+        queue: status.queue,
+        in_flight: status.in_flight,
+        completed: status.completed,
+        failed: status.failed,
+        rate_bytes_per_second: status.rate_bytes_per_second,
+        eta_ms: status.eta.map(millis).unwrap_or_default(),
+        eta_known: status.eta.is_some(),
+        scrubbed_bytes: status.scrubbed_bytes,
+        missing_shards: missing_shards(meta),
+        scrub_pass: status.scrub_pass,
+    }
+}
+
+/// Shards of the whole cluster that cannot be read now, by metadata: without a home, or on a disk that is down or out.
+pub(crate) fn missing_shards(meta: &Meta) -> u64 {
+    let map = meta.map();
+    let counts = meta.counts();
+    let unreadable = counts.shards_by_disk.iter().filter(|(disk, _)| !map.readable(**disk)).map(|(_, count)| *count);
+    counts.homeless_shards + unreadable.sum::<u64>()
+}
+
+/// A duration in whole milliseconds, as messages carry it.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

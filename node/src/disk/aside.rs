@@ -1,0 +1,97 @@
+//! What was moved aside: shards that were found corrupt, or whose version was given up. Renamed, kept for a while, then
+//! removed; never removed straight away, because the finding or the decision may have been wrong.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use resilver_host::FileKind;
+use tokio::time::Instant;
+
+use super::error::DiskError;
+use super::shard_file::file_name;
+use super::volume::{ASIDE, Core, lock};
+use crate::types::ShardKey;
+
+/// The longest reason kept in a file's name, which the file system limits to 255 bytes.
+const WHY_CHARS: usize = 32;
+
+/// Moves shards aside and makes it durable. How many there were.
+pub(super) async fn move_all(core: &Core, keys: &[ShardKey], why: &str) -> Result<u64, DiskError> {
+    core.admit(true)?;
+    let why = label(why);
+    let aside = core.io.root.join(ASIDE);
+    let mut touched = BTreeSet::new();
+    let mut moved = 0;
+    for key in keys {
+        let Some(bytes) = core.shard_length(*key).await? else { continue };
+        let name = free_name(core, &why, *key).await?;
+        match core.io.rename(&core.shard_path(*key), &aside.join(&name)).await {
+            Ok(()) => {}
+            // Somebody else was faster, or the folder is gone: then the canary will say so.
+            Err(error) if error.is_not_found() => {
+                core.io.doubt.notify_one();
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        core.removed(bytes);
+        lock(&core.aside_since).insert(name, Instant::now());
+        touched.insert(core.shard_folder(*key));
+        moved += 1;
+    }
+    if moved > 0 {
+        // The new names first: after a crash a shard may be in both places, never in neither.
+        core.io.sync_dir(&aside).await?;
+        for folder in touched {
+            core.io.sync_dir(&folder).await?;
+        }
+    }
+    Ok(moved)
+}
+
+/// A name under `aside/` that nothing has: numbers begin again with each process.
+async fn free_name(core: &Core, why: &str, key: ShardKey) -> Result<String, DiskError> {
+    loop {
+        let name = format!("{why}-{}.{}", file_name(key), core.next_serial());
+        match core.io.metadata(&core.io.root.join(ASIDE).join(&name)).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => return Ok(name),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A reason as part of a file name.
+fn label(why: &str) -> String {
+    let clean = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let label: String = why.chars().take(WHY_CHARS).map(clean).collect();
+    if label.is_empty() { "unnamed".to_owned() } else { label }
+}
+
+/// Removes what has been aside long enough. Ages are monotonic and begin when this process first sees a file: a restart
+/// only ever keeps it longer, and a wall clock that jumps removes nothing.
+pub(super) async fn purge(core: &Core, older_than: Duration) -> Result<u64, DiskError> {
+    core.admit(true)?;
+    let folder = core.io.root.join(ASIDE);
+    let entries = match core.io.list(&folder).await {
+        Err(error) if error.is_not_found() => return Err(core.lost_folder()),
+        result => result?,
+    };
+    let names: BTreeSet<String> =
+        entries.into_iter().filter(|entry| entry.kind == FileKind::File).map(|entry| entry.name).collect();
+    let due = due(core, names, older_than);
+    let removed = due.len() as u64;
+    for name in due {
+        core.io.remove_file(&folder.join(&name)).await?;
+        lock(&core.aside_since).remove(&name);
+    }
+    // Not synced: what a crash brings back is purged again.
+    Ok(removed)
+}
+
+fn due(core: &Core, names: BTreeSet<String>, older_than: Duration) -> Vec<String> {
+    let now = Instant::now();
+    let mut since = lock(&core.aside_since);
+    since.retain(|name, _| names.contains(name));
+    names.into_iter().filter(|name| now - *since.entry(name.clone()).or_insert(now) >= older_than).collect()
+}

@@ -1,0 +1,223 @@
+//! Every operation on a disk goes through here: bounded in number, bounded in time, counted when it fails.
+//!
+//! Why bounded in number: a blocking operation holds a thread of tokio's one blocking pool until the kernel lets go of
+//! it. A disk that hangs must not collect them all, or one disk would take the node's other disks and its metadata with
+//! it. An operation therefore keeps its permit until it has really ended, even after its caller gave up waiting.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use resilver_host::{DirEntry, File, Host, Metadata, OpenMode, Space};
+use tokio::sync::{Notify, Semaphore};
+
+use super::error::DiskError;
+use crate::types::DiskId;
+
+/// Operations in flight per disk. Deeper queues than this gain a disk nothing, and eight such disks still leave the
+/// pool's 512 threads room for the rest.
+const OPERATIONS_IN_FLIGHT: usize = 48;
+
+/// The unit in which waiting is counted, see [`within`].
+pub(super) const TICK: Duration = Duration::from_secs(1);
+
+/// An operation that hangs this many ticks has failed: 10 s, as the failure modes say.
+pub(super) const HANGING_TICKS: u32 = 10;
+
+/// Waits at most `ticks` of one second *that this process lived through*. A process that was stopped (or a machine that
+/// slept) finds every deadline passed when it wakes up, but the operation had no chance to finish either: such a pause
+/// costs one tick, and no disk is blamed for it.
+pub(super) async fn within<T>(ticks: u32, work: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(work);
+    for _ in 0..ticks {
+        if let Ok(value) = tokio::time::timeout(TICK, work.as_mut()).await {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// One disk's door to the system.
+pub(super) struct Io {
+    pub(super) host: Host,
+    pub(super) disk: DiskId,
+    pub(super) root: PathBuf,
+    permits: Arc<Semaphore>,
+    errors: AtomicU64,
+    /// Asks for a canary now.
+    pub(super) doubt: Notify,
+}
+
+impl Io {
+    pub(super) fn new(host: Host, disk: DiskId, root: PathBuf) -> Self {
+        let permits = Arc::new(Semaphore::new(OPERATIONS_IN_FLIGHT));
+        Self { host, disk, root, permits, errors: AtomicU64::new(0), doubt: Notify::new() }
+    }
+
+    /// Operations that failed so far.
+    pub(super) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Counts a failure of the disk.
+    pub(super) fn count_error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a failure of the disk and has the canary look at it now.
+    pub(super) fn failed(&self) {
+        self.count_error();
+        self.doubt.notify_one();
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        path: &Path,
+        work: impl Future<Output = io::Result<T>> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let bounded = async {
+            let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+            let task = tokio::spawn(async move {
+                let result = work.await;
+                drop(permit);
+                result
+            });
+            task.await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+        };
+        match within(HANGING_TICKS, bounded).await {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(source)) => Err(self.explain(operation, path, source)),
+            None => {
+                self.failed();
+                let seconds = u64::from(HANGING_TICKS) * TICK.as_secs();
+                Err(DiskError::Hanging { disk: self.disk, path: path.to_owned(), operation, seconds })
+            }
+        }
+    }
+
+    /// What an error of the system means, and whether the disk is to blame for it.
+    fn explain(&self, operation: &'static str, path: &Path, source: io::Error) -> DiskError {
+        let disk = self.disk;
+        match blame(&source) {
+            Blame::Full => DiskError::Full { disk, path: self.root.clone(), available_bytes: 0, needed_bytes: 0 },
+            Blame::ReadOnly => {
+                self.failed();
+                DiskError::ReadOnly { disk, path: self.root.clone() }
+            }
+            Blame::Disk => {
+                self.failed();
+                DiskError::Io { disk, path: path.to_owned(), operation, source }
+            }
+            Blame::Nobody => DiskError::Io { disk, path: path.to_owned(), operation, source },
+        }
+    }
+
+    pub(super) async fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("opening a file", path, async move { disk.open(&owned, mode).await }).await
+    }
+
+    pub(super) async fn read(
+        &self,
+        file: &Arc<dyn File>,
+        path: &Path,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes, DiskError> {
+        let file = Arc::clone(file);
+        self.run("a read", path, async move { file.read_at(offset, len).await }).await
+    }
+
+    pub(super) async fn write(
+        &self,
+        file: &Arc<dyn File>,
+        path: &Path,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<(), DiskError> {
+        let file = Arc::clone(file);
+        self.run("a write", path, async move { file.write_at(offset, data).await }).await
+    }
+
+    pub(super) async fn sync(&self, file: &Arc<dyn File>, path: &Path) -> Result<(), DiskError> {
+        let file = Arc::clone(file);
+        self.run("a sync", path, async move { file.sync().await }).await
+    }
+
+    pub(super) async fn len(&self, file: &Arc<dyn File>, path: &Path) -> Result<u64, DiskError> {
+        let file = Arc::clone(file);
+        self.run("asking for a length", path, async move { file.len().await }).await
+    }
+
+    pub(super) async fn drop_cache(&self, file: &Arc<dyn File>, path: &Path) -> Result<(), DiskError> {
+        let file = Arc::clone(file);
+        self.run("dropping the cache", path, async move { file.drop_cache().await }).await
+    }
+
+    pub(super) async fn metadata(&self, path: &Path) -> Result<Metadata, DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("asking for metadata", path, async move { disk.metadata(&owned).await }).await
+    }
+
+    pub(super) async fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
+        let (disk, source, target) = (Arc::clone(&self.host.disk), from.to_owned(), to.to_owned());
+        self.run("a rename", to, async move { disk.rename(&source, &target).await }).await
+    }
+
+    pub(super) async fn remove_file(&self, path: &Path) -> Result<(), DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("removing a file", path, async move { disk.remove_file(&owned).await }).await
+    }
+
+    pub(super) async fn create_dir(&self, path: &Path) -> Result<(), DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("making a folder", path, async move { disk.create_dir_all(&owned).await }).await
+    }
+
+    pub(super) async fn sync_dir(&self, path: &Path) -> Result<(), DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("a sync of a folder", path, async move { disk.sync_dir(&owned).await }).await
+    }
+
+    pub(super) async fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("listing a folder", path, async move { disk.list(&owned).await }).await
+    }
+
+    pub(super) async fn space(&self) -> Result<Space, DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), self.root.clone());
+        self.run("asking for room", &self.root, async move { disk.space(&owned).await }).await
+    }
+}
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The disk's.
+    Disk,
+    /// The disk's: it takes no writes.
+    ReadOnly,
+    /// There is no room.
+    Full,
+    /// Not the disk's: nothing is there, or this process lacks descriptors or memory.
+    Nobody,
+}
+
+/// Reads an error of the system. A process without file descriptors must not convict its disks.
+pub(super) fn blame(error: &io::Error) -> Blame {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    match (error.kind(), error.raw_os_error()) {
+        (_, Some(ENOMEM | ENFILE | EMFILE)) => Blame::Nobody,
+        (io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists | io::ErrorKind::OutOfMemory, _) => Blame::Nobody,
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => Blame::Full,
+        (io::ErrorKind::ReadOnlyFilesystem, _) => Blame::ReadOnly,
+        _ => Blame::Disk,
+    }
+}

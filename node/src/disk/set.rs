@@ -1,0 +1,302 @@
+//! All disks of a node: recognised at open, watched while it runs.
+//!
+//! Opening decides first and writes after: every configured path is looked at, and if one of them is a mistake (a foreign
+//! disk, somebody's data, one disk twice) nothing at all is touched. A disk that merely fails is no mistake: it is part
+//! of the set, with its health, and the node opens with the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use resilver_host::Host;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::error::DiskError;
+use super::io::{HANGING_TICKS, within};
+use super::superblock::{self, Found, Superblock};
+use super::volume::{Core, Volume};
+use super::{Health, HealthReport, KnownDisk, Owner, canary};
+use crate::types::{ClusterId, DiskId, Epoch};
+
+/// The disks of this node, in the order of its configuration.
+pub struct DiskSet {
+    volumes: Vec<Arc<Volume>>,
+}
+
+/// What is to be done with one configured path.
+#[derive(Debug)]
+enum Plan {
+    /// It is a disk of ours.
+    Use(Superblock),
+    /// It becomes one.
+    Found { absent: bool },
+    /// It is a disk of ours that is not there or not readable.
+    Without { id: DiskId, health: Health, reason: String },
+}
+
+impl DiskSet {
+    /// Opens the disks at `paths`. New folders become disks; a `known` path without its superblock is a disk that is
+    /// gone, and is never made anew. Also gives what to remember as known from now on.
+    ///
+    /// # Errors
+    /// Only on what an operator must set right: a foreign disk, a folder with somebody's data, a newer format, one disk
+    /// under two paths, a new folder that cannot be written. Then nothing that was there before was changed.
+    pub async fn open(
+        host: &Host,
+        paths: &[PathBuf],
+        owner: &Owner,
+        known: &[KnownDisk],
+    ) -> Result<(Self, Vec<KnownDisk>), DiskError> {
+        let mut looked_at = Vec::with_capacity(paths.len());
+        for path in paths {
+            let found = match within(HANGING_TICKS, superblock::inspect(host, path)).await {
+                Some(found) => found?,
+                None => Found::Failed(io::Error::from(io::ErrorKind::TimedOut)),
+            };
+            looked_at.push((path.clone(), found));
+        }
+        let plans = decide(owner, known, looked_at)?;
+        let mut volumes = Vec::with_capacity(plans.len());
+        for (path, plan) in plans {
+            let volume = carry_out(host, owner, path, plan, &volumes).await?;
+            volumes.push(volume);
+        }
+        join_all(volumes.iter().map(|volume| make_ready(&volume.core))).await;
+
+        let mut remembered: Vec<KnownDisk> =
+            volumes.iter().map(|volume| KnownDisk { path: volume.path().to_owned(), id: volume.id() }).collect();
+        // A disk taken out of the configuration stays known: should its path come back empty, it is gone and not new.
+        let opened: BTreeSet<DiskId> = volumes.iter().map(|volume| volume.id()).collect();
+        remembered.extend(known.iter().filter(|disk| !opened.contains(&disk.id)).cloned());
+        Ok((Self { volumes }, remembered))
+    }
+
+    /// Writes into the superblocks which cluster the node is in. A disk that cannot be written keeps its old one, and
+    /// gets the new one from the canary that finds it well again.
+    ///
+    /// # Errors
+    /// [`DiskError::ForeignCluster`] when a disk is in another cluster already.
+    pub async fn stamp(&self, cluster: ClusterId, epoch: Epoch) -> Result<(), DiskError> {
+        for volume in &self.volumes {
+            volume.core.join_cluster(cluster, epoch)?;
+        }
+        join_all(self.volumes.iter().map(|volume| restamp(&volume.core))).await;
+        Ok(())
+    }
+
+    /// All disks, failed ones included.
+    pub fn volumes(&self) -> Vec<Arc<Volume>> {
+        self.volumes.clone()
+    }
+
+    /// The disk of this id.
+    pub fn volume(&self, id: DiskId) -> Option<Arc<Volume>> {
+        self.volumes.iter().find(|volume| volume.id() == id).cloned()
+    }
+
+    /// Watches all disks until shutdown.
+    pub async fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        let mut watches = JoinSet::new();
+        for volume in &self.volumes {
+            watches.spawn(canary::watch(Arc::clone(&volume.core), shutdown.clone()));
+        }
+        while let Some(ended) = watches.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                // A disk nobody watches would pass for healthy: rather no node.
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}
+
+/// What to do with each path: a pure function of what was found.
+fn decide(owner: &Owner, known: &[KnownDisk], found: Vec<(PathBuf, Found)>) -> Result<Vec<(PathBuf, Plan)>, DiskError> {
+    let mut seen_paths = BTreeSet::new();
+    let mut present: BTreeMap<DiskId, PathBuf> = BTreeMap::new();
+    for (path, found) in &found {
+        // Compared by components: a slash at the end makes no second disk.
+        if !seen_paths.insert(path.components().collect::<PathBuf>()) {
+            return Err(DiskError::Duplicate { first: path.clone(), second: path.clone() });
+        }
+        if let Found::Disk(superblock) = found {
+            belongs(owner, path, superblock)?;
+            if let Some(first) = present.insert(superblock.disk, path.clone()) {
+                return Err(DiskError::Duplicate { first, second: path.clone() });
+            }
+        }
+    }
+    // Known disks that should be at a configured path and are nowhere. When disks changed places, the path that is left
+    // without one stands for the disk that is left without a path.
+    let mut lost: Vec<&KnownDisk> = known
+        .iter()
+        .filter(|disk| !present.contains_key(&disk.id))
+        .filter(|disk| found.iter().any(|(path, _)| *path == disk.path))
+        .collect();
+    lost.sort_by_key(|disk| (disk.path.clone(), disk.id));
+    let mut claim = |path: &Path| -> Option<DiskId> {
+        known.iter().find(|disk| disk.path == path)?;
+        let index = lost.iter().position(|disk| disk.path == path).or(if lost.is_empty() { None } else { Some(0) })?;
+        Some(lost.remove(index).id)
+    };
+    found
+        .into_iter()
+        .map(|(path, found)| {
+            let plan = match found {
+                Found::Disk(superblock) => Plan::Use(superblock),
+                found => match claim(&path) {
+                    Some(id) => without(id, &path, found),
+                    None => anew(&path, found)?,
+                },
+            };
+            Ok((path, plan))
+        })
+        .collect()
+}
+
+/// A known disk that cannot be used now.
+fn without(id: DiskId, path: &Path, found: Found) -> Plan {
+    let (health, reason) = match found {
+        Found::Damaged(detail) => (Health::Error, format!("its superblock is damaged: {detail}")),
+        Found::Failed(error) => (Health::Error, error.to_string()),
+        Found::Disk(_) | Found::Absent | Found::Empty | Found::Occupied { .. } => {
+            (Health::Gone, format!("there is no superblock in {}", path.display()))
+        }
+    };
+    Plan::Without { id, health, reason }
+}
+
+/// A path nobody knows: a new disk, or a mistake.
+fn anew(path: &Path, found: Found) -> Result<Plan, DiskError> {
+    let path = path.to_owned();
+    match found {
+        Found::Absent => Ok(Plan::Found { absent: true }),
+        Found::Empty => Ok(Plan::Found { absent: false }),
+        Found::Occupied { first } => Err(DiskError::NotEmpty { path, first }),
+        Found::Damaged(detail) => Err(DiskError::SuperblockDamaged { path, detail }),
+        Found::Failed(source) => Err(DiskError::NotWritable { path, source }),
+        Found::Disk(superblock) => Ok(Plan::Use(superblock)),
+    }
+}
+
+/// Whether a disk is this node's.
+fn belongs(owner: &Owner, path: &Path, superblock: &Superblock) -> Result<(), DiskError> {
+    let path = path.to_owned();
+    if let (Some(found), Some(ours)) = (superblock.cluster, owner.cluster)
+        && found != ours
+    {
+        return Err(DiskError::ForeignCluster { path, disk: superblock.disk, found, ours });
+    }
+    // By the data folder, not the name: a node that was set up again under its old name does not own its old disks. And
+    // one whose joining was interrupted (disks stamped, identity not yet) still does.
+    if superblock.instance != owner.instance {
+        return Err(DiskError::ForeignNode {
+            path,
+            disk: superblock.disk,
+            found: superblock.node.clone(),
+            found_instance: superblock.instance,
+            ours: owner.node.clone(),
+            our_instance: owner.instance,
+        });
+    }
+    Ok(())
+}
+
+async fn carry_out(
+    host: &Host,
+    owner: &Owner,
+    path: PathBuf,
+    plan: Plan,
+    opened: &[Arc<Volume>],
+) -> Result<Arc<Volume>, DiskError> {
+    let fresh = |disk, created_ms| Superblock {
+        disk,
+        node: owner.node.clone(),
+        instance: owner.instance,
+        cluster: owner.cluster,
+        epoch: Epoch::default(),
+        created_ms,
+    };
+    let well = HealthReport { health: Health::Ok, reason: String::new(), hanging: false };
+    let (superblock, report) = match plan {
+        // What the node knows better (its cluster, its name) is expected from now on, and written by the canary.
+        Plan::Use(found) => {
+            let cluster = found.cluster.or(owner.cluster);
+            (Superblock { cluster, node: owner.node.clone(), ..found }, well)
+        }
+        Plan::Without { id, health, reason } => (fresh(id, 0), HealthReport { health, reason, hanging: false }),
+        Plan::Found { absent } => {
+            let id = DiskId::draw(&mut host.rand.fork("disk.id"));
+            let superblock = fresh(id, host.clock.now().as_millis());
+            found(host, &path, absent, &superblock, opened).await?;
+            (superblock, well)
+        }
+    };
+    Ok(Arc::new(Volume { core: Arc::new(Core::new(host.clone(), path, superblock, report)) }))
+}
+
+/// Makes a new disk: the superblock first. Everything else can be made later, because the superblock says whose it is.
+async fn found(
+    host: &Host,
+    path: &Path,
+    absent: bool,
+    superblock: &Superblock,
+    opened: &[Arc<Volume>],
+) -> Result<(), DiskError> {
+    let not_writable = |source| DiskError::NotWritable { path: path.to_owned(), source };
+    if absent {
+        host.disk.create_dir_all(path).await.map_err(not_writable)?;
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        host.disk.sync_dir(parent).await.map_err(not_writable)?;
+    }
+    // Looked at again: through a symbolic link this may be the folder that was made a disk a moment ago.
+    match superblock::inspect(host, path).await? {
+        Found::Empty => superblock::write(host, path, superblock).await.map_err(not_writable)?,
+        Found::Disk(other) => {
+            return Err(match opened.iter().find(|volume| volume.id() == other.disk) {
+                Some(first) => DiskError::Duplicate { first: first.path().to_owned(), second: path.to_owned() },
+                None => DiskError::NotEmpty { path: path.to_owned(), first: superblock::SUPERBLOCK_FILE.to_owned() },
+            });
+        }
+        Found::Occupied { first } => return Err(DiskError::NotEmpty { path: path.to_owned(), first }),
+        Found::Damaged(detail) => return Err(DiskError::SuperblockDamaged { path: path.to_owned(), detail }),
+        Found::Failed(source) => return Err(not_writable(source)),
+        Found::Absent => return Err(not_writable(io::Error::from(io::ErrorKind::NotFound))),
+    }
+    tracing::info!(disk = %superblock.disk, path = %path.display(), "new disk");
+    Ok(())
+}
+
+/// Folders and counters. A disk that fails here is a failed disk, not a failed node.
+async fn make_ready(core: &Core) {
+    if core.report().health != Health::Ok {
+        return;
+    }
+    if let Err(error) = core.prepare().await {
+        core.set_health(HealthReport { health: Health::Error, reason: error.to_string(), hanging: false });
+    }
+}
+
+/// Has the superblock on disk say what the node knows.
+async fn restamp(core: &Core) {
+    if core.report().health != Health::Ok {
+        return;
+    }
+    let stamping = async {
+        match superblock::read(&core.io.host, &core.io.root).await? {
+            Ok(found) => core.refresh(&found).await,
+            Err(unreadable) => Err(io::Error::other(format!("{unreadable:?}"))),
+        }
+    };
+    let error = match within(HANGING_TICKS, stamping).await {
+        Some(Ok(())) => return,
+        Some(Err(error)) => error,
+        None => io::Error::from(io::ErrorKind::TimedOut),
+    };
+    tracing::warn!(disk = %core.io.disk, path = %core.io.root.display(), %error, "superblock was not brought up to date");
+    core.io.failed();
+}

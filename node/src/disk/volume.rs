@@ -1,0 +1,451 @@
+//! One disk: its shards, its counters, its health.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use resilver_host::{FileKind, Host, Space};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::error::DiskError;
+use super::io::Io;
+use super::reader::{self, ShardReader};
+use super::shard_file::{ShardHead, fan_out, file_name, parse_name};
+use super::superblock::{self, Superblock};
+use super::writer::ShardWriter;
+use super::{Health, HealthReport, ShardVerdict, VolumeStatus, aside};
+use crate::types::{ClusterId, DiskId, Epoch, ShardKey};
+
+pub(super) const SHARDS: &str = "shards";
+pub(super) const TEMPORARY: &str = "tmp";
+pub(super) const ASIDE: &str = "aside";
+
+/// Folders under `shards/`: two hexadecimal digits.
+pub(super) const FAN_OUT: u16 = 256;
+
+/// Room kept back from shards: for what is moved aside (a rename, but folders grow), the superblock's replacement, the
+/// canary, and the file system, which slows down long before it is full.
+const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// On a small file system (a test's, a demonstration's) the reserve is this part of it instead: a hundredth.
+const RESERVE_PART: u64 = 100;
+
+/// File lengths asked for side by side when a disk is counted. Enough to hide the trips to the blocking pool.
+const STATS_AT_ONCE: usize = 16;
+
+/// What everybody who works on one disk shares.
+pub(super) struct Core {
+    pub(super) io: Io,
+    health: watch::Sender<HealthReport>,
+    /// Who the disk must say it is.
+    identity: Mutex<Superblock>,
+    /// Whether the folders are known to be there.
+    prepared: AtomicBool,
+    /// Whether temporary files of an earlier process are gone. Never again after that: later ones are somebody's.
+    swept: AtomicBool,
+    used_bytes: AtomicU64,
+    shards: AtomicU64,
+    available_bytes: AtomicU64,
+    total_bytes: AtomicU64,
+    last_canary: Mutex<Instant>,
+    /// Shards being written.
+    claims: Mutex<BTreeSet<ShardKey>>,
+    /// Temporary files whose writers were dropped.
+    leftovers: Mutex<Vec<PathBuf>>,
+    /// When each file under `aside/` was first seen.
+    pub(super) aside_since: Mutex<BTreeMap<String, Instant>>,
+    /// Numbers temporary files and what is moved aside.
+    serial: AtomicU64,
+}
+
+/// Locks a mutex that only ever guards plain values: a panic elsewhere leaves them whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    pub(super) fn new(host: Host, root: PathBuf, identity: Superblock, report: HealthReport) -> Self {
+        Self {
+            io: Io::new(host, identity.disk, root),
+            health: watch::Sender::new(report),
+            identity: Mutex::new(identity),
+            prepared: AtomicBool::new(false),
+            swept: AtomicBool::new(false),
+            used_bytes: AtomicU64::new(0),
+            shards: AtomicU64::new(0),
+            available_bytes: AtomicU64::new(0),
+            total_bytes: AtomicU64::new(0),
+            last_canary: Mutex::new(Instant::now()),
+            claims: Mutex::default(),
+            leftovers: Mutex::default(),
+            aside_since: Mutex::default(),
+            serial: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn report(&self) -> HealthReport {
+        self.health.borrow().clone()
+    }
+
+    /// Publishes a verdict, and says so when it is another than before.
+    pub(super) fn set_health(&self, next: HealthReport) {
+        self.health.send_if_modified(|current| {
+            if *current == next {
+                return false;
+            }
+            let (disk, path) = (self.io.disk, self.io.root.display());
+            if next.health == Health::Ok {
+                tracing::info!(%disk, %path, was = current.health.as_str(), "disk is healthy");
+            } else {
+                tracing::warn!(%disk, %path, was = current.health.as_str(), health = next.health.as_str(),
+                    reason = next.reason, "disk is not healthy");
+            }
+            *current = next;
+            true
+        });
+    }
+
+    pub(super) fn identity(&self) -> Superblock {
+        lock(&self.identity).clone()
+    }
+
+    pub(super) fn next_serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn canary_succeeded(&self) {
+        *lock(&self.last_canary) = Instant::now();
+    }
+
+    pub(super) fn set_space(&self, space: Space) {
+        self.available_bytes.store(space.available_bytes, Ordering::Relaxed);
+        self.total_bytes.store(space.total_bytes, Ordering::Relaxed);
+    }
+
+    /// The folders are gone although the superblock may be there: the next canary looks, and makes them again only if
+    /// the superblock is.
+    pub(super) fn lost_folder(&self) -> DiskError {
+        self.prepared.store(false, Ordering::Relaxed);
+        self.io.doubt.notify_one();
+        self.gone()
+    }
+
+    pub(super) fn forget_folders(&self) {
+        self.prepared.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn gone(&self) -> DiskError {
+        DiskError::Gone { disk: self.io.disk, path: self.io.root.clone() }
+    }
+
+    /// Refuses what a disk in this health cannot do. Reads are still tried on a failed disk, because the copy on it may
+    /// be the last: only not while it hangs, when every try would cost its whole deadline.
+    pub(super) fn admit(&self, write: bool) -> Result<(), DiskError> {
+        let (disk, path) = (self.io.disk, self.io.root.clone());
+        let report = self.health.borrow();
+        match report.health {
+            Health::Ok | Health::Suspect => Ok(()),
+            Health::Gone => Err(DiskError::Gone { disk, path }),
+            Health::Foreign => Err(DiskError::Foreign { disk, path, reason: report.reason.clone() }),
+            Health::Error if write || report.hanging => {
+                Err(DiskError::Failed { disk, path, reason: report.reason.clone() })
+            }
+            Health::Error => Ok(()),
+        }
+    }
+
+    /// Refuses a shard that would eat into the reserve; else counts its room as taken until the next canary measures.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<(), DiskError> {
+        let reserve = RESERVE_BYTES.min(self.total_bytes.load(Ordering::Relaxed) / RESERVE_PART);
+        let needed_bytes = bytes.saturating_add(reserve);
+        self.available_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |available| {
+                (available >= needed_bytes).then(|| available - bytes)
+            })
+            .map(drop)
+            .map_err(|available_bytes| self.full(available_bytes, needed_bytes))
+    }
+
+    pub(super) fn full(&self, available_bytes: u64, needed_bytes: u64) -> DiskError {
+        DiskError::Full { disk: self.io.disk, path: self.io.root.clone(), available_bytes, needed_bytes }
+    }
+
+    pub(super) fn added(&self, bytes: u64) {
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shards.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn removed(&self, bytes: u64) {
+        let less = |counter: &AtomicU64, by: u64| {
+            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |value| Some(value.saturating_sub(by)))
+        };
+        // Neither can fail: the closures always give a value.
+        let _ = (less(&self.used_bytes, bytes), less(&self.shards, 1));
+    }
+
+    /// Takes the sole right to write a shard; given back by [`Core::release`].
+    pub(super) fn claim(&self, key: ShardKey) -> bool {
+        lock(&self.claims).insert(key)
+    }
+
+    pub(super) fn release(&self, key: ShardKey) {
+        lock(&self.claims).remove(&key);
+    }
+
+    /// Notes a temporary file to be removed by the next canary: a dropped writer cannot wait for a disk.
+    pub(super) fn leave(&self, temporary: PathBuf) {
+        lock(&self.leftovers).push(temporary);
+    }
+
+    pub(super) async fn remove_leftovers(&self) {
+        let leftovers = std::mem::take(&mut *lock(&self.leftovers));
+        for path in leftovers {
+            match self.io.remove_file(&path).await {
+                Ok(()) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => {
+                    // It is out of sight of every reader, and goes when the disk is opened next.
+                    tracing::warn!(disk = %self.io.disk, path = %path.display(), %error, "temporary file stays");
+                }
+            }
+        }
+    }
+
+    pub(super) fn shard_folder(&self, key: ShardKey) -> PathBuf {
+        self.io.root.join(SHARDS).join(fan_out(key))
+    }
+
+    pub(super) fn shard_path(&self, key: ShardKey) -> PathBuf {
+        self.shard_folder(key).join(file_name(key))
+    }
+
+    /// Makes a disk whose superblock was just recognised ready for use: folders, no temporary files of an earlier
+    /// process, counters. Never called otherwise: without the superblock this would build a tree under a mount point.
+    pub(super) async fn prepare(&self) -> Result<(), DiskError> {
+        self.make_folders().await?;
+        if !self.swept.load(Ordering::Relaxed) {
+            let folder = self.io.root.join(TEMPORARY);
+            for entry in self.io.list(&folder).await?.into_iter().filter(|entry| entry.kind == FileKind::File) {
+                self.io.remove_file(&folder.join(entry.name)).await?;
+            }
+            self.swept.store(true, Ordering::Relaxed);
+        }
+        self.count().await?;
+        self.set_space(self.io.space().await?);
+        self.prepared.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn make_folders(&self) -> Result<(), DiskError> {
+        let root = &self.io.root;
+        let shards = root.join(SHARDS);
+        for folder in [&root.join(TEMPORARY), &root.join(ASIDE), &shards] {
+            self.io.create_dir(folder).await?;
+        }
+        let present: BTreeSet<String> = self.io.list(&shards).await?.into_iter().map(|entry| entry.name).collect();
+        if present.len() < usize::from(FAN_OUT) {
+            for name in (0..FAN_OUT).map(|n| format!("{n:02x}")).filter(|name| !present.contains(name)) {
+                self.io.create_dir(&shards.join(name)).await?;
+            }
+            self.io.sync_dir(&shards).await?;
+            self.io.sync_dir(root).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts shards and their bytes afresh.
+    async fn count(&self) -> Result<(), DiskError> {
+        let (mut shards, mut bytes) = (0, 0);
+        for n in 0..FAN_OUT {
+            let folder = self.io.root.join(SHARDS).join(format!("{n:02x}"));
+            let names = self.list_folder(n).await?;
+            let lengths = stream::iter(names.into_iter().map(|key| self.length(folder.join(file_name(key)))));
+            let found: Vec<Option<u64>> = lengths.buffer_unordered(STATS_AT_ONCE).try_collect().await?;
+            shards += found.iter().flatten().count() as u64;
+            bytes += found.iter().flatten().sum::<u64>();
+        }
+        self.shards.store(shards, Ordering::Relaxed);
+        self.used_bytes.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A file's length; `None` when there is no such file.
+    async fn length(&self, path: PathBuf) -> Result<Option<u64>, DiskError> {
+        match self.io.metadata(&path).await {
+            Ok(metadata) => Ok(Some(metadata.len_bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn shard_length(&self, key: ShardKey) -> Result<Option<u64>, DiskError> {
+        self.length(self.shard_path(key)).await
+    }
+
+    async fn list_folder(&self, n: u16) -> Result<Vec<ShardKey>, DiskError> {
+        let name = format!("{n:02x}");
+        let folder = self.io.root.join(SHARDS).join(&name);
+        let entries = match self.io.list(&folder).await {
+            Err(error) if error.is_not_found() => return Err(self.lost_folder()),
+            result => result?,
+        };
+        let known = |name: &str| parse_name(name);
+        Ok(entries.into_iter().filter(|e| e.kind == FileKind::File).filter_map(|e| known(&e.name)).collect())
+    }
+
+    /// From now on the superblock must name this cluster.
+    pub(super) fn join_cluster(&self, cluster: ClusterId, epoch: Epoch) -> Result<(), DiskError> {
+        let mut wanted = self.identity();
+        if let Some(found) = wanted.cluster.filter(|found| *found != cluster) {
+            return Err(DiskError::ForeignCluster {
+                path: self.io.root.clone(),
+                disk: self.io.disk,
+                found,
+                ours: cluster,
+            });
+        }
+        wanted.cluster = Some(cluster);
+        wanted.epoch = wanted.epoch.max(epoch);
+        *lock(&self.identity) = wanted;
+        Ok(())
+    }
+
+    /// Writes the superblock if the one on disk (`found`) says less than we know.
+    pub(super) async fn refresh(&self, found: &Superblock) -> std::io::Result<()> {
+        let mut wanted = self.identity();
+        wanted.created_ms = found.created_ms;
+        wanted.epoch = wanted.epoch.max(found.epoch);
+        wanted.cluster = wanted.cluster.or(found.cluster);
+        if wanted == *found {
+            return Ok(());
+        }
+        superblock::write(&self.io.host, &self.io.root, &wanted).await
+    }
+}
+
+/// A disk of this node. Works on after the disk failed: then every operation says why it cannot be done.
+pub struct Volume {
+    pub(super) core: Arc<Core>,
+}
+
+impl Volume {
+    /// The disk's identity.
+    pub fn id(&self) -> DiskId {
+        self.core.io.disk
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.core.io.root
+    }
+
+    /// Its present state.
+    pub fn status(&self) -> VolumeStatus {
+        let core = &self.core;
+        let HealthReport { health, reason, .. } = core.report();
+        VolumeStatus {
+            id: self.id(),
+            path: self.path().to_owned(),
+            health,
+            reason,
+            used_bytes: core.used_bytes.load(Ordering::Relaxed),
+            available_bytes: core.available_bytes.load(Ordering::Relaxed),
+            total_bytes: core.total_bytes.load(Ordering::Relaxed),
+            shards: core.shards.load(Ordering::Relaxed),
+            errors: core.io.errors(),
+            canary_age: lock(&core.last_canary).elapsed(),
+        }
+    }
+
+    /// Its health as it changes.
+    pub fn health_changes(&self) -> watch::Receiver<HealthReport> {
+        self.core.health.subscribe()
+    }
+
+    /// Begins a new shard. It appears under its name only when [`ShardWriter::finish`] succeeds.
+    ///
+    /// # Errors
+    /// When the disk does not serve, has no room beyond the reserve, the head makes no shard, or the shard is being
+    /// written already.
+    pub async fn create_shard(&self, head: ShardHead) -> Result<ShardWriter, DiskError> {
+        ShardWriter::create(&self.core, head).await
+    }
+
+    /// Opens a shard and checks its length and header.
+    ///
+    /// # Errors
+    /// When the disk does not serve, or the shard is missing or corrupt.
+    pub async fn open_shard(&self, key: ShardKey) -> Result<ShardReader, DiskError> {
+        ShardReader::open(&self.core, key).await
+    }
+
+    /// Reads a whole shard from the device, past the page cache, and judges it.
+    ///
+    /// # Errors
+    /// When the disk does not serve or the read itself fails; what is wrong with the shard is a verdict.
+    pub async fn verify_shard(&self, key: ShardKey) -> Result<ShardVerdict, DiskError> {
+        reader::verify(&self.core, key).await
+    }
+
+    /// The length of a shard's file, `None` when there is none. Says nothing of its contents.
+    ///
+    /// # Errors
+    /// When the disk does not serve.
+    pub async fn stat_shard(&self, key: ShardKey) -> Result<Option<u64>, DiskError> {
+        self.core.admit(false)?;
+        self.core.shard_length(key).await
+    }
+
+    /// All shards, in the order of their names. Memory grows with their number: for many, ask folder by folder.
+    ///
+    /// # Errors
+    /// When the disk does not serve.
+    pub async fn list_shards(&self) -> Result<Vec<ShardKey>, DiskError> {
+        let mut keys = Vec::new();
+        for n in 0..=u8::MAX {
+            keys.extend(self.list_shards_in(n).await?);
+        }
+        Ok(keys)
+    }
+
+    /// The shards of one of the 256 folders, by the first byte of their versions.
+    ///
+    /// # Errors
+    /// When the disk does not serve.
+    pub async fn list_shards_in(&self, first_byte: u8) -> Result<Vec<ShardKey>, DiskError> {
+        self.core.admit(false)?;
+        self.core.list_folder(u16::from(first_byte)).await
+    }
+
+    /// Moves a shard out of sight, keeping it: `aside/<why>-<shard>.<n>`. Whether there was one.
+    ///
+    /// # Errors
+    /// When the disk does not serve or takes no writes.
+    pub async fn move_aside(&self, key: ShardKey, why: &str) -> Result<bool, DiskError> {
+        Ok(self.move_all_aside(&[key], why).await? == 1)
+    }
+
+    /// The same for many shards, with each folder synced once. How many there were.
+    ///
+    /// # Errors
+    /// As [`Volume::move_aside`]; some may then have been moved.
+    pub async fn move_all_aside(&self, keys: &[ShardKey], why: &str) -> Result<u64, DiskError> {
+        aside::move_all(&self.core, keys, why).await
+    }
+
+    /// Removes for good what has been aside for `older_than`, counted from when this process first saw it. How many.
+    ///
+    /// # Errors
+    /// When the disk does not serve or takes no writes.
+    pub async fn purge_aside(&self, older_than: Duration) -> Result<u64, DiskError> {
+        aside::purge(&self.core, older_than).await
+    }
+}

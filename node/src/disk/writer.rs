@@ -1,0 +1,183 @@
+//! Writing one shard: under a temporary name, until all of it is durable.
+//!
+//! Blocks are gathered and written [`GATHER_BYTES`] at a time, because every write is a trip to the blocking pool. So a
+//! writer holds that much and one block, whatever the length of the shard. There is one sync of data and one of a folder
+//! per shard, both at the end: neither can be left out, and more would only cost.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use resilver_host::{File, OpenMode, fault};
+
+use super::error::DiskError;
+use super::shard_file::{SEAL_BYTES, ShardHead, file_name, seal};
+use super::volume::{Core, TEMPORARY};
+use crate::codec::Layout;
+use crate::types::ShardKey;
+
+/// How much is gathered before it is written. From 256 KiB on, positioned writes on the blocking pool are as fast as
+/// any other way of writing (perf.md), and a shard of a small object is one write.
+const GATHER_BYTES: usize = 256 * 1024;
+
+/// A shard being written. Dropped without [`ShardWriter::finish`], it leaves nothing but a temporary file, which goes
+/// within a second.
+pub struct ShardWriter {
+    core: Arc<Core>,
+    head: ShardHead,
+    layout: Layout,
+    header_crc: u32,
+    file: Arc<dyn File>,
+    temporary: Temporary,
+    /// Gathered, not yet written.
+    gathered: BytesMut,
+    /// Bytes of the file that were written.
+    written: u64,
+    /// The block that is due.
+    next: u32,
+}
+
+/// The temporary file and the sole right to write this shard: both given up when dropped, without touching the disk.
+struct Temporary {
+    core: Arc<Core>,
+    key: ShardKey,
+    /// `None` once it is gone or has its final name.
+    path: Option<PathBuf>,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        self.core.release(self.key);
+        if let Some(path) = self.path.take() {
+            self.core.leave(path);
+        }
+    }
+}
+
+impl std::fmt::Debug for ShardWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardWriter").field("head", &self.head).field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+impl ShardWriter {
+    pub(super) async fn create(core: &Arc<Core>, head: ShardHead) -> Result<Self, DiskError> {
+        let key = head.key;
+        head.check().map_err(|detail| DiskError::Invalid { key, detail })?;
+        core.admit(true)?;
+        core.reserve(head.file_bytes())?;
+        if !core.claim(key) {
+            return Err(DiskError::Busy { key });
+        }
+        let mut temporary = Temporary { core: Arc::clone(core), key, path: None };
+        let name = format!("{}.{}", file_name(key), core.next_serial());
+        let path = core.io.root.join(TEMPORARY).join(name);
+        // Before it exists: a caller that is dropped while the file is being made must not leave it.
+        temporary.path = Some(path.clone());
+        let file = match core.io.open(&path, OpenMode::CreateNew).await {
+            Err(error) if error.is_not_found() => return Err(core.lost_folder()),
+            result => result?,
+        };
+        let layout = head.layout();
+        let (header, header_crc) = head.encode();
+        let room = usize::try_from(head.file_bytes()).unwrap_or(usize::MAX);
+        let mut gathered = BytesMut::with_capacity(room.min(GATHER_BYTES + head.block_bytes as usize + SEAL_BYTES));
+        gathered.put_slice(&header);
+        Ok(Self { core: Arc::clone(core), head, layout, header_crc, file, temporary, gathered, written: 0, next: 0 })
+    }
+
+    /// What is being written.
+    pub fn head(&self) -> &ShardHead {
+        &self.head
+    }
+
+    /// Takes the next block and the CRC32C of its data, which is checked first: what does not match is not written.
+    ///
+    /// # Errors
+    /// [`DiskError::BadBlock`] and [`DiskError::Invalid`] leave the writer as it was; any other ends it.
+    pub async fn block(&mut self, data: Bytes, crc: u32) -> Result<(), DiskError> {
+        let (key, block) = (self.head.key, self.next);
+        let due = self.layout.block_len(block);
+        if data.len() != due || block >= self.layout.stripes() {
+            let detail = format!("block {block} has {} bytes where {due} are due", data.len());
+            return Err(DiskError::Invalid { key, detail });
+        }
+        let got = crc32c::crc32c(&data);
+        if got != crc {
+            return Err(DiskError::BadBlock { key, block, expected: crc, got });
+        }
+        self.gathered.put_slice(&data);
+        self.gathered.put_u32_le(seal(self.header_crc, block, crc));
+        self.next += 1;
+        if self.gathered.len() >= GATHER_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), DiskError> {
+        let data = self.gathered.split().freeze();
+        let len = data.len() as u64;
+        let path = self.temporary_path();
+        let result = self.core.io.write(&self.file, path, self.written, data).await;
+        result.map_err(|error| self.in_full(error))?;
+        self.written += len;
+        Ok(())
+    }
+
+    fn temporary_path(&self) -> &Path {
+        self.temporary.path.as_deref().unwrap_or(&self.core.io.root)
+    }
+
+    /// A full disk, told with figures.
+    fn in_full(&self, error: DiskError) -> DiskError {
+        match error {
+            DiskError::Full { .. } => self.core.full(0, self.head.file_bytes()),
+            other => other,
+        }
+    }
+
+    /// Makes the shard durable under its name. Its length in bytes.
+    ///
+    /// # Errors
+    /// When blocks are missing, or any step fails: the shard may then be there or not, but if it is, it is whole.
+    pub async fn finish(mut self) -> Result<u64, DiskError> {
+        let key = self.head.key;
+        if self.next != self.layout.stripes() {
+            let detail = format!("{} of its {} blocks came", self.next, self.layout.stripes());
+            return Err(DiskError::Invalid { key, detail });
+        }
+        if !self.gathered.is_empty() {
+            self.flush().await?;
+        }
+        assert_eq!(self.written, self.head.file_bytes(), "all blocks came with their due lengths");
+        let core = Arc::clone(&self.core);
+        let synced = core.io.sync(&self.file, self.temporary_path()).await;
+        synced.map_err(|error| self.in_full(error))?;
+        fault::point("disk.shard_synced");
+
+        // A disk that turned out to be another one meanwhile must not be given our shard.
+        core.admit(true)?;
+        let path = core.shard_path(key);
+        let replaced = core.shard_length(key).await?;
+        match core.io.rename(self.temporary_path(), &path).await {
+            Err(error) if error.is_not_found() => return Err(core.lost_folder()),
+            result => result.map_err(|error| self.in_full(error))?,
+        }
+        self.temporary.path = None;
+        if let Some(bytes) = replaced {
+            core.removed(bytes);
+        }
+        core.added(self.written);
+        fault::point("disk.shard_renamed");
+        // Only the new name must be durable. That the old one is gone need not be: what is under tmp/ is removed at open.
+        core.io.sync_dir(&core.shard_folder(key)).await.map_err(|error| self.in_full(error))?;
+        Ok(self.written)
+    }
+
+    /// Gives the shard up and removes the temporary file now.
+    pub async fn abort(mut self) {
+        if let Some(path) = self.temporary.path.take()
+            && self.core.io.remove_file(&path).await.is_err()
+        {
+            self.core.leave(path);
+        }
+    }
+}

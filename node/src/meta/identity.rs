@@ -1,0 +1,189 @@
+//! Who this data folder is: `identity.json`, replaced atomically, checksummed.
+//!
+//! Owns: the file. Invariant: an identity that names a membership is written only after log, vote and database of that
+//! member exist. So a member's identity beside an empty folder is never a fresh start: it is a lost voter.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use resilver_host::disk::{read_file, replace_file};
+use resilver_host::{Host, Rng};
+use serde::{Deserialize, Serialize};
+
+use super::MetaError;
+use crate::types::{ClusterId, DiskId, Epoch, InstanceId, NodeName, RaftId};
+
+/// The file's name within the metadata folder.
+const FILE: &str = "identity.json";
+/// Its format.
+const FORMAT: u32 = 1;
+/// The longest identity believed: a thousand disks with long paths.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// A node's place in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its epoch when this node joined.
+    pub epoch: Epoch,
+    /// This node's id in Raft.
+    pub raft_id: RaftId,
+    /// The cluster's name, for people.
+    pub cluster_name: String,
+}
+
+/// A disk this node was given before: a folder without its superblock is then a lost disk, not a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDisk {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What its superblock says.
+    pub id: DiskId,
+}
+
+/// Who this data folder is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node's name.
+    pub node: NodeName,
+    /// This folder.
+    pub instance: InstanceId,
+    /// Its membership, once it has one.
+    pub member: Option<Membership>,
+    /// Its disks.
+    pub disks: Vec<KnownDisk>,
+}
+
+impl Identity {
+    /// A fresh folder's identity.
+    pub fn draw(node: NodeName, rng: &mut Rng) -> Self {
+        Self { node, instance: InstanceId::draw(rng), member: None, disks: Vec::new() }
+    }
+
+    /// Reads the identity in the metadata folder `dir`; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// When there is one and it cannot be believed.
+    pub async fn load(host: &Host, dir: &Path) -> Result<Option<Self>, MetaError> {
+        let path = dir.join(FILE);
+        let bytes = match read_file(host.disk.as_ref(), &path, MAX_BYTES).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(MetaError::Io { what: "reading", path, source }),
+        };
+        let bad = |detail: String| MetaError::Identity { path: path.clone(), detail };
+        let outer: Outer = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        if outer.format > FORMAT {
+            return Err(MetaError::TooNew { what: path.display().to_string(), found: outer.format, known: FORMAT });
+        }
+        let file: File = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        let expected = checksum(&file.identity).map_err(|error| bad(error.to_string()))?;
+        if file.crc32c != expected {
+            return Err(bad(format!("its checksum is {expected} where {} was written", file.crc32c)));
+        }
+        file.identity.into_identity().map(Some).map_err(bad)
+    }
+
+    /// Writes the identity into `dir`, durably, replacing the one that was there.
+    ///
+    /// # Errors
+    /// When the disk refuses; the old one is then still in place.
+    pub async fn store(&self, host: &Host, dir: &Path) -> Result<(), MetaError> {
+        let path = dir.join(FILE);
+        let identity = Body::from(self);
+        let bad = |error: serde_json::Error| MetaError::Identity { path: path.clone(), detail: error.to_string() };
+        let crc32c = checksum(&identity).map_err(bad)?;
+        let text = serde_json::to_vec_pretty(&File { format: FORMAT, crc32c, identity }).map_err(bad)?;
+        host.disk.create_dir_all(dir).await.map_err(MetaError::io("creating", dir))?;
+        replace_file(host.disk.as_ref(), &path, Bytes::from(text)).await.map_err(MetaError::io("writing", &path))
+    }
+}
+
+/// What every format begins with.
+#[derive(Deserialize)]
+struct Outer {
+    format: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    /// Of `identity` as compact JSON.
+    crc32c: String,
+    identity: Body,
+}
+
+/// The identity with its ids as text: JSON readers elsewhere round large numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    node: String,
+    instance: String,
+    member: Option<MemberBody>,
+    disks: Vec<DiskBody>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberBody {
+    cluster: String,
+    cluster_name: String,
+    epoch: u64,
+    raft_id: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiskBody {
+    id: String,
+    path: PathBuf,
+}
+
+fn checksum(body: &Body) -> serde_json::Result<String> {
+    Ok(format!("{:08x}", crc32c::crc32c(&serde_json::to_vec(body)?)))
+}
+
+impl From<&Identity> for Body {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            node: identity.node.0.clone(),
+            instance: identity.instance.to_string(),
+            member: identity.member.as_ref().map(|member| MemberBody {
+                cluster: member.cluster.to_string(),
+                cluster_name: member.cluster_name.clone(),
+                epoch: member.epoch.0,
+                raft_id: member.raft_id.0,
+            }),
+            disks: identity
+                .disks
+                .iter()
+                .map(|disk| DiskBody { id: disk.id.to_string(), path: disk.path.clone() })
+                .collect(),
+        }
+    }
+}
+
+impl Body {
+    fn into_identity(self) -> Result<Identity, String> {
+        let member = self.member.map(|member| {
+            Ok::<_, String>(Membership {
+                cluster: member.cluster.parse().map_err(|error| format!("member.cluster: {error}"))?,
+                epoch: Epoch(member.epoch),
+                raft_id: RaftId(member.raft_id),
+                cluster_name: member.cluster_name,
+            })
+        });
+        let disks = self.disks.into_iter().map(|disk| {
+            let id = disk.id.parse().map_err(|error| format!("disks.id: {error}"))?;
+            Ok::<_, String>(KnownDisk { path: disk.path, id })
+        });
+        Ok(Identity {
+            node: NodeName(self.node),
+            instance: self.instance.parse().map_err(|error| format!("instance: {error}"))?,
+            member: member.transpose()?,
+            disks: disks.collect::<Result<_, _>>()?,
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! Raft's log storage over [`crate::log`].
+//!
+//! Owns: how entries, the vote and the last purged id are written as bytes. Invariants: an append is durable before its
+//! callback, callbacks come in order, and both before the call returns; the log is purged only below what the state
+//! machine holds durably ([`PurgeGate`]): openraft purges right after it has *queued* a snapshot's installation.
+
+use std::fmt::Debug;
+use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
+use tokio::sync::watch;
+
+use super::raft::{Entry, Node, StorageError, TypeConfig};
+use super::wire::{self, WireError};
+use crate::log::{LogStore, Record, VoteFile};
+
+/// The most bytes of entries read for one append: well under a message, so that an append of many fits.
+pub(crate) const READ_BYTES: u64 = 1024 * 1024;
+
+/// Holds a purge back until the state machine is durable that far.
+#[derive(Clone)]
+pub(crate) struct PurgeGate {
+    /// Up to where it is durable.
+    pub(crate) durable: watch::Receiver<Option<u64>>,
+    /// Why it will never get there, once that is known.
+    pub(crate) failed: watch::Receiver<Option<String>>,
+}
+
+impl PurgeGate {
+    async fn pass(&mut self, index: u64) -> Result<(), StorageError> {
+        let stopped = |reason: &str| StorageError::from(StorageIOError::write_logs(AnyError::error(reason)));
+        let failed = async {
+            match self.failed.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => "the state machine is gone".to_owned(),
+            }
+        };
+        tokio::select! {
+            durable = self.durable.wait_for(|durable| *durable >= Some(index)) => match durable {
+                Ok(_) => Ok(()),
+                Err(_) => Err(stopped("the state machine is gone")),
+            },
+            reason = failed => Err(stopped(&reason)),
+        }
+    }
+}
+
+/// The log and the vote as openraft sees them. Clones read the same log.
+#[derive(Clone)]
+pub(crate) struct LogAdapter {
+    log: LogStore,
+    vote_file: Arc<VoteFile>,
+    vote: Arc<Mutex<Option<Vote<Node>>>>,
+    committed: Arc<AtomicU64>,
+    gate: PurgeGate,
+}
+
+impl LogAdapter {
+    pub(crate) fn new(log: LogStore, vote_file: VoteFile, vote: Option<Vote<Node>>, gate: PurgeGate) -> Self {
+        Self { log, vote_file: Arc::new(vote_file), vote: Arc::new(Mutex::new(vote)), committed: Arc::default(), gate }
+    }
+
+    /// The highest index known to be committed; 0 before any.
+    pub(crate) fn committed(&self) -> Arc<AtomicU64> {
+        self.committed.clone()
+    }
+
+    async fn read(&self, start: u64, end: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+        let range = start.max(self.log.first())..end.min(self.log.next());
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = self.log.read(range, max_bytes).await.map_err(|error| reading(&error))?;
+        records.iter().map(decode).collect()
+    }
+
+    fn purged(&self) -> Result<Option<LogId<Node>>, StorageError> {
+        decode_note(&self.log.note()).map_err(|error| reading(&error))
+    }
+}
+
+fn reading(error: &(impl std::error::Error + 'static)) -> StorageError {
+    StorageIOError::read_logs(AnyError::new(error)).into()
+}
+
+fn writing(error: &(impl std::error::Error + 'static)) -> StorageError {
+    StorageIOError::write_logs(AnyError::new(error)).into()
+}
+
+fn decode(record: &Record) -> Result<Entry, StorageError> {
+    let entry: Entry = wire::decode(&record.payload).map_err(|error| reading(&error))?;
+    if entry.log_id.index != record.index {
+        let detail = format!("record {} holds entry {}", record.index, entry.log_id.index);
+        return Err(StorageIOError::read_log_at_index(record.index, AnyError::error(detail)).into());
+    }
+    Ok(entry)
+}
+
+/// The last purged id from the log's note; an empty note is none.
+pub(crate) fn decode_note(note: &[u8]) -> Result<Option<LogId<Node>>, WireError> {
+    if note.is_empty() { Ok(None) } else { wire::decode(note).map(Some) }
+}
+
+impl RaftLogReader<TypeConfig> for LogAdapter {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let mut start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let mut entries = Vec::new();
+        loop {
+            let run = self.read(start, end, READ_BYTES).await?;
+            let Some(last) = run.last() else { return Ok(entries) };
+            start = last.log_id.index + 1;
+            entries.extend(run);
+        }
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        self.read(start, end, READ_BYTES).await
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogAdapter {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let last_purged_log_id = self.purged()?;
+        let next = self.log.next();
+        let last = if next > self.log.first() { self.read(next - 1, next, READ_BYTES).await?.pop() } else { None };
+        let last_log_id = last.map(|entry| entry.log_id).or(last_purged_log_id);
+        Ok(LogState { last_purged_log_id, last_log_id })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<Node>) -> Result<(), StorageError> {
+        let failed = |error: AnyError| StorageError::from(StorageIOError::write_vote(error));
+        let bytes = wire::encode(vote).map_err(|error| failed(AnyError::new(&error)))?;
+        self.vote_file.write(bytes).await.map_err(|error| failed(AnyError::new(&error)))?;
+        *self.vote.lock().unwrap_or_else(PoisonError::into_inner) = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<Node>>, StorageError> {
+        Ok(*self.vote.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// For people only: it is not kept, since the state machine knows how far it got.
+    async fn save_committed(&mut self, committed: Option<LogId<Node>>) -> Result<(), StorageError> {
+        self.committed.store(committed.map_or(0, |id| id.index), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let records: Result<Vec<Record>, WireError> = entries
+            .into_iter()
+            .map(|entry| Ok(Record { index: entry.log_id.index, payload: wire::encode(&entry)? }))
+            .collect();
+        self.log.append(records.map_err(|error| writing(&error))?).await.map_err(|error| writing(&error))?;
+        callback.log_io_completed(Ok(()));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId<Node>) -> Result<(), StorageError> {
+        self.log.truncate(log_id.index).await.map_err(|error| writing(&error))
+    }
+
+    async fn purge(&mut self, log_id: LogId<Node>) -> Result<(), StorageError> {
+        self.gate.pass(log_id.index).await?;
+        let note = wire::encode(&log_id).map_err(|error| writing(&error))?;
+        // Beyond the end: a snapshot took this member further than its log ever reached.
+        let purged = if log_id.index >= self.log.next() {
+            self.log.reset(log_id.index + 1, note).await
+        } else {
+            self.log.purge(log_id.index, note).await
+        };
+        purged.map_err(|error| writing(&error))
+    }
+}

@@ -1,0 +1,135 @@
+//! Raft's state machine over [`crate::state`].
+//!
+//! Owns: nothing of its own: it numbers commands, notes where Raft is, and hands both to the state. A failure here stops
+//! Raft for good, and says so through `failed`.
+
+use openraft::storage::RaftStateMachine;
+use openraft::{
+    AnyError, EntryPayload, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
+    StorageIOError, StoredMembership,
+};
+use tokio::sync::watch;
+
+use super::MetaError;
+use super::raft::{Entry, Node, Note, RaftNode, StorageError, Stored, TypeConfig};
+use super::snapshot::{SnapshotFile, Snapshots};
+use super::wire;
+use crate::model::Outcome;
+use crate::state::{Applied, Change, SnapshotHead, State};
+
+/// The state machine as openraft sees it.
+pub(crate) struct Machine {
+    state: State,
+    snapshots: Snapshots,
+    note: Note,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Machine {
+    pub(crate) fn new(
+        state: State,
+        snapshots: Snapshots,
+        failed: watch::Sender<Option<String>>,
+    ) -> Result<Self, MetaError> {
+        let note = note_of(state.applied().as_ref())?;
+        Ok(Self { state, snapshots, note, failed })
+    }
+
+    fn fail(&self, verb: ErrorVerb, error: &(impl std::error::Error + 'static)) -> StorageError {
+        self.failed.send_replace(Some(error.to_string()));
+        StorageIOError::new(ErrorSubject::StateMachine, verb, AnyError::new(error)).into()
+    }
+}
+
+/// Where Raft was when this was applied.
+pub(crate) fn note_of(applied: Option<&Applied>) -> Result<Note, MetaError> {
+    match applied {
+        Some(applied) => wire::decode(&applied.note)
+            .map_err(|error| MetaError::lost("the database does not say where it stands in the log", error)),
+        None => Ok(Note::default()),
+    }
+}
+
+fn snapshot_of(head: &SnapshotHead, file: SnapshotFile) -> Result<Snapshot<TypeConfig>, MetaError> {
+    let note = note_of(head.applied.as_ref())?;
+    let meta =
+        SnapshotMeta { last_log_id: note.log_id, last_membership: note.membership, snapshot_id: head.id.clone() };
+    Ok(Snapshot { meta, snapshot: Box::new(file) })
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId<Node>>, Stored), StorageError> {
+        Ok((self.note.log_id, self.note.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcome>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut note = self.note.clone();
+        let mut changes = Vec::new();
+        for entry in entries {
+            note.log_id = Some(entry.log_id);
+            let proposal = match entry.payload {
+                EntryPayload::Normal(proposal) => Some(proposal),
+                EntryPayload::Blank => None,
+                EntryPayload::Membership(membership) => {
+                    note.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    None
+                }
+            };
+            changes.push(Change { index: entry.log_id.index, proposal });
+        }
+        let Some(last) = changes.last() else { return Ok(Vec::new()) };
+        let bytes = wire::encode(&note).map_err(|error| self.fail(ErrorVerb::Write, &error))?;
+        let applied = Applied { index: last.index, note: bytes.to_vec() };
+        let outcomes = self.state.apply(changes, applied).await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
+        self.note = note;
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { state: self.state.clone(), snapshots: self.snapshots.clone() }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
+        Ok(Box::new(SnapshotFile { path: self.snapshots.incoming() }))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<Node, RaftNode>,
+        snapshot: Box<SnapshotFile>,
+    ) -> Result<(), StorageError> {
+        let head = self.state.install(&snapshot.path).await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
+        let note = note_of(head.applied.as_ref()).map_err(|error| self.fail(ErrorVerb::Read, &error))?;
+        if note.log_id != meta.last_log_id {
+            let error = MetaError::Refused { detail: format!("snapshot {} is not the one offered", head.id) };
+            return Err(self.fail(ErrorVerb::Write, &error));
+        }
+        self.note = note;
+        self.snapshots.adopt(&snapshot.path, head).await.map_err(|error| self.fail(ErrorVerb::Write, &error))
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
+        let Some((head, file)) = self.snapshots.current() else { return Ok(None) };
+        snapshot_of(&head, file).map(Some).map_err(|error| self.fail(ErrorVerb::Read, &error))
+    }
+}
+
+/// Builds a snapshot from one read transaction, while entries go on being applied.
+pub(crate) struct Builder {
+    state: State,
+    snapshots: Snapshots,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
+        let failed = |error: MetaError| StorageError::from(StorageIOError::write_snapshot(None, AnyError::new(&error)));
+        let (head, file) = self.snapshots.build(&self.state).await.map_err(failed)?;
+        snapshot_of(&head, file).map_err(failed)
+    }
+}

@@ -1,0 +1,179 @@
+//! Who votes: the leader turns what the cluster map says into Raft's membership.
+//!
+//! Owns: adding joined nodes as learners, following their addresses, promoting. Must never: demote or remove (that is a
+//! recovery step, with guards), or promote a member that does not answer: a voter that is not there costs the quorum its
+//! margin. Invariant: the number of voters it makes is odd: an even number tolerates no more failures than one less.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{BasicNode, ChangeMembers, LogIdOptionExt, LogIndexOptionExt, RaftMetrics};
+use tokio::sync::watch;
+
+use super::network::Links;
+use super::raft::{Node, Raft, RaftNode};
+use crate::model::ClusterMap;
+use crate::types::RaftId;
+
+/// Voters of a small cluster: one may fail.
+const VOTERS: usize = 3;
+/// Voters of a large one: two may fail.
+const VOTERS_LARGE: usize = 5;
+/// From how many nodes on a cluster is large.
+const LARGE_CLUSTER: usize = 7;
+/// Entries a learner may be behind and still count as caught up: what a busy leader writes within a heartbeat.
+const CAUGHT_UP_ENTRIES: u64 = 100;
+/// A learner that answered within this time is there.
+const PRESENT: Duration = Duration::from_secs(1);
+/// How often to look again while something is left to do: learners catch up without telling.
+const WORK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often to look while nothing is: against a change that slipped by.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// One membership change. Without a quorum it would wait for ever.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The next change of membership, if one is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Lets a node in as a learner.
+    Learn(Node, String),
+    /// Takes over a member's new address.
+    Readdress(Node, String),
+    /// Makes learners voters.
+    Promote(BTreeSet<Node>),
+}
+
+/// What the decision needs to know of one member of Raft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) address: String,
+    pub(super) voter: bool,
+    /// Caught up and answering.
+    pub(super) ready: bool,
+}
+
+/// What is due, and whether anything is left to wait for.
+pub(super) fn decide(map: &ClusterMap, members: &BTreeMap<Node, Member>) -> (Option<Step>, bool) {
+    for node in map.nodes.values() {
+        match members.get(&node.raft_id.0) {
+            None => return (Some(Step::Learn(node.raft_id.0, node.address.clone())), true),
+            Some(member) if member.address != node.address => {
+                return (Some(Step::Readdress(node.raft_id.0, node.address.clone())), true);
+            }
+            Some(_) => {}
+        }
+    }
+    let target = if map.nodes.len() >= LARGE_CLUSTER { VOTERS_LARGE } else { VOTERS };
+    let voters: Vec<&Node> = members.iter().filter(|(_, member)| member.voter).map(|(id, _)| id).collect();
+    let learners = members.len() - voters.len();
+    if voters.len() >= target || learners == 0 {
+        return (None, false);
+    }
+    let ready = members.iter().filter(|(_, member)| !member.voter && member.ready).map(|(id, _)| *id);
+    let mut chosen = spread(map, &voters, ready.collect());
+    chosen.truncate(target - voters.len());
+    if (voters.len() + chosen.len()).is_multiple_of(2) {
+        chosen.pop();
+    }
+    // With a single learner there is no odd number to reach: nothing to wait for until another joins.
+    let reachable = (voters.len() + learners.min(target - voters.len())) / 2 * 2 != voters.len() || learners > 1;
+    if chosen.is_empty() { (None, reachable) } else { (Some(Step::Promote(chosen.into_iter().collect())), true) }
+}
+
+/// Candidates in the order they are wanted: those from racks and datacenters without a voter first, then the oldest.
+fn spread(map: &ClusterMap, voters: &[&Node], candidates: Vec<Node>) -> Vec<Node> {
+    let place = |id: Node| map.node_by_raft(RaftId(id)).map(|node| node.location.clone()).unwrap_or_default();
+    let mut taken: BTreeMap<_, usize> = BTreeMap::new();
+    for voter in voters {
+        *taken.entry(place(**voter)).or_default() += 1;
+    }
+    let mut left = candidates;
+    let mut chosen = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        left.sort_by_key(|id| Reverse((taken.get(&place(*id)).copied().unwrap_or(0), *id)));
+        if let Some(next) = left.pop() {
+            *taken.entry(place(next)).or_default() += 1;
+            chosen.push(next);
+        }
+    }
+    chosen
+}
+
+/// Keeps Raft's membership in step with the map while this member leads.
+pub(super) async fn run(
+    raft: Raft,
+    links: Arc<Links>,
+    mut map: watch::Receiver<Arc<ClusterMap>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut server = raft.server_metrics();
+    loop {
+        let present = map.borrow_and_update().clone();
+        let pause = match step(&raft, &links, &present).await {
+            Progress::Done => Duration::ZERO,
+            Progress::Waiting => WORK_INTERVAL,
+            Progress::Idle => IDLE_INTERVAL,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = map.changed() => if changed.is_err() { return },
+            changed = server.changed() => if changed.is_err() { return },
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+enum Progress {
+    Done,
+    Waiting,
+    Idle,
+}
+
+async fn step(raft: &Raft, links: &Links, map: &ClusterMap) -> Progress {
+    let members = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow();
+        if metrics.current_leader != Some(metrics.id) || !metrics.state.is_leader() {
+            return Progress::Idle;
+        }
+        members(&metrics, links)
+    };
+    let (step, waiting) = decide(map, &members);
+    let Some(step) = step else { return if waiting { Progress::Waiting } else { Progress::Idle } };
+    let change = match step.clone() {
+        Step::Learn(id, address) => ChangeMembers::AddNodes(BTreeMap::from([(id, BasicNode::new(address))])),
+        Step::Readdress(id, address) => ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))])),
+        Step::Promote(ids) => ChangeMembers::AddVoterIds(ids),
+    };
+    match tokio::time::timeout(CHANGE_DEADLINE, raft.change_membership(change, true)).await {
+        Ok(Ok(_)) => {
+            tracing::info!(operation = "membership", ?step, "raft's membership changed");
+            Progress::Done
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(operation = "membership", ?step, %error, "a membership change was refused");
+            Progress::Waiting
+        }
+        Err(_) => {
+            tracing::warn!(operation = "membership", ?step, "a membership change found no quorum");
+            Progress::Waiting
+        }
+    }
+}
+
+fn members(metrics: &RaftMetrics<Node, RaftNode>, links: &Links) -> BTreeMap<Node, Member> {
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<Node> = membership.voter_ids().collect();
+    let matched = |id: &Node| metrics.replication.as_ref().and_then(|targets| targets.get(id)).copied().flatten();
+    membership
+        .nodes()
+        .map(|(id, node)| {
+            let behind = metrics.last_log_index.next_index().saturating_sub(matched(id).next_index());
+            let present = links.silent_for(*id).is_some_and(|silent| silent < PRESENT);
+            let ready = behind <= CAUGHT_UP_ENTRIES && matched(id).is_some() && present;
+            (*id, Member { address: node.addr.clone(), voter: voters.contains(id), ready })
+        })
+        .collect()
+}

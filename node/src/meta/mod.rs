@@ -1,0 +1,376 @@
+//! The metadata, agreed upon by Raft: the facade over openraft and the state machine.
+//!
+//! Owns: one member of Raft (log, vote, database, snapshots, its tasks), proposing from any node, linearizable reads, and
+//! who votes. No openraft type leaves this module.
+//!
+//! Must never: start Raft on a doubtful log, vote or database ([`MetaError::LostVoter`]): it resumes leadership from its
+//! stored vote. Make a cluster out of an empty folder: only [`Meta::found`] does.
+//!
+//! Invariants: an entry is durable before it is acknowledged; the log is purged only below what the database holds
+//! durably; once Raft stops inside, [`Meta::stopped`] resolves and the process must exit, since gRPC would go on
+//! answering.
+
+mod barrier;
+mod error;
+mod handover;
+pub mod identity;
+mod log_store;
+mod machine;
+mod membership;
+mod network;
+mod propose;
+mod raft;
+mod service;
+mod snapshot;
+mod status;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::BasicNode;
+use openraft::error::{InitializeError, RaftError};
+use rand::RngCore;
+use resilver_host::Host;
+use resilver_proto::internal::Envelope;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use self::barrier::{Barrier, NoIndex};
+use self::identity::Identity;
+use self::log_store::{LogAdapter, PurgeGate};
+use self::machine::Machine;
+use self::network::{Ids, Links, Network};
+use self::propose::Sessions;
+use self::raft::{Node, Raft};
+use self::snapshot::Snapshots;
+use self::storage::Layout;
+use crate::model::{BucketRecord, ClusterMap, Command, GarbageRecord, ObjectRecord, Outcome};
+use crate::peers::Peers;
+use crate::state::State;
+use crate::types::{BucketName, RaftId, Version};
+
+pub use self::error::MetaError;
+pub use self::propose::PROPOSE_DEADLINE;
+pub use self::raft::Tuning;
+pub use self::service::RaftService;
+pub use self::status::{MetaStatus, Replication, Role};
+pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Page, Scan};
+
+/// How long a read waits for its barrier. Several elections fit in.
+pub const BARRIER_DEADLINE: Duration = Duration::from_secs(10);
+/// Before asking for a read index again after a round came to nothing.
+const BARRIER_PAUSE: Duration = Duration::from_millis(30);
+
+/// What a member is started with.
+#[derive(Clone, Debug)]
+pub struct MetaOptions {
+    /// The metadata folder.
+    pub dir: PathBuf,
+    /// Who this is, with its membership set. On a first start the caller has not stored it yet: [`Meta::start`] stores
+    /// it, after log, vote and database were made.
+    pub identity: Identity,
+    /// This node's gRPC address.
+    pub address: String,
+    /// Times and sizes.
+    pub tuning: Tuning,
+}
+
+/// A running member. Cheap to clone.
+#[derive(Clone)]
+pub struct Meta {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft,
+    state: State,
+    snapshots: Snapshots,
+    links: Arc<Links>,
+    barrier: Barrier,
+    sessions: Sessions,
+    address: String,
+    tuning: Tuning,
+    committed: Arc<AtomicU64>,
+    /// Set while leadership is being handed over: nothing is appended here then.
+    yielding: watch::Sender<bool>,
+    /// Why the state machine failed, once it has.
+    failed: watch::Receiver<Option<String>>,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Resolves once `leader` is not believed to lead any more, or Raft has stopped.
+async fn leader_leaves(raft: &Raft, leader: Node) {
+    let mut metrics = raft.metrics();
+    // An error means that Raft is gone: then nobody leads.
+    let _ = metrics.wait_for(|m| m.current_leader != Some(leader) || m.running_state.is_err()).await;
+}
+
+impl Meta {
+    /// Opens what this member keeps and starts Raft on it. On a first start everything is made, and the identity stored.
+    ///
+    /// # Errors
+    /// [`MetaError::LostVoter`]: Raft was not started and must not be. [`MetaError::TooNew`], [`MetaError::Foreign`]: it
+    /// is not this program's, or not this member's. Nothing was changed then.
+    pub async fn start(host: &Host, options: MetaOptions, peers: Peers) -> Result<Self, MetaError> {
+        let MetaOptions { dir, identity, address, tuning } = options;
+        let config = tuning.config()?;
+        let (storage, member) = storage::open(host, &dir, &identity).await?;
+        let ids = Ids { cluster: member.cluster, epoch: member.epoch, raft_id: member.raft_id };
+        let mut rng = host.rand.fork("meta.session");
+        let label = format!("{}-{:08x}", ids.raft_id, rng.next_u32());
+        let state = storage.state;
+        let snapshots = Snapshots::open(host, &Layout::of(&dir).snapshots, label, storage.log.first()).await?;
+
+        let (failed_tx, failed) = watch::channel(None);
+        let gate = PurgeGate { durable: state.durable_changes(), failed: failed.clone() };
+        let log = LogAdapter::new(storage.log, storage.vote_file, storage.vote, gate);
+        let committed = log.committed();
+        let machine = Machine::new(state.clone(), snapshots.clone(), failed_tx.clone())?;
+        let links = Links::new(host.clone(), ids, peers, state.map_changes());
+        let raft = Raft::new(ids.raft_id.0, config, Network { links: links.clone() }, log, machine)
+            .await
+            .map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
+
+        let stop = watch::Sender::new(false);
+        let tasks = vec![
+            tokio::spawn(membership::run(raft.clone(), links.clone(), state.map_changes(), stop.subscribe())),
+            tokio::spawn(flush(state.clone(), tuning.flush_interval, failed_tx, stop.subscribe())),
+        ];
+        let inner = Inner {
+            barrier: Barrier::start(raft.clone(), links.clone()),
+            sessions: Sessions::new(rng),
+            raft,
+            state,
+            snapshots,
+            links,
+            address,
+            tuning,
+            committed,
+            yielding: watch::Sender::new(false),
+            failed,
+            stop,
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Makes this member the only voter of a new cluster. Done before, it does nothing. The caller then proposes
+    /// [`Command::InitCluster`] and this node's [`Command::JoinNode`].
+    ///
+    /// # Errors
+    /// When Raft is stopped or refuses.
+    pub async fn found(&self) -> Result<(), MetaError> {
+        let own = BTreeMap::from([(self.raft_id().0, BasicNode::new(self.inner.address.clone()))]);
+        match self.inner.raft.initialize(own).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(MetaError::Refused { detail: error.to_string() }),
+            Err(RaftError::Fatal(fatal)) => Err(MetaError::Stopped { reason: fatal.to_string() }),
+        }
+    }
+
+    /// Proposes a command from any node and waits for its outcome; a refusal is an outcome. However often it has to be
+    /// sent, it is applied at most once.
+    ///
+    /// # Errors
+    /// [`MetaError::NoLeader`]: certainly not done. [`MetaError::Unknown`]: it may have been.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, MetaError> {
+        self.inner.propose(&command).await
+    }
+
+    /// Waits until everything acknowledged before this call is applied here; the index applied by then.
+    ///
+    /// # Errors
+    /// [`MetaError::NoLeader`] when no leader could confirm a read index in time.
+    pub async fn barrier(&self) -> Result<u64, MetaError> {
+        let no_leader = |_| MetaError::NoLeader { doing: "a consistent read", waited: BARRIER_DEADLINE };
+        tokio::time::timeout(BARRIER_DEADLINE, self.inner.barrier()).await.map_err(no_leader)?
+    }
+
+    /// The cluster map as applied here.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        self.inner.state.map()
+    }
+
+    /// Follows the cluster map.
+    pub fn map_changes(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.inner.state.map_changes()
+    }
+
+    /// The bucket of this name, as applied here.
+    pub async fn bucket(&self, bucket: &BucketName) -> Result<Option<BucketRecord>, MetaError> {
+        Ok(self.inner.state.bucket(bucket).await?)
+    }
+
+    /// All buckets, as applied here.
+    pub async fn buckets(&self) -> Result<Vec<BucketRecord>, MetaError> {
+        Ok(self.inner.state.buckets().await?)
+    }
+
+    /// The object under this key, as applied here.
+    pub async fn object(&self, bucket: &BucketName, key: &str) -> Result<Option<ObjectRecord>, MetaError> {
+        Ok(self.inner.state.object(bucket, key).await?)
+    }
+
+    /// One page of a listing, at one applied index: keys that begin with `prefix` and come after `after`.
+    pub async fn list(&self, bucket: &BucketName, prefix: &str, after: &str, limit: usize) -> Result<Page, MetaError> {
+        Ok(self.inner.state.list(bucket, prefix, after, limit).await?)
+    }
+
+    /// One step through all objects, for repair.
+    pub async fn scan(&self, after: Option<(BucketName, String)>, limit: usize) -> Result<Scan, MetaError> {
+        Ok(self.inner.state.scan(after, limit).await?)
+    }
+
+    /// Versions that wait to be collected.
+    pub async fn garbage(&self, limit: usize) -> Result<Vec<GarbageRecord>, MetaError> {
+        Ok(self.inner.state.garbage(limit).await?)
+    }
+
+    /// Whether a version was given up.
+    pub async fn forbidden(&self, version: Version) -> Result<bool, MetaError> {
+        Ok(self.inner.state.forbidden(version).await?)
+    }
+
+    /// The live object that has this version.
+    pub async fn owner_of(&self, version: Version) -> Result<Option<(BucketName, String)>, MetaError> {
+        Ok(self.inner.state.owner_of(version).await?)
+    }
+
+    /// The totals, as applied here.
+    pub fn counts(&self) -> Counts {
+        self.inner.state.counts()
+    }
+
+    /// This member's view of Raft.
+    pub fn status(&self) -> MetaStatus {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        status::status(&metrics, self.inner.committed.load(Ordering::Relaxed))
+    }
+
+    /// This member's id.
+    pub fn raft_id(&self) -> RaftId {
+        self.inner.links.ids.raft_id
+    }
+
+    /// The envelope of a call to `target`.
+    pub fn envelope(&self, target: RaftId) -> Envelope {
+        self.inner.links.ids.envelope(target)
+    }
+
+    /// Refuses a call that is not for this member of this cluster in this epoch.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION, with what was expected.
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    pub fn check_envelope(&self, envelope: Option<&Envelope>) -> Result<(), Status> {
+        self.inner.links.ids.check(envelope)
+    }
+
+    /// Resolves with the reason once Raft has stopped inside. The process must then exit.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.inner.raft.metrics();
+        let mut failed = self.inner.failed.clone();
+        let raft = async {
+            match metrics.wait_for(|metrics| metrics.running_state.is_err()).await {
+                Ok(metrics) => metrics.running_state.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+                Err(_) => "raft is gone".to_owned(),
+            }
+        };
+        let state = async {
+            match failed.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                // All who could report a failure are gone, and Raft with them.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = raft => reason,
+            reason = state => reason,
+        }
+    }
+
+    /// Makes this member stand for election now.
+    pub async fn trigger_election(&self) -> Result<(), MetaError> {
+        let elected = self.inner.raft.trigger().elect().await;
+        elected.map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })
+    }
+
+    /// Hands leadership to `to`, or to the best voter. Nothing to do where this member does not lead.
+    ///
+    /// # Errors
+    /// When nobody took over: this member then leads on.
+    pub async fn step_down(&self, to: Option<RaftId>) -> Result<(), MetaError> {
+        self.inner.hand_over(to).await
+    }
+
+    /// Ends Raft, makes what was applied durable and closes the files.
+    pub async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not end well");
+        }
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "a task of the metadata did not end well");
+            }
+        }
+        if let Err(error) = self.inner.state.flush().await {
+            tracing::warn!(%error, "the last changes are not durable here; the log has them");
+        }
+        self.inner.state.close().await;
+    }
+
+    /// The service other members call.
+    pub fn raft_service(&self) -> RaftService {
+        RaftService { inner: self.inner.clone() }
+    }
+}
+
+impl Inner {
+    async fn barrier(&self) -> Result<u64, MetaError> {
+        let index = loop {
+            match self.barrier.index().await {
+                Ok(index) => break index,
+                Err(NoIndex::Stopped(reason)) => return Err(MetaError::Stopped { reason }),
+                Err(failure) => tracing::debug!(%failure, "a read waits for a leader"),
+            }
+            self.leader().await?;
+            tokio::time::sleep(BARRIER_PAUSE).await;
+        };
+        let gone = |_| MetaError::Stopped { reason: "the state machine is gone".to_owned() };
+        let mut applied = self.state.applied_changes();
+        let reached = applied.wait_for(|applied| *applied >= Some(index)).await.map_err(gone)?;
+        Ok(reached.unwrap_or(index))
+    }
+}
+
+/// Makes what was applied durable, time and again, so that a restart has little to apply again and the log can be purged.
+async fn flush(
+    state: State,
+    interval: Duration,
+    failed: watch::Sender<Option<String>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if let Err(error) = state.flush().await {
+            tracing::error!(%error, "the metadata database cannot be made durable");
+            failed.send_replace(Some(error.to_string()));
+            return;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Opening what a member keeps: log, vote, database, snapshots.
+//!
+//! Owns: the judgement whether a folder is fresh, whole, or a lost voter. Must never: make an empty file where a member
+//! had a full one. Invariant: the identity names a membership only after everything was made here; so a missing part
+//! beside such an identity was lost, not never there.
+
+use std::path::{Path, PathBuf};
+
+use openraft::Vote;
+use resilver_host::Host;
+
+use super::identity::{Identity, Membership};
+use super::log_store::decode_note;
+use super::machine::note_of;
+use super::raft::Node;
+use super::{MetaError, wire};
+use crate::log::{LogOptions, LogStore, VoteFile};
+use crate::state::{Owner, State, StateError};
+
+/// Everything a member keeps, open.
+pub(super) struct Storage {
+    pub(super) log: LogStore,
+    pub(super) vote_file: VoteFile,
+    pub(super) vote: Option<Vote<Node>>,
+    pub(super) state: State,
+}
+
+/// Where everything lies within the metadata folder.
+pub(super) struct Layout {
+    /// Log and vote.
+    log: PathBuf,
+    database: PathBuf,
+    pub(super) snapshots: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn of(dir: &Path) -> Self {
+        Self { log: dir.join("log"), database: dir.join("state.redb"), snapshots: dir.join("snapshots") }
+    }
+}
+
+/// Opens what `identity` names a member of, or makes it when this folder never was a member. The identity is stored
+/// last.
+pub(super) async fn open(host: &Host, dir: &Path, identity: &Identity) -> Result<(Storage, Membership), MetaError> {
+    let Some(member) = identity.member.clone() else { return Err(MetaError::NotMember) };
+    let stored = Identity::load(host, dir).await?;
+    let known = stored.as_ref().and_then(|stored| stored.member.clone());
+    check_same(dir, stored.as_ref(), identity, known.as_ref(), &member)?;
+    let layout = Layout::of(dir);
+    let owner = Owner { cluster: member.cluster, raft_id: member.raft_id };
+    let storage = if known.is_some() {
+        reopen(host, &layout, owner).await?
+    } else {
+        let storage = create(host, dir, &layout, owner).await?;
+        identity.store(host, dir).await?;
+        storage
+    };
+    Ok((storage, member))
+}
+
+fn check_same(
+    dir: &Path,
+    stored: Option<&Identity>,
+    wanted: &Identity,
+    known: Option<&Membership>,
+    member: &Membership,
+) -> Result<(), MetaError> {
+    let foreign = |found: String, expected: String| MetaError::Foreign { path: dir.to_path_buf(), found, expected };
+    if let Some(stored) = stored.filter(|stored| stored.instance != wanted.instance) {
+        return Err(foreign(format!("data folder {}", stored.instance), format!("data folder {}", wanted.instance)));
+    }
+    let name = |m: &Membership| Owner { cluster: m.cluster, raft_id: m.raft_id }.to_string();
+    match known {
+        Some(known) if known.cluster != member.cluster || known.raft_id != member.raft_id => {
+            Err(foreign(name(known), name(member)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A first start. What an earlier first start left behind, cut off before its end, is empty and taken up again.
+async fn create(host: &Host, dir: &Path, layout: &Layout, owner: Owner) -> Result<Storage, MetaError> {
+    host.disk.create_dir_all(dir).await.map_err(MetaError::io("creating", dir))?;
+    let (log, _) = LogStore::open(host, &layout.log, LogOptions { create: true, ..LogOptions::default() }).await?;
+    let (vote_file, vote) = open_vote(host, layout).await?;
+    if log.next() != 0 || vote.is_some_and(|vote| vote != Vote::default()) {
+        return Err(MetaError::lost("a member's log or vote without the identity it belongs to", dir.display()));
+    }
+    let state = match State::create(host, &layout.database, owner).await {
+        // Cut off while it was being made, or made for an admission that came to nothing: there is nothing in it.
+        Err(error) if error.is_damage() => {
+            let removed = host.disk.remove_file(&layout.database).await;
+            removed.map_err(MetaError::io("removing", &layout.database))?;
+            State::create(host, &layout.database, owner).await?
+        }
+        state => state?,
+    };
+    host.disk.sync_dir(dir).await.map_err(MetaError::io("syncing", dir))?;
+    Ok(Storage { log, vote_file, vote, state })
+}
+
+/// A later start: everything must be there and fit together.
+async fn reopen(host: &Host, layout: &Layout, owner: Owner) -> Result<Storage, MetaError> {
+    let (log, _) = LogStore::open(host, &layout.log, LogOptions { create: false, ..LogOptions::default() }).await?;
+    let (vote_file, vote) = open_vote(host, layout).await?;
+    let state = State::open(host, &layout.database, owner).await.map_err(|error| lost_state(error, layout))?;
+    if let Err(error) = check_fit(&log, &state, layout) {
+        state.close().await;
+        return Err(error);
+    }
+    Ok(Storage { log, vote_file, vote, state })
+}
+
+async fn open_vote(host: &Host, layout: &Layout) -> Result<(VoteFile, Option<Vote<Node>>), MetaError> {
+    let (file, bytes) = VoteFile::open(host, &layout.log).await?;
+    let vote = bytes.as_deref().map(wire::decode).transpose();
+    let vote =
+        vote.map_err(|error| MetaError::lost(format!("the vote cannot be read: {error}"), layout.log.display()))?;
+    Ok((file, vote))
+}
+
+fn lost_state(error: StateError, layout: &Layout) -> MetaError {
+    if error.is_damage() { MetaError::lost(error.to_string(), layout.database.display()) } else { error.into() }
+}
+
+/// The database must reach to where the log begins: what lies between them is nowhere.
+fn check_fit(log: &LogStore, state: &State, layout: &Layout) -> Result<(), MetaError> {
+    decode_note(&log.note()).map_err(|error| {
+        MetaError::lost(format!("the log does not say what was purged: {error}"), layout.log.display())
+    })?;
+    let applied = state.applied();
+    note_of(applied.as_ref())?;
+    let next = applied.map_or(0, |applied| applied.index + 1);
+    if next < log.first() {
+        let what = format!("the database ends before entry {next}, the log begins at entry {}", log.first());
+        return Err(MetaError::lost(what, layout.database.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! One storage node: opens its folders, enters its cluster, brings its parts up in order, and decides when it may serve.
+//!
+//! Owns: the order of startup and shutdown. Must never: serve a client before it is verified; go on when Raft has stopped
+//! inside (the process ends, and its agent sees that); start Raft on damaged metadata.
+
+mod error;
+mod membership;
+mod ownership;
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use resilver_host::{Host, Listener};
+use resilver_proto::contract::meta_recovery_server::MetaRecoveryServer;
+use resilver_proto::contract::node_control_server::NodeControlServer;
+use resilver_proto::contract::node_recovery_server::NodeRecoveryServer;
+use resilver_proto::contract::replica_repair_server::ReplicaRepairServer;
+use resilver_proto::internal::raft_server::RaftServer;
+use resilver_proto::internal::shards_server::ShardsServer;
+use resilver_proto::store::cluster_server::ClusterServer;
+use resilver_proto::store::store_server::StoreServer;
+use resilver_proto::{transport, web};
+use tokio::sync::{Mutex, mpsc, watch};
+
+pub use self::error::NodeError;
+use crate::control::{
+    ClusterService, Core, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
+    ReplicaRepairService, Shared,
+};
+use crate::disk::DiskSet;
+use crate::gateway::{Gateway, GatewayParts, StoreService};
+use crate::late::Late;
+use crate::meta::identity::Identity;
+use crate::meta::{Meta, RaftService};
+use crate::options::Options;
+use crate::peers::Peers;
+use crate::phase::{Phase, PhaseCell};
+use crate::repair::{Board, Rebuilder, Repair, RepairParts};
+use crate::transport::{ShardClient, ShardService};
+
+/// How long parts may take to end before the process ends without them: nothing acknowledged depends on it.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// How a node ended when nothing was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to.
+    Shutdown,
+}
+
+/// A node, its sockets bound and its folders opened.
+pub struct Node {
+    shared: Arc<Shared>,
+    identity: Identity,
+    disks: Arc<DiskSet>,
+    grpc: Box<dyn Listener>,
+    http: Box<dyn Listener>,
+    found: mpsc::Receiver<FoundRequest>,
+    lost: Option<String>,
+}
+
+/// The services that come up once the node is in a cluster.
+#[derive(Clone)]
+struct LateServices {
+    raft: Late<RaftServer<RaftService>>,
+    shards: Late<ShardsServer<ShardService>>,
+    store: Late<StoreServer<StoreService>>,
+}
+
+impl Node {
+    /// Binds the node's addresses, then opens its folders. Nothing is written before both addresses are ours.
+    ///
+    /// # Errors
+    /// Whatever an operator has to mend: each says what, where and what next.
+    pub async fn open(host: Host, options: Options) -> Result<Self, NodeError> {
+        error::check(&options)?;
+        let grpc = bind(&host, &options.address).await?;
+        let http = bind(&host, &options.http).await?;
+        ownership::take(&host, &options.data_dir).await?;
+        let (identity, lost) = membership::identify(&host, &options).await?;
+        let (disks, known) =
+            DiskSet::open(&host, &options.disks, &membership::owner(&identity), &identity.disks).await?;
+        let disks = Arc::new(disks);
+        let identity = Identity { disks: known, ..identity };
+        if lost.is_none() {
+            identity.store(&host, &membership::meta_dir(&options)).await?;
+        }
+        let (tx, found) = mpsc::channel(1);
+        let shared = Arc::new(Shared {
+            name: options.name.as_str().into(),
+            phase: PhaseCell::new(),
+            peers: Peers::new(host.net.clone()),
+            started: host.clock.now(),
+            disks: OnceLock::from(disks.clone()),
+            core: OnceLock::new(),
+            found: tx,
+            canary: Mutex::new(()),
+            options,
+            host,
+        });
+        Ok(Self { shared, identity, disks, grpc, http, found, lost })
+    }
+
+    /// Runs until told to stop, or until something ends it.
+    ///
+    /// # Errors
+    /// When a part failed that the node cannot live without; the process is then to exit.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) -> Result<Ended, NodeError> {
+        let (stop, stopping) = watch::channel(false);
+        let phase = self.shared.phase.clone();
+        let late = LateServices {
+            raft: Late::new(phase.clone()),
+            shards: Late::new(phase.clone()),
+            store: Late::new(phase.clone()),
+        };
+        let servers = serve(self.shared.clone(), late.clone(), self.grpc, self.http, stopping.clone());
+        let disks = tokio::spawn(self.disks.clone().run(stopping.clone()));
+        let life = Life { shared: self.shared.clone(), disks: self.disks, late, stopping };
+        let ended = tokio::select! {
+            ended = servers => Err(ended),
+            ended = life.live(self.identity, self.found, self.lost) => Err(ended),
+            () = told(&mut shutdown) => Ok(Ended::Shutdown),
+        };
+        phase.set(Phase::Stopping, "ending");
+        stop.send_replace(true);
+        if let Some(core) = self.shared.core.get() {
+            let _ = tokio::time::timeout(SHUTDOWN_GRACE, core.meta.shutdown()).await;
+        }
+        let _ = tokio::time::timeout(SHUTDOWN_GRACE, disks).await;
+        ended
+    }
+}
+
+/// Resolves once the flag is raised (or its owner is gone).
+async fn told(flag: &mut watch::Receiver<bool>) {
+    // An owner that is gone cannot say stop any more: that is the end too.
+    let _ = flag.wait_for(|stop| *stop).await;
+}
+
+async fn bind(host: &Host, address: &str) -> Result<Box<dyn Listener>, NodeError> {
+    host.net.bind(address).await.map_err(|source| NodeError::Bind { address: address.to_owned(), source })
+}
+
+/// Serves both ports until told to stop. Returns only with an error or when told.
+async fn serve(
+    shared: Arc<Shared>,
+    late: LateServices,
+    grpc: Box<dyn Listener>,
+    http: Box<dyn Listener>,
+    stopping: watch::Receiver<bool>,
+) -> NodeError {
+    let router = transport::server()
+        .add_service(NodeControlServer::new(NodeControlService { shared: shared.clone() }))
+        .add_service(NodeRecoveryServer::new(NodeRecoveryService { shared: shared.clone() }))
+        .add_service(ReplicaRepairServer::new(ReplicaRepairService { shared: shared.clone() }))
+        .add_service(MetaRecoveryServer::new(MetaRecoveryService))
+        .add_service(ClusterServer::new(ClusterService { shared: shared.clone() }))
+        .add_service(late.raft)
+        .add_service(late.shards)
+        .add_service(late.store);
+    let grpc = transport::serve(router, grpc, stop_future(stopping.clone()));
+    let http = web::serve(crate::http::router(shared), http, stop_future(stopping));
+    tokio::select! {
+        ended = grpc => NodeError::Server(ended.err().map_or("the gRPC server ended".to_owned(), |error| error.to_string())),
+        ended = http => NodeError::Server(ended.err().map_or("the HTTP server ended".to_owned(), |error| error.to_string())),
+    }
+}
+
+fn stop_future(mut stopping: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    async move { told(&mut stopping).await }
+}
+
+/// The node's way from its folders to serving.
+struct Life {
+    shared: Arc<Shared>,
+    disks: Arc<DiskSet>,
+    late: LateServices,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Life {
+    /// Ends only with the reason why the process must.
+    async fn live(
+        self,
+        identity: Identity,
+        found: mpsc::Receiver<FoundRequest>,
+        lost: Option<String>,
+    ) -> NodeError {
+        if let Some(reason) = lost {
+            return self.stay_lost(reason).await;
+        }
+        let meta = match membership::enter(&self.shared, &self.disks, identity, found, &self.late.raft).await {
+            Ok(meta) => meta,
+            Err(NodeError::LostVoter(reason)) => return self.stay_lost(reason).await,
+            Err(error) => return error,
+        };
+        let stopped = {
+            let meta = meta.clone();
+            async move { NodeError::RaftStopped(meta.stopped().await) }
+        };
+        tokio::select! {
+            error = stopped => error,
+            error = self.serve_as_member(meta) => error,
+        }
+    }
+
+    /// A lost voter answers its agent and does nothing else, until it is rejoined or restarted.
+    async fn stay_lost(&self, reason: String) -> NodeError {
+        tracing::error!(node = %self.shared.name, %reason, operation = "start", "this node is a lost voter");
+        self.shared.phase.set(Phase::LostVoter, reason);
+        std::future::pending().await
+    }
+
+    async fn serve_as_member(&self, meta: Meta) -> NodeError {
+        let phase = &self.shared.phase;
+        let host = &self.shared.host;
+        let options = &self.shared.options;
+        let board = Board::new(host);
+        let shards = ShardClient::new(
+            self.shared.name.clone(),
+            meta.clone(),
+            self.disks.clone(),
+            self.shared.peers.clone(),
+            board.clone(),
+        );
+        let rebuilder =
+            Rebuilder::new(meta.clone(), self.disks.clone(), shards.clone(), board.clone(), &options.repair);
+        let gateway = Gateway::new(GatewayParts {
+            host: host.clone(),
+            meta: meta.clone(),
+            shards: shards.clone(),
+            rebuilder: rebuilder.clone(),
+            read_deadline: options.read_deadline,
+        });
+        let service = ShardService::new(meta.clone(), self.disks.clone(), board.clone(), rebuilder.clone());
+        self.late.shards.fill(service.into_server());
+        let repair = Repair::new(RepairParts {
+            host: host.clone(),
+            meta: meta.clone(),
+            disks: self.disks.clone(),
+            shards,
+            board,
+            rebuilder,
+            repair: options.repair.clone(),
+            scrub: options.scrub.clone(),
+            read_deadline: options.read_deadline,
+        });
+        let handle = repair.handle(gateway.clone());
+        let core = Core { meta: meta.clone(), gateway: gateway.clone(), repair: handle };
+        // Filled once: a node enters its cluster once per process.
+        let _ = self.shared.core.set(core);
+
+        phase.set(Phase::Recovering, "catching up to what the cluster has committed");
+        membership::catch_up(&self.shared, &self.disks, &meta).await;
+        phase.set(Phase::Verifying, "waiting for a disk to answer its canary");
+        membership::one_disk_answers(&self.disks).await;
+        self.late.store.fill(StoreService::new(gateway, meta, phase.serving()).into_server());
+        phase.set(Phase::Healthy, "serving");
+        repair.run(self.stopping.clone()).await;
+        NodeError::Server("the repair service ended".to_owned())
+    }
+}

@@ -1,0 +1,258 @@
+//! How a node knows who it is, gets into its cluster, and catches up.
+//!
+//! Invariant: a folder becomes a member's only by `cluster init` or by admission, never by being empty. A folder that
+//! should hold a member's metadata and does not is a lost voter.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_host::Host;
+use resilver_proto::internal::raft_server::RaftServer;
+use resilver_proto::transport::MAX_MESSAGE_BYTES;
+use tokio::sync::mpsc;
+
+use super::NodeError;
+use crate::control::{FoundRequest, JoinRound, Shared, ask_members, joining_disks};
+use crate::disk::{DiskSet, Health, Owner, owner_on};
+use crate::late::Late;
+use crate::meta::identity::{Identity, Membership};
+use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaError, MetaOptions, RaftService, Tuning};
+use crate::model::{Command, Location, Outcome, Refusal};
+use crate::options::Options;
+use crate::phase::Phase;
+use crate::types::{ClusterId, Epoch, InstanceId, RaftId};
+
+/// How long a node waits before it asks the members again: they may be starting too.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+
+/// The folder of the metadata inside the node's data folder.
+pub(crate) fn meta_dir(options: &Options) -> PathBuf {
+    options.data_dir.join("meta")
+}
+
+/// Who the data folder says we are, and why we are a lost voter if we are.
+pub(crate) async fn identify(host: &Host, options: &Options) -> Result<(Identity, Option<String>), NodeError> {
+    if let Some(identity) = Identity::load(host, &meta_dir(options)).await? {
+        if identity.node.as_str() != options.name {
+            return Err(NodeError::Options(format!(
+                "node.name is {} but {} belongs to node {}: give back the old name, or use another folder",
+                options.name,
+                options.data_dir.display(),
+                identity.node
+            )));
+        }
+        return Ok((identity, None));
+    }
+    for path in &options.disks {
+        let Some(stamp) = owner_on(host, path).await else { continue };
+        if stamp.node.as_str() == options.name && stamp.cluster.is_some() {
+            let reason = format!(
+                "{} holds no metadata, but disk {} says this node is a member: restore the metadata folder if it was \
+                 only not mounted; if it is lost, the node has to be rejoined (it must not vote on an empty log)",
+                options.data_dir.display(),
+                path.display()
+            );
+            let identity = Identity { node: stamp.node, instance: stamp.instance, member: None, disks: vec![] };
+            return Ok((identity, Some(reason)));
+        }
+    }
+    let mut rng = host.rand.fork("node.instance");
+    Ok((Identity::draw(options.name.as_str().into(), &mut rng), None))
+}
+
+/// Whose disks we open.
+pub(crate) fn owner(identity: &Identity) -> Owner {
+    Owner {
+        node: identity.node.clone(),
+        instance: identity.instance,
+        cluster: identity.member.as_ref().map(|member| member.cluster),
+    }
+}
+
+/// Gets the node into its cluster, however it has to, and starts its metadata.
+pub(crate) async fn enter(
+    shared: &Arc<Shared>,
+    disks: &DiskSet,
+    mut identity: Identity,
+    mut found: mpsc::Receiver<FoundRequest>,
+    raft: &Late<RaftServer<RaftService>>,
+) -> Result<Meta, NodeError> {
+    if let Some(member) = identity.member.clone() {
+        let meta = start(shared, disks, identity.clone(), raft).await?;
+        if member.raft_id == FIRST_RAFT_ID && meta.map().cluster.is_none() && meta.status().last_log <= 1 {
+            // The process ended in the middle of `cluster init`, before anybody could join: the rest is done now.
+            establish(shared, disks, &identity, &member, &meta).await?;
+        }
+        return Ok(meta);
+    }
+    let joining = !shared.options.join.is_empty();
+    let hint = if joining { "asking the members under `join`" } else { "run `resilver cluster init`" };
+    shared.phase.set(Phase::Waiting, format!("in no cluster yet: {hint}"));
+    loop {
+        tokio::select! {
+            Some(request) = found.recv() => {
+                let mut rng = shared.host.rand.fork("cluster.id");
+                let member = Membership {
+                    cluster: ClusterId::draw(&mut rng),
+                    epoch: FIRST_EPOCH,
+                    raft_id: FIRST_RAFT_ID,
+                    cluster_name: request.name,
+                };
+                identity.member = Some(member.clone());
+                let founded = async {
+                    let meta = start(shared, disks, identity.clone(), raft).await?;
+                    establish(shared, disks, &identity, &member, &meta).await?;
+                    Ok::<_, NodeError>(meta)
+                };
+                let founded = founded.await;
+                // Whoever asked may have given up; what was founded stays founded.
+                let _ = request.answer.send(founded.as_ref().map(|_| member.cluster).map_err(ToString::to_string));
+                return founded;
+            }
+            round = ask_members(shared, identity.instance, disks), if joining => match round {
+                JoinRound::Admitted(answer) => {
+                    let bad = |what: &str| NodeError::Refused(format!("an admission without a valid {what}"));
+                    identity.member = Some(Membership {
+                        cluster: answer.cluster_id.parse().map_err(|_| bad("cluster id"))?,
+                        epoch: Epoch(answer.epoch),
+                        raft_id: RaftId(answer.raft_id),
+                        cluster_name: answer.cluster_name,
+                    });
+                    return start(shared, disks, identity, raft).await;
+                }
+                JoinRound::Refused(reason) => return Err(NodeError::Refused(reason)),
+                JoinRound::Nobody(reason) => {
+                    shared.phase.set(Phase::Waiting, format!("in no cluster yet: {reason}"));
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            },
+        }
+    }
+}
+
+/// `cluster init`: this node becomes the only voter of a new cluster. Every part of it may be done again.
+async fn establish(
+    shared: &Arc<Shared>,
+    disks: &DiskSet,
+    identity: &Identity,
+    member: &Membership,
+    meta: &Meta,
+) -> Result<(), NodeError> {
+    meta.found().await?;
+    let init = Command::InitCluster { cluster: member.cluster, name: member.cluster_name.clone() };
+    match meta.propose(init).await? {
+        Outcome::Refused(refusal) if refusal != Refusal::ClusterExists => {
+            return Err(NodeError::Refused(refusal.to_string()));
+        }
+        _ => {}
+    }
+    let join = join_command(shared, disks, identity.instance, Some(member.raft_id));
+    match meta.propose(join).await? {
+        Outcome::Refused(refusal) => Err(NodeError::Refused(refusal.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn join_command(shared: &Shared, disks: &DiskSet, instance: InstanceId, raft_id: Option<RaftId>) -> Command {
+    Command::JoinNode {
+        name: shared.name.clone(),
+        instance,
+        address: shared.options.address.clone(),
+        location: location(&shared.options),
+        disks: joining_disks(disks),
+        raft_id,
+    }
+}
+
+fn location(options: &Options) -> Location {
+    Location { datacenter: options.location.datacenter.clone(), rack: options.location.rack.clone() }
+}
+
+/// Stamps the disks, then starts the metadata, which writes the identity last: a crash in between leaves a node that asks
+/// to be let in again and is answered the same.
+async fn start(
+    shared: &Arc<Shared>,
+    disks: &DiskSet,
+    identity: Identity,
+    raft: &Late<RaftServer<RaftService>>,
+) -> Result<Meta, NodeError> {
+    if let Some(member) = &identity.member {
+        disks.stamp(member.cluster, member.epoch).await?;
+    }
+    let options = MetaOptions {
+        dir: meta_dir(&shared.options),
+        identity,
+        address: shared.options.address.clone(),
+        tuning: Tuning::default(),
+    };
+    match Meta::start(&shared.host, options, shared.peers.clone()).await {
+        Ok(meta) => {
+            raft.fill(
+                RaftServer::new(meta.raft_service())
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            );
+            Ok(meta)
+        }
+        Err(error @ MetaError::LostVoter { .. }) => Err(NodeError::LostVoter(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until everything that was committed when we asked is applied here, and the map knows us as we are now.
+pub(crate) async fn catch_up(shared: &Shared, disks: &DiskSet, meta: &Meta) {
+    loop {
+        match meta.barrier().await {
+            Ok(_) if known_as_we_are(shared, disks, meta) => return,
+            Ok(_) => introduce(shared, disks, meta).await,
+            Err(error) => {
+                shared.phase.set(Phase::Recovering, format!("no answer from a quorum yet: {error}"));
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+}
+
+fn known_as_we_are(shared: &Shared, disks: &DiskSet, meta: &Meta) -> bool {
+    let map = meta.map();
+    let disks_known = disks.volumes().iter().all(|volume| map.disks.contains_key(&volume.id()));
+    map.nodes.get(&shared.name).is_some_and(|node| {
+        node.address == shared.options.address && node.location == location(&shared.options) && disks_known
+    })
+}
+
+/// A changed address, location or a new disk: the map is brought up to date by joining again as the same instance.
+async fn introduce(shared: &Shared, disks: &DiskSet, meta: &Meta) {
+    let Some(instance) = meta.map().nodes.get(&shared.name).map(|node| node.instance) else {
+        // A learner that has not received its own admission yet: the next barrier brings it.
+        tokio::time::sleep(ASK_AGAIN).await;
+        return;
+    };
+    match meta.propose(join_command(shared, disks, instance, None)).await {
+        Ok(Outcome::Refused(refusal)) => {
+            shared.phase.set(Phase::Recovering, format!("the cluster does not take our disks or address: {refusal}"));
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        Ok(_) => {}
+        Err(error) => {
+            shared.phase.set(Phase::Recovering, format!("the cluster could not be told our address: {error}"));
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+}
+
+/// Waits until at least one disk has answered its canary: a node without a disk serves nobody.
+pub(crate) async fn one_disk_answers(disks: &DiskSet) {
+    let volumes = disks.volumes();
+    let answers = volumes.iter().map(|volume| {
+        let mut health = volume.health_changes();
+        Box::pin(async move {
+            // A canary that is gone will never answer: the others decide.
+            if health.wait_for(|report| report.health == Health::Ok).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    });
+    futures_util::future::select_all(answers).await;
+}

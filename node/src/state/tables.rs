@@ -1,0 +1,181 @@
+//! The tables of the state machine and how records lie in them.
+//!
+//! Owns: table names, keys, and the sealing of values. Invariants: every table maps bytes to bytes, with keys written so
+//! that their byte order is the order we read in (that is what lets a snapshot copy any table without knowing it); every
+//! value ends in a CRC32C of what is before it, checked on every read; `LOCAL` belongs to this node and never travels.
+
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::StateError;
+use crate::types::Version;
+
+/// A table of bytes.
+pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+/// Such a table, open for writing.
+pub(super) type Open<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
+
+/// What belongs to this node alone: format and owner.
+pub(super) const LOCAL: Definition = TableDefinition::new("local");
+/// Single records: map, totals, what was applied.
+pub(super) const CLUSTER: Definition = TableDefinition::new("cluster");
+/// Bucket name to its record.
+pub(super) const BUCKETS: Definition = TableDefinition::new("buckets");
+/// [`object_key`] to the object's record.
+pub(super) const OBJECTS: Definition = TableDefinition::new("objects");
+/// Version to the [`object_key`] of the live object that has it.
+pub(super) const VERSIONS: Definition = TableDefinition::new("versions");
+/// Version to what was replaced or deleted.
+pub(super) const GARBAGE: Definition = TableDefinition::new("garbage");
+/// Versions that may never be put any more.
+pub(super) const FORBIDDEN: Definition = TableDefinition::new("forbidden");
+/// (session, sequence) to the outcome.
+pub(super) const OUTCOMES: Definition = TableDefinition::new("outcomes");
+/// Session to what is known of it.
+pub(super) const SESSIONS: Definition = TableDefinition::new("sessions");
+/// Log index of a session's last command to the session: the oldest use first.
+pub(super) const USES: Definition = TableDefinition::new("uses");
+
+/// Every table a snapshot carries, with its tag there. A tag is never given to another table.
+pub(super) const REPLICATED: [(u8, Definition); 9] = [
+    (1, CLUSTER),
+    (2, BUCKETS),
+    (3, OBJECTS),
+    (4, VERSIONS),
+    (5, GARBAGE),
+    (6, FORBIDDEN),
+    (7, OUTCOMES),
+    (8, SESSIONS),
+    (9, USES),
+];
+
+/// In [`LOCAL`]: the format, two bytes.
+pub(super) const KEY_FORMAT: &[u8] = b"format";
+/// In [`LOCAL`]: whose database this is.
+pub(super) const KEY_OWNER: &[u8] = b"owner";
+/// In [`CLUSTER`]: the cluster map and the counter of Raft ids.
+pub(super) const KEY_MAP: &[u8] = b"map";
+/// In [`CLUSTER`]: the totals.
+pub(super) const KEY_TOTALS: &[u8] = b"totals";
+/// In [`CLUSTER`]: what was applied last.
+pub(super) const KEY_APPLIED: &[u8] = b"applied";
+
+/// Ends a bucket's name within a key. No bucket's name contains it.
+const SEPARATOR: u8 = 0;
+/// A CRC32C in bytes.
+const CRC_BYTES: usize = 4;
+
+/// All replicated tables, open in one write transaction.
+pub(super) struct Tables<'txn> {
+    pub(super) cluster: Open<'txn>,
+    pub(super) buckets: Open<'txn>,
+    pub(super) objects: Open<'txn>,
+    pub(super) versions: Open<'txn>,
+    pub(super) garbage: Open<'txn>,
+    pub(super) forbidden: Open<'txn>,
+    pub(super) outcomes: Open<'txn>,
+    pub(super) sessions: Open<'txn>,
+    pub(super) uses: Open<'txn>,
+}
+
+impl<'txn> Tables<'txn> {
+    pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, StateError> {
+        Ok(Self {
+            cluster: txn.open_table(CLUSTER)?,
+            buckets: txn.open_table(BUCKETS)?,
+            objects: txn.open_table(OBJECTS)?,
+            versions: txn.open_table(VERSIONS)?,
+            garbage: txn.open_table(GARBAGE)?,
+            forbidden: txn.open_table(FORBIDDEN)?,
+            outcomes: txn.open_table(OUTCOMES)?,
+            sessions: txn.open_table(SESSIONS)?,
+            uses: txn.open_table(USES)?,
+        })
+    }
+}
+
+/// The key of an object: bucket, a zero byte, key. Within a bucket, objects lie in byte order of their keys.
+pub(super) fn object_key(bucket: &str, key: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(bucket.len() + 1 + key.len());
+    bytes.extend_from_slice(bucket.as_bytes());
+    bytes.push(SEPARATOR);
+    bytes.extend_from_slice(key.as_bytes());
+    bytes
+}
+
+/// The first key after every object of this bucket.
+pub(super) fn bucket_end(bucket: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(bucket.len() + 1);
+    bytes.extend_from_slice(bucket.as_bytes());
+    bytes.push(SEPARATOR + 1);
+    bytes
+}
+
+/// Bucket and key of an [`object_key`].
+pub(super) fn split_object_key(bytes: &[u8]) -> Result<(&str, &str), StateError> {
+    let damaged = || StateError::Corrupt { table: "objects", detail: "a key that is no bucket and key".to_owned() };
+    let at = bytes.iter().position(|byte| *byte == SEPARATOR).ok_or_else(damaged)?;
+    let bucket = std::str::from_utf8(&bytes[..at]).map_err(|_| damaged())?;
+    let key = std::str::from_utf8(&bytes[at + 1..]).map_err(|_| damaged())?;
+    Ok((bucket, key))
+}
+
+/// A version as a key.
+pub(super) fn version_key(version: Version) -> [u8; 16] {
+    version.0.to_be_bytes()
+}
+
+/// A session's outcome as a key: outcomes of one session lie in order of their sequences.
+pub(super) fn outcome_key(session: u128, sequence: u64) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..16].copy_from_slice(&session.to_be_bytes());
+    bytes[16..].copy_from_slice(&sequence.to_be_bytes());
+    bytes
+}
+
+/// A record as it lies in a table: postcard, then its CRC32C.
+pub(super) fn seal<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, StateError> {
+    let mut bytes = postcard::to_stdvec(value)
+        .map_err(|error| StateError::Encoding { detail: format!("a record could not be written: {error}") })?;
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Reads a sealed record.
+pub(super) fn unseal<T: DeserializeOwned>(table: &'static str, bytes: &[u8]) -> Result<T, StateError> {
+    let Some(at) = bytes.len().checked_sub(CRC_BYTES) else {
+        return Err(StateError::Corrupt { table, detail: format!("a record of {} bytes", bytes.len()) });
+    };
+    let (body, tail) = bytes.split_at(at);
+    let expected = u32::from_le_bytes(tail.try_into().expect("split off four bytes"));
+    let got = crc32c::crc32c(body);
+    if expected != got {
+        return Err(StateError::Corrupt {
+            table,
+            detail: format!("crc32c {got:08x} where {expected:08x} was written"),
+        });
+    }
+    postcard::from_bytes(body)
+        .map_err(|error| StateError::Corrupt { table, detail: format!("a record that cannot be read: {error}") })
+}
+
+/// Reads the record under `key`, if there is one.
+pub(super) fn get<T: DeserializeOwned>(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    name: &'static str,
+    key: &[u8],
+) -> Result<Option<T>, StateError> {
+    match table.get(key)? {
+        Some(guard) => unseal(name, guard.value()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Writes the record under `key`.
+pub(super) fn put<T: Serialize + ?Sized>(table: &mut Open<'_>, key: &[u8], value: &T) -> Result<(), StateError> {
+    let bytes = seal(value)?;
+    table.insert(key, bytes.as_slice())?;
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! The node's metrics. Names are those of docs/metrics.md; gauges are read when Prometheus asks, so that nothing is kept
+//! up to date for nobody.
+//!
+//! Invariant: the number of series grows with disks and peers only.
+
+use std::time::Duration;
+
+use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::control::{Shared, observe_now};
+
+/// What Prometheus reads.
+///
+/// # Errors
+/// When a metric cannot be registered or encoded: a bug.
+pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
+    let page = Page::new()?;
+    let seen = observe_now(shared);
+    page.gauge("resilver_node_phase", "1 for the phase the node is in", &["phase"])?
+        .with_label_values(&[seen.phase.as_str()])
+        .set(1);
+    page.gauge("resilver_node_start_time_milliseconds", "wall time of the node's start", &[])?
+        .with_label_values::<&str>(&[])
+        .set(int(seen.started_ms));
+    if let Some(raft) = &seen.raft {
+        let role = page.gauge("resilver_raft_role", "1 for the role the node has in Raft", &["role"])?;
+        role.with_label_values(&[raft.role.as_str()]).set(1);
+        for (name, help, value) in [
+            ("resilver_raft_term", "Raft term", raft.term),
+            ("resilver_raft_committed_index", "highest committed index known here", raft.committed),
+            ("resilver_raft_applied_index", "highest applied index", raft.applied),
+            ("resilver_raft_last_log_index", "highest index in the log", raft.last_log),
+        ] {
+            page.gauge(name, help, &[])?.with_label_values::<&str>(&[]).set(int(value));
+        }
+    }
+    if let Some(repair) = &seen.repair {
+        page.gauge("resilver_shards_missing", "shards of the cluster that cannot be read, by metadata", &[])?
+            .with_label_values::<&str>(&[])
+            .set(int(repair.missing_shards));
+        page.gauge("resilver_repair_queue", "shards waiting for repair on this node", &[])?
+            .with_label_values::<&str>(&[])
+            .set(int(repair.queue));
+        let repaired = page.counter("resilver_repair_shards_total", "shards repaired by this node", &["result"])?;
+        repaired.with_label_values(&["completed"]).inc_by(repair.completed);
+        repaired.with_label_values(&["failed"]).inc_by(repair.failed);
+        page.counter("resilver_scrubbed_bytes_total", "bytes read by the scrub", &[])?
+            .with_label_values::<&str>(&[])
+            .inc_by(repair.scrubbed_bytes);
+    }
+    if let Some(core) = shared.core.get() {
+        let spent = core.repair.timings();
+        let seconds = page.seconds("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
+        for (phase, nanos) in [
+            ("read and wire", spent.read_nanos),
+            ("crc", spent.crc_nanos),
+            ("decode", spent.decode_nanos),
+            ("write", spent.write_nanos),
+            ("verify", spent.verify_nanos),
+        ] {
+            seconds.with_label_values(&[phase]).set(Duration::from_nanos(nanos).as_secs_f64());
+        }
+    }
+    let used = page.gauge("resilver_disk_used_bytes", "bytes in shards", &["disk"])?;
+    let available = page.gauge("resilver_disk_available_bytes", "bytes that can still be written", &["disk"])?;
+    let shards = page.gauge("resilver_disk_shards", "shards on the disk", &["disk"])?;
+    let healthy = page.gauge("resilver_disk_healthy", "1 when the disk's canary answers", &["disk"])?;
+    let errors = page.counter("resilver_disk_errors_total", "input/output errors of the disk", &["disk"])?;
+    let canary = page.seconds("resilver_disk_canary_age_seconds", "age of the canary's last answer", &["disk"])?;
+    for disk in &seen.disks {
+        let label = [disk.path.as_str()];
+        used.with_label_values(&label).set(int(disk.used_bytes));
+        available.with_label_values(&label).set(int(disk.available_bytes));
+        shards.with_label_values(&label).set(int(disk.objects));
+        healthy.with_label_values(&label).set(i64::from(disk.health == "ok"));
+        errors.with_label_values(&label).inc_by(disk.errors);
+        canary.with_label_values(&label).set(Duration::from_millis(disk.canary_age_ms).as_secs_f64());
+    }
+    page.text()
+}
+
+/// One answer under construction.
+struct Page(Registry);
+
+impl Page {
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self(Registry::new()))
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+        let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn text(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.0.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// Prometheus counts in signed numbers; nothing here comes near the edge.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
