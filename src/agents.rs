@@ -2,16 +2,13 @@
 //!
 //! Owns: one small client. Must never: interpret what an agent decided; it is shown as it was said.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use resilver_host::{Host, Net};
+use resilver_proto::web;
 use serde_json::Value;
 
 use crate::discover::Found;
@@ -23,28 +20,30 @@ const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a coordinated step may take: lease, slot, restart and its verification.
 pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(120);
 
-/// The longest answer that is taken: a page of journal records has a few hundred kilobytes.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
-
 /// One agent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Agent {
     /// The node it guards.
     pub(crate) name: String,
-    base: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    address: String,
+    net: Arc<dyn Net>,
 }
 
 /// What an agent answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// HTTP status.
-    pub(crate) status: StatusCode,
+    pub(crate) status: u16,
     /// JSON body; null when it was none.
     pub(crate) body: Value,
 }
 
 impl Answer {
+    /// Whether it did as asked.
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
     /// The agent's own words about why it did not do something.
     pub(crate) fn reason(&self) -> String {
         let text = |key: &str| self.body.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -52,7 +51,7 @@ impl Answer {
             (Some(guard), Some(reason)) => format!("guard {guard}: {reason}"),
             (None, Some(reason)) => reason.to_owned(),
             (Some(guard), None) => format!("guard {guard}"),
-            (None, None) => format!("HTTP {}", self.status),
+            (None, None) => format!("HTTP status {}", self.status),
         }
     }
 }
@@ -63,7 +62,7 @@ impl Agent {
     /// # Errors
     /// A sentence saying that and why it did not answer.
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, String> {
-        self.call(Method::GET, path, Bytes::new(), CALL_DEADLINE).await
+        self.call(path, None, CALL_DEADLINE).await
     }
 
     /// POST of a JSON document.
@@ -71,49 +70,19 @@ impl Agent {
     /// # Errors
     /// As [`Agent::get`].
     pub(crate) async fn post(&self, path: &str, body: &Value, deadline: Duration) -> Result<Answer, String> {
-        self.call(Method::POST, path, Bytes::from(body.to_string()), deadline).await
+        self.call(path, Some(Bytes::from(body.to_string())), deadline).await
     }
 
-    /// GET of a stream that does not end by itself.
-    ///
-    /// # Errors
-    /// As [`Agent::get`]; any status but 200 counts as no answer.
-    pub(crate) async fn stream(&self, path: &str) -> Result<Incoming, String> {
-        let request = self.request(Method::GET, path, Bytes::new())?;
-        match tokio::time::timeout(CALL_DEADLINE, self.client.request(request)).await {
-            Ok(Ok(response)) if response.status() == StatusCode::OK => Ok(response.into_body()),
-            Ok(Ok(response)) => Err(format!("HTTP {}", response.status())),
-            Ok(Err(error)) => Err(innermost(&error)),
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(CALL_DEADLINE))),
-        }
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Bytes, deadline: Duration) -> Result<Answer, String> {
-        let request = self.request(method, path, body)?;
-        let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| innermost(&error))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|error| format!("its answer broke off: {error}"))?.to_bytes();
-            // An error page of something that is no agent is not JSON: the status says enough.
-            Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
-        };
-        let late = |_| Err(format!("no answer within {}", humantime::format_duration(deadline)));
-        tokio::time::timeout(deadline, exchange).await.unwrap_or_else(late)
-    }
-
-    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
-        Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|error| format!("{} is no address: {error}", self.base))
+    async fn call(&self, path: &str, body: Option<Bytes>, deadline: Duration) -> Result<Answer, String> {
+        let (status, body) =
+            web::call(&self.net, &self.address, path, body, deadline).await.map_err(|error| error.to_string())?;
+        // An error page of something that is no agent is not JSON: the status says enough.
+        Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
     }
 }
 
 /// All agents of a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Agents {
     agents: Vec<Agent>,
 }
@@ -123,9 +92,9 @@ impl Agents {
     ///
     /// # Errors
     /// [`Code::Usage`] when it names none.
-    pub(crate) fn new(found: &Found) -> Result<Agents, Failure> {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let agent = |name: &str, api: &str| Agent { name: name.to_owned(), base: base(api), client: client.clone() };
+    pub(crate) fn new(host: &Host, found: &Found) -> Result<Agents, Failure> {
+        let agent =
+            |name: &str, api: &str| Agent { name: name.to_owned(), address: address(api), net: host.net.clone() };
         let agents: Vec<Agent> = found
             .members
             .iter()
@@ -186,21 +155,11 @@ fn collect(answers: Vec<(String, Result<Answer, String>)>, path: &str) -> Result
         }
         return Err(Failure::new(Code::Unreachable, message).next("are the agents running? `resilver agent run`"));
     }
-    let read = |answer: Answer| if answer.status.is_success() { Ok(answer.body) } else { Err(answer.reason()) };
+    let read = |answer: Answer| if answer.is_success() { Ok(answer.body) } else { Err(answer.reason()) };
     Ok(answers.into_iter().map(|(name, answer)| (name, answer.and_then(read))).collect())
 }
 
-/// `host:port` or a URL, as an address to put paths behind.
-fn base(api: &str) -> String {
-    let api = api.trim_end_matches('/');
-    if api.contains("://") { api.to_owned() } else { format!("http://{api}") }
-}
-
-/// The cause at the end of the chain: "Connection refused" says more than "client error (Connect)".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+/// `host:port`, also where somebody wrote a URL.
+fn address(api: &str) -> String {
+    api.trim_start_matches("http://").trim_end_matches('/').to_owned()
 }

@@ -39,6 +39,9 @@ pub(crate) struct UpArgs {
     /// The cluster's name
     #[arg(long, default_value = "local")]
     name: String,
+    /// End when standard input closes, too: whoever started this and died takes the cluster along
+    #[arg(long)]
+    stop_with_stdin: bool,
 }
 
 /// What programs read from the first line of standard output.
@@ -54,6 +57,7 @@ struct StartedNode {
     pid: Option<u32>,
     agent_pid: Option<u32>,
     address: String,
+    http: String,
     api: String,
 }
 
@@ -67,15 +71,22 @@ pub(crate) async fn run(cx: &Context, args: UpArgs) -> Result<Code, Failure> {
         name: args.name,
     };
     let cluster = LocalCluster::create_or_open(&cx.host, options).await?;
-    let shutdown = shutdown_signal();
-    tokio::pin!(shutdown);
     let outcome = tokio::select! {
-        () = &mut shutdown => Ok(()),
+        () = shutdown_signal() => Ok(()),
+        () = stdin_closed(cx), if args.stop_with_stdin => Ok(()),
         outcome = serve(cx, &cluster) => outcome,
     };
     cx.out.say("stopping the agents and nodes of this folder; the data stays");
     let stopped = cluster.stop().await;
     outcome.and(stopped).map(|()| Code::Ok)
+}
+
+/// Resolves once nobody can write to standard input any more.
+async fn stdin_closed(cx: &Context) {
+    let drained = cx.host.blocking(|| std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())).await;
+    if let Err(error) = drained {
+        tracing::debug!(%error, "standard input cannot be read: it counts as closed");
+    }
 }
 
 /// Starts everything, says so, and keeps the agents running. Ends only by failing.
@@ -124,6 +135,7 @@ async fn describe(cluster: &LocalCluster) -> Result<Started, Failure> {
             pid: pids.node.map(|id| id.pid),
             agent_pid: pids.agent.map(|id| id.pid),
             address: node.address.clone(),
+            http: node.http.clone(),
             api: format!("http://{}", node.api),
         });
     }

@@ -14,4 +14,3 @@ pub mod peers;
 pub mod placement;
 pub mod state;
 pub mod types;
-pub mod service;

@@ -17,8 +17,23 @@ pub(crate) enum AgentVerb {
         #[arg(long)]
         once: bool,
     },
-    /// All agents; exits 3 when one does not answer or has an open incident
-    Status,
+    /// All agents and who holds their lease; exits 3 when one does not answer
+    Status {
+        /// Only the agent of this node, as it sees itself
+        #[arg(long)]
+        node: Option<String>,
+    },
+}
+
+#[derive(Serialize)]
+struct View {
+    lease: Lease,
+    agents: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Lease {
+    holder: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -33,7 +48,8 @@ impl AgentVerb {
     pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
         match self {
             AgentVerb::Run { once } => crate::daemon::agent(cx, once).await,
-            AgentVerb::Status => status(cx).await,
+            AgentVerb::Status { node: None } => status(cx).await,
+            AgentVerb::Status { node: Some(node) } => one(cx, &node).await,
         }
     }
 }
@@ -47,18 +63,31 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
             Err(error) => Row { agent, answers: false, status: None, error: Some(error) },
         })
         .collect();
-    cx.out.show(&rows, |rows| {
+    // Each agent knows the holder as far as it has heard; the holder itself knows best, then whoever has heard anything.
+    let holder = rows.iter().find(|row| row.holder() == Some(&row.agent)).or(rows.iter().find(|row| row.holder().is_some()));
+    let view = View { lease: Lease { holder: holder.and_then(Row::holder).map(str::to_owned) }, agents: rows };
+    cx.out.show(&view, |view| {
         let mut table = Table::new(["AGENT", "STATE", "NODE_STATE", "LEASE", "INCIDENTS", "PAUSED"]);
-        for row in rows {
-            table.row(row.cells());
-        }
+        view.agents.iter().for_each(|row| table.row(row.cells()));
         table.render()
     })?;
-    for row in rows.iter().filter(|row| !row.answers) {
+    for row in view.agents.iter().filter(|row| !row.answers) {
         cx.out.say(format!("{}: {}", row.agent, row.error.as_deref().unwrap_or_default()));
     }
-    let calm = rows.iter().all(|row| row.answers && row.incidents() == Some(0));
-    Ok(if calm { Code::Ok } else { Code::Degraded })
+    Ok(if view.agents.iter().all(|row| row.answers) { Code::Ok } else { Code::Degraded })
+}
+
+/// One agent's own words.
+async fn one(cx: &Context, node: &str) -> Result<Code, Failure> {
+    let agents = cx.agents().await?;
+    let agent = agents.beside(node)?;
+    let silent = |error: String| Failure::new(Code::Unreachable, format!("the agent of {node}: {error}"));
+    let answer = agent.get("/api/v1/status").await.map_err(silent)?;
+    if !answer.is_success() {
+        return Err(Failure::failed(format!("the agent of {node} says: {}", answer.reason())));
+    }
+    cx.out.show(&answer.body, |body| super::incident::lines(body, 0))?;
+    Ok(Code::Ok)
 }
 
 impl Row {
@@ -66,6 +95,10 @@ impl Row {
     fn at(&self, pointers: &[&str]) -> Option<&Value> {
         let status = self.status.as_ref()?;
         pointers.iter().find_map(|pointer| status.pointer(pointer)).filter(|value| !value.is_null())
+    }
+
+    fn holder(&self) -> Option<&str> {
+        self.at(&["/lease/holder", "/lease_holder"]).and_then(Value::as_str).filter(|holder| !holder.is_empty())
     }
 
     fn incidents(&self) -> Option<u64> {
@@ -91,7 +124,7 @@ impl Row {
             self.agent.clone(),
             if self.answers { "running" } else { "unreachable" }.to_owned(),
             text(self.at(&["/node/phase", "/node_phase", "/phase"])),
-            text(self.at(&["/lease/holder", "/lease_holder", "/lease/role"])),
+            self.holder().unwrap_or(UNKNOWN).to_owned(),
             self.incidents().map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string()),
             paused,
         ]

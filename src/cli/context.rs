@@ -34,7 +34,7 @@ impl Context {
 
     /// Its agents.
     pub(crate) async fn agents(&self) -> Result<Agents, Failure> {
-        Agents::new(&self.found().await?)
+        Agents::new(&self.host, &self.found().await?)
     }
 
     /// The configuration file a daemon is to use.

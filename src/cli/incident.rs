@@ -105,7 +105,7 @@ async fn fetch(agents: &Agents, id: &str) -> Result<Value, Failure> {
     let mut silent = Vec::new();
     for agent in order {
         match agent.get(&format!("/api/v1/incidents/{id}")).await {
-            Ok(answer) if answer.status.is_success() => return Ok(answer.body),
+            Ok(answer) if answer.is_success() => return Ok(answer.body),
             Ok(_) => {}
             Err(error) => silent.push(format!("{}: {error}", agent.name)),
         }
@@ -158,7 +158,7 @@ fn subject(value: Option<&Value>) -> String {
 }
 
 /// A document as indented lines `key: value`.
-fn lines(value: &Value, indent: usize) -> String {
+pub(crate) fn lines(value: &Value, indent: usize) -> String {
     let margin = "  ".repeat(indent);
     match value {
         Value::Object(fields) => fields

@@ -230,7 +230,7 @@ async fn journals(cx: &Context, which: &Which) -> Result<Vec<Journal>, Failure> 
         found.member(node)?;
     }
     let wanted = |name: &str| which.node.as_deref().is_none_or(|node| node == name);
-    let agents = Agents::new(&found).ok();
+    let agents = Agents::new(&cx.host, &found).ok();
     let mut journals = Vec::new();
     for member in found.members.iter().filter(|member| wanted(&member.name)) {
         let local = local_folder(&cx.host, member.agent_dir.as_deref()).await;
@@ -333,7 +333,7 @@ async fn read_http(agent: &Agent, mut after: u64) -> Result<Vec<Line>, String> {
     let mut lines: Vec<Line> = Vec::new();
     loop {
         let answer = agent.get(&format!("/api/v1/journal?after={after}&limit={PAGE}")).await?;
-        if !answer.status.is_success() {
+        if !answer.is_success() {
             return Err(answer.reason());
         }
         let page = answer.body.as_array().or_else(|| answer.body.get("records").and_then(Value::as_array));

@@ -227,7 +227,7 @@ async fn restart(cx: &Context, name: &str, reason: &str, owner: String) -> Resul
 }
 
 fn restarted(cx: &Context, name: &str, answer: &crate::agents::Answer) -> Result<Code, Failure> {
-    let done = answer.body.get("done").and_then(Value::as_bool).unwrap_or(answer.status.is_success());
+    let done = answer.body.get("done").and_then(Value::as_bool).unwrap_or(answer.is_success());
     if done {
         cx.out.show(&answer.body, |body| {
             let detail = body.get("detail").and_then(Value::as_str).unwrap_or_default();
@@ -238,7 +238,7 @@ fn restarted(cx: &Context, name: &str, answer: &crate::agents::Answer) -> Result
     if cx.out.is_json() {
         cx.out.json(&answer.body)?;
     }
-    let refused = answer.status.is_client_error() || answer.body.get("guard").is_some_and(|guard| guard != "");
+    let refused = (400..500).contains(&answer.status) || answer.body.get("guard").is_some_and(|guard| guard != "");
     let code = if refused { Code::Refused } else { Code::Failed };
     Err(Failure::new(code, format!("{name} was not restarted: {}", answer.reason()))
         .next("the evidence is in the journal: `resilver journal list`"))

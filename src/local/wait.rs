@@ -31,7 +31,7 @@ impl LocalCluster {
     pub(crate) async fn wait_healthy(&self, deadline: Duration) -> Result<StatusResponse, Failure> {
         let until = Instant::now() + deadline;
         let nodes = Nodes::new(&self.host, &self.found())?;
-        let agents = Agents::new(&self.found())?;
+        let agents = Agents::new(&self.host, &self.found())?;
         let mut missing = "no node has answered".to_owned();
         let mut founded = false;
         while Instant::now() < until {
@@ -115,7 +115,7 @@ impl LocalCluster {
         }
         for agent in agents.all() {
             match agent.get("/readyz").await {
-                Ok(answer) if answer.status.is_success() => {}
+                Ok(answer) if answer.is_success() => {}
                 Ok(answer) => return Err(format!("the agent of {} is not ready: {}", agent.name, answer.reason())),
                 Err(error) => return Err(format!("the agent of {} does not answer: {error}", agent.name)),
             }
