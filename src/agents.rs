@@ -57,6 +57,12 @@ impl Answer {
 }
 
 impl Agent {
+    /// The agent beside `name`, at `host:port` or a URL.
+    pub(crate) fn at(host: &Host, name: &str, api: &str) -> Agent {
+        let address = api.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        Agent { name: name.to_owned(), address, net: host.net.clone() }
+    }
+
     /// GET.
     ///
     /// # Errors
@@ -93,12 +99,10 @@ impl Agents {
     /// # Errors
     /// [`Code::Usage`] when it names none.
     pub(crate) fn new(host: &Host, found: &Found) -> Result<Agents, Failure> {
-        let agent =
-            |name: &str, api: &str| Agent { name: name.to_owned(), address: address(api), net: host.net.clone() };
         let agents: Vec<Agent> = found
             .members
             .iter()
-            .filter_map(|member| member.api.as_deref().map(|api| agent(&member.name, api)))
+            .filter_map(|member| member.api.as_deref().map(|api| Agent::at(host, &member.name, api)))
             .collect();
         match agents.is_empty() {
             true => Err(Failure::usage(format!("{} names no agent's HTTP address", found.source.display()))
@@ -157,9 +161,4 @@ fn collect(answers: Vec<(String, Result<Answer, String>)>, path: &str) -> Result
     }
     let read = |answer: Answer| if answer.is_success() { Ok(answer.body) } else { Err(answer.reason()) };
     Ok(answers.into_iter().map(|(name, answer)| (name, answer.and_then(read))).collect())
-}
-
-/// `host:port`, also where somebody wrote a URL.
-fn address(api: &str) -> String {
-    api.trim_start_matches("http://").trim_end_matches('/').to_owned()
 }

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use resilver_agent::keeper::KeeperOptions;
+use resilver_agent::options::Options as AgentOptions;
+use resilver_agent::{Agent, AgentError};
+use resilver_strategies::config::{AuthorityTable, GradeTable};
+use resilver_strategies::types::Authority;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -64,15 +68,45 @@ pub(crate) async fn node(cx: &Context) -> Result<Code, Failure> {
 pub(crate) async fn agent(cx: &Context, once: bool) -> Result<Code, Failure> {
     let path = cx.config_file().await?;
     let options = config::load(&cx.host, &path).await?.agent_options(&path, &cx.binary()?)?;
-    let failed = |error: resilver_agent::service::AgentError| Failure::failed(chain(&error));
-    let agent = resilver_agent::service::Agent::open(cx.host.clone(), options).await.map_err(failed)?;
     if once {
-        let plan = agent.once().await.map_err(failed)?;
-        cx.out.show(&plan, |plan| plan.to_string())?;
-        return Ok(if plan.is_empty() { Code::Ok } else { Code::Degraded });
+        return look_once(cx, options).await;
     }
-    agent.run(shutdown_watch()).await.map_err(failed)?;
+    let agent = Agent::new(cx.host.clone(), options).await.map_err(agent_failed)?;
+    agent.run(shutdown_watch()).await.map_err(agent_failed)?;
     Ok(Code::Ok)
+}
+
+fn agent_failed(error: AgentError) -> Failure {
+    Failure::failed(chain(&error))
+}
+
+/// `agent run --once`: the plan of the agent that runs here, or of one that is made for this look and may only observe.
+async fn look_once(cx: &Context, mut options: AgentOptions) -> Result<Code, Failure> {
+    let door = crate::agents::Agent::at(&cx.host, &options.name, &options.http);
+    let asked = async || door.get("/api/v1/plan").await.ok().filter(crate::agents::Answer::is_success);
+    let plan = match asked().await {
+        Some(answer) => answer.body,
+        None => {
+            let observe = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
+            options.policy.authority = AuthorityTable { grades: observe, ..AuthorityTable::default() };
+            let detection = &options.policy.detection;
+            // One more than convicts a silent node: then everything that can be seen from here was seen.
+            let looking = detection.heartbeat * (detection.missed_heartbeats + 1);
+            let agent = Agent::new(cx.host.clone(), options).await.map_err(agent_failed)?;
+            let (stop, stopping) = watch::channel(false);
+            let running = tokio::spawn(agent.run(stopping));
+            tokio::time::sleep(looking).await;
+            let answer = asked().await;
+            stop.send_replace(true);
+            match running.await {
+                Ok(ended) => ended.map_err(agent_failed)?,
+                Err(error) => return Err(Failure::new(Code::Internal, format!("the agent broke down: {error}"))),
+            }
+            answer.ok_or_else(|| Failure::new(Code::Degraded, "the agent made no plan in time: nothing is known"))?.body
+        }
+    };
+    cx.out.show(&plan, crate::cli::operator::plan_text)?;
+    Ok(if crate::cli::operator::entries(&plan).is_empty() { Code::Ok } else { Code::Degraded })
 }
 
 /// `keeper`.

@@ -4,6 +4,8 @@
 //! process or a socket but through the host seam.
 
 mod agents;
+#[cfg(feature = "chaos")]
+mod chaos;
 mod cli;
 mod client;
 mod config;

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::context::Context;
 use crate::exit::{Code, Failure};
@@ -64,7 +64,7 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
         })
         .collect();
     // Each agent knows the holder as far as it has heard; the holder itself knows best, then whoever has heard anything.
-    let holder = rows.iter().find(|row| row.holder() == Some(&row.agent)).or(rows.iter().find(|row| row.holder().is_some()));
+    let holder = rows.iter().find(|row| row.holder() == Some(row.agent.as_str())).or(rows.iter().find(|row| row.holder().is_some()));
     let view = View { lease: Lease { holder: holder.and_then(Row::holder).map(str::to_owned) }, agents: rows };
     cx.out.show(&view, |view| {
         let mut table = Table::new(["AGENT", "STATE", "NODE_STATE", "LEASE", "INCIDENTS", "PAUSED"]);
@@ -86,47 +86,50 @@ async fn one(cx: &Context, node: &str) -> Result<Code, Failure> {
     if !answer.is_success() {
         return Err(Failure::failed(format!("the agent of {node} says: {}", answer.reason())));
     }
-    cx.out.show(&answer.body, |body| super::incident::lines(body, 0))?;
+    let mut body = answer.body;
+    let fence = body.pointer("/lease/highest_fence").and_then(Value::as_str).and_then(fence_of);
+    if let (Some(fields), Some(fence)) = (body.as_object_mut(), fence) {
+        fields.insert("fence".to_owned(), fence);
+    }
+    cx.out.show(&body, |body| super::incident::lines(body, 0))?;
     Ok(Code::Ok)
 }
 
+/// `EPOCH.ROUND.HOLDER`, taken apart for programs.
+fn fence_of(text: &str) -> Option<Value> {
+    let mut parts = text.splitn(3, '.');
+    let (epoch, round, holder) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(json!({ "epoch": epoch.parse::<u64>().ok()?, "round": round.parse::<u64>().ok()?, "holder": holder }))
+}
+
 impl Row {
-    /// The first of several places in the answer that has a value.
-    fn at(&self, pointers: &[&str]) -> Option<&Value> {
-        let status = self.status.as_ref()?;
-        pointers.iter().find_map(|pointer| status.pointer(pointer)).filter(|value| !value.is_null())
+    /// What the answer has at this place, if anything.
+    fn at(&self, pointer: &str) -> Option<&Value> {
+        self.status.as_ref()?.pointer(pointer).filter(|value| !value.is_null())
     }
 
     fn holder(&self) -> Option<&str> {
-        self.at(&["/lease/holder", "/lease_holder"]).and_then(Value::as_str).filter(|holder| !holder.is_empty())
+        self.at("/lease/holder").and_then(Value::as_str).filter(|holder| !holder.is_empty())
     }
 
     fn incidents(&self) -> Option<u64> {
-        match self.at(&["/open_incidents"])? {
-            Value::Array(list) => Some(list.len() as u64),
-            other => other.as_u64(),
-        }
+        self.at("/incidents_open")?.as_u64()
     }
 
     fn cells(&self) -> [String; 6] {
-        let text = |value: Option<&Value>| match value {
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-            None => UNKNOWN.to_owned(),
-        };
-        let paused = match self.at(&["/paused"]) {
-            Some(Value::Bool(paused)) => if *paused { "yes" } else { "no" }.to_owned(),
-            Some(_) => "yes".to_owned(),
-            None if self.answers => "no".to_owned(),
-            None => UNKNOWN.to_owned(),
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or(UNKNOWN).to_owned();
+        let paused = match (self.answers, self.at("/paused")) {
+            (false, _) => UNKNOWN,
+            (true, Some(_)) => "yes",
+            (true, None) => "no",
         };
         [
             self.agent.clone(),
             if self.answers { "running" } else { "unreachable" }.to_owned(),
-            text(self.at(&["/node/phase", "/node_phase", "/phase"])),
+            text(self.at("/node/fact/phase").or(self.at("/node/state"))),
             self.holder().unwrap_or(UNKNOWN).to_owned(),
             self.incidents().map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string()),
-            paused,
+            paused.to_owned(),
         ]
     }
 }

@@ -1,5 +1,7 @@
 //! `incident list|show|explain`: what went wrong, and what was done about it.
 
+use std::fmt::Write;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -50,8 +52,7 @@ async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
     for (agent, answer) in answers {
         match answer {
             Ok(body) => {
-                let list = body.as_array().or_else(|| body.get("incidents").and_then(Value::as_array));
-                for incident in list.into_iter().flatten() {
+                for incident in body.get("incidents").and_then(Value::as_array).into_iter().flatten() {
                     let mut incident = incident.clone();
                     if let Some(fields) = incident.as_object_mut() {
                         fields.entry("agent").or_insert_with(|| json!(agent));
@@ -72,7 +73,7 @@ async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
     cx.out.show(&incidents, |incidents| {
         let mut table = Table::new(["INCIDENT", "MODE", "SUBJECT", "STATE", "OPENED", "STEPS", "AGENT"]);
         for incident in incidents {
-            let steps = incident.get("steps").or(incident.get("steps_done")).and_then(Value::as_array).map(Vec::len);
+            let steps = incident.get("steps").and_then(Value::as_array).map(Vec::len);
             table.row([
                 text(incident, "id"),
                 text(incident, "mode"),
@@ -90,11 +91,37 @@ async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
 
 async fn explain(cx: &Context, id: &str) -> Result<Code, Failure> {
     let found = fetch(&cx.agents().await?, id).await?;
-    cx.out.show(&found, |found| {
-        let written = found.get("explanation").and_then(Value::as_str);
-        written.map_or_else(|| lines(found, 0), |text| format!("{}\n", text.trim_end()))
-    })?;
+    cx.out.show(&found, explanation)?;
     Ok(Code::Ok)
+}
+
+/// The incident in a few lines, then each record in order: what was decided, and by which guards.
+fn explanation(found: &Value) -> String {
+    let incident = found.get("incident").unwrap_or(&Value::Null);
+    let mut out = String::new();
+    // Writing into a String cannot fail.
+    let _ = writeln!(out, "{} of {}, {}", text(incident, "mode"), subject(incident.get("subject")), text(incident, "state"));
+    for (name, key) in [("detected by", "detected_by"), ("evidence", "evidence"), ("outcome", "resolution")] {
+        let _ = writeln!(out, "{name}: {}", text(incident, key));
+    }
+    for record in found.get("records").and_then(Value::as_array).into_iter().flatten() {
+        let _ = write!(out, "\n{}  {} {}", text(record, "timestamp"), text(record, "kind"), text(record, "action"));
+        if let Some(grade) = record.get("grade").and_then(Value::as_u64) {
+            let _ = write!(out, "  (grade {grade})");
+        }
+        out.push('\n');
+        if let Some(details) = record.get("details").and_then(Value::as_object) {
+            details.iter().for_each(|(key, value)| {
+                let _ = writeln!(out, "  {key}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            });
+        }
+        for guard in record.get("guards").and_then(Value::as_array).into_iter().flatten() {
+            let passed = guard.get("passed").and_then(Value::as_bool) == Some(true);
+            let verdict = if passed { "passes" } else { "refuses" };
+            let _ = writeln!(out, "  guard {} {verdict}: {}", text(guard, "guard"), text(guard, "evidence"));
+        }
+    }
+    out
 }
 
 /// An incident is known to the agent that opened it: the id begins with its node's name.
@@ -125,17 +152,14 @@ fn text(value: &Value, key: &str) -> String {
     }
 }
 
-/// When it was opened: RFC 3339, or milliseconds made so.
+/// When it was opened, RFC 3339.
 fn opened(incident: &Value) -> String {
-    if let Some(text) = ["opened", "opened_at"].iter().find_map(|key| incident.get(key)?.as_str()) {
-        return text.to_owned();
-    }
     let millis = incident.get("opened_ms").and_then(Value::as_u64);
     millis.and_then(crate::output::rfc3339).unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
 /// `{"node": "n1"}` as `node n1`, `{"object": {"bucket": b, "key": k}}` as `object b/k`.
-fn subject(value: Option<&Value>) -> String {
+pub(crate) fn subject(value: Option<&Value>) -> String {
     match value {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Object(fields)) => {

@@ -121,30 +121,22 @@ async fn list(cx: &Context, which: &Which, limit: usize) -> Result<Code, Failure
 
 fn cells(agent: &str, line: &Line) -> [String; 7] {
     let draft = &line.draft;
-    let word = |value: &dyn erased::Named| value.name();
     [
         line.timestamp.clone(),
         agent.to_owned(),
         line.sequence.to_string(),
-        word(&draft.kind),
+        name_of(&draft.kind),
         draft.action.to_string(),
         cell(draft.incident.as_ref().map(|incident| incident.0.clone())),
         details(&draft.details),
     ]
 }
 
-/// Names of enums as they are written in the journal.
-mod erased {
-    pub(super) trait Named {
-        fn name(&self) -> String;
-    }
-    impl<T: serde::Serialize> Named for T {
-        fn name(&self) -> String {
-            match serde_json::to_value(self) {
-                Ok(serde_json::Value::String(name)) => name,
-                _ => super::UNKNOWN.to_owned(),
-            }
-        }
+/// An enum's name as it is written in the journal.
+fn name_of(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(name)) => name,
+        _ => UNKNOWN.to_owned(),
     }
 }
 
@@ -336,8 +328,7 @@ async fn read_http(agent: &Agent, mut after: u64) -> Result<Vec<Line>, String> {
         if !answer.is_success() {
             return Err(answer.reason());
         }
-        let page = answer.body.as_array().or_else(|| answer.body.get("records").and_then(Value::as_array));
-        let page = page.cloned().ok_or("its answer is no list of records")?;
+        let page = answer.body.get("records").and_then(Value::as_array).cloned().ok_or("its answer is no list of records")?;
         let count = page.len();
         for record in page {
             lines.push(serde_json::from_value(record).map_err(|error| format!("a record cannot be read: {error}"))?);

@@ -116,6 +116,12 @@ pub(crate) enum Noun {
     /// The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Break a cluster in four ways under load and watch it heal
+    #[cfg(feature = "chaos")]
+    Demo(crate::chaos::DemoArgs),
+    /// Measure detection, recovery, rebuild and rest
+    #[cfg(feature = "chaos")]
+    Bench(crate::chaos::BenchArgs),
     /// Completions for a shell, on standard output
     Completions(docs::CompletionsArgs),
     /// The manual page, on standard output
@@ -131,6 +137,9 @@ impl Noun {
     pub(crate) fn workers(&self) -> Option<usize> {
         match self {
             Noun::Node(node::NodeVerb::Run) => Some(crate::daemon::NODE_WORKERS),
+            // Their load and checksums are work of their own, beside what they watch.
+            #[cfg(feature = "chaos")]
+            Noun::Demo(_) | Noun::Bench(_) => Some(crate::daemon::NODE_WORKERS),
             _ => None,
         }
     }
@@ -165,6 +174,10 @@ impl Noun {
             Noun::Incident(verb) => verb.run(cx).await,
             Noun::Journal(verb) => verb.run(cx).await,
             Noun::Config(verb) => verb.run(cx).await,
+            #[cfg(feature = "chaos")]
+            Noun::Demo(args) => crate::chaos::demo(cx, args).await,
+            #[cfg(feature = "chaos")]
+            Noun::Bench(args) => crate::chaos::bench(cx, args).await,
             Noun::Completions(args) => docs::completions(cx, args),
             Noun::Man(args) => docs::man(cx, args).await,
             Noun::Keeper(args) => crate::daemon::keeper(cx, args).await,

@@ -1,12 +1,14 @@
 //! `pause`, `resume`, `plan`: an operator's word to all agents.
 
+use std::fmt::Write;
+
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, owner};
 use crate::exit::{Code, Failure};
-use crate::output::Table;
+use crate::output::{Table, UNKNOWN};
 
 /// `pause`.
 #[derive(Debug, Args)]
@@ -91,37 +93,42 @@ pub(crate) async fn plan(cx: &Context) -> Result<Code, Failure> {
         })
         .collect();
     cx.out.show(&plans, |plans| plans.iter().map(AgentPlan::text).collect())?;
-    let quiet = plans.iter().all(|plan| plan.plan.as_ref().is_some_and(|plan| steps(plan).is_empty()));
+    let quiet = plans.iter().all(|plan| plan.plan.as_ref().is_some_and(|plan| entries(plan).is_empty()));
     Ok(if quiet { Code::Ok } else { Code::Degraded })
 }
 
-/// The steps of a plan: a list itself, or under one of the names a document may give it.
-pub(crate) fn steps(plan: &Value) -> Vec<&Value> {
-    let list = plan.as_array().or_else(|| ["plans", "steps", "plan"].iter().find_map(|key| plan.get(key)?.as_array()));
-    list.map(|list| list.iter().collect()).unwrap_or_default()
+/// What a plan holds: one entry per open incident.
+pub(crate) fn entries(plan: &Value) -> &[Value] {
+    plan.get("entries").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// A document as lines for people.
-pub(crate) fn plain(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => serde_json::to_string_pretty(other).unwrap_or_default(),
+/// A plan as lines for people: what comes next for each incident, and which guard holds it back by which numbers.
+pub(crate) fn plan_text(plan: &Value) -> String {
+    if entries(plan).is_empty() {
+        return "nothing to do\n".to_owned();
     }
+    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or(UNKNOWN).to_owned();
+    let mut out = String::new();
+    for entry in entries(plan) {
+        let subject = super::incident::subject(entry.get("subject"));
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "{}: {} of {subject}", text(entry, "incident"), text(entry, "mode"));
+        let _ = writeln!(out, "  evidence: {}", text(entry, "evidence"));
+        let _ = writeln!(out, "  next: {}", text(entry, "next"));
+        for guard in entry.get("guards").and_then(Value::as_array).into_iter().flatten() {
+            let passed = guard.get("passed").and_then(Value::as_bool) == Some(true);
+            let verdict = if passed { "passes" } else { "refuses" };
+            let _ = writeln!(out, "  guard {} {verdict}: {}", text(guard, "guard"), text(guard, "evidence"));
+        }
+    }
+    out
 }
 
 impl AgentPlan {
     fn text(&self) -> String {
-        let Some(plan) = &self.plan else {
-            return format!("{}: does not answer: {}\n", self.agent, self.error.as_deref().unwrap_or_default());
-        };
-        if let Some(text) = plan.get("text").and_then(Value::as_str) {
-            return format!("{}:\n{text}\n", self.agent);
+        match (&self.plan, &self.error) {
+            (Some(plan), _) => format!("{}: {}", self.agent, plan_text(plan)),
+            (None, error) => format!("{}: {}\n", self.agent, error.as_deref().unwrap_or("does not answer")),
         }
-        let steps = steps(plan);
-        if steps.is_empty() {
-            return format!("{}: nothing to do\n", self.agent);
-        }
-        let lines: String = steps.iter().map(|step| format!("{}\n", plain(step))).collect();
-        format!("{}:\n{lines}", self.agent)
     }
 }

@@ -90,17 +90,9 @@ async fn agents(cx: &Context) -> Vec<AgentView> {
 
 impl AgentView {
     fn of(agent: String, body: &Value) -> Self {
-        let incidents = match body.get("open_incidents") {
-            Some(Value::Array(list)) => Some(list.len() as u64),
-            other => other.and_then(Value::as_u64),
-        };
-        let paused = match body.get("paused") {
-            Some(Value::Bool(paused)) => Some(*paused),
-            Some(Value::Object(_)) => Some(true),
-            Some(Value::Null) => Some(false),
-            _ => None,
-        };
-        let holder = body.pointer("/lease/holder").or(body.get("lease_holder")).and_then(Value::as_str);
+        let incidents = body.get("incidents_open").and_then(Value::as_u64);
+        let paused = body.get("paused").map(|pause| !pause.is_null());
+        let holder = body.pointer("/lease/holder").and_then(Value::as_str);
         Self {
             agent,
             answers: true,
