@@ -27,8 +27,6 @@ use crate::service::ServiceManager;
 /// What steps are done with.
 #[derive(Clone)]
 pub(crate) struct Tools {
-    /// The name of the own node.
-    pub(crate) own: String,
     /// The ways to the own node.
     pub(crate) links: Arc<Links>,
     /// Starts and restarts it.

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand_core::RngCore as _;
 use resilver_host::{Host, rand::Rng};
 use resilver_proto::agent::ReleaseRequest as WireRelease;
 use resilver_strategies::lease::{
@@ -18,6 +17,7 @@ use resilver_strategies::lease::{
 use resilver_strategies::types::Fence;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::file::{LeaseFile, Stored};
@@ -66,7 +66,7 @@ pub(crate) struct LeaseActor {
     stored: Stored,
     /// Both exist once the cluster is known.
     parts: Option<(Acceptor, Proposer)>,
-    eligible: bool,
+    eligible: watch::Receiver<bool>,
     asks: mpsc::Receiver<Ask>,
     view: watch::Sender<LeaseView>,
     calls: JoinSet<Option<LeaseEvent>>,
@@ -83,6 +83,7 @@ impl LeaseActor {
         let stored = file.load().await?;
         let acceptors = super::acceptors(setup.members.iter().map(String::as_str));
         let (asks_tx, asks) = mpsc::channel(MAX_WAITING);
+        let (eligible, eligible_rx) = watch::channel(false);
         let (view, view_rx) = watch::channel(LeaseView {
             state: unknown_state(),
             fence: None,
@@ -97,7 +98,7 @@ impl LeaseActor {
             file,
             stored,
             parts: None,
-            eligible: false,
+            eligible: eligible_rx,
             asks,
             view,
             calls: JoinSet::new(),
@@ -106,7 +107,7 @@ impl LeaseActor {
         if !actor.stored.cluster.is_empty() {
             actor.begin();
         }
-        Ok((actor, LeaseHandle { asks: asks_tx, view: view_rx }))
+        Ok((actor, LeaseHandle { asks: asks_tx, view: view_rx, eligible: Arc::new(eligible) }))
     }
 
     /// Acceptor and proposer for the known cluster. The acceptor's silence counts from the agent's start: this process
@@ -118,12 +119,13 @@ impl LeaseActor {
         let options =
             ProposerOptions::new(&self.setup.own, cluster, *epoch, self.acceptors.clone(), lease.proposed);
         let mut proposer = Proposer::new(self.setup.time.mono(), options);
-        proposer.handle(self.setup.time.mono(), LeaseEvent::Eligible(self.eligible));
+        proposer.handle(self.setup.time.mono(), LeaseEvent::Eligible(*self.eligible.borrow()));
         self.parts = Some((acceptor, proposer));
     }
 
     /// Serves until told to stop; gives the lease up then.
     pub(crate) async fn run(mut self, mut shutdown: watch::Receiver<bool>) {
+        let mut last_tick = Instant::now();
         loop {
             let pace = self.pace();
             tokio::select! {
@@ -137,7 +139,12 @@ impl LeaseActor {
                         self.event(event).await;
                     }
                 }
-                () = tokio::time::sleep(pace) => {
+                Ok(()) = self.eligible.changed() => {
+                    let eligible = *self.eligible.borrow_and_update();
+                    self.event(LeaseEvent::Eligible(eligible)).await;
+                }
+                () = tokio::time::sleep_until(last_tick + pace) => {
+                    last_tick = Instant::now();
                     let random = self.random.next_u32() % 1000;
                     self.event(LeaseEvent::Tick { random }).await;
                 }
@@ -198,10 +205,6 @@ impl LeaseActor {
                 let _ = tx.send(self.parts.as_ref().and_then(|(_, proposer)| proposer.fence(now)));
             }
             Ask::Heard { holder } => self.heard(&holder),
-            Ask::Eligible(eligible) => {
-                self.eligible = eligible;
-                self.event(LeaseEvent::Eligible(eligible)).await;
-            }
             Ask::Known { cluster, epoch } => self.known(cluster, epoch).await,
         }
     }
@@ -303,7 +306,7 @@ impl LeaseActor {
         }
     }
 
-    async fn notice(&self, notice: LeaseNotice) {
+    async fn notice(&mut self, notice: LeaseNotice) {
         // Only a stopping agent has dropped the receiver.
         let _ = self.setup.notices.send(notice).await;
     }

@@ -14,6 +14,8 @@ mod actor;
 mod file;
 mod wire;
 
+use std::sync::Arc;
+
 use resilver_strategies::lease::{
     AcceptReply, AcceptRequest, Ballot, LeaseState, PrepareReply, PrepareRequest, ReleaseRequest, Slot, SlotReply,
     SlotRequest,
@@ -21,9 +23,11 @@ use resilver_strategies::lease::{
 use resilver_strategies::types::Fence;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use actor::{LeaseActor, LeaseSetup};
-pub(crate) use wire::{fence_from_wire, fence_to_wire, slot_from_wire, slot_to_wire};
-pub(crate) use wire::{accept_from_wire, accept_to_wire, prepare_from_wire, prepare_to_wire, slot_request};
+pub(crate) use actor::{LeaseActor, LeaseNotice, LeaseSetup};
+pub(crate) use wire::{
+    accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire, prepare_from_wire,
+    prepare_reply_to_wire, slot_from_wire, slot_request, slot_to_wire,
+};
 
 /// Questions that may wait for the lease's task. One store takes milliseconds; more in waiting means a stuck disk.
 const MAX_WAITING: usize = 64;
@@ -74,7 +78,6 @@ pub(crate) enum Ask {
     RaiseFence(Fence, Answered<Fence>),
     Fence(oneshot::Sender<Option<Fence>>),
     Heard { holder: String },
-    Eligible(bool),
     Known { cluster: String, epoch: u64 },
 }
 
@@ -99,6 +102,8 @@ pub(crate) struct LeaseView {
 pub(crate) struct LeaseHandle {
     asks: mpsc::Sender<Ask>,
     view: watch::Receiver<LeaseView>,
+    /// Not a question: the main loop must never wait for the lease's task, which may wait for it.
+    eligible: Arc<watch::Sender<bool>>,
 }
 
 impl LeaseHandle {
@@ -162,8 +167,8 @@ impl LeaseHandle {
     }
 
     /// Whether this agent may hold.
-    pub(crate) async fn eligible(&self, eligible: bool) {
-        self.tell(Ask::Eligible(eligible)).await;
+    pub(crate) fn set_eligible(&self, eligible: bool) {
+        self.eligible.send_replace(eligible);
     }
 
     /// The node has said which cluster it is in.

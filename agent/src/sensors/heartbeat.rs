@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_proto::contract::{DiskState, Finding, ObserveRequest, ObserveResponse, RaftState};
-use resilver_strategies::api::{DiskFact, FindingFact, Input, NodeFact, Observation, RaftFact};
+use resilver_proto::contract::{DiskState, Finding, NodeState, ObserveRequest, ObserveResponse, RaftState};
+use resilver_strategies::api::{DiskFact, FindingFact, Input, MemberFact, NodeFact, Observation, RaftFact};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use super::stopped;
+use crate::lease::LeaseHandle;
 use crate::links::{Links, node_control};
 
 /// How often a node that has just been started is asked: what it says next decides when it counts as recovered.
@@ -30,6 +31,8 @@ pub(crate) struct HeartbeatSensor {
     pub(crate) deadline: Duration,
     /// Told when a new process runs.
     pub(crate) begun: Arc<Notify>,
+    /// Told which cluster the node is in.
+    pub(crate) lease: LeaseHandle,
     /// Where facts go.
     pub(crate) out: mpsc::Sender<Input>,
 }
@@ -46,6 +49,7 @@ impl HeartbeatSensor {
     async fn ask_on(&self) {
         let mut eager_until = None;
         let mut missed_at: Option<Instant> = None;
+        let mut told = None;
         loop {
             let asked = Instant::now();
             match observe(&self.links, self.deadline).await {
@@ -54,6 +58,7 @@ impl HeartbeatSensor {
                         eager_until = None;
                     }
                     missed_at = None;
+                    self.tell_cluster(&answer, &mut told).await;
                     self.send(Observation::Heartbeat(Box::new(node_fact(answer)))).await;
                 }
                 Err(status) => {
@@ -71,6 +76,15 @@ impl HeartbeatSensor {
         }
     }
 
+    /// The lease is taken per cluster and epoch; the node is the one who knows them.
+    async fn tell_cluster(&self, answer: &ObserveResponse, told: &mut Option<(String, u64)>) {
+        let known = (answer.cluster_id.clone(), answer.epoch);
+        if told.as_ref() != Some(&known) {
+            self.lease.known(&known.0, known.1).await;
+            *told = Some(known);
+        }
+    }
+
     async fn send(&self, fact: Observation) {
         // Only a stopping agent has dropped the receiver.
         let _ = self.out.send(Input::Observed(fact)).await;
@@ -85,6 +99,7 @@ pub(crate) async fn observe(links: &Links, deadline: Duration) -> Result<Observe
 
 fn node_fact(answer: ObserveResponse) -> NodeFact {
     let voters = voters(&answer);
+    let members = answer.nodes.iter().map(member_fact).collect();
     let node = answer.node;
     NodeFact {
         pid: answer.pid,
@@ -96,6 +111,8 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         findings: answer.findings.into_iter().map(finding_fact).collect(),
         repair_queue: answer.repair.as_ref().map_or(0, |repair| repair.queue + repair.in_flight),
         missing_shards: answer.repair.as_ref().map_or(0, |repair| repair.missing_shards),
+        operations_in_flight: answer.operations_in_flight,
+        members,
     }
 }
 
@@ -104,6 +121,12 @@ fn voters(answer: &ObserveResponse) -> u64 {
     let replicated = answer.raft.as_ref().map_or(0, |raft| raft.replication.iter().filter(|to| to.voter).count());
     let mapped = answer.nodes.iter().filter(|node| matches!(node.role.as_str(), "voter" | "leader")).count();
     replicated.max(mapped) as u64
+}
+
+fn member_fact(member: &NodeState) -> MemberFact {
+    // The map calls the leader by that name; in the engine's words it is a voter.
+    let role = if member.role == "leader" { "voter" } else { &member.role };
+    MemberFact { node: member.node.clone(), state: member.state.clone(), role: role.to_owned() }
 }
 
 fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
@@ -125,6 +148,7 @@ fn disk_fact(disk: DiskState) -> DiskFact {
         health: disk.health,
         reason: disk.reason,
         canary_age_ms: disk.canary_age_ms,
+        available_bytes: disk.available_bytes,
     }
 }
 

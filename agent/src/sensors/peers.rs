@@ -11,8 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::stopped;
+use crate::lease::LeaseHandle;
 use crate::links::{Links, PeerLink, agent_peer, node_control};
 use crate::state::PeerViews;
+use crate::telemetry::Telemetry;
 
 /// Asks one other agent how it and its node are.
 pub(crate) struct PeerSensor {
@@ -26,6 +28,10 @@ pub(crate) struct PeerSensor {
     pub(crate) interval: Duration,
     /// How long it may take to answer.
     pub(crate) deadline: Duration,
+    /// Told when the peer says that it holds the lease.
+    pub(crate) lease: LeaseHandle,
+    /// Counts.
+    pub(crate) telemetry: Arc<Telemetry>,
     /// What is shown to people of it.
     pub(crate) views: Arc<PeerViews>,
     /// Where facts go.
@@ -57,6 +63,11 @@ impl PeerSensor {
         let request = PingRequest { from: self.own.clone() };
         let ping = |channel| async { agent_peer(channel).ping(request).await };
         let answer = link.agent.call(self.deadline, ping).await.map(tonic::Response::into_inner).ok();
+        self.telemetry.peer(&self.peer, answer.is_some());
+        // Only the holder's own word counts: hearsay about a third one would be repeated for ever.
+        if answer.as_ref().is_some_and(|answer| answer.lease_holder == self.peer) {
+            self.lease.heard(&self.peer);
+        }
         let suspect = answer.as_ref().is_none_or(|answer| !answer.node_alive);
         let node_answers = if suspect { Some(self.node_answers(link).await) } else { None };
         self.fact(answer, node_answers)

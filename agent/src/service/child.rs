@@ -28,6 +28,8 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 const START_LOOK: Duration = Duration::from_millis(5);
 /// How long a node may take to end cleanly: flush its database, finish streams. Then it is killed, which it survives.
 const STOP_GRACE: Duration = Duration::from_secs(15);
+/// The number of the signal that asks for a clean end.
+const SIGTERM: i32 = 15;
 /// How long after the node's end its keeper may take to record it: one fsync, which on a busy disk takes long.
 const RECORD_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -158,11 +160,16 @@ impl ChildService {
         let stopped = self.run.stop().await.map_err(record_error("read the mark of a stop"))?.is_some();
         let restarting = self.run.restarting().await.map_err(record_error("read the mark of a restart"))?;
         Ok(match exit.filter(|exit| exit.node() == node && exit.boot_id == record.boot_id) {
+            // A restart that was cut off half way: the node ended by our own SIGTERM, and must be started all the same.
+            // A success would look like an operator's stop.
+            Some(ExitRecord { status: ExitStatus::Code(0), last_error, .. }) if restarting && !stopped => {
+                Ended { node, exit: ExitClass::Signal(SIGTERM), last_error, deliberate: false }
+            }
             Some(ExitRecord { status, out_of_memory, last_error, .. }) => Ended {
                 node,
                 exit: classify(status, out_of_memory, &last_error),
                 last_error,
-                deliberate: stopped || (status == ExitStatus::Code(0) && !restarting),
+                deliberate: stopped || status == ExitStatus::Code(0),
             },
             None => Ended { node, exit: ExitClass::Unknown, last_error: String::new(), deliberate: stopped },
         })
