@@ -6,11 +6,16 @@
 
 pub mod codec;
 pub mod disk;
+pub mod gateway;
 pub mod log;
 pub mod meta;
 pub mod model;
 pub mod options;
 pub mod peers;
 pub mod placement;
+pub mod repair;
 pub mod state;
+#[cfg(test)]
+mod testing;
+pub mod transport;
 pub mod types;

@@ -123,7 +123,7 @@ impl Survey {
             let expected = format!("segments {} to {}", named.start, named.end - 1);
             return Err(Damage::new(&path, 0, "file", expected, "no such file").into());
         }
-        Ok(self.segments.iter().partition(|id| named.contains(id)))
+        Ok(self.segments.iter().partition(|id| named.contains(*id)))
     }
 }
 

@@ -11,7 +11,9 @@ use resilver_host::{Host, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::MetaError;
-use crate::types::{ClusterId, DiskId, Epoch, InstanceId, NodeName, RaftId};
+use crate::types::{ClusterId, Epoch, InstanceId, NodeName, RaftId};
+
+pub use crate::disk::KnownDisk;
 
 /// The file's name within the metadata folder.
 const FILE: &str = "identity.json";
@@ -31,15 +33,6 @@ pub struct Membership {
     pub raft_id: RaftId,
     /// The cluster's name, for people.
     pub cluster_name: String,
-}
-
-/// A disk this node was given before: a folder without its superblock is then a lost disk, not a new one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownDisk {
-    /// Its folder.
-    pub path: PathBuf,
-    /// What its superblock says.
-    pub id: DiskId,
 }
 
 /// Who this data folder is.

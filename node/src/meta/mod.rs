@@ -139,6 +139,8 @@ impl Meta {
         let raft = Raft::new(ids.raft_id.0, config, Network { links: links.clone() }, log, machine)
             .await
             .map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
+        // The first answer comes after the first report: from here on the status says what is stored, not nothing.
+        raft.with_raft_state(|_| ()).await.map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
 
         let stop = watch::Sender::new(false);
         let tasks = vec![

@@ -1,5 +1,6 @@
 //! What can go wrong in the state machine's database.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 /// Why the state could not be read or changed.
@@ -72,7 +73,12 @@ impl StateError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Corrupt { .. } | Self::Missing { .. } | Self::Snapshot { .. } | Self::Foreign { .. } => true,
-            Self::Database(error) => !matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo),
+            Self::Database(error) => match &**error {
+                // A file that is too short, or does not begin like a database, comes back as an IO error.
+                redb::Error::Io(error) => matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData),
+                redb::Error::PreviousIo => false,
+                _ => true,
+            },
             Self::TooNew { .. } | Self::Io { .. } | Self::Encoding { .. } | Self::Closed => false,
         }
     }

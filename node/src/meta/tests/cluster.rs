@@ -1,0 +1,200 @@
+//! Three and more members: founded, joined, written, read, a leader lost, restarted, caught up.
+
+use std::collections::BTreeSet;
+
+use tokio::time::Instant;
+
+use super::*;
+
+fn leader_of(members: &[Member]) -> usize {
+    let leader = members[0].meta.status().leader.unwrap();
+    members.iter().position(|member| member.meta.raft_id() == leader).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_join_are_promoted_and_write_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 4, &Tuning::default()).await;
+    let leader = leader_of(&members);
+    let status = members[leader].meta.status();
+    assert_eq!((status.role, status.voters.len()), (Role::Leader, 3));
+    for (version, member) in (1..).zip(&members) {
+        let outcome = member.meta.propose(put(&format!("k{version}"), version)).await.unwrap();
+        assert_eq!(outcome, Outcome::Put { replaced: None });
+        // Whoever reads after a barrier sees what was acknowledged before it, wherever it was written.
+        for reader in &members {
+            reader.meta.barrier().await.unwrap();
+            assert!(reader.meta.object(&"b".into(), &format!("k{version}")).await.unwrap().is_some());
+        }
+    }
+    let roles: BTreeSet<&str> = members.iter().map(|member| member.meta.status().role.as_str()).collect();
+    assert_eq!(roles, BTreeSet::from(["leader", "follower", "learner"]));
+    let refused = members[0].meta.propose(Command::InitCluster { cluster: ClusterId(9), name: "x".into() }).await;
+    assert!(matches!(refused, Ok(Outcome::Refused(_))), "a refusal is an outcome");
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_barriers_at_once_share_rounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 3, &Tuning::default()).await;
+    let reader = &members[(leader_of(&members) + 1) % 3];
+    let started = Instant::now();
+    let asked: Vec<_> = (0..500)
+        .map(|_| {
+            let meta = reader.meta.clone();
+            tokio::spawn(async move { meta.barrier().await })
+        })
+        .collect();
+    for answer in asked {
+        answer.await.unwrap().unwrap();
+    }
+    assert!(started.elapsed() < PATIENCE);
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_leader_is_replaced_and_nothing_acknowledged_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut members = cluster(dir.path(), 3, &Tuning::default()).await;
+    let writer = members[(leader_of(&members) + 1) % 3].meta.clone();
+    for version in 1..=50 {
+        writer.propose(put(&format!("k{version:03}"), version)).await.unwrap();
+    }
+    let leader = members.remove(leader_of(&members));
+    let id = leader.meta.raft_id();
+    let lost = Instant::now();
+    leader.stop().await;
+    writer.propose(put("after", 1000)).await.unwrap();
+    eprintln!("a lost leader cost {:?}, its own shutdown included", lost.elapsed());
+    writer.barrier().await.unwrap();
+    let page = writer.list(&"b".into(), "k", "", 100).await.unwrap();
+    assert_eq!(page.objects.len(), 50);
+
+    // It comes back, at another address, as what it was.
+    let back = Member::start(dir.path(), id.0, Tuning::default()).await;
+    back.meta.propose(back.join(id.0)).await.unwrap();
+    back.meta.barrier().await.unwrap();
+    assert!(back.meta.object(&"b".into(), "after").await.unwrap().is_some());
+    assert_eq!(back.meta.counts(), writer.counts());
+    back.stop().await;
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_cluster_starts_again_from_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 3, &Tuning::default()).await;
+    for version in 1..=20 {
+        members[0].meta.propose(put(&format!("k{version}"), version)).await.unwrap();
+    }
+    for member in members {
+        member.stop().await;
+    }
+    let mut members = Vec::new();
+    for id in 1..=3 {
+        members.push(Member::start(dir.path(), id, Tuning::default()).await);
+    }
+    assert_eq!(members[0].meta.map().cluster, Some(CLUSTER));
+    // Every address is new, and nobody leads to write them down: restarted members keep theirs in the product.
+    drop(members);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_member_starts_again_and_has_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut members = cluster(dir.path(), 1, &Tuning::default()).await;
+    for version in 1..=20 {
+        members[0].meta.propose(put(&format!("k{version}"), version)).await.unwrap();
+    }
+    members.remove(0).stop().await;
+    let again = Member::start(dir.path(), 1, Tuning::default()).await;
+    again.meta.barrier().await.unwrap();
+    assert_eq!(again.meta.counts().objects, 20);
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_member_catches_up_through_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let tuning = Tuning { snapshot_after: 50, keep_entries: 5, ..Tuning::default() };
+    let mut members = cluster(dir.path(), 3, &tuning).await;
+    for version in 1..=300 {
+        members[0].meta.propose(put(&format!("k{version:03}"), version)).await.unwrap();
+    }
+    let leader = leader_of(&members);
+    members[leader].until("a snapshot", |status| status.snapshot.is_some_and(|index| index > 100)).await;
+    let late = Member::start(dir.path(), 4, tuning.clone()).await;
+    members[0].meta.propose(late.join(4)).await.unwrap();
+    late.until("the log", |status| status.applied > 300).await;
+    late.meta.barrier().await.unwrap();
+    assert!(late.meta.status().snapshot.is_some(), "entries it needed were purged: only a snapshot could bring them");
+    assert_eq!(late.meta.counts(), members[0].meta.counts());
+    assert_eq!(late.meta.counts().objects, 300);
+    assert_eq!(late.meta.map(), members[0].meta.map());
+
+    // And again from its own disk.
+    let dir_of_late = late.stop().await;
+    let kept = std::fs::read_dir(dir_of_late.join("snapshots")).unwrap().count();
+    assert_eq!(kept, 1, "the newest snapshot only");
+    let again = Member::start(dir.path(), 4, tuning).await;
+    assert_eq!(again.meta.counts().objects, 300);
+    members.push(again);
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 3, &Tuning::default()).await;
+    let leader = leader_of(&members);
+    let heir = &members[(leader + 1) % 3];
+    members[leader].meta.step_down(Some(heir.meta.raft_id())).await.unwrap();
+    heir.until("itself leading", |status| status.role == Role::Leader).await;
+    heir.meta.step_down(None).await.unwrap();
+    members[leader].meta.propose(put("k", 1)).await.unwrap();
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_for_somebody_else_is_refused_before_anything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 1, &Tuning::default()).await;
+    let meta = &members[0].meta;
+    let right = meta.envelope(meta.raft_id());
+    meta.check_envelope(Some(&right)).unwrap();
+    let wrong = [
+        None,
+        Some(Envelope { cluster_id: ClusterId(9).to_string(), ..right.clone() }),
+        Some(Envelope { epoch: 9, ..right.clone() }),
+        Some(Envelope { target: 9, ..right.clone() }),
+    ];
+    for envelope in wrong {
+        let status = meta.check_envelope(envelope.as_ref()).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_leader_a_command_is_certainly_not_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let lonely = Member::start(dir.path(), 1, Tuning::default()).await;
+    let asked = tokio::time::timeout(PATIENCE, lonely.meta.propose(bucket("b"))).await.unwrap();
+    assert!(matches!(asked, Err(MetaError::NoLeader { .. })), "{asked:?}");
+    let stopped = {
+        let meta = lonely.meta.clone();
+        tokio::spawn(async move { meta.stopped().await })
+    };
+    lonely.stop().await;
+    assert!(!stopped.await.unwrap().is_empty());
+}
