@@ -95,7 +95,8 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
         }
         Bench::Rebuild { size } => {
             let say = |text: &str| cx.out.say(text);
-            let found = rebuild::run(&cx.host, target, size * 1024 * 1024, &say).await.map_err(|error| harness(&error))?;
+            let found =
+                rebuild::run(&cx.host, target, size * 1024 * 1024, &say).await.map_err(|error| harness(&error))?;
             cx.out.show(&found, |found| {
                 let shares = found.time_goes.iter().map(|(part, share)| format!("  {part}: {share:.1} %\n"));
                 format!(

@@ -127,8 +127,11 @@ impl Nodes {
     /// # Errors
     /// [`Code::Unreachable`] when none does.
     pub(crate) async fn serving(&self, doing: &str) -> Result<Node, Failure> {
-        let mut looks: FuturesUnordered<_> =
-            self.nodes.iter().map(|node| async move { (node, node.control().observe(ObserveRequest {}).await) }).collect();
+        let mut looks: FuturesUnordered<_> = self
+            .nodes
+            .iter()
+            .map(|node| async move { (node, node.control().observe(ObserveRequest {}).await) })
+            .collect();
         let mut silent = Vec::new();
         let mut isolated = Vec::new();
         let deadline = tokio::time::sleep(LOOK_DEADLINE);
@@ -171,7 +174,8 @@ impl Nodes {
         for (name, status) in silent {
             lines.push_str(&format!("\n  {name}: {}", short(status)));
         }
-        Failure::new(Code::Unreachable, lines).next("are they running? `resilver up` for a local cluster, else the service")
+        Failure::new(Code::Unreachable, lines)
+            .next("are they running? `resilver up` for a local cluster, else the service")
     }
 }
 

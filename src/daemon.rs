@@ -45,8 +45,10 @@ struct KeeperFlags {
 
 impl KeeperArgs {
     fn options(self) -> Result<KeeperOptions, Failure> {
-        let flags = KeeperFlags::try_parse_from(std::iter::once("keeper".to_owned()).chain(self.args))
-            .map_err(|error| Failure::usage(error.to_string()).next("agents call this, people use `resilver agent run`"))?;
+        let flags =
+            KeeperFlags::try_parse_from(std::iter::once("keeper".to_owned()).chain(self.args)).map_err(|error| {
+                Failure::usage(error.to_string()).next("agents call this, people use `resilver agent run`")
+            })?;
         let mut command = flags.command.into_iter();
         let program = command.next().map(PathBuf::from).unwrap_or_default();
         Ok(KeeperOptions { run_dir: flags.run_dir, log: flags.log, program, args: command.collect() })

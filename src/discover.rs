@@ -135,7 +135,8 @@ pub(crate) async fn find(host: &Host, place: &Place) -> Result<Found, Failure> {
 pub(crate) async fn read_cluster_file(host: &Host, dir: &Path) -> Result<ClusterFile, Failure> {
     let path = dir.join(CLUSTER_FILE);
     let data = read_file(&*host.disk, &path, MAX_CLUSTER_FILE_BYTES).await.map_err(|error| {
-        let failure = Failure::new(Code::Usage, format!("no cluster in {}: {}: {error}", dir.display(), path.display()));
+        let failure =
+            Failure::new(Code::Usage, format!("no cluster in {}: {}: {error}", dir.display(), path.display()));
         failure.next(format!("make one: `resilver up --dir {}`", dir.display()))
     })?;
     let file: ClusterFile = serde_json::from_slice(&data).map_err(|error| {

@@ -102,7 +102,8 @@ pub(crate) fn write_stdout(data: &[u8]) -> Result<(), Failure> {
 const GOOD: &[&str] = &["healthy", "up", "ok", "OK", "resolved", "yes", "running"];
 const DOUBTFUL: &[&str] =
     &["degraded", "starting", "waiting", "recovering", "verifying", "read_only", "suspect", "paused", "open"];
-const BAD: &[&str] = &["down", "out", "gone", "error", "CORRUPT", "MISSING", "UNREACHABLE", "unreachable", "lost_voter"];
+const BAD: &[&str] =
+    &["down", "out", "gone", "error", "CORRUPT", "MISSING", "UNREACHABLE", "unreachable", "lost_voter"];
 
 fn paint_line(line: &str) -> String {
     line.split_inclusive(' ')

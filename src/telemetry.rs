@@ -52,11 +52,7 @@ pub(crate) fn init(format: LogFormat, verbosity: Verbosity) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Set by nobody before us: main calls this once. A second call in a test process changes nothing.
-    let _ = if json {
-        builder.json().flatten_event(true).try_init()
-    } else {
-        builder.with_ansi(color).try_init()
-    };
+    let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.with_ansi(color).try_init() };
     if let Some(error) = bad {
         tracing::warn!(%error, "{FILTER} cannot be read, logging with the default filter {default}");
     }

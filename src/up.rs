@@ -92,7 +92,10 @@ async fn stdin_closed(cx: &Context) {
 /// Starts everything, says so, and keeps the agents running. Ends only by failing.
 async fn serve(cx: &Context, cluster: &LocalCluster) -> Result<(), Failure> {
     let count = cluster.nodes().len();
-    cx.out.say(format!("starting {count} nodes in {} (profile fast: policy times divided by 60)", cluster.dir().display()));
+    cx.out.say(format!(
+        "starting {count} nodes in {} (profile fast: policy times divided by 60)",
+        cluster.dir().display()
+    ));
     cluster.start().await?;
     cluster.wait_healthy(START_TIME).await?;
     let started = describe(cluster).await?;
@@ -128,7 +131,8 @@ async fn end_of(node: &LocalNode, agent: Arc<dyn Process>) -> &LocalNode {
 async fn describe(cluster: &LocalCluster) -> Result<Started, Failure> {
     let mut nodes = Vec::new();
     for node in cluster.nodes() {
-        let failed = |error: std::io::Error| Failure::failed(format!("cannot tell what runs for {}: {error}", node.name));
+        let failed =
+            |error: std::io::Error| Failure::failed(format!("cannot tell what runs for {}: {error}", node.name));
         let pids = cluster.pids(&node.name).await.map_err(failed)?;
         nodes.push(StartedNode {
             name: node.name.clone(),
@@ -150,7 +154,8 @@ impl Started {
             table.row([node.name.clone(), pid(node.pid), pid(node.agent_pid), node.address.clone(), node.api.clone()]);
         }
         let dir = self.dir.display();
-        let victim = self.nodes.last().and_then(|node| node.pid).map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
+        let victim =
+            self.nodes.last().and_then(|node| node.pid).map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
         format!(
             "{}
 The cluster is whole. In another terminal:

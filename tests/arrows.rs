@@ -34,7 +34,11 @@ const NEVER_UNDER_STRATEGIES: &[&str] = &["tokio", "mio", "socket2", "rustix", "
 
 fn metadata() -> Metadata {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    MetadataCommand::new().manifest_path(manifest).other_options(vec!["--offline".to_owned()]).exec().expect("cargo metadata")
+    MetadataCommand::new()
+        .manifest_path(manifest)
+        .other_options(vec!["--offline".to_owned()])
+        .exec()
+        .expect("cargo metadata")
 }
 
 #[test]

@@ -49,8 +49,25 @@ fn help_names_every_noun_and_every_exit_code() {
     assert_eq!(code(&help), 0);
     let text = out(&help);
     for noun in [
-        "up", "status", "verify", "plan", "pause", "resume", "cluster", "node", "agent", "disk", "bucket", "object",
-        "meta", "repair", "incident", "journal", "config", "completions", "man",
+        "up",
+        "status",
+        "verify",
+        "plan",
+        "pause",
+        "resume",
+        "cluster",
+        "node",
+        "agent",
+        "disk",
+        "bucket",
+        "object",
+        "meta",
+        "repair",
+        "incident",
+        "journal",
+        "config",
+        "completions",
+        "man",
     ] {
         assert!(text.lines().any(|line| line.trim_start().starts_with(noun)), "{noun} is missing:\n{text}");
     }
@@ -64,11 +81,34 @@ fn help_names_every_noun_and_every_exit_code() {
 fn every_verb_of_the_specification_exists() {
     let dir = scratch();
     for verb in [
-        "cluster init", "cluster status", "node run", "node list", "node status", "node restart", "agent run",
-        "agent status", "disk list", "disk status", "bucket create", "bucket list", "object put", "object get",
-        "object list", "object delete", "object verify", "object repair", "meta status", "repair status",
-        "incident list", "incident show", "incident explain", "journal list", "journal verify", "journal follow",
-        "config check", "config schema",
+        "cluster init",
+        "cluster status",
+        "node run",
+        "node list",
+        "node status",
+        "node restart",
+        "agent run",
+        "agent status",
+        "disk list",
+        "disk status",
+        "bucket create",
+        "bucket list",
+        "object put",
+        "object get",
+        "object list",
+        "object delete",
+        "object verify",
+        "object repair",
+        "meta status",
+        "repair status",
+        "incident list",
+        "incident show",
+        "incident explain",
+        "journal list",
+        "journal verify",
+        "journal follow",
+        "config check",
+        "config schema",
     ] {
         let args: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
         assert_eq!(code(&resilver(dir.path(), &args)), 0, "{verb}");
@@ -171,7 +211,8 @@ fn a_download_never_overwrites_a_file_unasked() {
     let forced = resilver(dir.path(), &["object", "get", "b/k", "mine", "--force", "--config", &config]);
     assert_eq!(code(&forced), 4, "{}", err(&forced));
     assert_eq!(std::fs::read_to_string(dir.path().join("mine")).expect("there"), "precious");
-    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("entry").file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).expect("listed").map(|entry| entry.expect("entry").file_name()).collect();
     assert_eq!(left.len(), 2, "half a file was left behind: {left:?}");
 }
 

@@ -126,7 +126,9 @@ async fn an_agent_restarted_in_the_middle_of_a_recovery_finishes_it_once() {
     assert_eq!(of_n2("opened"), 1, "one failure is one incident: {seen:#?}");
     let started = seen
         .iter()
-        .filter(|line| line.host == "n2" && line.action == "start_node" && (line.kind == "outcome" || line.kind == "reconciled"))
+        .filter(|line| {
+            line.host == "n2" && line.action == "start_node" && (line.kind == "outcome" || line.kind == "reconciled")
+        })
         .count();
     assert!(started >= 1, "the start has an outcome or a reconciliation: {seen:#?}");
     let verified = cluster.run(&["journal", "verify"]);

@@ -64,7 +64,10 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
         })
         .collect();
     // Each agent knows the holder as far as it has heard; the holder itself knows best, then whoever has heard anything.
-    let holder = rows.iter().find(|row| row.holder() == Some(row.agent.as_str())).or(rows.iter().find(|row| row.holder().is_some()));
+    let holder = rows
+        .iter()
+        .find(|row| row.holder() == Some(row.agent.as_str()))
+        .or(rows.iter().find(|row| row.holder().is_some()));
     let view = View { lease: Lease { holder: holder.and_then(Row::holder).map(str::to_owned) }, agents: rows };
     cx.out.show(&view, |view| {
         let mut table = Table::new(["AGENT", "STATE", "NODE_STATE", "LEASE", "INCIDENTS", "PAUSED"]);

@@ -100,7 +100,13 @@ fn explanation(found: &Value) -> String {
     let incident = found.get("incident").unwrap_or(&Value::Null);
     let mut out = String::new();
     // Writing into a String cannot fail.
-    let _ = writeln!(out, "{} of {}, {}", text(incident, "mode"), subject(incident.get("subject")), text(incident, "state"));
+    let _ = writeln!(
+        out,
+        "{} of {}, {}",
+        text(incident, "mode"),
+        subject(incident.get("subject")),
+        text(incident, "state")
+    );
     for (name, key) in [("detected by", "detected_by"), ("evidence", "evidence"), ("outcome", "resolution")] {
         let _ = writeln!(out, "{name}: {}", text(incident, key));
     }

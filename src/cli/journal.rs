@@ -104,7 +104,9 @@ async fn list(cx: &Context, which: &Which, limit: usize) -> Result<Code, Failure
         }
     }
     // Sequences order one journal; between journals only wall time can.
-    shown.sort_by(|a, b| (&a.line.timestamp, &a.agent, a.line.sequence).cmp(&(&b.line.timestamp, &b.agent, b.line.sequence)));
+    shown.sort_by(|a, b| {
+        (&a.line.timestamp, &a.agent, a.line.sequence).cmp(&(&b.line.timestamp, &b.agent, b.line.sequence))
+    });
     let newest = shown.split_off(shown.len().saturating_sub(limit));
     if newest.is_empty() && unread > 0 {
         return Err(Failure::new(Code::Unreachable, "no journal could be read"));
@@ -328,7 +330,8 @@ async fn read_http(agent: &Agent, mut after: u64) -> Result<Vec<Line>, String> {
         if !answer.is_success() {
             return Err(answer.reason());
         }
-        let page = answer.body.get("records").and_then(Value::as_array).cloned().ok_or("its answer is no list of records")?;
+        let page =
+            answer.body.get("records").and_then(Value::as_array).cloned().ok_or("its answer is no list of records")?;
         let count = page.len();
         for record in page {
             lines.push(serde_json::from_value(record).map_err(|error| format!("a record cannot be read: {error}"))?);

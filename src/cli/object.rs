@@ -198,8 +198,7 @@ struct Deleted {
 async fn delete(cx: &Context, object: ObjectPath) -> Result<Code, Failure> {
     // Once, to one node: a delete repeated blindly could take away what somebody put in between.
     let node = cx.nodes().await?.serving("delete the object").await?;
-    let request =
-        DeleteRequest { bucket: object.bucket.clone(), key: object.key.clone(), if_version: String::new() };
+    let request = DeleteRequest { bucket: object.bucket.clone(), key: object.key.clone(), if_version: String::new() };
     let answer = within(CHANGE_DEADLINE, async { node.store().delete(request).await })
         .await
         .map_err(|status| Failure::from_status("delete the object", &node.name, &status))?;

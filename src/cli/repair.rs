@@ -57,9 +57,10 @@ impl RepairVerb {
 
 /// When the slowest node will be done; unknown when any that repairs does not know.
 async fn eta(nodes: &Nodes) -> Option<Duration> {
-    let observe = nodes.all().iter().map(async |node| {
-        within(CALL_DEADLINE, async { node.control().observe(ObserveRequest {}).await }).await
-    });
+    let observe = nodes
+        .all()
+        .iter()
+        .map(async |node| within(CALL_DEADLINE, async { node.control().observe(ObserveRequest {}).await }).await);
     let repairs: Vec<_> = join_all(observe).await.into_iter().filter_map(|seen| seen.ok()?.repair).collect();
     let busy = || repairs.iter().filter(|repair| repair.queue + repair.in_flight > 0);
     if busy().any(|repair| !repair.eta_known) {

@@ -46,8 +46,13 @@ struct Stored {
 pub(crate) async fn put(cx: &Context, object: ObjectPath, from: &str, if_absent: bool) -> Result<Code, Failure> {
     let source = Source::open(&cx.host, from).await?;
     let node = cx.nodes().await?.serving("put the object").await?;
-    let begin =
-        PutBegin { bucket: object.bucket.clone(), key: object.key.clone(), if_absent, if_version: String::new() };
+    let begin = PutBegin {
+        bucket: object.bucket.clone(),
+        key: object.key.clone(),
+        if_absent,
+        if_version: String::new(),
+        size_bytes: source.size().await?,
+    };
     let (answer, crc) = upload(&node, begin, source).await?;
     if answer.crc32c != crc {
         return Err(Failure::failed(format!(
@@ -153,6 +158,18 @@ impl Source {
         }
         let file = host.disk.open(path, OpenMode::Read).await.map_err(failed)?;
         Ok(Source::File { file, offset: 0, name: from.to_owned() })
+    }
+
+    /// How much it will be, when that is known before: the node then refuses an upload that ended early.
+    async fn size(&self) -> Result<Option<u64>, Failure> {
+        match self {
+            Source::Stdin { .. } => Ok(None),
+            Source::File { file, name, .. } => {
+                let len = file.len().await.map_err(|error| Failure::failed(format!("cannot read {name}: {error}")))?;
+                // A pipe or a device has a name and no length.
+                Ok((len > 0).then_some(len))
+            }
+        }
     }
 
     /// The next bytes; none at the end.
@@ -285,7 +302,9 @@ async fn download(nodes: &Nodes, object: &ObjectPath, sink: &mut Sink) -> Result
             match stream.message().await {
                 Ok(Some(GetResponse { of: Some(get_response::Of::Head(head)) })) => match &info {
                     Some(first) if first.version != head.version => {
-                        return Err(Failure::failed(format!("{object} was replaced while it was read")).next("get it again"));
+                        return Err(
+                            Failure::failed(format!("{object} was replaced while it was read")).next("get it again")
+                        );
                     }
                     _ => info = Some(head),
                 },
@@ -323,7 +342,9 @@ async fn begin(nodes: &Nodes, object: &ObjectPath, offset: u64) -> Result<Stream
 /// The last look before the content counts as fetched.
 fn check(object: &ObjectPath, info: &ObjectInfo, got: u64, crc: u32) -> Result<(), Failure> {
     if got != info.size_bytes {
-        return Err(Failure::failed(format!("{object}: {got} bytes arrived of {}", info.size_bytes)).next("get it again"));
+        return Err(
+            Failure::failed(format!("{object}: {got} bytes arrived of {}", info.size_bytes)).next("get it again")
+        );
     }
     if crc != info.crc32c {
         return Err(Failure::failed(format!(

@@ -143,7 +143,9 @@ impl Summary {
             .map(|problem| format!("{}: {} ({})\n", problem.object, problem.state, problem.detail))
             .collect();
         let Summary { objects, intact, failed, lost, skipped, .. } = self;
-        out.push_str(&format!("{objects} objects: {intact} intact, {failed} failed ({lost} lost), {skipped} skipped\n"));
+        out.push_str(&format!(
+            "{objects} objects: {intact} intact, {failed} failed ({lost} lost), {skipped} skipped\n"
+        ));
         out
     }
 }

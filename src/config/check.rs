@@ -67,7 +67,9 @@ fn check_node(node: &NodeOptions) -> Result<(), Failure> {
         return Err(Failure::usage("node.repair.in_flight is 0: nothing would ever be repaired").next("use 1 or more"));
     }
     if node.repair.rate_bytes_per_second == 0 || node.scrub.rate_bytes_per_second == 0 {
-        return Err(Failure::usage("a rate_bytes_per_second is 0: the work would never end").next("use 1000000 or more"));
+        return Err(
+            Failure::usage("a rate_bytes_per_second is 0: the work would never end").next("use 1000000 or more")
+        );
     }
     Ok(())
 }
@@ -101,7 +103,8 @@ fn check_nodes(nodes: &[Peer]) -> Result<(), Failure> {
     let mut addresses = BTreeSet::new();
     for peer in nodes {
         name("nodes: id", &peer.id)?;
-        for (key, value) in [("address", Some(&peer.address)), ("agent", Some(&peer.agent)), ("api", peer.api.as_ref())] {
+        for (key, value) in [("address", Some(&peer.address)), ("agent", Some(&peer.agent)), ("api", peer.api.as_ref())]
+        {
             let Some(value) = value else { continue };
             address(&format!("nodes: {key} of {}", peer.id), value)?;
             if !addresses.insert(value) {

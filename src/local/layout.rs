@@ -105,7 +105,8 @@ async fn create(host: &Host, dir: &Path, options: &LocalOptions) -> Result<Clust
     };
     let file =
         ClusterFile { format: FORMAT, name: options.name.clone(), disks, nodes: (0..nodes).map(member).collect() };
-    let failed = |error: std::io::Error| Failure::failed(format!("cannot make a cluster in {}: {error}", dir.display()));
+    let failed =
+        |error: std::io::Error| Failure::failed(format!("cannot make a cluster in {}: {error}", dir.display()));
     let text = serde_json::to_string_pretty(&file).map_err(|error| Failure::failed(error.to_string()))? + "\n";
     replace_file(&*host.disk, &dir.join(CLUSTER_FILE), Bytes::from(text)).await.map_err(failed)?;
     Ok(file)
