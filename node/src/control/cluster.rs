@@ -65,9 +65,11 @@ impl Cluster for ClusterService {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let core = self.shared.core()?;
         let local = request.into_inner().local;
-        Ok(Response::new(status(&self.shared, core, local).await))
+        match self.shared.core.get() {
+            Some(core) => Ok(Response::new(status(&self.shared, core, local).await)),
+            None => Ok(Response::new(outside(&self.shared))),
+        }
     }
 }
 
@@ -86,6 +88,26 @@ fn join_command(request: JoinRequest) -> Result<Command, Status> {
         disks,
         raft_id: None,
     })
+}
+
+/// What a node in no cluster (yet, or any more) can say: an empty cluster id, and itself.
+fn outside(shared: &Shared) -> StatusResponse {
+    let own = observe(shared);
+    let node = NodeStatus {
+        node: own.node,
+        address: shared.options.address.clone(),
+        state: own.phase,
+        role: "-".to_owned(),
+        disks: u32::try_from(own.disks.len()).unwrap_or(u32::MAX),
+        seen: true,
+        detail: own.phase_detail,
+        ..NodeStatus::default()
+    };
+    StatusResponse {
+        nodes: vec![node],
+        disks: own.disks.into_iter().map(disk_status).collect(),
+        ..StatusResponse::default()
+    }
 }
 
 /// The cluster as this node sees it, with what the others say of themselves within [`STATUS_DEADLINE`].
