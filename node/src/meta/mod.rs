@@ -289,8 +289,9 @@ impl Meta {
             }
         };
         let state = async {
-            match failed.wait_for(Option::is_some).await {
-                Ok(reason) => reason.clone().unwrap_or_default(),
+            let reason = failed.wait_for(Option::is_some).await.map(|reason| reason.clone().unwrap_or_default());
+            match reason {
+                Ok(reason) => reason,
                 // All who could report a failure are gone, and Raft with them.
                 Err(_) => std::future::pending().await,
             }
