@@ -7,7 +7,7 @@ use std::process::Command;
 
 #[test]
 fn the_demonstration_recovers_from_everything_and_loses_nothing() {
-    let output = Command::new(env!("CARGO_BIN_EXE_resilver")).args(["demo", "--json", "--quick"]).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_resilver")).args(["demo", "--json"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("no JSON on stdout ({error}); it said:\n{said}"));

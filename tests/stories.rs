@@ -85,6 +85,8 @@ async fn an_agent_restarted_in_the_middle_of_a_recovery_finishes_it_once() {
     let node = cluster.target.host("n2").unwrap().clone();
     let pid = client.observe("n2").await.unwrap().pid;
     let first = cluster.agent_pid("n2");
+    // `up` plays systemd for its agents: it would start another one. It is held still while this story does that part.
+    cluster.signal(cluster.up_pid(), Signal::Stop).await;
     cluster.signal(first, Signal::Terminate).await;
     eventually("the first agent has ended", async || cluster.host.proc.identify(first).unwrap().is_none()).await;
     let config = cluster.node_dir("n2").join("resilver.yaml");
@@ -124,7 +126,9 @@ async fn an_agent_restarted_in_the_middle_of_a_recovery_finishes_it_once() {
     assert_eq!(of_n2("opened"), 1, "one failure is one incident: {seen:#?}");
     let started = seen
         .iter()
-        .filter(|line| line.host == "n2" && line.action == "start_node" && (line.kind == "outcome" || line.kind == "reconciled"))
+        .filter(|line| {
+            line.host == "n2" && line.action == "start_node" && (line.kind == "outcome" || line.kind == "reconciled")
+        })
         .count();
     assert!(started >= 1, "the start has an outcome or a reconciliation: {seen:#?}");
     let verified = cluster.run(&["journal", "verify"]);
@@ -132,6 +136,7 @@ async fn an_agent_restarted_in_the_middle_of_a_recovery_finishes_it_once() {
     let id = cluster.host.proc.identify(agent.id()).unwrap().unwrap();
     cluster.host.proc.adopt(id).await.unwrap().unwrap().signal(Signal::Terminate).unwrap();
     agent.wait().unwrap();
+    cluster.signal(cluster.up_pid(), Signal::Continue).await;
 }
 
 #[tokio::test]

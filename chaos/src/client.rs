@@ -97,7 +97,12 @@ impl Client {
         let Some((node, channel)) = self.rotate().next() else {
             return Written::Refused("no node is configured".to_owned());
         };
-        let begin = PutBegin { bucket: bucket.to_owned(), key: key.to_owned(), ..PutBegin::default() };
+        let begin = PutBegin {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            size_bytes: Some(content.len() as u64),
+            ..PutBegin::default()
+        };
         let mut messages = vec![PutRequest { of: Some(put_request::Of::Begin(begin)) }];
         let chunks = content.len().div_ceil(CHUNK_BYTES);
         messages.extend((0..chunks).map(|at| {

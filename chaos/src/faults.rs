@@ -81,3 +81,27 @@ pub async fn find_file(host: &Host, disk: &Path, name_contains: &str) -> anyhow:
     }
     Ok(None)
 }
+
+/// Removes the target's folder with everything in it: the end of an experiment that made it.
+///
+/// # Errors
+/// When something in it cannot be removed.
+pub async fn remove_folder(host: &Host, target: &Target) -> anyhow::Result<()> {
+    // Parents come before their children, and are removed after them.
+    let mut folders = vec![target.dir.clone()];
+    let mut at = 0;
+    while let Some(folder) = folders.get(at).cloned() {
+        for entry in host.disk.list(&folder).await? {
+            let path = folder.join(&entry.name);
+            match entry.kind {
+                FileKind::Dir => folders.push(path),
+                FileKind::File | FileKind::Other => host.disk.remove_file(&path).await?,
+            }
+        }
+        at += 1;
+    }
+    for folder in folders.iter().rev() {
+        host.disk.remove_dir(folder).await?;
+    }
+    Ok(())
+}

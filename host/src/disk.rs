@@ -111,6 +111,8 @@ pub trait Disk: Send + Sync + 'static {
     async fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable only after its folder is synced.
     async fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty folder. Durable only after its parent is synced.
+    async fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Creates a folder and its parents. Parents' entries are durable only after [`Disk::sync_dir`] of each.
     async fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes a folder's entries durable.

@@ -20,7 +20,6 @@ use resilver_proto::internal::raft_server::RaftServer;
 use resilver_proto::internal::shards_server::ShardsServer;
 use resilver_proto::store::cluster_server::ClusterServer;
 use resilver_proto::store::store_server::StoreServer;
-use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use resilver_proto::{transport, web};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -30,14 +29,14 @@ use crate::control::{
     ReplicaRepairService, Shared,
 };
 use crate::disk::DiskSet;
-use crate::gateway::{Gateway, StoreService};
+use crate::gateway::{Gateway, GatewayParts, StoreService};
 use crate::late::Late;
 use crate::meta::identity::Identity;
 use crate::meta::{Meta, RaftService};
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::phase::{Phase, PhaseCell};
-use crate::repair::Repair;
+use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::transport::{ShardClient, ShardService};
 
 /// How long parts may take to end before the process ends without them: nothing acknowledged depends on it.
@@ -216,16 +215,38 @@ impl Life {
     async fn serve_as_member(&self, meta: Meta) -> NodeError {
         let phase = &self.shared.phase;
         let host = &self.shared.host;
-        let shards = ShardClient::new(self.shared.peers.clone(), meta.clone(), self.disks.clone());
-        let (repair, handle) =
-            Repair::new(host, &self.shared.options, meta.clone(), self.disks.clone(), shards.clone());
-        let gateway = Gateway::new(host, meta.clone(), shards, handle.clone());
-        let service = ShardService::new(meta.clone(), self.disks.clone(), handle.clone());
-        self.late.shards.fill(
-            ShardsServer::new(service)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        let options = &self.shared.options;
+        let board = Board::new(host);
+        let shards = ShardClient::new(
+            self.shared.name.clone(),
+            meta.clone(),
+            self.disks.clone(),
+            self.shared.peers.clone(),
+            board.clone(),
         );
+        let rebuilder =
+            Rebuilder::new(meta.clone(), self.disks.clone(), shards.clone(), board.clone(), &options.repair);
+        let gateway = Gateway::new(GatewayParts {
+            host: host.clone(),
+            meta: meta.clone(),
+            shards: shards.clone(),
+            rebuilder: rebuilder.clone(),
+            read_deadline: options.read_deadline,
+        });
+        let service = ShardService::new(meta.clone(), self.disks.clone(), board.clone(), rebuilder.clone());
+        self.late.shards.fill(service.into_server());
+        let repair = Repair::new(RepairParts {
+            host: host.clone(),
+            meta: meta.clone(),
+            disks: self.disks.clone(),
+            shards,
+            board,
+            rebuilder,
+            repair: options.repair.clone(),
+            scrub: options.scrub.clone(),
+            read_deadline: options.read_deadline,
+        });
+        let handle = repair.handle(gateway.clone());
         let core = Core { meta: meta.clone(), gateway: gateway.clone(), repair: handle };
         // Filled once: a node enters its cluster once per process.
         let _ = self.shared.core.set(core);
@@ -234,11 +255,7 @@ impl Life {
         membership::catch_up(&self.shared, &self.disks, &meta).await;
         phase.set(Phase::Verifying, "waiting for a disk to answer its canary");
         membership::one_disk_answers(&self.disks).await;
-        self.late.store.fill(
-            StoreServer::new(StoreService::new(gateway, phase.serving()))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        );
+        self.late.store.fill(StoreService::new(gateway, meta, phase.serving()).into_server());
         phase.set(Phase::Healthy, "serving");
         repair.run(self.stopping.clone()).await;
         NodeError::Server("the repair service ended".to_owned())

@@ -3,6 +3,8 @@
 //!
 //! Invariant: the number of series grows with disks and peers only.
 
+use std::time::Duration;
+
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::control::{Shared, observe_now};
@@ -46,6 +48,19 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
             .with_label_values::<&str>(&[])
             .inc_by(repair.scrubbed_bytes);
     }
+    if let Some(core) = shared.core.get() {
+        let spent = core.repair.timings();
+        let seconds = page.seconds("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
+        for (phase, nanos) in [
+            ("read and wire", spent.read_nanos),
+            ("crc", spent.crc_nanos),
+            ("decode", spent.decode_nanos),
+            ("write", spent.write_nanos),
+            ("verify", spent.verify_nanos),
+        ] {
+            seconds.with_label_values(&[phase]).set(Duration::from_nanos(nanos).as_secs_f64());
+        }
+    }
     let used = page.gauge("resilver_disk_used_bytes", "bytes in shards", &["disk"])?;
     let available = page.gauge("resilver_disk_available_bytes", "bytes that can still be written", &["disk"])?;
     let shards = page.gauge("resilver_disk_shards", "shards on the disk", &["disk"])?;
@@ -59,7 +74,7 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
         shards.with_label_values(&label).set(int(disk.objects));
         healthy.with_label_values(&label).set(i64::from(disk.health == "ok"));
         errors.with_label_values(&label).inc_by(disk.errors);
-        canary.with_label_values(&label).set(std::time::Duration::from_millis(disk.canary_age_ms).as_secs_f64());
+        canary.with_label_values(&label).set(Duration::from_millis(disk.canary_age_ms).as_secs_f64());
     }
     page.text()
 }

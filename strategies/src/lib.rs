@@ -9,10 +9,10 @@
 pub mod api;
 pub mod chain;
 pub mod config;
-//pub mod coordinator;
-//pub mod engine;
+pub mod coordinator;
+pub mod engine;
 pub mod lease;
 pub mod record;
-//pub mod resume;
+pub mod resume;
 pub mod storm;
 pub mod types;

@@ -5,6 +5,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use resilver_chaos::client::Client;
@@ -19,6 +20,9 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_resilver");
 /// How long anything awaited may take before the story fails. Generous: these machines are shared.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
+/// One cluster at a time: a story on a machine that runs another story's cluster measures that one too.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A cluster that is up.
 pub struct Cluster {
     pub dir: TempDir,
@@ -28,6 +32,7 @@ pub struct Cluster {
     process: Child,
     /// `up` ends when this closes: also when the test is killed.
     _stdin: Option<ChildStdin>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Cluster {
@@ -39,6 +44,8 @@ impl Cluster {
 
     /// Starts or continues the cluster of a folder.
     pub fn start_in(dir: TempDir, nodes: u32, disks: u32, env: &[(&str, &str)]) -> Self {
+        // A story that failed says so itself; the next one starts afresh.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut process = Command::new(BINARY)
             .args(["up", "--json", "--stop-with-stdin", "--nodes", &nodes.to_string(), "--disks", &disks.to_string()])
             .arg("--dir")
@@ -55,7 +62,7 @@ impl Cluster {
         let hosts = up["nodes"].as_array().unwrap().iter().map(|node| host_info(dir.path(), disks, node)).collect();
         let target = Target { dir: dir.path().to_owned(), hosts };
         let stdin = process.stdin.take();
-        Self { dir, host: resilver_host::real::host(), target, up, process, _stdin: stdin }
+        Self { dir, host: resilver_host::real::host(), target, up, process, _stdin: stdin, _turn: turn }
     }
 
     /// Runs the command against this cluster.
@@ -91,6 +98,11 @@ impl Cluster {
         Client::new(&self.host, &self.target).unwrap()
     }
 
+    /// The pid of `up` itself.
+    pub fn up_pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The agent's pid of a node.
     pub fn agent_pid(&self, node: &str) -> u32 {
         let nodes = self.up["nodes"].as_array().unwrap();
@@ -117,6 +129,8 @@ impl Cluster {
 
     fn end(&mut self) {
         drop(self._stdin.take());
+        // A story that failed half way may have left `up` stopped.
+        let _ = Command::new("kill").args(["-CONT", &self.process.id().to_string()]).status();
         let _ = self.process.wait();
     }
 }

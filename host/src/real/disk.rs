@@ -55,6 +55,11 @@ impl Disk for RealDisk {
         off_loop(move || fs::remove_file(path)).await
     }
 
+    async fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        off_loop(move || fs::remove_dir(path)).await
+    }
+
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
         off_loop(move || fs::create_dir_all(path)).await

@@ -154,7 +154,7 @@ async fn ask(shared: &Arc<Shared>, node: &NodeRecord) -> Option<ObserveResponse>
     if node.name == shared.name {
         return Some(observe(shared));
     }
-    let mut client = NodeControlClient::new(shared.peers.channel(&node.address));
+    let mut client = NodeControlClient::new(shared.peers.channel(&node.address).ok()?);
     match tokio::time::timeout(STATUS_DEADLINE, client.observe(ObserveRequest {})).await {
         Ok(Ok(answer)) => Some(answer.into_inner()),
         Ok(Err(_)) => None,

@@ -60,7 +60,10 @@ pub(crate) async fn ask_members(shared: &Shared, instance: InstanceId, disks: &D
     };
     let mut last = "no member is configured under `join`".to_owned();
     for address in shared.options.join.iter().filter(|address| **address != shared.options.address) {
-        let mut client = ClusterClient::new(shared.peers.channel(address));
+        let mut client = match shared.peers.channel(address) {
+            Ok(channel) => ClusterClient::new(channel),
+            Err(error) => return JoinRound::Refused(error.to_string()),
+        };
         match tokio::time::timeout(JOIN_DEADLINE, client.join(request.clone())).await {
             Ok(Ok(answer)) => return JoinRound::Admitted(answer.into_inner()),
             Ok(Err(status)) if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument) => {

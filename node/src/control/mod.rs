@@ -12,7 +12,6 @@ mod recovery;
 use std::sync::{Arc, OnceLock};
 
 use resilver_host::{Host, WallTime};
-use resilver_proto::contract::Finding as FindingMessage;
 use tokio::sync::{Mutex, mpsc};
 use tonic::Status;
 
@@ -66,11 +65,6 @@ impl Shared {
             Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail))
         })
     }
-
-    /// The disks, or UNAVAILABLE while they are being opened.
-    pub(crate) fn disks(&self) -> Result<&Arc<DiskSet>, Status> {
-        self.disks.get().ok_or_else(|| Status::unavailable("the node is opening its disks"))
-    }
 }
 
 /// How a metadata error reads on the wire.
@@ -81,21 +75,4 @@ pub(crate) fn meta_status(error: &MetaError) -> Status {
 /// A part of the contract that this engine does not serve in this version.
 pub(crate) fn unimplemented(verb: &str, why: &str) -> Status {
     Status::unimplemented(format!("{verb} is not served by this version of the node: {why}"))
-}
-
-/// A finding as the contract says it.
-pub(crate) fn finding_message(finding: &crate::repair::Finding) -> FindingMessage {
-    FindingMessage {
-        sequence: finding.sequence,
-        at_ms: finding.at_ms,
-        kind: finding.kind.as_str().to_owned(),
-        disk_id: finding.disk.map(|disk| disk.to_string()).unwrap_or_default(),
-        bucket: finding.bucket.clone(),
-        key: finding.key.clone(),
-        extent: finding.extent,
-        shard: finding.shard,
-        found_by: finding.found_by.as_str().to_owned(),
-        detail: finding.detail.clone(),
-        repaired: finding.repaired,
-    }
 }

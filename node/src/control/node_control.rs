@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::observe::{millis, observe};
 use super::{CANARY_BUCKET, Shared, meta_status, unimplemented};
-use crate::gateway::{GatewayError, PutOptions};
+use crate::gateway::{ByteRange, GatewayError, PutOptions};
 use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
 use crate::types::{BucketName, DiskId, Fence};
 
@@ -71,7 +71,7 @@ impl NodeControl for NodeControlService {
                     .raft_id,
             ),
         };
-        core.meta.step_down(to).await;
+        core.meta.step_down(to).await.map_err(|error| meta_status(&error))?;
         Ok(Response::new(StepDownResponse {}))
     }
 
@@ -81,7 +81,7 @@ impl NodeControl for NodeControlService {
     ) -> Result<Response<TriggerElectionResponse>, Status> {
         let core = self.shared.core()?;
         admit(core.meta.map().fence.clone(), request.into_inner().fence)?;
-        core.meta.trigger_election().await;
+        core.meta.trigger_election().await.map_err(|error| meta_status(&error))?;
         Ok(Response::new(TriggerElectionResponse {}))
     }
 
@@ -142,16 +142,21 @@ impl NodeControl for NodeControlService {
         let begun = tokio::time::Instant::now();
         let failed = |what: &str, error: GatewayError| Status::unavailable(format!("canary {what}: {error}"));
         let bucket = BucketName::from(CANARY_BUCKET);
-        core.gateway.create_bucket(bucket.clone(), None, true).await.map_err(|error| failed("bucket", error))?;
+        core.gateway.create_bucket(&bucket, None, true).await.map_err(|error| failed("bucket", error))?;
         // Wall time makes every write differ from the one before: a stale read cannot pass for a fresh one.
         let stamp = self.shared.host.clock.now().as_millis().to_le_bytes();
         let written = Bytes::from(stamp.iter().copied().cycle().take(CANARY_BYTES).collect::<Vec<u8>>());
         let key = self.shared.name.to_string();
-        let put = PutOptions { bucket: bucket.clone(), key: key.clone(), condition: Condition::None };
+        let put = PutOptions {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            condition: Condition::None,
+            size_bytes: Some(CANARY_BYTES as u64),
+        };
         let body = stream::iter([Ok::<_, Status>(written.clone())]);
         core.gateway.put(put, body).await.map_err(|error| failed("write", error))?;
-        let read = core.gateway.get(&bucket, &key, None).await.map_err(|error| failed("read", error))?;
-        let mut content = read.body;
+        let read = core.gateway.get(&bucket, &key, ByteRange::default()).await.map_err(|error| failed("read", error))?;
+        let mut content = read.stream;
         let mut got = Vec::with_capacity(CANARY_BYTES);
         while let Some(chunk) = content.next().await {
             got.extend_from_slice(&chunk.map_err(|error| failed("read", error))?);
@@ -159,7 +164,7 @@ impl NodeControl for NodeControlService {
         if got != written {
             return Err(Status::data_loss("canary read: the content is not what was written"));
         }
-        core.gateway.delete(&bucket, &key, Condition::None).await.map_err(|error| failed("delete", error))?;
+        core.gateway.delete(&bucket, &key, None).await.map_err(|error| failed("delete", error))?;
         Ok(Response::new(CanaryResponse { millis: millis(begun.elapsed()) }))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use resilver_proto::contract::{DiskState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState};
 
-use super::{Shared, finding_message};
+use super::Shared;
 use crate::disk::VolumeStatus;
 use crate::meta::{Meta, MetaStatus, Role};
 use crate::model::ClusterMap;
@@ -39,8 +39,11 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         answer.nodes = map.nodes.values().map(|node| node_state(node, &status)).collect();
         answer.repair = Some(repair_state(&core.repair, &core.meta));
         let findings = core.repair.findings();
-        let newest = findings.len().saturating_sub(FINDINGS_PER_ANSWER);
-        answer.findings = findings[newest..].iter().map(finding_message).collect();
+        let older = findings.len().saturating_sub(FINDINGS_PER_ANSWER);
+        answer.findings = findings.into_iter().skip(older).map(Into::into).collect();
+        let operations = core.gateway.operations();
+        answer.operations_in_flight = operations.in_flight() as u64;
+        answer.oldest_operation_ms = operations.oldest().map(millis).unwrap_or_default();
     }
     answer
 }
@@ -73,16 +76,16 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
         last_log: status.last_log,
         committed: status.committed,
         applied: status.applied,
-        snapshot: status.snapshot,
+        snapshot: status.snapshot.unwrap_or_default(),
         millis_since_quorum_ack: status.quorum_ack_age.map(millis).unwrap_or_default(),
         replication: status
             .replication
             .iter()
-            .map(|(id, matched, voter)| ReplicationState {
-                id: id.0,
-                node: name_of(*id),
-                matched: *matched,
-                voter: *voter,
+            .map(|peer| ReplicationState {
+                id: peer.member.0,
+                node: name_of(peer.member),
+                matched: peer.matched,
+                voter: peer.voter,
             })
             .collect(),
     }

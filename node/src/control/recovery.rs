@@ -10,12 +10,12 @@ use resilver_proto::contract::replica_repair_server::ReplicaRepair;
 use resilver_proto::contract::{
     ChecksumDifference, CompareChecksumsRequest, Progress, ReplayJournalRequest, ReplayLogsRequest,
     RestoreSnapshotRequest, Scope as ScopeMessage, SyncMissingEntriesRequest, ValidateClusterStateRequest,
-    ValidateClusterStateResponse, VerifyIntegrityRequest, scope,
+    ValidateClusterStateResponse, VerifyIntegrityRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Shared, unimplemented};
-use crate::repair::{Scope, ScopeProgress};
+use crate::repair::Scope;
 
 type ProgressStream = Pin<Box<dyn Stream<Item = Result<Progress, Status>> + Send>>;
 
@@ -52,7 +52,7 @@ impl NodeRecovery for NodeRecoveryService {
     async fn verify_integrity(&self, request: Request<VerifyIntegrityRequest>) -> Result<Response<ProgressStream>, Status> {
         let scope = scope_of(request.into_inner().scope)?;
         let progress = self.shared.core()?.repair.verify_scope(scope);
-        Ok(Response::new(Box::pin(progress.map(|step| Ok(progress_message("verify", step))))))
+        Ok(Response::new(Box::pin(progress.map(|step| Ok(step.into())))))
     }
 }
 
@@ -74,7 +74,7 @@ impl ReplicaRepair for ReplicaRepairService {
     ) -> Result<Response<ProgressStream>, Status> {
         let scope = scope_of(request.into_inner().scope)?;
         let progress = self.shared.core()?.repair.sync_scope(scope);
-        Ok(Response::new(Box::pin(progress.map(|step| Ok(progress_message("rebuild", step))))))
+        Ok(Response::new(Box::pin(progress.map(|step| Ok(step.into())))))
     }
 }
 
@@ -95,27 +95,7 @@ impl MetaRecovery for MetaRecoveryService {
 }
 
 fn scope_of(message: Option<ScopeMessage>) -> Result<Scope, Status> {
-    match message.and_then(|message| message.of) {
-        Some(scope::Of::Everything(_)) => Ok(Scope::Everything),
-        Some(scope::Of::DiskId(id)) => id
-            .parse()
-            .map(Scope::Disk)
-            .map_err(|_| Status::invalid_argument(format!("{id:?} is no disk id: `disk list` shows them"))),
-        Some(scope::Of::Object(object)) => Ok(Scope::Object { bucket: object.bucket.as_str().into(), key: object.key }),
-        Some(scope::Of::Range(_)) => Err(unimplemented("a key range as scope", "name a disk, an object or everything")),
-        None => Err(Status::invalid_argument("a scope is missing: everything, a disk or an object")),
-    }
-}
-
-fn progress_message(phase: &str, step: ScopeProgress) -> Progress {
-    Progress {
-        phase: phase.to_owned(),
-        done: step.done,
-        total: step.total,
-        failed: step.failed,
-        skipped: step.skipped,
-        bytes: step.bytes,
-        finished: step.finished,
-        message: step.message,
-    }
+    let message =
+        message.ok_or_else(|| Status::invalid_argument("a scope is missing: everything, a disk or an object"))?;
+    Scope::try_from(message).map_err(Status::invalid_argument)
 }

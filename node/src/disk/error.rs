@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::io::{Blame, blame};
 use super::superblock::FORMAT;
-use crate::types::{ClusterId, DiskId, NodeName, ShardKey};
+use crate::types::{ClusterId, DiskId, InstanceId, NodeName, ShardKey};
 
 /// A disk or a shard that cannot be used as asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +41,11 @@ pub enum DiskError {
         /// The node in its superblock.
         found: NodeName,
         /// That node's data folder.
-        found_instance: crate::types::InstanceId,
+        found_instance: InstanceId,
         /// This node.
         ours: NodeName,
         /// This node's data folder.
-        our_instance: crate::types::InstanceId,
+        our_instance: InstanceId,
     },
     /// The superblock is there but not readable as one.
     #[error(
@@ -253,7 +254,11 @@ impl DiskError {
 
     /// The shard itself is lost here, and a repair would help: it is missing, corrupt or on a sector that cannot be read.
     pub fn shard_is_bad(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::Corrupt { .. } | Self::Io { .. })
+        match self {
+            Self::Missing { .. } | Self::Corrupt { .. } => true,
+            Self::Io { source, .. } => blame(source) == Blame::Disk,
+            _ => false,
+        }
     }
 
     /// The disk as a whole does not serve: try another.

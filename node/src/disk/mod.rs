@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 pub use self::error::DiskError;
 pub use self::reader::ShardReader;
 pub use self::set::DiskSet;
-pub use self::shard_file::ShardHead;
+pub use self::shard_file::{MAX_BLOCK_BYTES, ShardHead};
 pub(crate) use self::superblock::owner_on;
 pub use self::superblock::{FORMAT as DISK_FORMAT, SUPERBLOCK_FILE};
 pub use self::volume::Volume;

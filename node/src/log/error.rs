@@ -146,11 +146,15 @@ pub(super) enum Fuse {
 impl Fuse {
     /// Enters an operation that writes.
     pub(super) fn begin(&mut self, doing: &'static str) -> Result<(), LogError> {
+        self.check()?;
+        *self = Fuse::Busy(doing);
+        Ok(())
+    }
+
+    /// Whether anything may be written.
+    pub(super) fn check(&self) -> Result<(), LogError> {
         match self {
-            Fuse::Sound => {
-                *self = Fuse::Busy(doing);
-                Ok(())
-            }
+            Fuse::Sound => Ok(()),
             Fuse::Busy(earlier) => Err(LogError::Poisoned { cause: format!("{earlier} was abandoned half way") }),
             Fuse::Blown(cause) => Err(LogError::Poisoned { cause: cause.clone() }),
         }

@@ -1,7 +1,7 @@
 //! A disk in memory that forgets like a real one.
 //!
 //! Every file and every folder has what was synced and what was done since. A power failure keeps any part of the
-//! latter: any subset of the writes, each torn at sector boundaries, any subset of the folder's changes. A killed
+//! latter: any subset of the writes, each torn anywhere, any subset of the folder's changes. A killed
 //! process keeps all of it, still unsynced. Bytes can be flipped and files cut behind the program's back, and any
 //! operation can be the one that fails, with everything after it.
 
@@ -16,8 +16,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use resilver_host::{BlockingFile, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
 
-/// What a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
+/// What a power failure leaves whole: a sector, or, on disks that promise more than they keep, less.
+const WHOLE_BYTES: [usize; 3] = [512, 64, 8];
 
 /// The disk. Clones are the same disk; [`MemDisk::copy`] is another.
 #[derive(Clone, Default)]
@@ -34,6 +34,7 @@ struct World {
     unsynced_names: Vec<NameChange>,
     changes: u64,
     fail_at: Option<u64>,
+    read_turns: usize,
 }
 
 #[derive(Clone, Default)]
@@ -95,9 +96,10 @@ impl Change {
             }
             return;
         };
+        let whole = WHOLE_BYTES[rng.random_range(0..WHOLE_BYTES.len())];
         let (mut at, end) = (*offset as usize, *offset as usize + data.len());
         while at < end {
-            let next = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
+            let next = ((at / whole + 1) * whole).min(end);
             if rng.random_bool(keep) {
                 write(bytes, at, &data[at - *offset as usize..next - *offset as usize]);
             }
@@ -154,6 +156,11 @@ impl MemDisk {
     pub(crate) fn fail_after(&self, changes: u64) {
         let mut world = self.world();
         world.fail_at = Some(world.changes + changes + 1);
+    }
+
+    /// Makes reads give others so many more chances between being asked and looking.
+    pub(crate) fn slow_reads(&self, turns: usize) {
+        self.world().read_turns = turns;
     }
 
     /// Changes made so far.
@@ -249,7 +256,10 @@ impl MemFile {
 #[async_trait]
 impl File for MemFile {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        turn().await;
+        let turns = self.world.lock().unwrap().read_turns;
+        for _ in 0..=turns {
+            turn().await;
+        }
         let world = self.world.lock().unwrap();
         let bytes = &world.inodes[self.inode].bytes;
         let from = (offset as usize).min(bytes.len());

@@ -36,7 +36,7 @@ fn split_mix(state: u64) -> u64 {
 
 /// -log2(u / 2^64) with [`FRACTION_BITS`] behind the point, by repeated squaring.
 fn negative_log2(u: u64) -> u64 {
-    let u = u | 1;
+    let u = u.max(1);
     let whole = 63 - u.leading_zeros();
     // The mantissa in [1, 2), with 63 bits behind the point.
     let mut mantissa = u << u.leading_zeros();

@@ -1,0 +1,223 @@
+//! What only the holder of the lease does: opening and closing slots, ordering steps.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use futures_util::future::join_all;
+use resilver_proto::agent::SlotRequest as WireSlotRequest;
+use resilver_strategies::coordinator::SlotAsk;
+use resilver_strategies::lease::{Ballot, Slot, SlotBook, SlotRequest, SlotState, majority};
+use resilver_strategies::types::{Fence, GuardName};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, SlotReply, wish};
+use crate::lease::{ballot_to_wire, slot_to_wire};
+use crate::links::agent_peer;
+use crate::main_loop::Request;
+use crate::telemetry::Told;
+
+/// The holder's papers.
+pub(super) struct Desk {
+    /// Which slots are open.
+    pub(super) book: SlotBook,
+    /// When this holder opened the slots it opened itself, by target.
+    pub(super) opened: BTreeMap<String, Instant>,
+}
+
+/// Opening or closing.
+#[derive(Clone, Copy)]
+enum Verb {
+    Open,
+    Close,
+}
+
+impl Coordinator {
+    /// Looks at the desk, if there is one. Never held across an await.
+    pub(super) fn with_desk<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> Option<T> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work)
+    }
+
+    pub(super) fn set_desk(&self, desk: Option<Desk>) {
+        *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = desk;
+    }
+
+    /// The holder: opens a slot for the target and has its agent do the step.
+    pub(crate) async fn coordinate(&self, target: &str, step: &str, reason: &str, operator: &str) -> Outcome {
+        if step != RESTART {
+            return Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}"));
+        }
+        let name = format!("{step}:{target}-{}", self.setup.time.wall_ms());
+        let fence = match self.request_slot(wish(target, &name, true), &name, "", operator).await {
+            Ok(fence) => fence,
+            Err((guard, why)) => return Outcome::refused(guard, why),
+        };
+        let slot = Slot {
+            target: target.to_owned(),
+            step: name,
+            fence,
+            incident: String::new(),
+            opened_ms: self.setup.time.wall_ms(),
+        };
+        resilver_host::fault::point("coordinator.before_step");
+        match self.order(&slot, reason, operator).await {
+            Ok(outcome) => {
+                self.finish_slot(slot, matches!(outcome, Outcome::Done { .. })).await;
+                outcome
+            }
+            Err(status) => {
+                // It may be under way: the slot stays, and the target counts as down until it is seen well.
+                self.with_desk(|desk| desk.book.unreachable(target));
+                Outcome::failed(format!("{target}'s agent did not say how the step ended: {}", status.message()))
+            }
+        }
+    }
+
+    /// The holder: opens a slot for a step, at a majority and in its own journal.
+    pub(crate) async fn slot_for(&self, target: &str, step: &str, incident: &str, operator: bool) -> SlotReply {
+        let asked_by = if incident.is_empty() { target } else { incident };
+        self.request_slot(wish(target, step, operator), step, incident, asked_by).await
+    }
+
+    /// As above.
+    pub(super) async fn request_slot(&self, ask: SlotAsk, step: &str, incident: &str, asked_by: &str) -> SlotReply {
+        let refused = |guard, why: String| Err((guard, why));
+        let Some(held) = self.setup.lease.fence().await else {
+            return refused(GuardName::OneAtATime, format!("{} does not hold the lease", self.setup.own));
+        };
+        let now = self.setup.time.mono();
+        let opened = self.with_desk(|desk| {
+            if *desk.book.fence() != held {
+                return Err((GuardName::OneAtATime, format!("the lease has just changed hands: {held}")));
+            }
+            // A request that is repeated because its answer was lost is not judged anew: it is in its own way.
+            let same = |(slot, state): (&Slot, SlotState)| {
+                slot.target == ask.target && slot.step == step && state == SlotState::Open
+            };
+            if !desk.book.all().any(same) {
+                let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+                judge.request(now, &desk.book, &ask).map_err(|guard| (guard.guard, guard.evidence))?;
+            }
+            let slot = desk.book.open(&ask.target, step, incident, self.setup.time.wall_ms());
+            let slot = slot.map_err(|busy| (GuardName::OneAtATime, busy.to_string()))?;
+            desk.opened.insert(ask.target.clone(), Instant::now());
+            Ok((slot, desk.book.ballot().clone()))
+        });
+        let (slot, ballot) = match opened {
+            Some(Ok(opened)) => opened,
+            Some(Err((guard, why))) => return refused(guard, why),
+            None => return refused(GuardName::OneAtATime, "the lease was gained a moment ago: ask again".to_owned()),
+        };
+        if let Err(why) = self.at_majority(Verb::Open, &ballot, &slot).await {
+            self.withdraw(&ballot, &slot).await;
+            return refused(GuardName::OneAtATime, format!("the slot is open at no majority of the agents: {why}"));
+        }
+        if let Err(why) = self.write_intent(&slot, asked_by).await {
+            self.withdraw(&ballot, &slot).await;
+            return refused(GuardName::IntentFirst, why);
+        }
+        Ok(slot.fence)
+    }
+
+    /// The holder: the step of this slot is verified, or given up for good.
+    pub(crate) async fn finish_slot(&self, slot: Slot, verified: bool) -> bool {
+        let Some(ballot) = self.with_desk(|desk| desk.book.ballot().clone()) else { return false };
+        let closed = self.close(&ballot, &slot).await;
+        if closed {
+            let detail = if verified { "verified" } else { "given up" };
+            self.tell_closed(&slot, verified, detail).await;
+        }
+        closed
+    }
+
+    /// Closes a slot at a majority and only then forgets it.
+    pub(super) async fn close(&self, ballot: &Ballot, slot: &Slot) -> bool {
+        match self.at_majority(Verb::Close, ballot, slot).await {
+            Ok(()) => {
+                self.with_desk(|desk| {
+                    desk.opened.remove(&slot.target);
+                    desk.book.closed(slot)
+                });
+                true
+            }
+            Err(why) => {
+                // It blocks further steps until its target was seen well: then closing is tried again.
+                tracing::warn!(target = slot.target, step = slot.step, why, "a slot could not be closed at a majority");
+                self.with_desk(|desk| desk.book.unreachable(&slot.target));
+                false
+            }
+        }
+    }
+
+    /// Takes back a slot whose step was never ordered.
+    async fn withdraw(&self, ballot: &Ballot, slot: &Slot) {
+        self.close(ballot, slot).await;
+    }
+
+    async fn write_intent(&self, slot: &Slot, asked_by: &str) -> Result<(), String> {
+        let told = Told::SlotOpened {
+            target: slot.target.clone(),
+            step: slot.step.clone(),
+            fence: slot.fence.to_string(),
+            asked_by: asked_by.to_owned(),
+        };
+        let (done, written) = oneshot::channel();
+        let request = Request::Tell { told, durable: Some(done) };
+        self.setup.requests.send(request).await.map_err(|_| "the agent is stopping".to_owned())?;
+        written.await.map_err(|_| "the agent is stopping".to_owned())?
+    }
+
+    pub(super) async fn tell_closed(&self, slot: &Slot, verified: bool, detail: &str) {
+        let told = Told::SlotClosed {
+            target: slot.target.clone(),
+            step: slot.step.clone(),
+            verified,
+            detail: detail.to_owned(),
+        };
+        // Only a stopping agent has dropped the receiver.
+        let _ = self.setup.requests.send(Request::Tell { told, durable: None }).await;
+    }
+
+    async fn at_majority(&self, verb: Verb, ballot: &Ballot, slot: &Slot) -> Result<(), String> {
+        let acceptors = self.setup.lease.view().acceptors;
+        let asked = acceptors.iter().map(|acceptor| self.at(acceptor, verb, ballot, slot));
+        let answers = join_all(asked).await;
+        let refusals: Vec<String> = answers.into_iter().filter_map(Result::err).collect();
+        if acceptors.len() - refusals.len() >= majority(acceptors.len()) { Ok(()) } else { Err(refusals.join("; ")) }
+    }
+
+    async fn at(&self, acceptor: &str, verb: Verb, ballot: &Ballot, slot: &Slot) -> Result<(), String> {
+        let (done, refusal) = if acceptor == self.setup.own {
+            let request = SlotRequest { ballot: ballot.clone(), slot: slot.clone() };
+            let answer = match verb {
+                Verb::Open => self.setup.lease.open_slot(request).await,
+                Verb::Close => self.setup.lease.close_slot(request).await,
+            };
+            let reply = answer.map_err(|error| format!("{acceptor}: {error}"))?;
+            (reply.done, reply.refusal)
+        } else {
+            let request = WireSlotRequest { ballot: Some(ballot_to_wire(ballot)), slot: Some(slot_to_wire(slot)) };
+            let answer = self.ask_slot(acceptor, verb, request).await;
+            answer.map_err(|status| format!("{acceptor}: {}", status.message()))?
+        };
+        if done { Ok(()) } else { Err(format!("{acceptor}: {refusal}")) }
+    }
+
+    async fn ask_slot(&self, acceptor: &str, verb: Verb, request: WireSlotRequest) -> Result<(bool, String), Status> {
+        let link = self.setup.links.agent(acceptor)?;
+        let call = |channel| async move {
+            match verb {
+                Verb::Open => agent_peer(channel).open_slot(request).await,
+                Verb::Close => agent_peer(channel).close_slot(request).await,
+            }
+        };
+        let answer = link.call(CALL_DEADLINE, call).await?.into_inner();
+        Ok((answer.done, answer.refusal))
+    }
+
+    /// The fence this desk works under.
+    pub(super) fn desk_fence(&self) -> Option<Fence> {
+        self.with_desk(|desk| desk.book.fence().clone())
+    }
+}

@@ -1,0 +1,283 @@
+//! Disruptive steps, one at a time: asking the holder of the lease, and being it.
+//!
+//! Owns: the way of a disruptive step from who wants it to where it takes effect (slot at a majority, durable intent,
+//! order, close), and what a successor does with slots that its predecessor left open.
+//!
+//! Must never: do a step (the target's agent does), or order one without an open slot at a majority of the acceptors.
+//!
+//! Invariants: the lease is asked anew before every use, because a process may have been frozen in between; whatever
+//! was true before a freeze, the target's persisted fence decides. A slot is closed only when its step is known to have
+//! ended or its target was seen well under a raised fence.
+
+mod holder;
+mod settle;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use resilver_proto::agent::{CoordinateRequest, FinishSlotRequest, RequestSlotRequest, RunStepRequest};
+use resilver_strategies::api::{Observation, Step, Subject};
+use resilver_strategies::coordinator::{Coordinator as Judge, SlotAsk};
+use resilver_strategies::lease::Slot;
+use resilver_strategies::types::{Action, Fence, GuardName};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::Status;
+
+use crate::lease::{LeaseHandle, fence_from_wire, fence_to_wire, slot_to_wire};
+use crate::links::{Links, agent_peer};
+use crate::main_loop::Request;
+use crate::state::{PeerViews, View};
+use crate::timebase::Timebase;
+
+use self::holder::Desk;
+
+/// How long a whole step may take, from the order to its proof: a node that replays a long log included.
+const STEP_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long another agent may take for one small answer with a store in it.
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The only step that one agent may order on another's host. A closed list: an order is never a script.
+const RESTART: &str = "restart_node";
+
+/// Marks, in a step's name, a disk that holds nothing readable.
+const UNREADABLE: &str = "+unreadable";
+
+/// How a refusal by a guard of the target's own engine begins.
+pub(crate) const HELD_BY: &str = "held by ";
+
+/// How an asked-for step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Done and verified.
+    Done { detail: String, fence: Option<Fence> },
+    /// A guard said no; nothing happened.
+    Refused { guard: String, why: String },
+    /// Tried, and it failed or nobody knows.
+    Failed { why: String },
+}
+
+impl Outcome {
+    fn refused(guard: GuardName, why: impl Into<String>) -> Outcome {
+        Outcome::Refused { guard: guard.as_str().to_owned(), why: why.into() }
+    }
+
+    fn failed(why: impl Into<String>) -> Outcome {
+        Outcome::Failed { why: why.into() }
+    }
+}
+
+/// A slot, or the guard that refused one and why.
+pub(crate) type SlotReply = Result<Fence, (GuardName, String)>;
+
+/// What the coordinator needs.
+pub(crate) struct CoordinatorSetup {
+    pub(crate) own: String,
+    pub(crate) links: Arc<Links>,
+    pub(crate) lease: LeaseHandle,
+    pub(crate) peers: Arc<PeerViews>,
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) time: Timebase,
+    pub(crate) policy: resilver_strategies::config::PolicyConfig,
+}
+
+/// Asks for disruptive steps, and grants them while this agent holds the lease. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Coordinator {
+    setup: Arc<CoordinatorSetup>,
+    /// `Some` from when the lease is gained until it is known to be lost.
+    desk: Arc<Mutex<Option<Desk>>>,
+    /// What the guards are judged by. Fed always, asked only while this agent holds the lease.
+    judge: Arc<Mutex<Judge>>,
+}
+
+impl Coordinator {
+    /// A coordinator that holds nothing yet.
+    pub(crate) fn new(setup: CoordinatorSetup) -> Coordinator {
+        let judge = Judge::new(setup.time.mono(), &setup.own, setup.policy.clone());
+        Coordinator { setup: Arc::new(setup), desk: Arc::default(), judge: Arc::new(Mutex::new(judge)) }
+    }
+
+    /// What the sensors see: the holder's guards are judged by it.
+    pub(crate) fn observe(&self, observation: &Observation) {
+        let now = self.setup.time.mono();
+        let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        match observation {
+            Observation::Heartbeat(fact) => judge.heartbeat(now, fact),
+            Observation::HeartbeatMissed { .. } => judge.heartbeat_missed(now),
+            Observation::Peer(fact) => judge.peer(now, fact),
+            Observation::Process(_) => {}
+        }
+    }
+
+    /// An operator wants a node restarted: asks the holder, which may be this agent.
+    pub(crate) async fn restart(&self, target: &str, reason: &str, operator: &str) -> Outcome {
+        let holder = match self.setup.lease.holder() {
+            None => return nobody_holds(),
+            Some(holder) if holder == self.setup.own => {
+                return self.coordinate(target, RESTART, reason, operator).await;
+            }
+            Some(holder) => holder,
+        };
+        let request = CoordinateRequest {
+            target: target.to_owned(),
+            step: RESTART.to_owned(),
+            reason: reason.to_owned(),
+            operator: operator.to_owned(),
+        };
+        let call = |channel| async { agent_peer(channel).coordinate(request).await };
+        let link = match self.setup.links.agent(&holder) {
+            Ok(link) => link,
+            Err(status) => return Outcome::failed(status.message()),
+        };
+        match link.call(STEP_DEADLINE, call).await.map(tonic::Response::into_inner) {
+            Ok(answer) if answer.done => {
+                Outcome::Done { detail: answer.detail, fence: fence_from_wire(answer.fence).ok() }
+            }
+            Ok(answer) if answer.guard.is_empty() => Outcome::failed(answer.refusal),
+            Ok(answer) => Outcome::Refused { guard: answer.guard, why: answer.refusal },
+            Err(status) => Outcome::failed(format!(
+                "the holder of the lease, {holder}, did not say how it ended: {}",
+                status.message()
+            )),
+        }
+    }
+
+    /// This agent's own step needs a slot.
+    pub(crate) async fn take_slot(&self, step: &Step) -> SlotReply {
+        let refused = |why: String| Err((GuardName::OneAtATime, why));
+        let incident = step.incident.as_ref().map(|incident| incident.0.clone()).unwrap_or_default();
+        let name = self.step_name(step);
+        let Some(holder) = self.setup.lease.holder() else {
+            return refused("nobody holds the lease: no majority of the agents can be reached".to_owned());
+        };
+        if holder == self.setup.own {
+            return self.request_slot(wish(&self.setup.own, &name, false), &name, &incident, &incident).await;
+        }
+        let request = RequestSlotRequest { target: self.setup.own.clone(), step: name, incident, operator: false };
+        let call = |channel| async { agent_peer(channel).request_slot(request).await };
+        let asked = async { self.setup.links.agent(&holder)?.call(2 * CALL_DEADLINE, call).await };
+        match asked.await.map(tonic::Response::into_inner) {
+            Ok(answer) if answer.granted => {
+                fence_from_wire(answer.fence).map_err(|status| (GuardName::OneAtATime, status.message().to_owned()))
+            }
+            Ok(answer) => Err((guard_named(&answer.guard), format!("{}; {}", answer.refusal, answer.evidence))),
+            Err(status) => refused(format!("the holder of the lease, {holder}, did not answer: {}", status.message())),
+        }
+    }
+
+    /// This agent's own step under a slot has ended.
+    pub(crate) async fn give_slot_back(&self, step: &Step, verified: bool) {
+        let Some(fence) = step.fence.clone() else { return };
+        let slot = Slot {
+            target: self.setup.own.clone(),
+            step: self.step_name(step),
+            incident: step.incident.as_ref().map(|incident| incident.0.clone()).unwrap_or_default(),
+            opened_ms: 0,
+            fence,
+        };
+        match self.setup.lease.holder() {
+            Some(holder) if holder == self.setup.own => {
+                self.finish_slot(slot, verified).await;
+            }
+            Some(holder) => {
+                let request = FinishSlotRequest { slot: Some(slot_to_wire(&slot)), verified };
+                let call = |channel| async { agent_peer(channel).finish_slot(request).await };
+                let told = async { self.setup.links.agent(&holder)?.call(2 * CALL_DEADLINE, call).await };
+                if let Err(status) = told.await {
+                    // A successor closes it when it has seen this node well.
+                    tracing::warn!(holder, %status, "the end of a step could not be told to the lease's holder");
+                }
+            }
+            None => {
+                tracing::warn!("nobody holds the lease: the slot stays open until a holder has seen this node well")
+            }
+        }
+    }
+
+    /// An order from the holder: do this step here. Answered when it is verified or given up.
+    pub(crate) async fn run_here(&self, fence: Fence, step: &str, reason: &str, operator: &str) -> Outcome {
+        if step != RESTART {
+            return Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}"));
+        }
+        // Persisted before the engine even hears of it: from now on lower fences are refused, whatever comes of this.
+        if let Err(error) = self.setup.lease.admit(fence.clone()).await {
+            return Outcome::refused(GuardName::OneAtATime, error.to_string());
+        }
+        let (done, ended) = oneshot::channel();
+        let (owner, reason) = (operator.to_owned(), reason.to_owned());
+        let request = Request::Restart { owner, reason, fence: fence.clone(), done };
+        if self.setup.requests.send(request).await.is_err() {
+            return Outcome::failed("the target's agent is stopping");
+        }
+        match ended.await {
+            Ok((true, detail)) => Outcome::Done { detail, fence: Some(fence) },
+            Ok((false, detail)) => refusal_in(&detail).unwrap_or_else(|| Outcome::failed(detail)),
+            Err(_) => Outcome::failed("the target's agent stopped before the step ended"),
+        }
+    }
+
+    /// Names a step over all agents: `ACTION[+unreadable]:NODE-ID`. The contract's request has no field for what is done
+    /// and to what kind of disk, and the holder's guards need to know both: the name says them.
+    fn step_name(&self, step: &Step) -> String {
+        let unreadable = matches!(&step.subject, Subject::Disk { disk, .. } if self.is_unreadable(disk));
+        let mark = if unreadable { UNREADABLE } else { "" };
+        format!("{}{mark}:{}-{}", step.action, self.setup.own, step.id.0)
+    }
+
+    fn is_unreadable(&self, disk: &str) -> bool {
+        let view = self.setup.view.borrow();
+        let mut disks = view.node.fact.iter().flat_map(|fact| &fact.disks);
+        disks.any(|fact| fact.disk == disk && matches!(fact.health.as_str(), "gone" | "foreign"))
+    }
+
+    /// Orders a step at the target's agent, which may be this one. `Err`: it did not answer, nobody knows.
+    async fn order(&self, slot: &Slot, reason: &str, operator: &str) -> Result<Outcome, Status> {
+        if slot.target == self.setup.own {
+            return Ok(self.run_here(slot.fence.clone(), RESTART, reason, operator).await);
+        }
+        let request = RunStepRequest {
+            fence: Some(fence_to_wire(&slot.fence)),
+            step: RESTART.to_owned(),
+            incident: slot.incident.clone(),
+            reason: reason.to_owned(),
+            operator: operator.to_owned(),
+        };
+        let call = |channel| async { agent_peer(channel).run_step(request).await };
+        let answer = self.setup.links.agent(&slot.target)?.call(STEP_DEADLINE, call).await?.into_inner();
+        Ok(match (answer.done, answer.refusal.is_empty()) {
+            (true, _) => Outcome::Done { detail: answer.detail, fence: Some(slot.fence.clone()) },
+            (false, false) => {
+                refusal_in(&answer.refusal).unwrap_or_else(|| Outcome::refused(GuardName::OneAtATime, answer.refusal))
+            }
+            (false, true) => Outcome::failed(answer.detail),
+        })
+    }
+}
+
+fn nobody_holds() -> Outcome {
+    let why = "nobody holds the agents' lease: a majority of the agents must be up and in touch, and have run for 10 s";
+    Outcome::refused(GuardName::OneAtATime, why)
+}
+
+/// The engine tells an operator's step that a guard held as `held by GUARD: why`; a refusal travels in the same words.
+fn refusal_in(detail: &str) -> Option<Outcome> {
+    let (guard, why) = detail.strip_prefix(HELD_BY)?.split_once(": ")?;
+    Some(Outcome::Refused { guard: guard.to_owned(), why: why.to_owned() })
+}
+
+/// The wish that a step's name tells. An unknown one is judged like the strictest: a restart.
+fn wish(target: &str, step: &str, operator: bool) -> SlotAsk {
+    let does = step.split(':').next().unwrap_or_default();
+    let (action, disk_unreadable) = match does.strip_suffix(UNREADABLE) {
+        Some(action) => (action, true),
+        None => (does, false),
+    };
+    let action = Action::ALL.iter().copied().find(|known| known.as_str() == action).unwrap_or(Action::RestartNode);
+    SlotAsk { target: target.to_owned(), action, operator, disk_unreadable }
+}
+
+fn guard_named(name: &str) -> GuardName {
+    GuardName::ALL.iter().copied().find(|guard| guard.as_str() == name).unwrap_or(GuardName::OneAtATime)
+}

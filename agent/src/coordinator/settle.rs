@@ -1,0 +1,140 @@
+//! What a holder does with slots whose end it does not know: its predecessor's, and those of targets that fell silent.
+//!
+//! Invariants: an inherited slot stops blocking only once its target refuses the predecessor's fence, or cannot be
+//! reached and counts as down; it is closed only after its target was seen well twice since then.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use resilver_proto::agent::RaiseFenceRequest;
+use resilver_strategies::lease::{Slot, SlotBook};
+use resilver_strategies::types::Fence;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::holder::Desk;
+use super::{CALL_DEADLINE, Coordinator, STEP_DEADLINE};
+use crate::lease::{LeaseNotice, fence_from_wire, fence_to_wire};
+use crate::links::agent_peer;
+use crate::main_loop::Request;
+use crate::sensors::stopped;
+use crate::telemetry::Told;
+
+/// How often open ends are looked at. Agents are asked how they are once a second: sooner there is nothing new.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often in a row a target must be seen well before its slot is closed: the first look may be from before.
+const WELL_LOOKS: u32 = 2;
+
+/// A slot whose step should long have ended. Its agent asked for it and never came back.
+const SLOT_PATIENCE: Duration = Duration::from_secs(2 * STEP_DEADLINE.as_secs());
+
+impl Coordinator {
+    /// Follows the lease until told to stop.
+    pub(crate) async fn run(self, mut notices: mpsc::Receiver<LeaseNotice>, mut shutdown: watch::Receiver<bool>) {
+        let mut well = BTreeMap::new();
+        loop {
+            let holding = self.desk_fence().is_some();
+            tokio::select! {
+                () = stopped(&mut shutdown) => return,
+                notice = notices.recv() => match notice {
+                    Some(notice) => self.noticed(notice).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(LOOK), if holding => self.settle(&mut well).await,
+            }
+        }
+    }
+
+    async fn noticed(&self, notice: LeaseNotice) {
+        let told = match notice {
+            LeaseNotice::Acquired { fence, slots } => {
+                let told = Told::LeaseGained { fence: fence.to_string() };
+                self.set_desk(Some(Desk { book: SlotBook::inherit(fence, slots), opened: BTreeMap::new() }));
+                told
+            }
+            LeaseNotice::Lost { why } => {
+                self.set_desk(None);
+                Told::LeaseLost { why }
+            }
+        };
+        // Only a stopping agent has dropped the receiver.
+        let _ = self.setup.requests.send(Request::Tell { told, durable: None }).await;
+        self.raise_fences().await;
+    }
+
+    async fn settle(&self, well: &mut BTreeMap<String, u32>) {
+        self.give_up_forgotten();
+        self.raise_fences().await;
+        let targets = self.with_desk(|desk| desk.book.down()).unwrap_or_default();
+        well.retain(|target, _| targets.contains(target));
+        for target in targets {
+            let looks = well.entry(target.clone()).or_default();
+            *looks = if self.is_well(&target) { *looks + 1 } else { 0 };
+            if *looks < WELL_LOOKS {
+                continue;
+            }
+            let papers =
+                |desk: &mut Desk| (desk.book.settled(&target), desk.book.ballot().clone(), desk.book.fence().clone());
+            let Some((slots, ballot, fence)) = self.with_desk(papers) else { return };
+            for slot in slots {
+                // Also where it could not be done before: a predecessor that thaws now must find the gate shut.
+                if slot.fence != fence && self.raise(&slot, &fence).await.is_err() {
+                    continue;
+                }
+                if self.close(&ballot, &slot).await {
+                    self.tell_closed(&slot, false, "its end is not known; the target is well and fenced").await;
+                }
+            }
+        }
+    }
+
+    fn give_up_forgotten(&self) {
+        self.with_desk(|desk| {
+            let late = |since: &Instant| since.elapsed() > SLOT_PATIENCE;
+            let forgotten: Vec<String> =
+                desk.opened.iter().filter(|(_, since)| late(since)).map(|(target, _)| target.clone()).collect();
+            for target in forgotten {
+                desk.opened.remove(&target);
+                desk.book.unreachable(&target);
+            }
+        });
+    }
+
+    /// From now on the predecessor's fence is refused where its step would take effect.
+    async fn raise_fences(&self) {
+        let unsettled = self.with_desk(|desk| (desk.book.unsettled(), desk.book.fence().clone()));
+        let Some((slots, fence)) = unsettled else { return };
+        for slot in slots {
+            match self.raise(&slot, &fence).await {
+                Ok(highest) => {
+                    tracing::info!(target = slot.target, %highest, "the fence of an inherited slot's target is raised");
+                    self.with_desk(|desk| desk.book.raised(&slot.target));
+                }
+                Err(status) => {
+                    tracing::warn!(target = slot.target, %status, "an inherited slot's target counts as down");
+                    self.with_desk(|desk| desk.book.unreachable(&slot.target));
+                }
+            }
+        }
+    }
+
+    async fn raise(&self, slot: &Slot, fence: &Fence) -> Result<Fence, Status> {
+        if slot.target == self.setup.own {
+            let raised = self.setup.lease.raise_fence(fence.clone()).await;
+            return raised.map_err(|error| Status::unavailable(error.to_string()));
+        }
+        let request = RaiseFenceRequest { fence: Some(fence_to_wire(fence)) };
+        let call = |channel| async { agent_peer(channel).raise_fence(request).await };
+        let answer = self.setup.links.agent(&slot.target)?.call(CALL_DEADLINE, call).await?;
+        fence_from_wire(answer.into_inner().highest)
+    }
+
+    fn is_well(&self, target: &str) -> bool {
+        if target == self.setup.own {
+            return self.setup.view.borrow().node.phase() == "healthy";
+        }
+        self.setup.peers.is_well(target)
+    }
+}

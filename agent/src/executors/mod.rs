@@ -1,0 +1,138 @@
+//! Doing what a step says, and nothing else.
+//!
+//! Owns: the translation of an action into calls of the service manager and of the node's contract, each under the
+//! step's deadline; the fence gate where a disruptive step takes effect.
+//!
+//! Must never: choose a step, repeat one, or report success without the other side's word.
+//!
+//! Invariants: a step with a fence passes the gate (persisted) before its first effect; every step ends in exactly one
+//! [`Input::Finished`], every proof in exactly one [`Input::Proved`], unless the agent itself ends first.
+
+mod node;
+mod proof;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_strategies::api::{IncidentId, Input, Proof, Step, StepResult};
+use resilver_strategies::types::{Action, GuardName};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::lease::LeaseHandle;
+use crate::links::Links;
+use crate::service::ServiceManager;
+
+/// What steps are done with.
+#[derive(Clone)]
+pub(crate) struct Tools {
+    /// The ways to the own node.
+    pub(crate) links: Arc<Links>,
+    /// Starts and restarts it.
+    pub(crate) service: Arc<dyn ServiceManager>,
+    /// Tells the process sensor that another process runs now.
+    pub(crate) changed: Arc<Notify>,
+    /// The fence gate.
+    pub(crate) lease: LeaseHandle,
+    /// How long the node may take for one small answer.
+    pub(crate) deadline: Duration,
+}
+
+/// Runs steps and proofs as tasks. Dropping it drops what is under way: the journal's intent is then reconciled at the
+/// next start.
+pub(crate) struct Executors {
+    tools: Tools,
+    out: mpsc::Sender<Input>,
+    tasks: JoinSet<()>,
+}
+
+impl Executors {
+    /// Executors that report into `out`.
+    pub(crate) fn new(tools: Tools, out: mpsc::Sender<Input>) -> Executors {
+        Executors { tools, out, tasks: JoinSet::new() }
+    }
+
+    /// Whether a step or proof is under way.
+    pub(crate) fn busy(&mut self) -> bool {
+        while self.tasks.try_join_next().is_some() {}
+        !self.tasks.is_empty()
+    }
+
+    /// Begins a step. Its intent is in the journal.
+    pub(crate) fn execute(&mut self, step: Step) {
+        let (tools, out) = (self.tools.clone(), self.out.clone());
+        self.tasks.spawn(async move {
+            let result = within(step.deadline, run(&tools, &step)).await;
+            tracing::info!(step = step.id.0, action = %step.action, subject = %step.subject, ?result, "step ended");
+            // Only a stopping agent has dropped the receiver.
+            let _ = out.send(Input::Finished { step: step.id, result }).await;
+        });
+    }
+
+    /// Begins a proof.
+    pub(crate) fn prove(&mut self, incident: IncidentId, proof: Proof, deadline: Duration) {
+        let (tools, out) = (self.tools.clone(), self.out.clone());
+        self.tasks.spawn(async move {
+            let result = proof::prove(&tools, &proof, deadline).await;
+            tracing::info!(incident = %incident, ?proof, ?result, "proof ended");
+            // Only a stopping agent has dropped the receiver.
+            let _ = out.send(Input::Proved { incident, result }).await;
+        });
+    }
+}
+
+async fn within(deadline: Duration, work: impl Future<Output = StepResult>) -> StepResult {
+    match timeout(deadline, work).await {
+        Ok(result) => result,
+        Err(_) => StepResult::Failed { error: format!("not done within {} s", deadline.as_secs_f64()) },
+    }
+}
+
+async fn run(tools: &Tools, step: &Step) -> StepResult {
+    if let Some(refused) = pass_gate(tools, step).await {
+        return refused;
+    }
+    let reason = if step.reason.is_empty() { step.action.as_str() } else { &step.reason };
+    match step.action {
+        Action::StartNode => started(tools, tools.service.start().await),
+        Action::RestartNode => {
+            let owner = step.incident.as_ref().map_or("operator", |incident| incident.0.as_str());
+            started(tools, tools.service.restart(owner, reason).await)
+        }
+        _ => node::run(tools, step, reason).await,
+    }
+}
+
+/// The gate at the place of effect: whatever was true when the step was ordered, a fence overtaken since holds it back.
+async fn pass_gate(tools: &Tools, step: &Step) -> Option<StepResult> {
+    let refused = |evidence| Some(StepResult::Refused { guard: GuardName::OneAtATime, evidence });
+    match (&step.fence, step.disruptive) {
+        (None, true) => refused("a disruptive step without a fence".to_owned()),
+        (None, false) => None,
+        (Some(fence), _) => match tools.lease.admit(fence.clone()).await {
+            Ok(()) => None,
+            Err(error) => refused(error.to_string()),
+        },
+    }
+}
+
+fn started(tools: &Tools, result: Result<resilver_host::ProcId, crate::service::ServiceError>) -> StepResult {
+    tools.changed.notify_one();
+    match result {
+        Ok(node) => StepResult::Done { detail: format!("pid {}", node.pid) },
+        Err(error) => StepResult::Failed { error: chain(&error) },
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

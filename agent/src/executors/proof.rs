@@ -1,0 +1,82 @@
+//! Showing that an incident is over, by another probe than the one that found it.
+//!
+//! Invariants: what cannot be asked is not proven. A verdict of the node ("this is damaged") ends a proof at once; a
+//! node that does not answer yet is asked again until the deadline.
+
+use std::time::Duration;
+
+use resilver_proto::contract::{CanaryRequest, Scope, VerifyIntegrityRequest};
+use resilver_strategies::api::{Proof, StepResult};
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Status};
+
+use super::Tools;
+use super::node::{disk, follow, object, said};
+use crate::links::{node_control, node_recovery};
+use crate::sensors::observe;
+
+/// The pause between two looks at a node that is not there yet. Small beside the second in which it must serve again.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long one canary may take: it is a write and a read of a few bytes through the whole cluster.
+const CANARY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a verification may take to begin.
+const BEGIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Tries until it holds, is refuted, or `deadline` is over.
+pub(super) async fn prove(tools: &Tools, proof: &Proof, deadline: Duration) -> StepResult {
+    let until = Instant::now() + deadline;
+    let mut why = "it was not tried once".to_owned();
+    loop {
+        match tokio::time::timeout_at(until, attempt(tools, proof)).await {
+            Ok(Ok(detail)) => return StepResult::Done { detail },
+            Ok(Err(status)) if refuted(&status) => return StepResult::Failed { error: said(&status) },
+            Ok(Err(status)) => why = said(&status),
+            Err(_) => {}
+        }
+        if Instant::now() + LOOK >= until {
+            let error = format!("not shown within {} s: {why}", deadline.as_secs_f64());
+            return StepResult::Failed { error };
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// The node's own negative verdict, in contrast to no verdict.
+fn refuted(status: &Status) -> bool {
+    matches!(status.code(), Code::Aborted | Code::Unimplemented | Code::InvalidArgument | Code::DataLoss)
+}
+
+async fn attempt(tools: &Tools, proof: &Proof) -> Result<String, Status> {
+    match proof {
+        Proof::Serves => serves(tools).await,
+        Proof::DiskRebuilt { disk: id } => verify(tools, disk(id)).await,
+        Proof::ObjectIntact { bucket, key } => verify(tools, object(bucket, key)).await,
+    }
+}
+
+async fn serves(tools: &Tools) -> Result<String, Status> {
+    let answer = observe(&tools.links, tools.deadline).await?;
+    if answer.phase != "healthy" {
+        return Err(Status::unavailable(format!("the node is {}: {}", answer.phase, answer.phase_detail)));
+    }
+    let raft = answer.raft.ok_or_else(|| Status::unavailable("Raft is not running"))?;
+    if raft.applied < raft.committed {
+        return Err(Status::unavailable(format!("applied {} of {} entries", raft.applied, raft.committed)));
+    }
+    let canary = |channel| async { node_control(channel).canary(CanaryRequest {}).await };
+    let millis = match tools.links.node.call(CANARY_DEADLINE, canary).await {
+        Ok(answer) => answer.into_inner().millis,
+        // A canary that loses a race or meets an election is tried again: only silence until the deadline refutes.
+        Err(status) => return Err(Status::unavailable(format!("the canary failed: {}", said(&status)))),
+    };
+    Ok(format!("canary written and read in {millis} ms; applied {} of {}", raft.applied, raft.committed))
+}
+
+async fn verify(tools: &Tools, scope: Scope) -> Result<String, Status> {
+    let request = VerifyIntegrityRequest { scope: Some(scope) };
+    let call = |channel| async { node_recovery(channel).verify_integrity(request).await };
+    let stream = tools.links.node.call(BEGIN_DEADLINE, call).await?.into_inner();
+    follow(stream).await
+}

@@ -1,0 +1,119 @@
+//! The few things people may ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use resilver_strategies::api::OperatorCommand;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::Problem;
+use crate::coordinator::Outcome;
+use crate::main_loop::Request;
+
+/// The longest pause: a forgotten one must not outlive the shift that made it.
+const MAX_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pause {
+    owner: String,
+    reason: String,
+    #[serde(rename = "for", with = "humantime_serde")]
+    length: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resume {
+    owner: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restart {
+    owner: String,
+    reason: String,
+}
+
+/// `POST /api/v1/pause`.
+pub(super) async fn pause(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let Pause { owner, reason, length } = parse(&headers, &body)?;
+    named(&owner, "owner")?;
+    named(&reason, "reason")?;
+    if length.is_zero() || length > MAX_PAUSE {
+        return Err(Problem::bad_request("`for` must be more than 0 and at most 24h, for example \"30m\""));
+    }
+    let left_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    let answer = json!({ "paused": { "owner": owner, "reason": reason, "left_ms": left_ms } });
+    command(&api, OperatorCommand::Pause { owner, reason, expires_in: length }).await?;
+    Ok(Json(answer))
+}
+
+/// `POST /api/v1/resume`.
+pub(super) async fn resume(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let Resume { owner } = parse(&headers, &body)?;
+    named(&owner, "owner")?;
+    command(&api, OperatorCommand::Resume { owner }).await?;
+    Ok(Json(json!({ "paused": null })))
+}
+
+/// `POST /api/v1/nodes/{name}/restart`: answered when the restart is verified, refused or failed.
+pub(super) async fn restart(
+    State(api): State<Arc<Api>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let Restart { owner, reason } = parse(&headers, &body)?;
+    named(&owner, "owner")?;
+    if name != api.options.name && !api.options.others().any(|peer| peer.id == name) {
+        return Err(Problem::not_found(format!("no node {name} in the configuration of {}", api.options.name)));
+    }
+    match api.coordinator.restart(&name, &reason, &owner).await {
+        Outcome::Done { detail, fence } => {
+            Ok(Json(json!({ "done": true, "detail": detail, "fence": fence.map(|fence| fence.to_string()) })))
+        }
+        Outcome::Refused { guard, why } => Err(Problem::refused(guard, why)),
+        Outcome::Failed { why } => Err(Problem::new(StatusCode::BAD_GATEWAY, why)),
+    }
+}
+
+async fn command(api: &Api, command: OperatorCommand) -> Result<(), Problem> {
+    let (done, answered) = tokio::sync::oneshot::channel();
+    let request = Request::Operator { command, done };
+    let stopping = || Problem::unavailable("the agent is stopping");
+    api.requests.send(request).await.map_err(|_| stopping())?;
+    answered.await.map_err(|_| stopping())
+}
+
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let error = "Content-Type: application/json is required";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+    }
+    serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))
+}
+
+fn named(value: &str, what: &str) -> Result<(), Problem> {
+    if value.trim().is_empty() {
+        return Err(Problem::bad_request(format!("`{what}` must not be empty: the journal keeps it")));
+    }
+    Ok(())
+}

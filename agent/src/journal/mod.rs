@@ -1,0 +1,240 @@
+//! The journal: one JSON line per decision and per step, chained by hashes, in preallocated segments.
+//!
+//! Owns: the files of `journal/`: their names, rotation, the torn last line after a crash.
+//!
+//! Must never: rewrite or drop a line that was once written, or hold a decision.
+//!
+//! Invariants: a durable line is synced before [`Journal::flush`] returns; a segment's room is reserved before its
+//! first line (and the next segment's while there is still room), so that a full disk cannot block the cure; the visible
+//! length is what was written, so each file is plain JSON lines. A flush may be dropped half way: the lines stay
+//! pending and are written again at the same place.
+
+mod reader;
+mod segment;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use resilver_host::{File, Host};
+use resilver_strategies::chain::{Line, Tip, seal};
+use resilver_strategies::record::{Draft, RecordKind};
+use resilver_strategies::types::Action;
+
+pub(crate) use reader::sequence_of;
+pub use reader::{JournalReader, MAX_PAGE, Verified, verify};
+
+use self::reader::Index;
+use self::segment::{Found, SEGMENT_BYTES};
+
+/// Lines that wait because the disk does not take them. Beyond it new ones are counted and dropped, unsealed, so that
+/// the chain stays whole: a thousand records hold hours of an agent that may only relieve.
+const MAX_PENDING_BYTES: usize = 1024 * 1024;
+
+/// Segments kept, 8 MiB each. At some 600 bytes a line they hold the last 100,000 decisions.
+const MAX_SEGMENTS: usize = 8;
+
+/// Why the journal could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file system said no.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The chain does not hold.
+    #[error("{}: {broken}", path.display())]
+    Broken {
+        /// In which segment.
+        path: PathBuf,
+        /// Where and why.
+        broken: resilver_strategies::chain::Broken,
+    },
+}
+
+pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> JournalError {
+    let path = path.to_owned();
+    move |source| JournalError::Io { what, path, source }
+}
+
+/// The writing end. There is one, in the main loop.
+pub struct Journal {
+    host: Host,
+    dir: PathBuf,
+    current: Option<Current>,
+    tip: Tip,
+    pending: Vec<u8>,
+    /// Sequence of the first pending line.
+    pending_first: u64,
+    unsynced: bool,
+    dropped: u64,
+    index: Arc<Index>,
+}
+
+struct Current {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    written_bytes: u64,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`: cuts a torn last line, checks the chain, hands every line to `replay` in order. What
+    /// was found wrong becomes the first new records.
+    ///
+    /// # Errors
+    /// Of the file system. Damaged lines are no error: the agent is needed most on a day when disks fail.
+    pub async fn open(host: &Host, dir: &Path, mut replay: impl FnMut(Line)) -> Result<Journal, JournalError> {
+        host.disk.create_dir_all(dir).await.map_err(io_error("make the folder", dir))?;
+        let index = Arc::new(Index::default());
+        let mut tip = Tip::default();
+        let mut notes = Vec::new();
+        let mut last = None;
+        let segments = segment::list(host, dir).await?;
+        for (position, path) in segments.iter().enumerate() {
+            let may_be_torn = position + 1 == segments.len();
+            let found = segment::scan(host, path, may_be_torn, &mut tip, &index, &mut replay).await?;
+            notes.extend(notes_of(path, &found));
+            last = Some((path.clone(), found.len_bytes));
+        }
+        let current = match last {
+            Some((path, written_bytes)) => {
+                let file = segment::reopen(host, &path).await?;
+                Some(Current { path, file, written_bytes })
+            }
+            None => None,
+        };
+        let tip_sequence = tip.next_sequence;
+        let mut journal = Journal {
+            host: host.clone(),
+            dir: dir.to_owned(),
+            current,
+            tip,
+            pending: Vec::new(),
+            pending_first: tip_sequence,
+            unsynced: false,
+            dropped: 0,
+            index,
+        };
+        journal.make_room().await?;
+        for note in notes {
+            journal.append(host.clock.now().as_millis(), note);
+        }
+        journal.flush(true).await?;
+        Ok(journal)
+    }
+
+    /// The sequence that the next line gets.
+    pub fn next_sequence(&self) -> u64 {
+        self.tip.next_sequence
+    }
+
+    /// Lines that could not be kept since the last successful flush.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// The reading end: any number of them.
+    pub fn reader(&self) -> JournalReader {
+        JournalReader::new(&self.host, self.index.clone())
+    }
+
+    /// Seals a draft as the next line. It is in memory only until [`Journal::flush`]. `None` when there is no more room
+    /// for waiting lines.
+    pub fn append(&mut self, wall_ms: u64, draft: Draft) -> Option<Line> {
+        if self.pending.len() > MAX_PENDING_BYTES {
+            self.dropped += 1;
+            return None;
+        }
+        let line = seal(&self.tip, wall_ms, draft);
+        self.tip = line.tip();
+        if self.pending.is_empty() {
+            self.pending_first = line.sequence;
+        }
+        self.pending.extend_from_slice(line.to_text().as_bytes());
+        self.pending.push(b'\n');
+        Some(line)
+    }
+
+    /// Writes what is pending; with `durable` it is synced when this returns. May be dropped and called again.
+    ///
+    /// # Errors
+    /// Of the file system; the lines stay pending.
+    pub async fn flush(&mut self, durable: bool) -> Result<(), JournalError> {
+        if !self.pending.is_empty() {
+            self.make_room().await?;
+            let Some(current) = &mut self.current else { unreachable!("make_room leaves a segment or an error") };
+            let data = Bytes::copy_from_slice(&self.pending);
+            let written = current.file.write_at(current.written_bytes, data).await;
+            written.map_err(io_error("write to the journal", &current.path))?;
+            self.index.extend(&current.path, self.pending_first, current.written_bytes, &self.pending);
+            current.written_bytes += self.pending.len() as u64;
+            self.pending.clear();
+            self.unsynced = true;
+            self.note_dropped();
+        }
+        if durable && self.unsynced {
+            let Some(current) = &self.current else { return Ok(()) };
+            current.file.sync().await.map_err(io_error("sync the journal", &current.path))?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// A gap is told as soon as there is room to tell it.
+    fn note_dropped(&mut self) {
+        if self.dropped == 0 {
+            return;
+        }
+        let evidence = format!("{} records were not kept while the journal could not be written", self.dropped);
+        self.dropped = 0;
+        let now = self.host.clock.now().as_millis();
+        self.append(now, Draft::new(RecordKind::Note, Action::Skip).with("evidence", evidence));
+    }
+
+    /// A segment with room for what is pending.
+    async fn make_room(&mut self) -> Result<(), JournalError> {
+        if let Some(current) = &self.current {
+            let fits = current.written_bytes + self.pending.len() as u64 <= SEGMENT_BYTES;
+            if fits || current.written_bytes == 0 {
+                return Ok(());
+            }
+            current.file.sync().await.map_err(io_error("sync the journal", &current.path))?;
+        }
+        let path = self.dir.join(segment::name(self.pending_first));
+        let file = segment::create(&self.host, &self.dir, &path).await?;
+        self.current = Some(Current { path: path.clone(), file, written_bytes: 0 });
+        self.unsynced = false;
+        self.index.begin(path);
+        self.forget_oldest().await;
+        Ok(())
+    }
+
+    async fn forget_oldest(&mut self) {
+        while let Some(path) = self.index.pop_beyond(MAX_SEGMENTS) {
+            // It only takes room; the next start tries again.
+            if let Err(error) = self.host.disk.remove_file(&path).await {
+                tracing::warn!(%error, segment = %path.display(), "an old segment of the journal was not removed");
+            }
+        }
+    }
+}
+
+fn notes_of(path: &Path, found: &Found) -> Vec<Draft> {
+    let note = |what: String| Draft::new(RecordKind::Note, Action::Skip).with("evidence", what);
+    let mut notes = Vec::new();
+    if found.torn_bytes > 0 {
+        let what = format!("an incomplete last line of {} bytes was cut from {}", found.torn_bytes, path.display());
+        tracing::warn!(torn_bytes = found.torn_bytes, segment = %path.display(), "the journal's last line was torn");
+        notes.push(note(what));
+    }
+    if let Some(broken) = &found.broken {
+        tracing::error!(%broken, segment = %path.display(), "the journal's chain does not hold");
+        notes.push(note(format!("{}: {broken}; {} lines unreadable", path.display(), found.unreadable)));
+    }
+    notes
+}

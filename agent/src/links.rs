@@ -1,0 +1,130 @@
+//! The agent's way to its own node, to other agents and to their nodes.
+//!
+//! Owns: one channel per address, and the rule that a channel whose call timed out is dropped, not reused (its
+//! connection may lead to a host that lost power).
+//!
+//! Must never: retry. Who calls knows whether a repeat is safe.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use resilver_host::{Host, Net};
+use resilver_proto::agent::agent_peer_client::AgentPeerClient;
+use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
+use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
+use resilver_proto::transport;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::options::Options;
+
+/// The way to one address.
+pub(crate) struct Link {
+    net: Arc<dyn Net>,
+    address: String,
+    channel: Mutex<Option<Channel>>,
+}
+
+impl Link {
+    fn new(host: &Host, address: &str) -> Link {
+        Link { net: host.net.clone(), address: address.to_owned(), channel: Mutex::new(None) }
+    }
+
+    fn channel(&self) -> Result<Channel, Status> {
+        let mut held = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = &*held {
+            return Ok(channel.clone());
+        }
+        let channel = transport::channel(&self.net, &self.address)
+            .map_err(|error| Status::invalid_argument(format!("{} is no address: {error}", self.address)))?;
+        *held = Some(channel.clone());
+        Ok(channel)
+    }
+
+    fn forget(&self) {
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Makes one call within `deadline`.
+    pub(crate) async fn call<T, F>(&self, deadline: Duration, call: impl FnOnce(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let result = match timeout(deadline, call(self.channel()?)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let late = format!("{} did not answer within {} ms", self.address, deadline.as_millis());
+                Err(Status::deadline_exceeded(late))
+            }
+        };
+        if let Err(status) = &result
+            && matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable)
+        {
+            self.forget();
+        }
+        result
+    }
+}
+
+/// The own node's services on a channel.
+pub(crate) fn node_control(channel: Channel) -> NodeControlClient<Channel> {
+    NodeControlClient::new(channel).max_decoding_message_size(transport::MAX_MESSAGE_BYTES)
+}
+
+/// The own node's verifying service on a channel.
+pub(crate) fn node_recovery(channel: Channel) -> NodeRecoveryClient<Channel> {
+    NodeRecoveryClient::new(channel)
+}
+
+/// The own node's repairing service on a channel.
+pub(crate) fn replica_repair(channel: Channel) -> ReplicaRepairClient<Channel> {
+    ReplicaRepairClient::new(channel)
+}
+
+/// Another agent's service on a channel.
+pub(crate) fn agent_peer(channel: Channel) -> AgentPeerClient<Channel> {
+    AgentPeerClient::new(channel)
+}
+
+/// The ways to one other member.
+pub(crate) struct PeerLink {
+    /// To its agent.
+    pub(crate) agent: Link,
+    /// To its node.
+    pub(crate) node: Link,
+}
+
+/// All ways of an agent.
+pub(crate) struct Links {
+    /// To the own node.
+    pub(crate) node: Link,
+    /// To the others, by name.
+    pub(crate) peers: BTreeMap<String, PeerLink>,
+}
+
+impl Links {
+    /// Nothing is connected before it is used.
+    pub(crate) fn new(host: &Host, options: &Options) -> Links {
+        let link = |peer: &crate::options::Peer| PeerLink {
+            agent: Link::new(host, &peer.agent),
+            node: Link::new(host, &peer.address),
+        };
+        Links {
+            node: Link::new(host, &options.node_address),
+            peers: options.others().map(|peer| (peer.id.clone(), link(peer))).collect(),
+        }
+    }
+
+    /// The way to the agent of `name`.
+    pub(crate) fn agent(&self, name: &str) -> Result<&Link, Status> {
+        let known = || self.peers.keys().cloned().collect::<Vec<_>>().join(", ");
+        self.peers
+            .get(name)
+            .map(|peer| &peer.agent)
+            .ok_or_else(|| Status::not_found(format!("no node {name} in the configuration; known: {}", known())))
+    }
+}

@@ -1,0 +1,344 @@
+//! The one task that owns the engine and the journal.
+//!
+//! Owns: the order of things. Inputs go into the engine one by one; what it commands is done in order, and a durable
+//! record is on disk before the command after it begins.
+//!
+//! Must never: decide, or wait for anything but the journal. Steps, proofs and slots run as tasks and come back as
+//! inputs.
+//!
+//! Invariants: with a journal that cannot be synced only steps of grade 0 and 1 begin, everything else is refused with
+//! the guard `intent_first`, and the lease is given up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_strategies::api::{Command, IncidentId, Input, Observation, OperatorCommand, Step, StepResult};
+use resilver_strategies::engine::Engine;
+use resilver_strategies::record::{Draft, RecordKind};
+use resilver_strategies::types::{Fence, Grade, GuardName};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::coordinator::Coordinator;
+use crate::executors::{Executors, chain};
+use crate::journal::Journal;
+use crate::lease::LeaseHandle;
+use crate::sensors::stopped;
+use crate::state::{JournalView, View};
+use crate::telemetry::{Telemetry, Told};
+use crate::timebase::Timebase;
+
+/// The engine's pace while something is open or under way.
+const BUSY_TICK: Duration = Duration::from_millis(100);
+/// The engine's pace otherwise: sensors bring an input at least every second anyway.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+
+/// How long the journal may take to become durable before the agent restrains itself.
+const SYNC_PATIENCE: Duration = Duration::from_secs(2);
+/// The pause between two tries within that time.
+const SYNC_PAUSE: Duration = Duration::from_millis(50);
+/// How long a lost journal may hold up each further record: it must not slow the cure of grade 1.
+const LOST_PATIENCE: Duration = Duration::from_millis(50);
+
+/// What may be asked of the engine. Answered as people and programs read it.
+pub(crate) enum Question {
+    /// Its state.
+    Status,
+    /// All incidents it knows.
+    Incidents,
+    /// One incident with its rule and its guards; null when it is not known.
+    Explain(IncidentId),
+    /// What it would do now.
+    Plan,
+}
+
+/// What others ask of the main loop.
+pub(crate) enum Request {
+    /// A person paused or resumed.
+    Operator {
+        /// What.
+        command: OperatorCommand,
+        /// It is in force.
+        done: oneshot::Sender<()>,
+    },
+    /// The holder of the lease ordered a restart of this host's node; the fence was admitted.
+    Restart {
+        /// Who.
+        owner: String,
+        /// Why.
+        reason: String,
+        /// Under which fence.
+        fence: Fence,
+        /// Whether it was verified, and how it went.
+        done: oneshot::Sender<(bool, String)>,
+    },
+    /// A look at the engine.
+    Look {
+        /// At what.
+        question: Question,
+        /// What is seen.
+        answer: oneshot::Sender<Value>,
+    },
+    /// Something to write down.
+    Tell {
+        /// What.
+        told: Told,
+        /// It is on disk, or why not; `None`: nobody waits for it.
+        durable: Option<oneshot::Sender<Result<(), String>>>,
+    },
+}
+
+/// What the main loop is made of.
+pub(crate) struct MainLoop {
+    pub(crate) engine: Engine,
+    pub(crate) journal: Journal,
+    pub(crate) executors: Executors,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) lease: LeaseHandle,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) time: Timebase,
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    /// The other end of `inputs`, for what the loop itself brings about.
+    pub(crate) input: mpsc::Sender<Input>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) view: watch::Sender<View>,
+    /// Who waits for the end of an ordered restart, by its fence.
+    pub(crate) waiting: BTreeMap<Fence, oneshot::Sender<(bool, String)>>,
+    pub(crate) lost: bool,
+    pub(crate) eligible: Option<bool>,
+    pub(crate) slots: JoinSet<()>,
+}
+
+impl MainLoop {
+    /// Turns until told to stop. The node goes on.
+    pub(crate) async fn run(mut self, started: Input, mut shutdown: watch::Receiver<bool>) {
+        self.take(started).await;
+        let mut last_tick = Instant::now();
+        loop {
+            // Counted from the last tick, not from the last input: a chatty sensor must not hold time back.
+            let pace = if self.busy() { BUSY_TICK } else { IDLE_TICK };
+            tokio::select! {
+                biased;
+                () = stopped(&mut shutdown) => break,
+                Some(input) = self.inputs.recv() => self.take(input).await,
+                Some(request) = self.requests.recv() => self.serve(request).await,
+                Some(_) = self.slots.join_next() => {}
+                () = sleep_until(last_tick + pace) => {
+                    last_tick = Instant::now();
+                    self.take(Input::Tick).await;
+                }
+            }
+        }
+        self.tell(&Told::Stopped, true).await;
+    }
+
+    /// The first word of this life.
+    pub(crate) async fn begin(&mut self, told: &Told) {
+        self.tell(told, true).await;
+    }
+
+    fn busy(&mut self) -> bool {
+        self.executors.busy() || self.view.borrow().open > 0 || !self.waiting.is_empty()
+    }
+
+    async fn serve(&mut self, request: Request) {
+        match request {
+            Request::Operator { command, done } => {
+                self.take(Input::Operator(command)).await;
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+            }
+            Request::Restart { owner, reason, fence, done } => {
+                self.waiting.insert(fence.clone(), done);
+                self.take(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence })).await;
+            }
+            Request::Look { question, answer } => {
+                // As above.
+                let _ = answer.send(self.answer(&question));
+            }
+            Request::Tell { told, durable } => {
+                let written = self.tell(&told, durable.is_some()).await;
+                let result = if written { Ok(()) } else { Err("the journal cannot be made durable".to_owned()) };
+                if let Some(durable) = durable {
+                    // As above.
+                    let _ = durable.send(result);
+                }
+                if let Told::LeaseGained { .. } | Told::LeaseLost { .. } = told {
+                    self.telemetry.lease_held.set(matches!(told, Told::LeaseGained { .. }).into());
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, input: Input) {
+        if let Input::Observed(observation) = &input {
+            self.observe(observation);
+        }
+        let commands = self.engine.handle(self.time.now(), input);
+        let decided = !commands.is_empty();
+        for command in commands {
+            self.act(command).await;
+        }
+        if self.lost {
+            self.flush(true).await;
+        }
+        self.show(decided);
+    }
+
+    fn observe(&self, observation: &Observation) {
+        self.coordinator.observe(observation);
+        if let Observation::HeartbeatMissed { .. } = observation {
+            self.telemetry.heartbeats_missed.inc();
+        }
+        self.view.send_modify(|view| view.node.observe(observation));
+        if let Observation::Process(_) = observation {
+            self.telemetry.node_up.set(self.view.borrow().node.alive().into());
+        }
+    }
+
+    async fn act(&mut self, command: Command) {
+        match command {
+            Command::Record { draft, durable } => {
+                let is_intent = draft.kind == RecordKind::Intent;
+                self.record(*draft, durable).await;
+                if is_intent && durable {
+                    resilver_host::fault::point("agent.after_intent");
+                }
+            }
+            Command::TakeSlot(step) => self.take_slot(step),
+            Command::Execute(step) => self.execute(step).await,
+            Command::Prove { incident, proof, deadline } => self.executors.prove(incident, proof, deadline),
+            Command::CloseSlot { step, verified, detail } => self.close_slot(step, verified, detail),
+        }
+    }
+
+    async fn execute(&mut self, step: Step) {
+        if self.lost && step.grade > Grade::RELIEVE {
+            let evidence = "the journal cannot be synced: only grade 1 until it can".to_owned();
+            let result = StepResult::Refused { guard: GuardName::IntentFirst, evidence };
+            self.bring(Input::Finished { step: step.id, result });
+            return;
+        }
+        self.executors.execute(step);
+    }
+
+    fn take_slot(&mut self, step: Step) {
+        let (coordinator, input) = (self.coordinator.clone(), self.input.clone());
+        self.slots.spawn(async move {
+            let reply = coordinator.take_slot(&step).await;
+            // Only a stopping agent has dropped the receiver.
+            let _ = input.send(Input::Slot { step: step.id, reply }).await;
+        });
+    }
+
+    fn close_slot(&mut self, step: Step, verified: bool, detail: String) {
+        if step.incident.is_none()
+            && let Some(waiting) = step.fence.as_ref().and_then(|fence| self.waiting.remove(fence))
+        {
+            // The holder closes the slot when it hears this.
+            let _ = waiting.send((verified, detail));
+            return;
+        }
+        let coordinator = self.coordinator.clone();
+        self.slots.spawn(async move { coordinator.give_slot_back(&step, verified).await });
+    }
+
+    /// An input that the loop itself brings about: behind those that wait already, never inside the present one.
+    fn bring(&mut self, input: Input) {
+        let sender = self.input.clone();
+        self.slots.spawn(async move {
+            // Only a stopping agent has dropped the receiver.
+            let _ = sender.send(input).await;
+        });
+    }
+
+    async fn tell(&mut self, told: &Told, durable: bool) -> bool {
+        self.record(told.draft(), durable).await
+    }
+
+    /// Writes a record. Whether it is as durable as it was asked to be.
+    async fn record(&mut self, draft: Draft, durable: bool) -> bool {
+        let line = self.journal.append(self.time.wall_ms(), draft);
+        let kept = line.is_some();
+        let written = self.flush(durable).await;
+        if let Some(line) = line {
+            self.telemetry.recorded(&line);
+        }
+        kept && written
+    }
+
+    async fn flush(&mut self, durable: bool) -> bool {
+        let patience = if self.lost { LOST_PATIENCE } else { SYNC_PATIENCE };
+        let until = Instant::now() + patience;
+        let why = loop {
+            match timeout_at(until, self.journal.flush(durable)).await {
+                Ok(Ok(())) => {
+                    if self.lost && durable {
+                        self.journal_back();
+                    }
+                    return true;
+                }
+                Ok(Err(error)) if Instant::now() + SYNC_PAUSE >= until => break chain(&error),
+                Ok(Err(_)) => sleep(SYNC_PAUSE).await,
+                Err(_) => break format!("no answer of the disk within {} ms", patience.as_millis()),
+            }
+        };
+        if !self.lost {
+            self.journal_lost(why);
+        }
+        false
+    }
+
+    fn journal_lost(&mut self, why: String) {
+        self.lost = true;
+        self.telemetry.journal_lost.set(1);
+        tracing::error!(why, "the journal cannot be synced: grade 1 only, and no lease");
+        let line = self.journal.append(self.time.wall_ms(), Told::JournalLost { why }.draft());
+        if let Some(line) = line {
+            self.telemetry.recorded(&line);
+        }
+    }
+
+    fn journal_back(&mut self) {
+        self.lost = false;
+        self.telemetry.journal_lost.set(0);
+        let line = self.journal.append(self.time.wall_ms(), Told::JournalBack.draft());
+        if let Some(line) = line {
+            self.telemetry.recorded(&line);
+        }
+    }
+
+    /// Shows the present to the API and to peers, and tells the lease whether this agent may hold it.
+    fn show(&mut self, decided: bool) {
+        // Only a decision opens or closes an incident.
+        let open = decided.then(|| self.engine.status(self.time.now()).open);
+        let journal = JournalView { next_sequence: self.journal.next_sequence(), lost: self.lost };
+        self.view.send_modify(|view| {
+            view.beat = Instant::now();
+            view.journal = journal;
+            view.paused = self.engine.pause().cloned();
+            view.open = open.unwrap_or(view.open);
+        });
+        if let Some(open) = open {
+            self.telemetry.incidents_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        }
+        let eligible = self.engine.may_hold_lease() && !self.lost;
+        if self.eligible.replace(eligible) != Some(eligible) {
+            self.lease.set_eligible(eligible);
+        }
+    }
+
+    fn answer(&self, question: &Question) -> Value {
+        let now = self.time.now();
+        let answer = match question {
+            Question::Status => serde_json::to_value(self.engine.status(now)),
+            Question::Incidents => serde_json::to_value(self.engine.incidents()),
+            Question::Explain(id) => serde_json::to_value(self.engine.explain(now, id)),
+            Question::Plan => serde_json::to_value(self.engine.plan(now)),
+        };
+        answer.expect("texts, numbers and maps with text keys always serialize")
+    }
+}

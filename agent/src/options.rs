@@ -1,0 +1,143 @@
+//! What an operator may set of an agent. Every value has a name, a unit, a default and a reason.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use resilver_strategies::config::PolicyConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Configuration of a recovery agent: the section `agent` of the configuration file.
+///
+/// What the file says elsewhere (its `nodes:`, its policy) and what only the command knows (how a node is started) is
+/// filled in by the command and is no key of this section.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// The name of the node it guards; the agent goes by it among agents, too.
+    pub name: String,
+    /// Where that node answers gRPC, `host:port`.
+    pub node_address: String,
+    /// Where that node serves /metrics and /health, `host:port`. Only shown, never asked.
+    #[serde(default)]
+    pub node_http: Option<String>,
+    /// Where the agent listens for other agents (gRPC) and how they reach it, `host:port`.
+    pub address: String,
+    /// Where the agent serves people and programs (HTTP), `host:port`. It has no authentication of its own: keep it on
+    /// loopback or a management network.
+    pub http: String,
+    /// Its state: journal, promises of the lease, records of the node's runs. On a disk that honours fsync, and not on
+    /// one of the node's disks.
+    pub dir: PathBuf,
+    /// How the node runs as a service.
+    #[serde(default)]
+    pub service: ServiceOptions,
+    /// How often the node and the other agents are asked how they are. 1 s: three misses are the 3 s of a suspicion.
+    #[serde(default = "default_heartbeat_interval", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub heartbeat_interval: Duration,
+    /// When such a question counts as unanswered. 1 s: a node that needs longer to look at itself is not well.
+    #[serde(default = "default_heartbeat_deadline", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub heartbeat_deadline: Duration,
+    /// All members of the cluster, this one included or not: from the file's `nodes:`.
+    #[serde(skip)]
+    pub peers: Vec<Peer>,
+    /// Thresholds, authorities and the profile: from the file's `profile`, `recovery`, `authority` and `strategies`.
+    #[serde(skip)]
+    pub policy: PolicyConfig,
+    /// How the node is started when the agent is its parent's parent (`service: child`).
+    #[serde(skip)]
+    pub launch: Launch,
+}
+
+/// Another member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its node's name.
+    pub id: String,
+    /// Where its node answers gRPC, `host:port`.
+    pub address: String,
+    /// Where its agent answers gRPC, `host:port`.
+    pub agent: String,
+    /// Where its agent answers HTTP, `host:port`. For people and commands; agents do not use it.
+    #[serde(default)]
+    pub api: Option<String>,
+    /// Its node's data folder on its host. For people and commands; agents do not use it.
+    #[serde(default)]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Who starts and stops the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceKind {
+    /// A keeper process, started by the agent and outliving it.
+    #[default]
+    Child,
+    /// systemd, asked through systemctl.
+    Systemd,
+}
+
+/// How the node runs as a service.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceOptions {
+    /// Who starts and stops it.
+    pub kind: ServiceKind,
+    /// The unit's name. Only for `systemd`.
+    pub unit: String,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self { kind: ServiceKind::Child, unit: "resilver-node.service".to_owned() }
+    }
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Invocation {
+    /// The program's path.
+    pub program: PathBuf,
+    /// Its arguments, without its own name.
+    pub args: Vec<String>,
+}
+
+/// How a node is started as a child: `keeper ... -- node ...`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Launch {
+    /// The keeper: the command's own program with the hidden verb. [`crate::keeper::KeeperOptions::to_args`] is
+    /// appended to its arguments.
+    pub keeper: Invocation,
+    /// The node itself.
+    pub node: Invocation,
+    /// Where the node's output goes.
+    pub log: PathBuf,
+}
+
+impl Options {
+    /// The folder of the keeper's records.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.join("run")
+    }
+
+    /// The folder of the journal.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// The other members: `peers` without this agent itself.
+    pub fn others(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|peer| peer.id != self.name)
+    }
+}
+
+fn default_heartbeat_interval() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn default_heartbeat_deadline() -> Duration {
+    Duration::from_secs(1)
+}

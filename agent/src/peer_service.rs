@@ -1,0 +1,166 @@
+//! What other agents ask of this one (gRPC `AgentPeer`).
+//!
+//! Owns: the translation between the wire and the lease, the coordinator and the present view.
+//!
+//! Must never: answer about the lease before the lease's task has stored what it promised.
+
+use std::sync::Arc;
+
+use resilver_proto::agent as wire;
+use resilver_proto::agent::agent_peer_server::AgentPeer;
+use resilver_strategies::lease::ReleaseRequest;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::coordinator::{Coordinator, HELD_BY, Outcome};
+use crate::lease::{
+    LeaseError, LeaseHandle, accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire,
+    prepare_from_wire, prepare_reply_to_wire, slot_from_wire, slot_request,
+};
+use crate::state::View;
+use crate::timebase::Timebase;
+
+/// The service.
+pub(crate) struct PeerService {
+    /// This agent's name.
+    pub(crate) own: String,
+    pub(crate) time: Timebase,
+    pub(crate) lease: LeaseHandle,
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) view: watch::Receiver<View>,
+}
+
+#[tonic::async_trait]
+impl AgentPeer for PeerService {
+    async fn ping(&self, _: Request<wire::PingRequest>) -> Result<Response<wire::PingResponse>, Status> {
+        let holder = self.lease.holder().unwrap_or_default();
+        let wall_ms = self.time.wall_ms();
+        let view = self.view.borrow();
+        let raft = view.node.fact.as_ref().and_then(|fact| fact.raft.as_ref());
+        Ok(Response::new(wire::PingResponse {
+            node: self.own.clone(),
+            node_alive: view.node.alive(),
+            node_phase: view.node.phase().to_owned(),
+            node_heartbeat_age_ms: view.node.heartbeat_age_ms().unwrap_or(u64::MAX),
+            leader: raft.map(|raft| raft.leader.clone()).unwrap_or_default(),
+            term: raft.map_or(0, |raft| raft.term),
+            open_incidents: view.open as u64,
+            lease_holder: holder,
+            wall_ms,
+        }))
+    }
+
+    async fn prepare(&self, request: Request<wire::PrepareRequest>) -> Result<Response<wire::PrepareResponse>, Status> {
+        let request = prepare_from_wire(request.into_inner())?;
+        let reply = self.lease.prepare(request).await.map_err(refused)?;
+        Ok(Response::new(prepare_reply_to_wire(reply)))
+    }
+
+    async fn accept(&self, request: Request<wire::AcceptRequest>) -> Result<Response<wire::AcceptResponse>, Status> {
+        let request = accept_from_wire(request.into_inner())?;
+        let ballot = request.ballot.clone();
+        let reply = self.lease.accept(request).await.map_err(refused)?;
+        if reply.accepted {
+            // As near to the sending of the answer as this side can come.
+            self.lease.answered(ballot).await;
+        }
+        let highest = Some(ballot_to_wire(&reply.highest));
+        Ok(Response::new(wire::AcceptResponse { accepted: reply.accepted, highest, refusal: reply.refusal }))
+    }
+
+    async fn release(&self, request: Request<wire::ReleaseRequest>) -> Result<Response<wire::ReleaseResponse>, Status> {
+        let ballot = ballot_from_wire(request.into_inner().ballot)?;
+        self.lease.release(ReleaseRequest { ballot }).await;
+        Ok(Response::new(wire::ReleaseResponse {}))
+    }
+
+    async fn open_slot(&self, request: Request<wire::SlotRequest>) -> Result<Response<wire::SlotResponse>, Status> {
+        let reply = self.lease.open_slot(slot_request(request.into_inner())?).await.map_err(refused)?;
+        Ok(Response::new(wire::SlotResponse { done: reply.done, refusal: reply.refusal }))
+    }
+
+    async fn close_slot(&self, request: Request<wire::SlotRequest>) -> Result<Response<wire::SlotResponse>, Status> {
+        let reply = self.lease.close_slot(slot_request(request.into_inner())?).await.map_err(refused)?;
+        Ok(Response::new(wire::SlotResponse { done: reply.done, refusal: reply.refusal }))
+    }
+
+    async fn request_slot(
+        &self,
+        request: Request<wire::RequestSlotRequest>,
+    ) -> Result<Response<wire::RequestSlotResponse>, Status> {
+        let wire::RequestSlotRequest { target, step, incident, operator } = request.into_inner();
+        let answer = match self.coordinator.slot_for(&target, &step, &incident, operator).await {
+            Ok(fence) => {
+                wire::RequestSlotResponse { granted: true, fence: Some(fence_to_wire(&fence)), ..Default::default() }
+            }
+            Err((guard, why)) => {
+                let guard = guard.as_str().to_owned();
+                wire::RequestSlotResponse { guard, refusal: why, evidence: self.own.clone(), ..Default::default() }
+            }
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn finish_slot(
+        &self,
+        request: Request<wire::FinishSlotRequest>,
+    ) -> Result<Response<wire::FinishSlotResponse>, Status> {
+        let wire::FinishSlotRequest { slot, verified } = request.into_inner();
+        let closed = self.coordinator.finish_slot(slot_from_wire(slot)?, verified).await;
+        Ok(Response::new(wire::FinishSlotResponse { closed }))
+    }
+
+    async fn raise_fence(
+        &self,
+        request: Request<wire::RaiseFenceRequest>,
+    ) -> Result<Response<wire::RaiseFenceResponse>, Status> {
+        let fence = fence_from_wire(request.into_inner().fence)?;
+        let highest = self.lease.raise_fence(fence).await.map_err(refused)?;
+        Ok(Response::new(wire::RaiseFenceResponse { highest: Some(fence_to_wire(&highest)) }))
+    }
+
+    async fn coordinate(
+        &self,
+        request: Request<wire::CoordinateRequest>,
+    ) -> Result<Response<wire::CoordinateResponse>, Status> {
+        let wire::CoordinateRequest { target, step, reason, operator } = request.into_inner();
+        // A task of its own: when the asker's connection breaks, the step that is under way is still seen to its end.
+        let coordinator = self.coordinator.clone();
+        let work = tokio::spawn(async move { coordinator.coordinate(&target, &step, &reason, &operator).await });
+        let outcome = work.await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(match outcome {
+            Outcome::Done { detail, fence } => wire::CoordinateResponse {
+                done: true,
+                detail,
+                fence: fence.as_ref().map(fence_to_wire),
+                ..Default::default()
+            },
+            Outcome::Refused { guard, why } => wire::CoordinateResponse { guard, refusal: why, ..Default::default() },
+            Outcome::Failed { why } => wire::CoordinateResponse { refusal: why, ..Default::default() },
+        }))
+    }
+
+    async fn run_step(
+        &self,
+        request: Request<wire::RunStepRequest>,
+    ) -> Result<Response<wire::RunStepResponse>, Status> {
+        let wire::RunStepRequest { fence, step, reason, operator, .. } = request.into_inner();
+        let fence = fence_from_wire(fence)?;
+        let outcome = self.coordinator.run_here(fence, &step, &reason, &operator).await;
+        Ok(Response::new(match outcome {
+            Outcome::Done { detail, .. } => wire::RunStepResponse { done: true, detail, ..Default::default() },
+            Outcome::Refused { guard, why } => {
+                wire::RunStepResponse { refusal: format!("{HELD_BY}{guard}: {why}"), ..Default::default() }
+            }
+            Outcome::Failed { why } => wire::RunStepResponse { detail: why, ..Default::default() },
+        }))
+    }
+}
+
+fn refused(error: LeaseError) -> Status {
+    match error {
+        LeaseError::NoCluster | LeaseError::Stopping => Status::unavailable(error.to_string()),
+        LeaseError::Stale(_) => Status::failed_precondition(error.to_string()),
+        LeaseError::Store { .. } | LeaseError::Unreadable { .. } => Status::internal(error.to_string()),
+    }
+}

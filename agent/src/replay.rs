@@ -1,0 +1,81 @@
+//! What of the journal is kept in memory while the agent's past is read.
+//!
+//! Invariants: bounded by what is open and by one day, not by the journal's length: lines of incidents that were
+//! resolved more than a day ago count for nothing any more.
+
+use std::collections::BTreeSet;
+
+use resilver_strategies::api::Input;
+use resilver_strategies::chain::Line;
+use resilver_strategies::record::RecordKind;
+use resilver_strategies::resume;
+use resilver_strategies::types::Action;
+
+/// How many lines are kept before the useless ones are sorted out.
+const PRUNE_AT: usize = 4096;
+
+/// Budgets look back one day.
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Collects lines, oldest first.
+pub(crate) struct Replay {
+    wall_ms: u64,
+    kept: Vec<Line>,
+    resolved: BTreeSet<String>,
+    /// Whatever it says, its number counts.
+    last: Option<Line>,
+    prune_at: usize,
+}
+
+impl Replay {
+    /// Nothing is known yet; `wall_ms` is the present.
+    pub(crate) fn new(wall_ms: u64) -> Replay {
+        Replay { wall_ms, kept: Vec::new(), resolved: BTreeSet::new(), last: None, prune_at: PRUNE_AT }
+    }
+
+    /// The next line.
+    pub(crate) fn push(&mut self, line: Line) {
+        if let Some(last) = self.last.take().filter(matters) {
+            self.keep(last);
+        }
+        self.last = Some(line);
+    }
+
+    fn keep(&mut self, line: Line) {
+        if line.draft.kind == RecordKind::Resolved
+            && let Some(incident) = &line.draft.incident
+        {
+            self.resolved.insert(incident.0.clone());
+        }
+        self.kept.push(line);
+        if self.kept.len() >= self.prune_at {
+            self.prune();
+        }
+    }
+
+    fn prune(&mut self) {
+        let oldest = self.wall_ms.saturating_sub(DAY_MS);
+        let resolved = &self.resolved;
+        let over = |line: &Line| match &line.draft.incident {
+            Some(incident) => resolved.contains(&incident.0),
+            None => line.draft.kind != RecordKind::Note,
+        };
+        self.kept.retain(|line| line.wall_ms() >= oldest || !over(line));
+        self.resolved.clear();
+        // What is left is needed; do not sort it over and over.
+        self.prune_at = self.kept.len() + PRUNE_AT;
+    }
+
+    /// The engine's first input.
+    pub(crate) fn finish(self, wall_ms: u64) -> Input {
+        resume::from_lines(self.kept.iter().chain(&self.last), wall_ms)
+    }
+}
+
+fn matters(line: &Line) -> bool {
+    match line.draft.kind {
+        RecordKind::Refused => false,
+        RecordKind::Note => matches!(line.draft.action, Action::Pause | Action::Resume),
+        _ => true,
+    }
+}

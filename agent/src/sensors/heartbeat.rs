@@ -1,0 +1,174 @@
+//! The node's own account of itself, asked once per interval.
+//!
+//! Invariants: at most one miss is reported per interval, however often a starting node is asked: three misses convict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_proto::contract::{DiskState, Finding, NodeState, ObserveRequest, ObserveResponse, RaftState};
+use resilver_strategies::api::{DiskFact, FindingFact, Input, MemberFact, NodeFact, Observation, RaftFact};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tonic::Status;
+
+use super::stopped;
+use crate::lease::LeaseHandle;
+use crate::links::{Links, node_control};
+
+/// How often a node that has just been started is asked: what it says next decides when it counts as recovered.
+const EAGER_LOOK: Duration = Duration::from_millis(50);
+/// How long after a start it is asked that often. A node that needs longer has a log to replay; a second more or less
+/// does not matter then.
+const EAGER_FOR: Duration = Duration::from_secs(20);
+
+/// Asks the node how it is.
+pub(crate) struct HeartbeatSensor {
+    /// The way to it.
+    pub(crate) links: Arc<Links>,
+    /// How often.
+    pub(crate) interval: Duration,
+    /// How long it may take to answer.
+    pub(crate) deadline: Duration,
+    /// Told when a new process runs.
+    pub(crate) begun: Arc<Notify>,
+    /// Told which cluster the node is in.
+    pub(crate) lease: LeaseHandle,
+    /// Where facts go.
+    pub(crate) out: mpsc::Sender<Input>,
+}
+
+impl HeartbeatSensor {
+    /// Asks until it is told to stop.
+    pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        tokio::select! {
+            () = stopped(&mut shutdown) => {}
+            () = self.ask_on() => {}
+        }
+    }
+
+    async fn ask_on(&self) {
+        let mut eager_until = None;
+        let mut missed_at: Option<Instant> = None;
+        let mut told = None;
+        loop {
+            let asked = Instant::now();
+            match observe(&self.links, self.deadline).await {
+                Ok(answer) => {
+                    if answer.phase == "healthy" {
+                        eager_until = None;
+                    }
+                    missed_at = None;
+                    self.tell_cluster(&answer, &mut told).await;
+                    self.send(Observation::Heartbeat(Box::new(node_fact(answer)))).await;
+                }
+                Err(status) => {
+                    if missed_at.is_none_or(|at| asked.duration_since(at) >= self.interval) {
+                        missed_at = Some(asked);
+                        self.send(Observation::HeartbeatMissed { error: status.message().to_owned() }).await;
+                    }
+                }
+            }
+            let eager = eager_until.is_some_and(|until| asked < until);
+            let pause = if eager { EAGER_LOOK } else { self.interval.saturating_sub(asked.elapsed()) };
+            if timeout(pause, self.begun.notified()).await.is_ok() {
+                eager_until = Some(Instant::now() + EAGER_FOR);
+            }
+        }
+    }
+
+    /// The lease is taken per cluster and epoch; the node is the one who knows them.
+    async fn tell_cluster(&self, answer: &ObserveResponse, told: &mut Option<(String, u64)>) {
+        let known = (answer.cluster_id.clone(), answer.epoch);
+        if told.as_ref() != Some(&known) {
+            self.lease.known(&known.0, known.1).await;
+            *told = Some(known);
+        }
+    }
+
+    async fn send(&self, fact: Observation) {
+        // Only a stopping agent has dropped the receiver.
+        let _ = self.out.send(Input::Observed(fact)).await;
+    }
+}
+
+/// One answer of the own node.
+pub(crate) async fn observe(links: &Links, deadline: Duration) -> Result<ObserveResponse, Status> {
+    links
+        .node
+        .call(deadline, |channel| async { node_control(channel).observe(ObserveRequest {}).await })
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+fn node_fact(answer: ObserveResponse) -> NodeFact {
+    let voters = voters(&answer);
+    let members = answer.nodes.iter().map(member_fact).collect();
+    let node = answer.node;
+    NodeFact {
+        pid: answer.pid,
+        phase: answer.phase,
+        phase_detail: answer.phase_detail,
+        epoch: answer.epoch,
+        raft: answer.raft.map(|raft| raft_fact(raft, voters)),
+        disks: answer
+            .disks
+            .into_iter()
+            .filter(|disk| disk.node == node || disk.node.is_empty())
+            .map(disk_fact)
+            .collect(),
+        findings: answer.findings.into_iter().map(finding_fact).collect(),
+        repair_queue: answer.repair.as_ref().map_or(0, |repair| repair.queue + repair.in_flight),
+        missing_shards: answer.repair.as_ref().map_or(0, |repair| repair.missing_shards),
+        operations_in_flight: answer.operations_in_flight,
+        members,
+    }
+}
+
+/// A leader counts its replication, everybody else the map.
+fn voters(answer: &ObserveResponse) -> u64 {
+    let replicated = answer.raft.as_ref().map_or(0, |raft| raft.replication.iter().filter(|to| to.voter).count());
+    let mapped = answer.nodes.iter().filter(|node| matches!(node.role.as_str(), "voter" | "leader")).count();
+    replicated.max(mapped) as u64
+}
+
+fn member_fact(member: &NodeState) -> MemberFact {
+    // The map calls the leader by that name; in the engine's words it is a voter.
+    let role = if member.role == "leader" { "voter" } else { &member.role };
+    MemberFact { node: member.node.clone(), state: member.state.clone(), role: role.to_owned() }
+}
+
+fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
+    RaftFact {
+        role: raft.role,
+        term: raft.term,
+        leader: raft.leader,
+        committed: raft.committed,
+        applied: raft.applied,
+        voters,
+    }
+}
+
+fn disk_fact(disk: DiskState) -> DiskFact {
+    DiskFact {
+        disk: disk.disk_id,
+        path: disk.path,
+        state: disk.state,
+        health: disk.health,
+        reason: disk.reason,
+        canary_age_ms: disk.canary_age_ms,
+        available_bytes: disk.available_bytes,
+    }
+}
+
+fn finding_fact(finding: Finding) -> FindingFact {
+    FindingFact {
+        sequence: finding.sequence,
+        kind: finding.kind,
+        disk: finding.disk_id,
+        bucket: finding.bucket,
+        key: finding.key,
+        found_by: finding.found_by,
+        detail: finding.detail,
+        repaired: finding.repaired,
+    }
+}

@@ -1,0 +1,90 @@
+//! The other agents, asked once per interval; their nodes directly only when their agent is silent or says that its
+//! node is dead: "I cannot see it" is not "it is dead".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_proto::agent::{PingRequest, PingResponse};
+use resilver_proto::contract::DescribeRequest;
+use resilver_strategies::api::{Input, Observation, PeerFact};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::stopped;
+use crate::lease::LeaseHandle;
+use crate::links::{Links, PeerLink, agent_peer, node_control};
+use crate::state::PeerViews;
+use crate::telemetry::Telemetry;
+
+/// Asks one other agent how it and its node are.
+pub(crate) struct PeerSensor {
+    /// Who asks.
+    pub(crate) own: String,
+    /// Who is asked.
+    pub(crate) peer: String,
+    /// The ways.
+    pub(crate) links: Arc<Links>,
+    /// How often.
+    pub(crate) interval: Duration,
+    /// How long it may take to answer.
+    pub(crate) deadline: Duration,
+    /// Told when the peer says that it holds the lease.
+    pub(crate) lease: LeaseHandle,
+    /// Counts.
+    pub(crate) telemetry: Arc<Telemetry>,
+    /// What is shown to people of it.
+    pub(crate) views: Arc<PeerViews>,
+    /// Where facts go.
+    pub(crate) out: mpsc::Sender<Input>,
+}
+
+impl PeerSensor {
+    /// Asks until it is told to stop.
+    pub(crate) async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let Some(link) = self.links.peers.get(&self.peer) else { return };
+        tokio::select! {
+            () = stopped(&mut shutdown) => {}
+            () = self.ask_on(link) => {}
+        }
+    }
+
+    async fn ask_on(&self, link: &PeerLink) {
+        loop {
+            let asked = Instant::now();
+            let fact = self.ask(link).await;
+            self.views.set(&fact);
+            // Only a stopping agent has dropped the receiver.
+            let _ = self.out.send(Input::Observed(Observation::Peer(fact))).await;
+            tokio::time::sleep(self.interval.saturating_sub(asked.elapsed())).await;
+        }
+    }
+
+    async fn ask(&self, link: &PeerLink) -> PeerFact {
+        let request = PingRequest { from: self.own.clone() };
+        let ping = |channel| async { agent_peer(channel).ping(request).await };
+        let answer = link.agent.call(self.deadline, ping).await.map(tonic::Response::into_inner).ok();
+        self.telemetry.peer(&self.peer, answer.is_some());
+        // Only the holder's own word counts: hearsay about a third one would be repeated for ever.
+        if answer.as_ref().is_some_and(|answer| answer.lease_holder == self.peer) {
+            self.lease.heard(&self.peer);
+        }
+        let suspect = answer.as_ref().is_none_or(|answer| !answer.node_alive);
+        let node_answers = if suspect { Some(self.node_answers(link).await) } else { None };
+        self.fact(answer, node_answers)
+    }
+
+    async fn node_answers(&self, link: &PeerLink) -> bool {
+        let describe = |channel| async { node_control(channel).describe(DescribeRequest {}).await };
+        link.node.call(self.deadline, describe).await.is_ok()
+    }
+
+    fn fact(&self, answer: Option<PingResponse>, node_answers: Option<bool>) -> PeerFact {
+        PeerFact {
+            node: self.peer.clone(),
+            agent_answers: answer.is_some(),
+            node_alive: answer.as_ref().map(|answer| answer.node_alive),
+            node_phase: answer.map(|answer| answer.node_phase).unwrap_or_default(),
+            node_answers,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The one door for telemetry: what happens is told once, and becomes a log line, a metric, a journal record and an
+//! event for those who listen. So the names cannot drift apart.
+//!
+//! Owns: metrics, and the broadcast of records. Must never: block, or grow with the number of incidents (labels are
+//! modes, actions, guards and peers, nothing else).
+
+use std::sync::Arc;
+
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use resilver_strategies::chain::Line;
+use resilver_strategies::record::{Draft, RecordKind};
+use resilver_strategies::types::Action;
+use tokio::sync::broadcast;
+
+/// Records a slow listener may lag behind before it misses some; it then reads them from the journal by sequence.
+const EVENT_BACKLOG: usize = 256;
+
+/// A journal line on its way to listeners.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Its sequence: what a listener that comes back asks after.
+    pub(crate) sequence: u64,
+    /// The line, as it is stored.
+    pub(crate) text: Arc<str>,
+}
+
+/// Something the agent itself tells, besides the engine's drafts.
+pub(crate) enum Told {
+    /// The agent began.
+    Started {
+        /// Its process id.
+        pid: u32,
+        /// The policy's factor: whatever runs with one says so.
+        factor: f64,
+    },
+    /// The agent ends; its node goes on.
+    Stopped,
+    /// The lease is held from now on.
+    LeaseGained {
+        /// Under which fence.
+        fence: String,
+    },
+    /// The lease is held no longer.
+    LeaseLost {
+        /// Why.
+        why: String,
+    },
+    /// A slot was opened for a disruptive step: the intent, before the step is ordered.
+    SlotOpened {
+        /// The node it is done to.
+        target: String,
+        /// Which step.
+        step: String,
+        /// Under which fence.
+        fence: String,
+        /// Who asked: an operator's name, or an incident.
+        asked_by: String,
+    },
+    /// The slot was closed.
+    SlotClosed {
+        /// The node it was for.
+        target: String,
+        /// Which step.
+        step: String,
+        /// Whether the step was verified.
+        verified: bool,
+        /// How it went.
+        detail: String,
+    },
+    /// The journal cannot be made durable: grade 1 only, and no lease.
+    JournalLost {
+        /// Why.
+        why: String,
+    },
+    /// The journal is durable again.
+    JournalBack,
+}
+
+impl Told {
+    /// The journal's words for it.
+    pub(crate) fn draft(&self) -> Draft {
+        let note = |action, what: &str| Draft::new(RecordKind::Note, action).with("evidence", what);
+        match self {
+            Told::Started { pid, factor } => {
+                note(Action::Skip, "agent started").with("pid", *pid).with("factor", *factor)
+            }
+            Told::Stopped => note(Action::Skip, "agent stopped; the node goes on"),
+            Told::LeaseGained { fence } => note(Action::Skip, "lease gained").with("fence", fence.as_str()),
+            Told::LeaseLost { why } => note(Action::Skip, "lease given up or lost").with("resolution", why.as_str()),
+            Told::SlotOpened { target, step, fence, asked_by } => note(Action::Approve, "slot opened")
+                .with("node_id", target.as_str())
+                .with("to", step.as_str())
+                .with("fence", fence.as_str())
+                .with("from", asked_by.as_str()),
+            Told::SlotClosed { target, step, verified, detail } => note(Action::Approve, "slot closed")
+                .with("node_id", target.as_str())
+                .with("to", step.as_str())
+                .with("verified", *verified)
+                .with("resolution", detail.as_str()),
+            Told::JournalLost { why } => {
+                note(Action::Alert, "the journal cannot be synced: grade 1 only").with("resolution", why.as_str())
+            }
+            Told::JournalBack => note(Action::Alert, "the journal is durable again"),
+        }
+    }
+}
+
+/// Counters, gauges and listeners.
+pub(crate) struct Telemetry {
+    registry: Registry,
+    records: IntCounterVec,
+    refusals: IntCounterVec,
+    incidents: IntCounterVec,
+    resolved: IntCounterVec,
+    recovery_seconds: prometheus::HistogramVec,
+    peer_up: IntGaugeVec,
+    /// Incidents that are open now.
+    pub(crate) incidents_open: IntGauge,
+    /// Whether the node's process runs.
+    pub(crate) node_up: IntGauge,
+    /// Heartbeats without an answer.
+    pub(crate) heartbeats_missed: IntCounter,
+    /// Whether this agent holds the lease.
+    pub(crate) lease_held: IntGauge,
+    /// Whether the journal cannot be synced.
+    pub(crate) journal_lost: IntGauge,
+    events: broadcast::Sender<Event>,
+}
+
+impl Telemetry {
+    /// Telemetry of its own registry: nothing is global.
+    pub(crate) fn new() -> Telemetry {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels).expect("names and labels are constants");
+            registry.register(Box::new(counters.clone())).expect("each name is registered once");
+            counters
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("names are constants");
+            registry.register(Box::new(gauge.clone())).expect("each name is registered once");
+            gauge
+        };
+        let records = counters("resilver_journal_records_total", "Journal records", &["kind", "action"]);
+        let refusals = counters("resilver_guard_refusals_total", "Steps held back", &["guard"]);
+        let incidents = counters("resilver_incidents_total", "Incidents opened", &["mode"]);
+        let resolved = counters("resilver_incidents_resolved_total", "Incidents whose proof held", &["mode"]);
+        let seconds = prometheus::HistogramOpts::new("resilver_recovery_seconds", "From opened to proven")
+            .buckets(vec![0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0]);
+        let recovery_seconds = prometheus::HistogramVec::new(seconds, &["mode"]).expect("names are constants");
+        registry.register(Box::new(recovery_seconds.clone())).expect("each name is registered once");
+        let peer_up = IntGaugeVec::new(Opts::new("resilver_peer_up", "Whether a peer's agent answers"), &["peer"])
+            .expect("names and labels are constants");
+        registry.register(Box::new(peer_up.clone())).expect("each name is registered once");
+        let missed = IntCounter::new("resilver_heartbeats_missed_total", "Heartbeats of the node without an answer")
+            .expect("names are constants");
+        registry.register(Box::new(missed.clone())).expect("each name is registered once");
+        Telemetry {
+            records,
+            refusals,
+            incidents,
+            resolved,
+            recovery_seconds,
+            peer_up,
+            incidents_open: gauge("resilver_incidents_open", "Incidents open now"),
+            node_up: gauge("resilver_node_up", "Whether the node's process runs"),
+            heartbeats_missed: missed,
+            lease_held: gauge("resilver_lease_held", "Whether this agent holds the coordinator lease"),
+            journal_lost: gauge("resilver_journal_lost", "Whether the journal cannot be synced"),
+            events: broadcast::channel(EVENT_BACKLOG).0,
+            registry,
+        }
+    }
+
+    /// A line entered the journal: log, count, tell.
+    pub(crate) fn recorded(&self, line: &Line) {
+        let draft = &line.draft;
+        let kind = kind_name(draft.kind);
+        self.records.with_label_values(&[kind, draft.action.as_str()]).inc();
+        let mode = draft.mode.map_or("none", |mode| mode.as_str());
+        match draft.kind {
+            RecordKind::Opened => self.incidents.with_label_values(&[mode]).inc(),
+            RecordKind::Resolved => {
+                self.resolved.with_label_values(&[mode]).inc();
+                if let Some(millis) = draft.duration_ms {
+                    self.recovery_seconds.with_label_values(&[mode]).observe(millis as f64 / 1000.0);
+                }
+            }
+            RecordKind::Refused => {
+                for guard in draft.guards.iter().filter(|guard| !guard.passed) {
+                    self.refusals.with_label_values(&[guard.guard.as_str()]).inc();
+                }
+            }
+            _ => {}
+        }
+        log(line, kind, mode);
+        // Nobody listening is the usual case.
+        let _ = self.events.send(Event { sequence: line.sequence, text: Arc::from(line.to_text()) });
+    }
+
+    /// Whether a peer's agent answered.
+    pub(crate) fn peer(&self, name: &str, answers: bool) {
+        self.peer_up.with_label_values(&[name]).set(answers.into());
+    }
+
+    /// A listener from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub(crate) fn render(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "the metrics cannot be rendered");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+fn log(line: &Line, kind: &str, mode: &str) {
+    let draft = &line.draft;
+    let incident = draft.incident.as_ref().map_or("", |incident| incident.0.as_str());
+    let details = serde_json::Value::from_iter(draft.details.clone()).to_string();
+    let action = draft.action.as_str();
+    let (sequence, operation) = (line.sequence, draft.step);
+    if matches!(draft.kind, RecordKind::Opened | RecordKind::Escalated | RecordKind::Refused) {
+        tracing::warn!(sequence, incident, operation, mode, action, details, "{kind}");
+    } else {
+        tracing::info!(sequence, incident, operation, mode, action, details, "{kind}");
+    }
+}
+
+fn kind_name(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Intent => "intent",
+        RecordKind::Outcome => "outcome",
+        RecordKind::Reconciled => "reconciled",
+        RecordKind::Refused => "refused",
+        RecordKind::Opened => "opened",
+        RecordKind::Resolved => "resolved",
+        RecordKind::Escalated => "escalated",
+        RecordKind::Note => "note",
+    }
+}

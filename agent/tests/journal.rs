@@ -1,0 +1,138 @@
+//! The journal through crashes: torn lines, flipped bytes, rotation, reading beside writing.
+#![allow(clippy::disallowed_methods)]
+
+use std::path::{Path, PathBuf};
+
+use resilver_agent::journal::{Journal, JournalError, verify};
+use resilver_host::Host;
+use resilver_strategies::chain::Line;
+use resilver_strategies::record::{Draft, RecordKind};
+use resilver_strategies::types::Action;
+
+fn note(text: &str) -> Draft {
+    Draft::new(RecordKind::Note, Action::Skip).with("evidence", text)
+}
+
+async fn open(host: &Host, dir: &Path) -> (Journal, Vec<Line>) {
+    let mut lines = Vec::new();
+    let journal = Journal::open(host, dir, |line| lines.push(line)).await.expect("the journal opens");
+    (journal, lines)
+}
+
+async fn write(journal: &mut Journal, texts: &[&str]) {
+    for text in texts {
+        journal.append(1_700_000_000_000, note(text)).expect("there is room");
+    }
+    journal.flush(true).await.expect("the disk takes it");
+}
+
+fn evidence(lines: &[Line]) -> Vec<String> {
+    lines.iter().map(|line| line.draft.text("evidence").unwrap_or_default().to_owned()).collect()
+}
+
+fn segment(dir: &Path) -> PathBuf {
+    let mut segments: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    segments.sort();
+    segments.pop().expect("a segment")
+}
+
+#[tokio::test]
+async fn what_was_written_is_read_back_and_the_chain_goes_on() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (mut journal, lines) = open(&host, dir.path()).await;
+    assert!(lines.is_empty());
+    write(&mut journal, &["one", "two"]).await;
+    drop(journal);
+
+    let (mut journal, lines) = open(&host, dir.path()).await;
+    assert_eq!(evidence(&lines), ["one", "two"]);
+    assert_eq!(journal.next_sequence(), 3);
+    write(&mut journal, &["three"]).await;
+    let verified = verify(&host, dir.path()).await.expect("the chain holds");
+    assert_eq!((verified.records, verified.first, verified.last, verified.torn_bytes), (3, Some(1), Some(3), 0));
+}
+
+#[tokio::test]
+async fn room_is_reserved_without_growing_the_file() {
+    use std::os::unix::fs::MetadataExt;
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    write(&mut journal, &["one"]).await;
+    let metadata = std::fs::metadata(segment(dir.path())).unwrap();
+    assert!(metadata.len() < 1024, "plain JSON lines, nothing behind them");
+    assert!(metadata.blocks() * 512 >= 8 * 1024 * 1024, "8 MiB are reserved");
+}
+
+#[tokio::test]
+async fn a_torn_last_line_is_cut_and_noted() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    write(&mut journal, &["one", "two"]).await;
+    drop(journal);
+    let path = segment(dir.path());
+    let whole = std::fs::read(&path).unwrap();
+    let first_end = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+
+    // Wherever the crash cut the second line, the first is whole and the second never happened.
+    for cut in [first_end + 1, first_end + 40, whole.len() - 1] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let before = verify(&host, dir.path()).await.expect("a torn tail is no broken chain");
+        assert_eq!((before.records, before.torn_bytes), (1, (cut - first_end) as u64));
+        let (journal, lines) = open(&host, dir.path()).await;
+        assert_eq!(evidence(&lines), ["one"]);
+        assert_eq!(journal.next_sequence(), 3, "the note about the cut is the second line");
+        let after = verify(&host, dir.path()).await.expect("whole again");
+        assert_eq!((after.records, after.torn_bytes), (2, 0));
+        let (_, lines) = open(&host, dir.path()).await;
+        assert!(evidence(&lines)[1].starts_with("an incomplete last line of"), "{:?}", evidence(&lines));
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_found_and_does_not_keep_the_agent_from_starting() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    write(&mut journal, &["one", "two", "three"]).await;
+    drop(journal);
+    let path = segment(dir.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = String::from_utf8_lossy(&bytes).find("two").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+
+    let error = verify(&host, dir.path()).await.expect_err("a byte was flipped");
+    let JournalError::Broken { broken, .. } = error else { panic!("{error}") };
+    assert_eq!(broken.line, 2);
+    let (journal, lines) = open(&host, dir.path()).await;
+    assert_eq!(evidence(&lines), ["one", "three"]);
+    assert_eq!(journal.next_sequence(), 5, "the note about the damage is the fourth line");
+    assert!(verify(&host, dir.path()).await.is_err(), "damage stays visible");
+}
+
+#[tokio::test]
+async fn pages_are_read_while_lines_are_written_and_segments_rotate() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    let reader = journal.reader();
+    let long = "x".repeat(20_000);
+    for number in 0..1000 {
+        journal.append(1_700_000_000_000 + number, note(&format!("{number} {long}"))).expect("there is room");
+        if number % 20 == 19 {
+            journal.flush(false).await.expect("the disk takes it");
+        }
+    }
+    journal.flush(true).await.expect("the disk takes it");
+    let segments = std::fs::read_dir(dir.path()).unwrap().count();
+    assert!(segments >= 3, "20 MB are more than one segment of 8 MiB: {segments} files");
+    assert!(std::fs::metadata(segment(dir.path())).unwrap().len() <= 8 * 1024 * 1024);
+
+    let page = reader.page(490, 20).await.expect("readable");
+    let sequences: Vec<u64> = page.iter().map(|text| Line::parse(text).expect("whole").sequence).collect();
+    assert_eq!(sequences, (491..=510).collect::<Vec<_>>());
+    assert!(reader.page(1000, 20).await.expect("readable").is_empty());
+    assert_eq!(reader.page(0, 5000).await.expect("readable").len(), 1000, "a page has a limit");
+    let (reopened, lines) = open(&host, dir.path()).await;
+    assert_eq!((lines.len(), reopened.next_sequence()), (1000, 1001));
+    assert_eq!(verify(&host, dir.path()).await.expect("the chain holds over segments").records, 1000);
+}

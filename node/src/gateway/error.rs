@@ -1,0 +1,182 @@
+//! What a client is told when its request fails, and under which gRPC code.
+
+use tonic::Status;
+
+use crate::meta::MetaError;
+use crate::model::{Coding, Outcome, Refusal};
+use crate::placement::PlacementError;
+use crate::types::{BucketName, ExtentIndex, Version};
+
+/// A request that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// A bucket name or key against the rules.
+    #[error("{name:?} is no valid {what}: {why}")]
+    BadName {
+        /// Which kind of name.
+        what: &'static str,
+        /// The name, shortened.
+        name: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// Coding parameters out of range.
+    #[error("this coding is not possible: {0}")]
+    BadCoding(String),
+    /// A part of the request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// No such bucket.
+    #[error("there is no bucket {0}")]
+    NoBucket(BucketName),
+    /// The bucket exists.
+    #[error("bucket {0} exists already")]
+    BucketExists(BucketName),
+    /// No such object.
+    #[error("there is no object {key:?} in bucket {bucket}")]
+    NoObject {
+        /// The bucket.
+        bucket: BucketName,
+        /// The key.
+        key: String,
+    },
+    /// The range begins after the end of the object.
+    #[error("the range begins at byte {offset}, but the object has {size_bytes} bytes")]
+    BadRange {
+        /// Where the range begins.
+        offset: u64,
+        /// How long the object is.
+        size_bytes: u64,
+    },
+    /// The condition of the write does not hold.
+    #[error("the condition does not hold: the object is at {}", .at.map_or("no version".to_owned(), |version| version.to_string()))]
+    Condition {
+        /// The version found.
+        at: Option<Version>,
+    },
+    /// The upload took so long that it was given up.
+    #[error("{0}")]
+    GivenUp(String),
+    /// The client's body broke off or stalled.
+    #[error("the upload broke off: {0}")]
+    Body(String),
+    /// The body is not as long as announced.
+    #[error("the upload announced {announced} bytes but brought {}", .got.map_or("more".to_owned(), |got| format!("only {got}")))]
+    Size {
+        /// What was announced.
+        announced: u64,
+        /// What came; `None`: more than announced.
+        got: Option<u64>,
+    },
+    /// Too few shards became durable. Nothing was committed.
+    #[error(
+        "only {durable} of {} shards of extent {} became durable, and {} are needed in enough failure domains: {detail}; \
+         nothing was stored, repeat the put when more nodes are up",
+        coding.total(), extent.0, coding.k + 1
+    )]
+    TooFewHomes {
+        /// Durable shards.
+        durable: usize,
+        /// The coding.
+        coding: Coding,
+        /// The extent.
+        extent: ExtentIndex,
+        /// What happened at the others.
+        detail: String,
+    },
+    /// Disks are full.
+    #[error("too few disks have room: {0}; nothing was stored")]
+    Full(String),
+    /// Placement finds no homes.
+    #[error("no place for the shards: {0}")]
+    NoPlace(String),
+    /// Fewer than k shards of an extent can be read now.
+    #[error("extent {} cannot be read now: {detail}", extent.0)]
+    Unreadable {
+        /// The extent.
+        extent: ExtentIndex,
+        /// What happened at each home.
+        detail: String,
+    },
+    /// All shards were right and the content is not.
+    #[error(
+        "the content read has crc32c {got:08x}, but {expected:08x} was stored: the bytes sent are not to be trusted"
+    )]
+    Checksum {
+        /// As stored.
+        expected: u32,
+        /// As read.
+        got: u32,
+    },
+    /// The read took longer than replaced versions are kept.
+    #[error("the read took longer than the read deadline and was ended")]
+    TooSlow,
+    /// Too much at once.
+    #[error("this node has {0} uploads in flight, its limit: repeat in a moment, or ask another node")]
+    Busy(usize),
+    /// It may or may not have happened.
+    #[error("outcome unknown: {0}; read the object to learn whether it was stored")]
+    Unknown(String),
+    /// The metadata cannot answer: no leader or no quorum.
+    #[error("the metadata cannot be reached: {0}")]
+    Meta(String),
+    /// A bug or a member of another version.
+    #[error("the metadata answered with {0}, which does not fit the request")]
+    Unexpected(String),
+}
+
+impl GatewayError {
+    pub(super) fn placement(error: PlacementError) -> Self {
+        Self::NoPlace(error.to_string())
+    }
+
+    pub(super) fn unexpected(outcome: &Outcome) -> Self {
+        Self::Unexpected(format!("{outcome:?}"))
+    }
+}
+
+impl From<MetaError> for GatewayError {
+    fn from(error: MetaError) -> Self {
+        match error {
+            MetaError::Unknown { .. } => Self::Unknown(error.to_string()),
+            other => Self::Meta(other.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for GatewayError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoBucket(bucket) => Self::NoBucket(bucket),
+            Refusal::BucketExists(bucket) => Self::BucketExists(bucket),
+            Refusal::Condition { at } => Self::Condition { at },
+            Refusal::NoObject => Self::Condition { at: None },
+            Refusal::Forbidden => Self::GivenUp(refusal.to_string()),
+            // The answer to a command that was already applied is gone: it happened, one way or the other.
+            Refusal::Expired => Self::Unknown(refusal.to_string()),
+            other => Self::Meta(other.to_string()),
+        }
+    }
+}
+
+impl From<GatewayError> for Status {
+    fn from(error: GatewayError) -> Self {
+        use GatewayError as E;
+        let message = error.to_string();
+        match error {
+            E::BadName { .. } | E::BadCoding(_) | E::BadRequest(_) | E::Size { .. } => Self::invalid_argument(message),
+            E::NoBucket(_) | E::NoObject { .. } => Self::not_found(message),
+            E::BucketExists(_) => Self::already_exists(message),
+            E::BadRange { .. } => Self::out_of_range(message),
+            E::Condition { .. } => Self::failed_precondition(message),
+            E::GivenUp(_) | E::Body(_) => Self::aborted(message),
+            E::Full(_) | E::Busy(_) => Self::resource_exhausted(message),
+            E::TooSlow => Self::deadline_exceeded(message),
+            E::Checksum { .. } => Self::data_loss(message),
+            E::Unexpected(_) => Self::internal(message),
+            E::TooFewHomes { .. } | E::NoPlace(_) | E::Unreadable { .. } | E::Unknown(_) | E::Meta(_) => {
+                Self::unavailable(message)
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Writes one extent: every stripe to k+m homes side by side, and then the rule when that is enough.
+//!
+//! Owns: one task and one bounded channel per home, and the deadlines that give a home up.
+//! Must never: let a home that stalls hold the others for longer than [`BLOCK_DEADLINE`], or call an extent durable that
+//! the loss of one failure domain would make unreadable.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, timeout};
+
+use super::GatewayError;
+use crate::codec::{ErasureCodec, Layout};
+use crate::disk::ShardHead;
+use crate::model::{BLOCK_BYTES, ClusterMap, ExtentRecord, Home};
+use crate::placement::survives_any_domain;
+use crate::transport::{BLOCK_DEADLINE, FINISH_DEADLINE, ShardClient, TransportError};
+use crate::types::{DiskId, Epoch, ExtentIndex, ShardIndex, ShardKey, Version};
+
+/// Blocks on their way to one home: what an upload holds in memory per home (256 KiB).
+const HOME_BLOCKS: usize = 4;
+
+/// Once enough shards are durable, how long the others may still take. Homes differ by less than this when all are well;
+/// one that does not is better rebuilt later than waited for.
+const STRAGGLER_GRACE: Duration = Duration::from_millis(1000);
+
+/// What an extent is written as.
+pub(super) struct ExtentPlan {
+    pub(super) version: Version,
+    pub(super) extent: ExtentIndex,
+    pub(super) len_bytes: u64,
+    pub(super) epoch: Epoch,
+    pub(super) homes: Vec<DiskId>,
+}
+
+/// An extent being written. Dropping it gives up what is unfinished.
+pub(super) struct ExtentWriter {
+    codec: Arc<dyn ErasureCodec>,
+    layout: Layout,
+    plan: ExtentPlan,
+    homes: Vec<HomeWriter>,
+}
+
+enum Feed {
+    Block(Bytes, u32),
+    End,
+}
+
+struct HomeWriter {
+    /// `None`: the home failed; its task says why.
+    blocks: Option<mpsc::Sender<Feed>>,
+    task: tokio::task::JoinHandle<Result<u64, TransportError>>,
+}
+
+impl ExtentWriter {
+    pub(super) fn begin(client: &ShardClient, codec: Arc<dyn ErasureCodec>, plan: ExtentPlan) -> Self {
+        let coding = codec.coding();
+        let layout = Layout { extent_bytes: plan.len_bytes, coding, block_bytes: BLOCK_BYTES };
+        let homes = (0u8..)
+            .map(ShardIndex)
+            .zip(&plan.homes)
+            .map(|(shard, disk)| {
+                let head = ShardHead {
+                    key: ShardKey { version: plan.version, extent: plan.extent, shard },
+                    coding,
+                    codec: codec.id(),
+                    block_bytes: BLOCK_BYTES,
+                    extent_bytes: plan.len_bytes,
+                    epoch: plan.epoch,
+                };
+                let (blocks, arriving) = mpsc::channel(HOME_BLOCKS);
+                let task = tokio::spawn(write_home(client.clone(), *disk, head, arriving));
+                HomeWriter { blocks: Some(blocks), task }
+            })
+            .collect();
+        Self { codec, layout, plan, homes }
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Codes one stripe's content and sends each home its block.
+    pub(super) async fn stripe(&mut self, content: &Bytes) -> Result<(), GatewayError> {
+        let mut blocks = self.layout.split(content);
+        let parity = self.codec.encode(&blocks).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
+        blocks.extend(parity);
+        for (home, block) in self.homes.iter_mut().zip(blocks) {
+            let Some(sender) = &home.blocks else { continue };
+            let crc = crc32c::crc32c(&block);
+            if sender.send(Feed::Block(block, crc)).await.is_err() {
+                home.blocks = None;
+            }
+        }
+        if self.homes.iter().any(|home| home.blocks.is_some()) { Ok(()) } else { Err(self.failure().await) }
+    }
+
+    /// Every home has all its blocks: waits until enough of them are durable, and a moment for the rest.
+    pub(super) async fn finish(mut self, map: &ClusterMap) -> Result<ExtentRecord, GatewayError> {
+        let coding = self.codec.coding();
+        let mut pending = FuturesUnordered::new();
+        for (index, home) in self.homes.drain(..).enumerate() {
+            pending.push(async move {
+                if let Some(blocks) = home.blocks {
+                    let _ = blocks.send(Feed::End).await;
+                }
+                (index, joined(home.task.await))
+            });
+        }
+        let mut durable: Vec<Option<DiskId>> = vec![None; self.plan.homes.len()];
+        let mut failures = Failures::default();
+        let mut until: Option<Instant> = None;
+        loop {
+            let next = match until {
+                // A straggler's task goes on without us: should it succeed, repair finds the shard in its place.
+                Some(until) => tokio::time::timeout_at(until, pending.next()).await.unwrap_or(None),
+                None => pending.next().await,
+            };
+            let Some((index, result)) = next else { break };
+            match result {
+                Ok(_) => durable[index] = Some(self.plan.homes[index]),
+                Err(error) => failures.add(error),
+            }
+            if until.is_none() && enough(map, &durable, coding) {
+                until = Some(Instant::now() + STRAGGLER_GRACE);
+            }
+        }
+        if until.is_none() {
+            let count = durable.iter().flatten().count();
+            return Err(failures.into_error(count, coding, self.plan.extent));
+        }
+        let homes =
+            durable.iter().zip(&self.plan.homes).map(|(at, wanted)| Home { at: *at, wanted: *wanted }).collect();
+        Ok(ExtentRecord { len_bytes: self.plan.len_bytes, homes })
+    }
+
+    /// Why no home is left.
+    async fn failure(&mut self) -> GatewayError {
+        let mut failures = Failures::default();
+        for home in self.homes.drain(..) {
+            if let Err(error) = joined(home.task.await) {
+                failures.add(error);
+            }
+        }
+        failures.into_error(0, self.codec.coding(), self.plan.extent)
+    }
+}
+
+/// The rule of acknowledgement (design, "Write").
+fn enough(map: &ClusterMap, durable: &[Option<DiskId>], coding: crate::model::Coding) -> bool {
+    let disks: Vec<DiskId> = durable.iter().copied().flatten().collect();
+    disks.len() > usize::from(coding.k) && survives_any_domain(map, &disks, coding)
+}
+
+fn joined<T>(result: Result<Result<T, TransportError>, tokio::task::JoinError>) -> Result<T, TransportError> {
+    // A task that panicked or was stopped with the runtime wrote nothing that counts.
+    result.unwrap_or(Err(TransportError::GivenUp))
+}
+
+#[derive(Default)]
+struct Failures {
+    full: usize,
+    details: Vec<String>,
+}
+
+impl Failures {
+    fn add(&mut self, error: TransportError) {
+        self.full += usize::from(matches!(error, TransportError::Full { .. }));
+        self.details.push(error.to_string());
+    }
+
+    fn into_error(self, durable: usize, coding: crate::model::Coding, extent: ExtentIndex) -> GatewayError {
+        let detail = if self.details.is_empty() {
+            "they stand in too few failure domains".to_owned()
+        } else {
+            self.details.join("; ")
+        };
+        if self.full > 0 {
+            return GatewayError::Full(detail);
+        }
+        GatewayError::TooFewHomes { durable, coding, extent, detail }
+    }
+}
+
+/// The task of one home. It ends with an error as soon as the home does: the writer then finds the channel closed.
+async fn write_home(
+    client: ShardClient,
+    disk: DiskId,
+    head: ShardHead,
+    mut blocks: mpsc::Receiver<Feed>,
+) -> Result<u64, TransportError> {
+    let stalled = |after| TransportError::Stalled { disk, after };
+    let opened = timeout(BLOCK_DEADLINE, client.put(disk, head)).await;
+    let mut sink = opened.unwrap_or_else(|_| Err(stalled(BLOCK_DEADLINE)))?;
+    loop {
+        match blocks.recv().await {
+            Some(Feed::Block(data, crc)) => {
+                let Ok(written) = timeout(BLOCK_DEADLINE, sink.block(data, crc)).await else {
+                    client.stalled(disk);
+                    return Err(stalled(BLOCK_DEADLINE));
+                };
+                if let Err(error) = written {
+                    sink.abort().await;
+                    return Err(error);
+                }
+            }
+            Some(Feed::End) => {
+                return match timeout(FINISH_DEADLINE, sink.finish()).await {
+                    Ok(finished) => finished,
+                    Err(_) => {
+                        client.stalled(disk);
+                        Err(stalled(FINISH_DEADLINE))
+                    }
+                };
+            }
+            None => {
+                sink.abort().await;
+                return Err(TransportError::GivenUp);
+            }
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! What this node knows to be wrong, and what is being done about it: the one place that readers, scrub, check and control
+//! share.
+//!
+//! Owns: the queue, the findings, the totals. Must never: touch a disk; grow without bound.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use resilver_host::Host;
+use resilver_proto::contract;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::{RebuildReport, RebuildState, Timings};
+use crate::meta::Meta;
+use crate::model::{ClusterMap, ObjectRecord};
+use crate::types::{BucketName, DiskId, ShardKey};
+
+/// Shards waiting at most. The check pass finds again what did not fit: nothing is forgotten, only found later.
+const MAX_QUEUE: usize = 65_536;
+
+/// Findings kept: the contract's figure. The newest stay.
+const MAX_FINDINGS: usize = 256;
+
+/// Moved shards remembered for proofs, over all disks.
+const MAX_MOVED: usize = 262_144;
+
+/// The window over which the rate is measured.
+const RATE_WINDOW: Duration = Duration::from_secs(10);
+
+/// What is said to be wrong with a shard. Whoever rebuilds it looks for himself first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuspectKind {
+    /// Its home does not have it.
+    Missing,
+    /// Its bytes are not what was written.
+    Corrupt,
+}
+
+impl SuspectKind {
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Corrupt => "corrupt",
+        }
+    }
+
+    /// The name of a finding of this kind.
+    pub fn finding(self) -> &'static str {
+        match self {
+            Self::Missing => "missing_shard",
+            Self::Corrupt => "corrupt_shard",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Self {
+        if name == "missing" { Self::Missing } else { Self::Corrupt }
+    }
+}
+
+/// Who noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// The scrub.
+    Scrub,
+    /// The check pass.
+    Check,
+    /// A client's read, or a rebuild's.
+    Read,
+    /// An upload whose home failed.
+    Write,
+    /// An operator's or agent's verification.
+    Verify,
+}
+
+impl FoundBy {
+    /// The name in findings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scrub => "scrub",
+            Self::Check => "check",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Verify => "verify",
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Self {
+        [Self::Scrub, Self::Check, Self::Write, Self::Verify]
+            .into_iter()
+            .find(|found_by| found_by.as_str() == name)
+            .unwrap_or(Self::Read)
+    }
+}
+
+/// A shard that is said to be bad.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// The object's bucket.
+    pub bucket: BucketName,
+    /// The object's key.
+    pub key: String,
+    /// The shard.
+    pub shard: ShardKey,
+    /// Its home.
+    pub disk: DiskId,
+    /// What is wrong.
+    pub kind: SuspectKind,
+    /// Who says so.
+    pub found_by: FoundBy,
+    /// For people.
+    pub detail: String,
+}
+
+/// Something wrong that this node found, or was told of, on its own disks.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Rises within one process.
+    pub sequence: u64,
+    /// Wall time, for people.
+    pub at_ms: u64,
+    /// The shard and what is wrong with it.
+    pub suspect: Suspect,
+    /// Whether it has been brought in order since.
+    pub repaired: bool,
+}
+
+impl From<Finding> for contract::Finding {
+    fn from(finding: Finding) -> Self {
+        let Suspect { bucket, key, shard, disk, kind, found_by, detail } = finding.suspect;
+        Self {
+            sequence: finding.sequence,
+            at_ms: finding.at_ms,
+            kind: kind.finding().to_owned(),
+            disk_id: disk.to_string(),
+            bucket: bucket.0,
+            key,
+            extent: shard.extent.0,
+            shard: u32::from(shard.shard.0),
+            found_by: found_by.as_str().to_owned(),
+            detail,
+            repaired: finding.repaired,
+        }
+    }
+}
+
+/// Repair at a glance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairStatus {
+    /// Shards waiting.
+    pub queue: u64,
+    /// Shards being rebuilt.
+    pub in_flight: u64,
+    /// Shards brought in order since the start.
+    pub completed: u64,
+    /// Attempts that failed since the start. The check pass tries again.
+    pub failed: u64,
+    /// Bytes rebuilt per second, lately.
+    pub rate_bytes_per_second: u64,
+    /// When the queue will be empty at that rate; zero: it is; `None`: unknown.
+    pub eta: Option<Duration>,
+    /// Bytes the scrub has read since the start.
+    pub scrubbed_bytes: u64,
+    /// Scrub passes finished on every disk since the start.
+    pub scrub_pass: u64,
+}
+
+impl RepairStatus {
+    /// As the contract has it. `missing_shards` is metadata's count for the whole cluster.
+    pub fn to_wire(self, missing_shards: u64) -> contract::RepairState {
+        contract::RepairState {
+            queue: self.queue,
+            in_flight: self.in_flight,
+            completed: self.completed,
+            failed: self.failed,
+            rate_bytes_per_second: self.rate_bytes_per_second,
+            eta_ms: self.eta.map_or(0, |eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX)),
+            eta_known: self.eta.is_some(),
+            scrubbed_bytes: self.scrubbed_bytes,
+            missing_shards,
+            scrub_pass: self.scrub_pass,
+        }
+    }
+}
+
+/// A shard to be rebuilt on one of our disks.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) bucket: BucketName,
+    pub(super) key: String,
+    pub(super) shard: ShardKey,
+    pub(super) disk: DiskId,
+    /// How many more shards of its extent may be lost: fewest first.
+    pub(super) spare: u8,
+    pub(super) bytes: u64,
+}
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Board {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: Host,
+    state: Mutex<State>,
+    work: Notify,
+    check: Notify,
+    changes: watch::Sender<u64>,
+    timings: Timings,
+}
+
+#[derive(Default)]
+struct State {
+    queue: BTreeMap<(u8, u64), Job>,
+    queued: BTreeMap<ShardKey, (u8, u64)>,
+    queued_bytes: u64,
+    running: BTreeMap<ShardKey, DiskId>,
+    next_ticket: u64,
+    findings: VecDeque<Finding>,
+    next_finding: u64,
+    completed: u64,
+    failed: u64,
+    failed_on: BTreeMap<DiskId, u64>,
+    recent: VecDeque<(Instant, u64)>,
+    scrubbed_bytes: u64,
+    passes: BTreeMap<DiskId, u64>,
+    moved: BTreeMap<DiskId, BTreeSet<ShardKey>>,
+    moved_total: usize,
+}
+
+/// A shard being rebuilt: nobody else touches it until this is dropped.
+pub(super) struct Claim {
+    board: Board,
+    shard: ShardKey,
+}
+
+impl Board {
+    /// Empty.
+    pub fn new(host: &Host) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                host: host.clone(),
+                state: Mutex::default(),
+                work: Notify::new(),
+                check: Notify::new(),
+                changes: watch::channel(0).0,
+                timings: Timings::default(),
+            }),
+        }
+    }
+
+    /// Takes a suspicion about a shard of this node: noted as a finding and put into the queue, unless the object has
+    /// changed meanwhile.
+    pub async fn suspect(&self, meta: &Meta, suspect: Suspect) {
+        let record = match meta.object(&suspect.bucket, &suspect.key).await {
+            Ok(Some(record)) if record.version == suspect.shard.version => record,
+            // Replaced or deleted: nobody misses it.
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(shard = %suspect.shard, %error, "a report could not be looked at; the next check finds it");
+                return;
+            }
+        };
+        let Some(job) = job_of(&meta.map(), &record, &suspect) else { return };
+        // A home that was away during an upload is no discovery.
+        if suspect.found_by != FoundBy::Write {
+            self.note(suspect);
+        }
+        self.push(job);
+    }
+
+    /// Queues a job unless it is there or at work; answers whether it was new.
+    pub(super) fn push(&self, job: Job) -> bool {
+        let mut state = self.lock();
+        if state.running.contains_key(&job.shard) || state.queue.len() >= MAX_QUEUE {
+            return false;
+        }
+        if let Some(ticket) = state.queued.get(&job.shard).copied() {
+            // It may have become more urgent: another home of its extent failed.
+            if ticket.0 <= job.spare {
+                return false;
+            }
+            state.forget(ticket);
+        }
+        let ticket = (job.spare, state.next_ticket);
+        state.next_ticket += 1;
+        state.queued_bytes += job.bytes;
+        state.queued.insert(job.shard, ticket);
+        state.queue.insert(ticket, job);
+        drop(state);
+        self.inner.work.notify_one();
+        true
+    }
+
+    /// The most urgent job, once there is one, and the claim to its shard.
+    pub(super) async fn next(&self) -> (Job, Claim) {
+        loop {
+            let woken = self.inner.work.notified();
+            if let Some(found) = self.try_next() {
+                return found;
+            }
+            woken.await;
+        }
+    }
+
+    fn try_next(&self) -> Option<(Job, Claim)> {
+        let mut state = self.lock();
+        let ticket = *state.queue.keys().next()?;
+        let job = state.forget(ticket)?;
+        state.running.insert(job.shard, job.disk);
+        if !state.queue.is_empty() {
+            // One notification may stand for several jobs.
+            self.inner.work.notify_one();
+        }
+        let claim = Claim { board: self.clone(), shard: job.shard };
+        Some((job, claim))
+    }
+
+    /// The claim to a shard outside the queue's order, once nobody else has it.
+    pub(super) async fn claim(&self, shard: ShardKey, disk: DiskId) -> Claim {
+        let mut changes = self.inner.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            {
+                let mut state = self.lock();
+                if let std::collections::btree_map::Entry::Vacant(entry) = state.running.entry(shard) {
+                    entry.insert(disk);
+                    if let Some(ticket) = state.queued.get(&shard).copied() {
+                        state.forget(ticket);
+                    }
+                    return Claim { board: self.clone(), shard };
+                }
+            }
+            // The sender lives in this board.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// How a rebuild ended.
+    pub(super) fn ended(&self, shard: ShardKey, disk: DiskId, report: &RebuildReport) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        match report.state {
+            RebuildState::Failed => {
+                state.failed += 1;
+                *state.failed_on.entry(disk).or_default() += 1;
+            }
+            RebuildState::Rebuilt | RebuildState::Intact | RebuildState::Obsolete => {
+                state.completed += u64::from(report.state == RebuildState::Rebuilt);
+                for finding in state.findings.iter_mut().filter(|finding| finding.suspect.shard == shard) {
+                    finding.repaired = true;
+                }
+            }
+        }
+        if report.bytes > 0 {
+            state.recent.push_back((now, report.bytes));
+        }
+        state.forget_old(now);
+    }
+
+    /// Notes a finding, once per shard and kind while it stands.
+    pub(super) fn note(&self, suspect: Suspect) {
+        let at_ms = self.inner.host.clock.now().as_millis();
+        let mut state = self.lock();
+        let known = |finding: &Finding| {
+            !finding.repaired && finding.suspect.shard == suspect.shard && finding.suspect.kind == suspect.kind
+        };
+        if state.findings.iter().any(known) {
+            return;
+        }
+        tracing::warn!(
+            bucket = %suspect.bucket, key = suspect.key, shard = %suspect.shard, disk = %suspect.disk,
+            kind = suspect.kind.finding(), found_by = suspect.found_by.as_str(), detail = suspect.detail,
+            "a bad shard was found"
+        );
+        state.next_finding += 1;
+        let sequence = state.next_finding;
+        state.findings.push_back(Finding { sequence, at_ms, suspect, repaired: false });
+        if state.findings.len() > MAX_FINDINGS {
+            state.findings.pop_front();
+        }
+    }
+
+    /// Remembers that a shard leaves a disk that was given up.
+    pub(super) fn moves_from(&self, disk: DiskId, shard: ShardKey) {
+        let mut state = self.lock();
+        if state.moved_total < MAX_MOVED && state.moved.entry(disk).or_default().insert(shard) {
+            state.moved_total += 1;
+        }
+    }
+
+    /// The disk is in use again: what left it is no longer asked about.
+    pub(super) fn forget_moves(&self, back: impl Fn(DiskId) -> bool) {
+        let mut state = self.lock();
+        state.moved.retain(|disk, _| !back(*disk));
+        state.moved_total = state.moved.values().map(BTreeSet::len).sum();
+    }
+
+    /// Whether a shard left this disk, as far as this node saw.
+    pub(super) fn moved_from(&self, disk: DiskId, shard: ShardKey) -> bool {
+        self.lock().moved.get(&disk).is_some_and(|moved| moved.contains(&shard))
+    }
+
+    pub(super) fn scrubbed(&self, bytes: u64) {
+        self.lock().scrubbed_bytes += bytes;
+    }
+
+    pub(super) fn pass_finished(&self, disk: DiskId) {
+        *self.lock().passes.entry(disk).or_default() += 1;
+    }
+
+    pub(super) fn scrubs(&self, disk: DiskId) {
+        self.lock().passes.entry(disk).or_default();
+    }
+
+    /// Jobs waiting or at work; only those for one disk when it is named.
+    pub(super) fn pending(&self, disk: Option<DiskId>) -> u64 {
+        let state = self.lock();
+        let ours = |of: DiskId| disk.is_none_or(|disk| disk == of);
+        let queued = state.queue.values().filter(|job| ours(job.disk)).count();
+        (queued + state.running.values().filter(|of| ours(**of)).count()) as u64
+    }
+
+    /// Attempts that failed since the start; only those for one disk when it is named.
+    pub(super) fn failed(&self, disk: Option<DiskId>) -> u64 {
+        let state = self.lock();
+        disk.map_or(state.failed, |disk| state.failed_on.get(&disk).copied().unwrap_or(0))
+    }
+
+    /// Has the check pass run soon.
+    pub fn request_check(&self) {
+        self.inner.check.notify_one();
+    }
+
+    pub(super) async fn check_requested(&self) {
+        self.inner.check.notified().await;
+    }
+
+    /// Changes whenever a rebuild ended.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// The time totals, for counting into.
+    pub fn timings(&self) -> &Timings {
+        &self.inner.timings
+    }
+
+    /// What was found wrong lately, oldest first.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.lock().findings.iter().cloned().collect()
+    }
+
+    /// Queue, rates and totals.
+    pub fn status(&self) -> RepairStatus {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.forget_old(now);
+        let recent: u64 = state.recent.iter().map(|(_, bytes)| bytes).sum();
+        let since = state.recent.front().map_or(RATE_WINDOW, |(at, _)| now - *at).max(Duration::from_secs(1));
+        let rate = (recent as f64 / since.as_secs_f64()) as u64;
+        let idle = state.queue.is_empty() && state.running.is_empty();
+        let eta = match rate {
+            _ if idle => Some(Duration::ZERO),
+            0 => None,
+            rate => Some(Duration::from_secs(state.queued_bytes.div_ceil(rate).max(1))),
+        };
+        RepairStatus {
+            queue: state.queue.len() as u64,
+            in_flight: state.running.len() as u64,
+            completed: state.completed,
+            failed: state.failed,
+            rate_bytes_per_second: rate,
+            eta,
+            scrubbed_bytes: state.scrubbed_bytes,
+            scrub_pass: state.passes.values().copied().min().unwrap_or(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget(&mut self, ticket: (u8, u64)) -> Option<Job> {
+        let job = self.queue.remove(&ticket)?;
+        self.queued.remove(&job.shard);
+        self.queued_bytes = self.queued_bytes.saturating_sub(job.bytes);
+        Some(job)
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while self.recent.front().is_some_and(|(at, _)| now - *at > RATE_WINDOW) {
+            self.recent.pop_front();
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.board.lock().running.remove(&self.shard);
+        self.board.inner.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// The job that a suspicion makes; `None` when the object has no such shard.
+pub(super) fn job_of(map: &ClusterMap, record: &ObjectRecord, suspect: &Suspect) -> Option<Job> {
+    let extent = record.extents.get(suspect.shard.extent.0 as usize)?;
+    extent.homes.get(suspect.shard.shard.as_usize())?;
+    let others = extent.homes.iter().enumerate().filter(|(index, home)| {
+        *index != suspect.shard.shard.as_usize() && home.at.is_some_and(|disk| map.readable(disk))
+    });
+    let spare = others.count().saturating_sub(usize::from(record.coding.k));
+    let layout =
+        crate::codec::Layout { extent_bytes: extent.len_bytes, coding: record.coding, block_bytes: record.block_bytes };
+    Some(Job {
+        bucket: suspect.bucket.clone(),
+        key: suspect.key.clone(),
+        shard: suspect.shard,
+        disk: suspect.disk,
+        spare: u8::try_from(spare).unwrap_or(u8::MAX),
+        bytes: layout.shard_bytes(),
+    })
+}

@@ -1,0 +1,150 @@
+//! The check pass: compares what metadata says should be on our disks with what is there (names and sizes; contents are
+//! the scrub's), and finds the shards that have no home and belong here.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep};
+
+use super::board::job_of;
+use super::rebuild::target_of;
+use super::throttle::rest;
+use super::{Board, FoundBy, RepairParts, Suspect, SuspectKind};
+use crate::codec::REED_SOLOMON;
+use crate::disk::{DiskError, Health, ShardHead};
+use crate::gateway::ExtentSpec;
+use crate::meta::MetaError;
+use crate::model::{ClusterMap, DiskState, Home, ObjectRecord};
+use crate::types::{BucketName, DiskId, Epoch, ExtentIndex, ShardIndex, ShardKey};
+
+/// Objects per step of the walk: one read transaction, one rest.
+pub(super) const PAGE: usize = 256;
+
+/// Rest after each step, in percent of what it took: the walk never has the disk for more than half of the time.
+const REST_PERCENT: u32 = 100;
+
+/// Walks for ever: at each interval, whenever the cluster map changes, and when asked.
+pub(super) async fn run(parts: Arc<RepairParts>) {
+    let mut maps = parts.meta.map_changes();
+    loop {
+        maps.borrow_and_update();
+        if let Err(error) = pass(&parts, None).await {
+            tracing::warn!(%error, "the check of what should be on this node's disks was cut short");
+        }
+        let pause = sleep(parts.repair.check_interval);
+        tokio::select! {
+            () = pause => {}
+            Ok(()) = maps.changed() => {}
+            () = parts.board.check_requested() => {}
+        }
+    }
+}
+
+/// One walk over all objects. With `only`, just the shards that are to be on that disk.
+pub(super) async fn pass(parts: &RepairParts, only: Option<DiskId>) -> Result<(), MetaError> {
+    let map = parts.meta.map();
+    parts.board.forget_moves(|disk| map.disks.get(&disk).is_some_and(|record| record.state != DiskState::Out));
+    let mut after = None;
+    loop {
+        let began = Instant::now();
+        let map = parts.meta.map();
+        let scan = parts.meta.scan(after.take(), PAGE).await?;
+        for (bucket, key, record) in &scan.objects {
+            check_object(parts, &map, bucket, key, record, only).await;
+        }
+        if scan.end {
+            return Ok(());
+        }
+        after = scan.objects.last().map(|(bucket, key, _)| (bucket.clone(), key.clone()));
+        rest(began.elapsed(), REST_PERCENT).await;
+    }
+}
+
+async fn check_object(
+    parts: &RepairParts,
+    map: &ClusterMap,
+    bucket: &BucketName,
+    key: &str,
+    record: &ObjectRecord,
+    only: Option<DiskId>,
+) {
+    for (index, extent) in (0u32..).map(ExtentIndex).zip(&record.extents) {
+        let spec = ExtentSpec::of(bucket, key, record, index, extent);
+        for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
+            let Some(found) = look(parts, map, &spec, shard, *home).await else { continue };
+            if only.is_some_and(|disk| disk != found.disk) {
+                continue;
+            }
+            let Some(job) = job_of(map, record, &found) else { continue };
+            // A shard that lost its home with a disk or an upload is known to everybody: that is no finding.
+            if home.at == Some(found.disk) {
+                parts.board.note(found);
+            }
+            parts.board.push(job);
+        }
+    }
+}
+
+/// What is wrong with one shard, if this node is the one to do something about it.
+async fn look(
+    parts: &RepairParts,
+    map: &ClusterMap,
+    spec: &ExtentSpec,
+    shard: ShardIndex,
+    home: Home,
+) -> Option<Suspect> {
+    let key = spec.shard(shard);
+    remember_move(&parts.board, map, home, key);
+    // Asking for a replacement is the costly part: most shards are simply where they should be.
+    let target = target_of(map, spec, shard)?;
+    let volume = parts.disks.volume(target)?;
+    // What a disk that is gone does not have is not missing: it is for the agent to give the disk up.
+    if !matches!(volume.status().health, Health::Ok | Health::Suspect) {
+        return None;
+    }
+    let suspect = |kind, detail: String| Suspect {
+        bucket: spec.bucket.clone(),
+        key: spec.key.clone(),
+        shard: key,
+        disk: target,
+        kind,
+        found_by: FoundBy::Check,
+        detail,
+    };
+    if home.at != Some(target) {
+        return Some(suspect(SuspectKind::Missing, "it has no home".to_owned()));
+    }
+    match volume.stat_shard(key).await {
+        Ok(Some(bytes)) if bytes == file_bytes(spec, key) => None,
+        Ok(Some(bytes)) => {
+            let expected = file_bytes(spec, key);
+            Some(suspect(SuspectKind::Corrupt, format!("its file has {bytes} bytes, not {expected}")))
+        }
+        Ok(None) | Err(DiskError::Missing { .. }) => {
+            Some(suspect(SuspectKind::Missing, "its file is not there".to_owned()))
+        }
+        Err(error) => {
+            tracing::debug!(shard = %key, %error, "a shard could not be looked at");
+            None
+        }
+    }
+}
+
+fn remember_move(board: &Board, map: &ClusterMap, home: Home, key: ShardKey) {
+    if let Some(disk) = home.at
+        && map.disks.get(&disk).is_some_and(|record| record.state == DiskState::Out)
+    {
+        board.moves_from(disk, key);
+    }
+}
+
+fn file_bytes(spec: &ExtentSpec, key: ShardKey) -> u64 {
+    let head = ShardHead {
+        key,
+        coding: spec.coding,
+        codec: REED_SOLOMON,
+        block_bytes: spec.block_bytes,
+        extent_bytes: spec.len_bytes,
+        epoch: Epoch::default(),
+    };
+    head.file_bytes()
+}

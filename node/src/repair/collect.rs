@@ -1,0 +1,80 @@
+//! Collects replaced versions: on the leader, once nobody can be reading them any more.
+//!
+//! Must never: touch a shard before the version is forbidden; judge age by wall time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::RepairParts;
+use crate::meta::{MetaError, Role};
+use crate::model::{Command, GarbageRecord, Outcome};
+use crate::types::{DiskId, ExtentIndex, ShardIndex, ShardKey, Version};
+
+/// Versions looked at per round. More wait for the next: their shards only take room a little longer.
+const ROUND: usize = 4096;
+
+/// Rounds come at least this often and at most once a second; in between, often enough for the read deadline to be met
+/// within a quarter.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Collects for ever, while this node leads.
+pub(super) async fn run(parts: Arc<RepairParts>) {
+    let pause = (parts.read_deadline / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+    let mut seen = BTreeMap::new();
+    loop {
+        sleep(pause).await;
+        if parts.meta.status().role != Role::Leader {
+            // Another leader counts anew, from when it first sees the record: later, never earlier.
+            seen.clear();
+        } else if let Err(error) = round(&parts, &mut seen).await {
+            tracing::debug!(%error, "replaced versions wait for the next round");
+        }
+    }
+}
+
+async fn round(parts: &RepairParts, seen: &mut BTreeMap<Version, Instant>) -> Result<(), MetaError> {
+    let garbage = parts.meta.garbage(ROUND).await?;
+    let now = Instant::now();
+    let mut still = BTreeMap::new();
+    let mut due = Vec::new();
+    for record in garbage {
+        let since = seen.get(&record.object.version).copied().unwrap_or(now);
+        still.insert(record.object.version, since);
+        if now - since >= parts.read_deadline {
+            due.push(record);
+        }
+    }
+    *seen = still;
+    for record in due {
+        collect(parts, &record).await?;
+        seen.remove(&record.object.version);
+    }
+    Ok(())
+}
+
+/// Forbids the version, then has its homes move its shards aside. A home that is away keeps them until its own search
+/// for orphans finds the version forbidden.
+async fn collect(parts: &RepairParts, record: &GarbageRecord) -> Result<(), MetaError> {
+    let version = record.object.version;
+    if !matches!(parts.meta.propose(Command::ForbidVersion { version }).await?, Outcome::Done) {
+        return Ok(());
+    }
+    let mut by_disk: BTreeMap<DiskId, Vec<ShardKey>> = BTreeMap::new();
+    for (extent, parts) in (0u32..).map(ExtentIndex).zip(&record.object.extents) {
+        for (shard, home) in (0u8..).map(ShardIndex).zip(&parts.homes) {
+            if let Some(disk) = home.at {
+                by_disk.entry(disk).or_default().push(ShardKey { version, extent, shard });
+            }
+        }
+    }
+    for (disk, shards) in by_disk {
+        if let Err(error) = parts.shards.discard(disk, version, &shards).await {
+            tracing::debug!(%disk, %version, %error, "a home keeps shards of a replaced version until it looks for orphans");
+        }
+    }
+    Ok(())
+}

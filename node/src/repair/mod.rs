@@ -1,0 +1,182 @@
+//! Brings redundancy back, by itself and all the time: every node does its own part for its own disks.
+//!
+//! Owns: the check pass (what metadata says should be here, is it?), the scrub (is it still what was written?), the queue
+//! of shards to rebuild, the rebuild itself, the collection of replaced versions and of orphans.
+//! Must never: overwrite or move aside a shard while fewer than k others are good; move a shard aside whose version was
+//! not forbidden first (or that metadata does not place elsewhere); delete anything that was not moved aside long ago.
+//!
+//! Invariants:
+//! - Nothing here is state that must survive: metadata and disks say what is to be done, so a restart in the middle of a
+//!   rebuild loses a temporary file and nothing else, and doing a job twice does no harm.
+//! - A shard is rebuilt by the node that is to hold it: it is written, synced, read back from disk, and only then
+//!   recorded as being there.
+//! - The fewest spare shards first. Bounded in flight and in bytes per second.
+
+mod board;
+mod check;
+mod collect;
+mod orphans;
+mod progress;
+mod rebuild;
+mod report;
+mod scope;
+mod scrub;
+mod throttle;
+mod timings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_host::Host;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use board::{Board, Finding, FoundBy, RepairStatus, Suspect, SuspectKind};
+pub use progress::Progress;
+pub use rebuild::{Rebuilder, target_of};
+pub use report::{RebuildReport, RebuildState};
+pub use scope::{ProgressStream, Scope};
+pub use timings::{Timings, TimingsSnapshot};
+
+use crate::disk::DiskSet;
+use crate::gateway::Gateway;
+use crate::meta::{Meta, MetaError};
+use crate::options::{RepairOptions, ScrubOptions};
+use crate::transport::ShardClient;
+use crate::types::Version;
+
+/// What repair is made of.
+pub struct RepairParts {
+    /// The machine.
+    pub host: Host,
+    /// The metadata.
+    pub meta: Meta,
+    /// Our disks.
+    pub disks: Arc<DiskSet>,
+    /// The way to all shards.
+    pub shards: ShardClient,
+    /// What is known to be wrong: the same board the client and the service report to.
+    pub board: Board,
+    /// Rebuilds shards: the same one the service and the gateway use, so that one limit holds for all.
+    pub rebuilder: Rebuilder,
+    /// How fast.
+    pub repair: RepairOptions,
+    /// How often every byte is read.
+    pub scrub: ScrubOptions,
+    /// How long replaced versions stay.
+    pub read_deadline: Duration,
+}
+
+/// The recovery services of one node.
+pub struct Repair {
+    parts: Arc<RepairParts>,
+}
+
+impl Repair {
+    /// Over the given parts.
+    pub fn new(parts: RepairParts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// A handle for control: status, findings, and the verbs of an agent.
+    pub fn handle(&self, gateway: Gateway) -> RepairHandle {
+        RepairHandle { parts: self.parts.clone(), gateway }
+    }
+
+    /// Works until `shutdown` turns true. A rebuild in flight is dropped then: it leaves a temporary file.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.parts.repair.in_flight.max(1) {
+            tasks.spawn(rebuild::work(self.parts.clone()));
+        }
+        tasks.spawn(check::run(self.parts.clone()));
+        tasks.spawn(collect::run(self.parts.clone()));
+        tasks.spawn(orphans::run(self.parts.clone()));
+        for volume in self.parts.disks.volumes() {
+            tasks.spawn(scrub::run(self.parts.clone(), volume));
+        }
+        // The tasks have no end of their own; a panic in one is told, and the others go on.
+        loop {
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => return,
+                ended = tasks.join_next() => match ended {
+                    Some(Err(error)) => tracing::error!(%error, "a recovery service of this node died"),
+                    Some(Ok(())) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+}
+
+/// What control asks of repair. Cheap to clone.
+#[derive(Clone)]
+pub struct RepairHandle {
+    parts: Arc<RepairParts>,
+    gateway: Gateway,
+}
+
+impl RepairHandle {
+    /// Queue, rates and totals.
+    pub fn status(&self) -> RepairStatus {
+        self.parts.board.status()
+    }
+
+    /// What was found wrong lately, oldest first.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.parts.board.findings()
+    }
+
+    /// Where the time of rebuilds went.
+    pub fn timings(&self) -> TimingsSnapshot {
+        self.parts.board.timings().snapshot()
+    }
+
+    /// A shard is suspected to be bad: look at it, and rebuild it if it is.
+    pub async fn enqueue(&self, suspect: Suspect) {
+        self.parts.board.suspect(&self.parts.meta, suspect).await;
+    }
+
+    /// Compare what should be here with what is here, now.
+    pub fn check_now(&self) {
+        self.parts.board.request_check();
+    }
+
+    /// Makes the scope fully redundant again; the last item says how it ended. Idempotent.
+    pub fn sync_scope(&self, scope: Scope) -> ProgressStream {
+        scope::sync(self.parts.clone(), self.gateway.clone(), scope)
+    }
+
+    /// Reads back from disk what the scope names; the last item says what was found.
+    pub fn verify_scope(&self, scope: Scope) -> ProgressStream {
+        scope::verify(self.parts.clone(), self.gateway.clone(), scope)
+    }
+}
+
+#[cfg(test)]
+impl RepairHandle {
+    pub(crate) fn parts_for_test(&self) -> Arc<RepairParts> {
+        self.parts.clone()
+    }
+}
+
+/// The search for orphans with an age of the test's choosing.
+#[cfg(test)]
+pub(crate) async fn search_orphans(
+    parts: &RepairParts,
+    volume: &crate::disk::Volume,
+    seen: &mut std::collections::BTreeMap<(crate::types::DiskId, crate::types::ShardKey), tokio::time::Instant>,
+    age: Duration,
+) -> u64 {
+    orphans::search(parts, volume, seen, age).await.expect("the disk serves")
+}
+
+/// Whether a version is forbidden, by metadata that is not behind: what this node has applied if that says yes, else the
+/// cluster's word.
+pub(crate) async fn is_forbidden(meta: &Meta, version: Version) -> Result<bool, MetaError> {
+    if meta.forbidden(version).await? {
+        return Ok(true);
+    }
+    meta.barrier().await?;
+    meta.forbidden(version).await
+}

@@ -1,0 +1,292 @@
+//! Rebuilds one shard on one of our disks: reads k others stripe by stripe, computes the missing one, writes it, reads it
+//! back from disk, and only then says in metadata that it is there.
+//!
+//! Must never: move the bad shard aside before the new one is complete, or take a shard's word for being bad: it looks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::board::{Board, Job};
+use super::throttle::{Throttle, rest};
+use super::{RebuildReport, RebuildState, RepairParts, Timings};
+use crate::codec::{CodecError, ErasureCodec, codec};
+use crate::disk::{DiskError, DiskSet, ShardHead, ShardVerdict, ShardWriter, Volume};
+use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
+use crate::meta::{Meta, MetaError};
+use crate::model::{ClusterMap, Command, DiskState, Home, Outcome};
+use crate::options::RepairOptions;
+use crate::placement::replacement;
+use crate::transport::ShardClient;
+use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
+
+/// Rest after a rebuild, in percent of what it took: gives way to clients as the disk gets busy. Small, because lost
+/// redundancy is the greater risk.
+const REST_PERCENT: u32 = 5;
+
+/// Why a shard could not be rebuilt.
+#[derive(Debug, thiserror::Error)]
+enum RebuildError {
+    #[error("disk {0} is not in this node, or takes no new shards now")]
+    NotHere(DiskId),
+    #[error("metadata: {0}")]
+    Meta(#[from] MetaError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    #[error("decoding: {0}")]
+    Codec(#[from] CodecError),
+    #[error("the new shard did not read back as written: {0}")]
+    NotBack(String),
+    #[error("metadata answered with {0}")]
+    Unexpected(String),
+}
+
+/// Rebuilds shards on our disks, and has others rebuild theirs. Cheap to clone.
+#[derive(Clone)]
+pub struct Rebuilder {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    meta: Meta,
+    disks: Arc<DiskSet>,
+    shards: ShardClient,
+    board: Board,
+    slots: Semaphore,
+    throttle: Throttle,
+}
+
+/// Where a shard that is lost or bad is to be rebuilt: in its place while that disk may be written, elsewhere once the
+/// disk is given up or never got it. `None`: nowhere now.
+pub fn target_of(map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex) -> Option<DiskId> {
+    let home = spec.homes.get(shard.as_usize())?;
+    match home.at.and_then(|disk| map.disks.get(&disk)).map(|disk| (disk.id, disk.state)) {
+        Some((disk, DiskState::Up)) => Some(disk),
+        // It may come back as it was: whoever set it so also ends it.
+        Some((_, DiskState::ReadOnly | DiskState::Down)) => None,
+        Some((_, DiskState::Out)) | None => {
+            replacement(map, spec.version, spec.extent, spec.coding, &spec.homes, shard)
+        }
+    }
+}
+
+/// A worker of the queue.
+pub(super) async fn work(parts: Arc<RepairParts>) {
+    loop {
+        let (job, claim) = parts.board.next().await;
+        let began = Instant::now();
+        let Job { bucket, key, shard, disk, .. } = &job;
+        parts.rebuilder.run(bucket, key, *shard, *disk).await;
+        drop(claim);
+        rest(began.elapsed(), REST_PERCENT).await;
+    }
+}
+
+impl Rebuilder {
+    /// Over our disks and the way to all others, within the limits of `options`.
+    pub fn new(meta: Meta, disks: Arc<DiskSet>, shards: ShardClient, board: Board, options: &RepairOptions) -> Self {
+        let slots = Semaphore::new(options.in_flight.max(1));
+        let throttle = Throttle::new(options.rate_bytes_per_second);
+        Self { inner: Arc::new(Inner { meta, disks, shards, board, slots, throttle }) }
+    }
+
+    /// Rebuilds a shard on `disk`, wherever that is, now.
+    pub async fn rebuild_at(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
+        if self.inner.shards.is_local(disk) {
+            return self.rebuild_here(bucket, key, shard, disk).await;
+        }
+        match self.inner.shards.rebuild_remote(disk, shard, bucket.as_str(), key).await {
+            Ok(answer) => answer.into(),
+            Err(error) => RebuildReport::failed(error.to_string()),
+        }
+    }
+
+    /// Rebuilds a shard on one of our disks now, ahead of the queue.
+    pub async fn rebuild_here(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
+        let claim = self.inner.board.claim(shard, disk).await;
+        let report = self.run(bucket, key, shard, disk).await;
+        drop(claim);
+        report
+    }
+
+    /// The caller holds the claim.
+    async fn run(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
+        // Closed is no state of it: nobody closes it.
+        let _slot = self.inner.slots.acquire().await;
+        let report = match self.rebuild(bucket, key, shard, disk).await {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::warn!(%bucket, key, %shard, %disk, %error, "a shard could not be rebuilt; the next check tries again");
+                RebuildReport::failed(error.to_string())
+            }
+        };
+        if report.state == RebuildState::Rebuilt {
+            tracing::info!(%bucket, key, %shard, %disk, bytes = report.bytes, "a shard was rebuilt and read back");
+        }
+        self.inner.board.ended(shard, disk, &report);
+        report
+    }
+
+    async fn rebuild(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        shard: ShardKey,
+        disk: DiskId,
+    ) -> Result<RebuildReport, RebuildError> {
+        let record = self.inner.meta.object(bucket, key).await?.filter(|record| record.version == shard.version);
+        let extent = record.as_ref().and_then(|record| record.extents.get(shard.extent.0 as usize));
+        let home = extent.and_then(|extent| extent.homes.get(shard.shard.as_usize())).copied();
+        let (Some(record), Some(extent), Some(home)) = (&record, extent, home) else {
+            return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the object was replaced or deleted"));
+        };
+        let spec = ExtentSpec::of(bucket, key, record, shard.extent, extent);
+        let map = self.inner.meta.map();
+        if target_of(&map, &spec, shard.shard) != Some(disk) {
+            return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the shard belongs elsewhere by now"));
+        }
+        let volume = self.inner.disks.volume(disk).ok_or(RebuildError::NotHere(disk))?;
+
+        let corrupt = match volume.verify_shard(shard).await? {
+            ShardVerdict::Ok { .. } if home.at == Some(disk) => {
+                return Ok(RebuildReport::without_work(RebuildState::Intact, "nothing is wrong with it"));
+            }
+            // An upload that was slow, or a rebuild that was cut off before it could tell: only the record is missing.
+            ShardVerdict::Ok { .. } => return self.record_home(&spec, shard, home, disk, RebuildReport::found()).await,
+            ShardVerdict::Corrupt { .. } => true,
+            ShardVerdict::Missing => false,
+        };
+        let head = ShardHead {
+            key: shard,
+            coding: spec.coding,
+            codec: codec(spec.coding)?.id(),
+            block_bytes: spec.block_bytes,
+            extent_bytes: spec.len_bytes,
+            epoch: map.epoch,
+        };
+        let report = self.copy(&spec, head, &volume, corrupt).await?;
+        if home.at == Some(disk) { Ok(report) } else { self.record_home(&spec, shard, home, disk, report).await }
+    }
+
+    /// Computes the shard and puts it in its place.
+    async fn copy(
+        &self,
+        spec: &ExtentSpec,
+        head: ShardHead,
+        volume: &Volume,
+        corrupt: bool,
+    ) -> Result<RebuildReport, RebuildError> {
+        let timings = self.inner.board.timings();
+        let bytes = spec.layout().shard_bytes();
+        self.inner.throttle.take(bytes).await;
+        let mut writer = volume.create_shard(head).await?;
+        let from = match self.fill(spec, head.key.shard, &mut writer, timings).await {
+            Ok(from) => from,
+            Err(error) => {
+                writer.abort().await;
+                return Err(error);
+            }
+        };
+        let began = Instant::now();
+        if corrupt {
+            volume.move_aside(head.key, "corrupt").await?;
+        }
+        writer.finish().await?;
+        timings.add_write(began.elapsed());
+
+        let began = Instant::now();
+        let back = volume.verify_shard(head.key).await?;
+        timings.add_verify(began.elapsed());
+        let ShardVerdict::Ok { .. } = back else { return Err(RebuildError::NotBack(format!("{back:?}"))) };
+        timings.add_shard(bytes);
+        Ok(RebuildReport { state: RebuildState::Rebuilt, rebuilt_from: from, bytes, detail: String::new() })
+    }
+
+    /// Stripe by stripe; the lanes of the reader fetch ahead while this decodes and writes.
+    async fn fill(
+        &self,
+        spec: &ExtentSpec,
+        shard: ShardIndex,
+        writer: &mut ShardWriter,
+        timings: &Timings,
+    ) -> Result<Vec<ShardIndex>, RebuildError> {
+        let codec = codec(spec.coding)?;
+        let stripes = spec.layout().stripes();
+        let avoid = BTreeSet::new();
+        let plan = ReadPlan {
+            first: 0,
+            end: stripes,
+            without: Some(shard),
+            avoid: &avoid,
+            ahead: ReadAhead::Rebuild,
+            timings: Some(timings.clone()),
+        };
+        let mut reader = ExtentReader::open(&self.inner.shards, spec.clone(), plan);
+        loop {
+            let began = Instant::now();
+            let Some(mut stripe) = reader.next().await? else { break };
+            let read = Instant::now();
+            let block = decoded(&mut stripe.blocks, codec.as_ref(), shard)?;
+            let decoded = Instant::now();
+            let crc = crc32c::crc32c(&block);
+            let sealed = Instant::now();
+            writer.block(block, crc).await?;
+            timings.add_read(read - began);
+            timings.add_decode(decoded - read);
+            timings.add_crc(sealed - decoded);
+            timings.add_write(sealed.elapsed());
+        }
+        Ok(reader.used().collect())
+    }
+
+    /// Says in metadata where the shard is now.
+    async fn record_home(
+        &self,
+        spec: &ExtentSpec,
+        shard: ShardKey,
+        home: Home,
+        disk: DiskId,
+        report: RebuildReport,
+    ) -> Result<RebuildReport, RebuildError> {
+        let command = Command::SetHome {
+            bucket: spec.bucket.clone(),
+            key: spec.key.clone(),
+            version: shard.version,
+            extent: shard.extent,
+            shard: shard.shard,
+            expected: home.at,
+            at: Some(disk),
+            wanted: disk,
+        };
+        match self.inner.meta.propose(command).await? {
+            Outcome::Done => Ok(report),
+            // The file stays as a stray and is collected as one.
+            Outcome::Refused(refusal) => {
+                Ok(RebuildReport::without_work(RebuildState::Obsolete, &format!("not recorded: {refusal}")))
+            }
+            other => Err(RebuildError::Unexpected(format!("{other:?}"))),
+        }
+    }
+}
+
+fn decoded(blocks: &mut [Option<Bytes>], codec: &dyn ErasureCodec, shard: ShardIndex) -> Result<Bytes, CodecError> {
+    codec.reconstruct(blocks, &[shard])?;
+    let total = blocks.len();
+    blocks[shard.as_usize()].take().ok_or(CodecError::Index { index: shard.as_usize(), total })
+}
+
+impl RebuildReport {
+    fn found() -> Self {
+        Self {
+            state: RebuildState::Rebuilt,
+            rebuilt_from: Vec::new(),
+            bytes: 0,
+            detail: "it was there already, whole; only its home was recorded".to_owned(),
+        }
+    }
+}

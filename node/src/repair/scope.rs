@@ -1,0 +1,386 @@
+//! The verbs of an agent: make a scope redundant again, and prove that it is.
+//!
+//! Must never: call something proven that was not read back. What could not be asked is `skipped`, never `ok`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use resilver_proto::contract;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::check::{self, PAGE};
+use super::{Progress, RebuildState, RepairParts};
+use crate::disk::ShardVerdict;
+use crate::gateway::{ExtentSpec, Gateway, GatewayError};
+use crate::meta::MetaError;
+use crate::model::{ClusterMap, DiskState, Home};
+use crate::placement::place;
+use crate::types::{BucketName, DiskId, ExtentIndex, ShardIndex, ShardKey};
+
+/// Shards being read back at a time: keeps several disks busy and leaves clients their share.
+const VERIFIES_IN_FLIGHT: usize = 4;
+
+/// How long without a sign of change before the counts are looked at again: the rebuilds of other nodes are seen only in
+/// metadata, which tells of changes of the map alone.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Messages of progress ahead of who reads them.
+const MESSAGES_AHEAD: usize = 16;
+
+/// The progress of a verb. Dropping it ends the verb; the repair itself goes on by itself.
+pub type ProgressStream = ReceiverStream<Progress>;
+
+/// What a verb is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This node: what is to be on its disks.
+    Everything,
+    /// A disk: what is, or was, on it.
+    Disk(DiskId),
+    /// An object.
+    Object {
+        /// Its bucket.
+        bucket: BucketName,
+        /// Its key.
+        key: String,
+    },
+}
+
+impl TryFrom<contract::Scope> for Scope {
+    type Error = String;
+
+    fn try_from(scope: contract::Scope) -> Result<Self, String> {
+        use contract::scope::Of;
+        match scope.of {
+            Some(Of::Everything(true)) => Ok(Self::Everything),
+            Some(Of::DiskId(id)) => id.parse().map(Self::Disk).map_err(|_| format!("{id:?} is no disk id")),
+            Some(Of::Object(object)) => Ok(Self::Object { bucket: BucketName(object.bucket), key: object.key }),
+            Some(Of::Range(_)) => {
+                Err("a range of keys is no scope of this engine yet: name an object or a disk".to_owned())
+            }
+            Some(Of::Everything(false)) | None => Err("the scope names nothing".to_owned()),
+        }
+    }
+}
+
+/// Why a verb ended early.
+#[derive(Debug, thiserror::Error)]
+enum ScopeError {
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    #[error("nobody listens any more")]
+    Gone,
+}
+
+#[derive(Clone)]
+struct Verb {
+    parts: Arc<RepairParts>,
+    gateway: Gateway,
+    messages: mpsc::Sender<Progress>,
+}
+
+pub(super) fn sync(parts: Arc<RepairParts>, gateway: Gateway, scope: Scope) -> ProgressStream {
+    start("sync", parts, gateway, move |verb| async move {
+        match scope {
+            Scope::Everything => verb.sync_node(None).await,
+            Scope::Disk(disk) => verb.sync_disk(disk).await,
+            Scope::Object { bucket, key } => verb.sync_object(&bucket, &key).await,
+        }
+    })
+}
+
+pub(super) fn verify(parts: Arc<RepairParts>, gateway: Gateway, scope: Scope) -> ProgressStream {
+    start("verify", parts, gateway, move |verb| async move {
+        match scope {
+            Scope::Everything => verb.verify_node().await,
+            Scope::Disk(disk) => verb.verify_disk(disk).await,
+            Scope::Object { bucket, key } => verb.verify_object(&bucket, &key).await,
+        }
+    })
+}
+
+/// Runs a verb in a task of its own until it ends or nobody listens.
+fn start<F, W>(phase: &'static str, parts: Arc<RepairParts>, gateway: Gateway, work: W) -> ProgressStream
+where
+    F: Future<Output = Result<Progress, ScopeError>> + Send + 'static,
+    W: FnOnce(Verb) -> F,
+{
+    let (messages, stream) = mpsc::channel(MESSAGES_AHEAD);
+    let work = work(Verb { parts, gateway, messages: messages.clone() });
+    tokio::spawn(async move {
+        let ended = tokio::select! {
+            () = messages.closed() => return,
+            ended = work => ended,
+        };
+        let last = ended.unwrap_or_else(|error| {
+            // What was not proven counts as failed, whatever was done until then.
+            Progress { phase, failed: 1, message: error.to_string(), ..Progress::default() }
+        });
+        let _ = messages.send(Progress { finished: true, ..last }).await;
+    });
+    ReceiverStream::new(stream)
+}
+
+impl Verb {
+    async fn tell(&self, progress: &Progress) -> Result<(), ScopeError> {
+        self.messages.send(progress.clone()).await.map_err(|_| ScopeError::Gone)
+    }
+
+    /// A disk that was given up: until no shard's home is there. Every node does its own part once it sees the map.
+    async fn sync_disk(&self, disk: DiskId) -> Result<Progress, ScopeError> {
+        self.parts.meta.barrier().await?;
+        let map = self.parts.meta.map();
+        match map.disks.get(&disk).map(|record| record.state) {
+            Some(DiskState::Out) | None => self.drain(disk).await,
+            Some(_) if self.parts.disks.volume(disk).is_some() => self.sync_node(Some(disk)).await,
+            Some(state) => Ok(Progress {
+                phase: "sync",
+                skipped: self.shards_on(disk),
+                message: format!("the disk is {} and in another node, which repairs what is on it", state.as_str()),
+                ..Progress::default()
+            }),
+        }
+    }
+
+    async fn drain(&self, disk: DiskId) -> Result<Progress, ScopeError> {
+        self.parts.board.request_check();
+        let mut maps = self.parts.meta.map_changes();
+        let mut changes = self.parts.board.changes();
+        let failed_before = self.parts.board.failed(None);
+        let total = self.shards_on(disk);
+        let mut progress = Progress { phase: "sync", total, ..Progress::default() };
+        loop {
+            let left = self.shards_on(disk);
+            progress.total = progress.total.max(left);
+            let done = progress.total - left;
+            if done != progress.done {
+                progress.done = done;
+                self.tell(&progress).await?;
+            }
+            if left == 0 {
+                progress.message = "no shard has its home on this disk any more".to_owned();
+                return Ok(progress);
+            }
+            if self.map_state(disk).is_some_and(|state| state != DiskState::Out) {
+                progress.skipped = left;
+                progress.message = "the disk is in use again".to_owned();
+                return Ok(progress);
+            }
+            let attempts = self.parts.board.failed(None) - failed_before;
+            progress.message =
+                format!("{left} shards still to be rebuilt elsewhere; {attempts} attempts of this node failed");
+            tokio::select! {
+                _ = maps.changed() => {}
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Our own disks, or one of them: look for what is missing, and wait until it is rebuilt.
+    async fn sync_node(&self, only: Option<DiskId>) -> Result<Progress, ScopeError> {
+        let board = &self.parts.board;
+        let mut changes = board.changes();
+        let failed_before = board.failed(only);
+        check::pass(&self.parts, only).await?;
+        let mut progress = Progress { phase: "sync", total: board.pending(only), ..Progress::default() };
+        loop {
+            changes.borrow_and_update();
+            let left = board.pending(only);
+            progress.total = progress.total.max(left);
+            progress.done = progress.total - left;
+            progress.failed = board.failed(only) - failed_before;
+            if left == 0 {
+                return Ok(progress);
+            }
+            self.tell(&progress).await?;
+            // The board outlives this loop, so an error cannot come; a timeout only means nothing ended meanwhile.
+            let _ = timeout(LOOK_AGAIN * 4, changes.changed()).await;
+        }
+    }
+
+    async fn sync_object(&self, bucket: &BucketName, key: &str) -> Result<Progress, ScopeError> {
+        let repair = self.gateway.repair(bucket, key).await?;
+        let failed = repair.shards.iter().filter(|shard| shard.report.state == RebuildState::Failed);
+        let details: Vec<&str> = failed.clone().map(|shard| shard.report.detail.as_str()).collect();
+        let failed = failed.count() as u64;
+        let total = repair.shards.len() as u64;
+        Ok(Progress {
+            phase: "sync",
+            done: total - failed,
+            total,
+            failed: failed.max(u64::from(!repair.intact)),
+            bytes: repair.shards.iter().map(|shard| shard.report.bytes).sum(),
+            message: details.join("; "),
+            ..Progress::default()
+        })
+    }
+
+    async fn verify_object(&self, bucket: &BucketName, key: &str) -> Result<Progress, ScopeError> {
+        use crate::gateway::ShardState;
+        let verdict = self.gateway.check_shards(bucket, key).await?;
+        let mut progress = Progress { phase: "verify", total: verdict.shards.len() as u64, ..Progress::default() };
+        for check in &verdict.shards {
+            match &check.state {
+                ShardState::Ok { bytes } => {
+                    progress.done += 1;
+                    progress.bytes += bytes;
+                }
+                ShardState::Unreachable(why) => {
+                    progress.skipped += 1;
+                    progress.message.clone_from(why);
+                }
+                ShardState::Corrupt { .. } | ShardState::Missing(_) => progress.failed += 1,
+            }
+        }
+        Ok(progress)
+    }
+
+    async fn verify_node(&self) -> Result<Progress, ScopeError> {
+        let ours: BTreeSet<DiskId> = self.parts.disks.volumes().iter().map(|volume| volume.id()).collect();
+        self.verify_where(move |_, home, _| match home.at {
+            Some(at) if ours.contains(&at) => Look::Read(at),
+            None if ours.contains(&home.wanted) => Look::Lost,
+            _ => Look::Pass,
+        })
+        .await
+    }
+
+    /// A disk in use: what is on it. A disk given up: that nothing is on it any more, and that what was on it reads back
+    /// from its new homes. Which shards those are: what this node saw leaving, and what placement would put there if the
+    /// disk were in use.
+    async fn verify_disk(&self, disk: DiskId) -> Result<Progress, ScopeError> {
+        self.parts.meta.barrier().await?;
+        let map = self.parts.meta.map();
+        let given_up = self.map_state(disk).is_none_or(|state| state == DiskState::Out);
+        let before = with_disk_up(&map, disk);
+        let board = self.parts.board.clone();
+        self.verify_where(move |spec, home, shard| match home.at {
+            Some(at) if at == disk && given_up => Look::Lost,
+            Some(at) if at == disk => Look::Read(at),
+            None if home.wanted == disk => Look::Lost,
+            _ if !given_up => Look::Pass,
+            at => {
+                let key = spec.shard(shard);
+                let came_from_there = board.moved_from(disk, key)
+                    || place(&before, spec.version, spec.extent, spec.coding)
+                        .is_ok_and(|placement| placement.homes.get(shard.as_usize()) == Some(&disk));
+                match at {
+                    _ if !came_from_there => Look::Pass,
+                    Some(at) => Look::Read(at),
+                    None => Look::Lost,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Walks all objects and reads back what `choose` says.
+    async fn verify_where(
+        &self,
+        choose: impl Fn(&ExtentSpec, Home, ShardIndex) -> Look + Send + Sync,
+    ) -> Result<Progress, ScopeError> {
+        self.parts.meta.barrier().await?;
+        let mut progress = Progress { phase: "verify", ..Progress::default() };
+        let mut after = None;
+        loop {
+            let scan = self.parts.meta.scan(after.take(), PAGE).await?;
+            let mut reads = Vec::new();
+            for (bucket, key, record) in &scan.objects {
+                for (index, extent) in (0u32..).map(ExtentIndex).zip(&record.extents) {
+                    let spec = ExtentSpec::of(bucket, key, record, index, extent);
+                    for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
+                        match choose(&spec, *home, shard) {
+                            Look::Pass => continue,
+                            Look::Read(disk) => reads.push((disk, spec.shard(shard))),
+                            Look::Lost => {
+                                progress.failed += 1;
+                                progress.message = format!("shard {} has no good home", spec.shard(shard));
+                            }
+                        }
+                        progress.total += 1;
+                    }
+                }
+            }
+            self.read_back(reads, &mut progress).await?;
+            if scan.end {
+                return Ok(progress);
+            }
+            after = scan.objects.last().map(|(bucket, key, _)| (bucket.clone(), key.clone()));
+        }
+    }
+
+    async fn read_back(&self, reads: Vec<(DiskId, ShardKey)>, progress: &mut Progress) -> Result<(), ScopeError> {
+        let mut verdicts = stream::iter(reads)
+            .map(|(disk, key)| {
+                let client = self.parts.shards.clone();
+                async move { (disk, key, client.verify(disk, key).await) }
+            })
+            .buffer_unordered(VERIFIES_IN_FLIGHT);
+        while let Some((disk, key, verdict)) = verdicts.next().await {
+            match verdict {
+                Ok(ShardVerdict::Ok { bytes }) => {
+                    progress.done += 1;
+                    progress.bytes += bytes;
+                }
+                // It may have been replaced, deleted or moved since the page was read: then it is no failure.
+                Ok(_) if !self.still_there(disk, key).await? => progress.total -= 1,
+                Ok(bad) => {
+                    progress.failed += 1;
+                    progress.message = format!("shard {key} on disk {disk}: {bad:?}");
+                }
+                Err(error) => {
+                    progress.skipped += 1;
+                    progress.message = error.to_string();
+                }
+            }
+            self.tell(progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn still_there(&self, disk: DiskId, key: ShardKey) -> Result<bool, ScopeError> {
+        self.parts.meta.barrier().await?;
+        let Some((bucket, name)) = self.parts.meta.owner_of(key.version).await? else { return Ok(false) };
+        let Some(record) = self.parts.meta.object(&bucket, &name).await? else { return Ok(false) };
+        let home = record
+            .extents
+            .get(key.extent.0 as usize)
+            .and_then(|extent| extent.homes.get(key.shard.as_usize()))
+            .and_then(|home| home.at);
+        Ok(record.version == key.version && home == Some(disk))
+    }
+
+    fn shards_on(&self, disk: DiskId) -> u64 {
+        self.parts.meta.counts().shards_by_disk.get(&disk).copied().unwrap_or(0)
+    }
+
+    fn map_state(&self, disk: DiskId) -> Option<DiskState> {
+        self.parts.meta.map().disks.get(&disk).map(|record| record.state)
+    }
+}
+
+/// What a verification does about one shard.
+enum Look {
+    /// Not of this scope.
+    Pass,
+    /// To be read back from there.
+    Read(DiskId),
+    /// Not where it can be read from.
+    Lost,
+}
+
+/// The map as if the disk had never been given up.
+fn with_disk_up(map: &ClusterMap, disk: DiskId) -> ClusterMap {
+    let mut map = map.clone();
+    if let Some(record) = map.disks.get_mut(&disk) {
+        record.state = DiskState::Up;
+    }
+    map
+}

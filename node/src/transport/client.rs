@@ -1,0 +1,392 @@
+//! Asking the home of a shard, wherever it is.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_proto::internal::shards_client::ShardsClient;
+use resilver_proto::internal::{
+    DiscardRequest, Envelope, GetShardRequest, PutShardRequest, RebuildShardRequest, RebuildShardResponse,
+    ReportShardRequest, VerifyShardRequest,
+};
+use resilver_proto::transport::MAX_MESSAGE_BYTES;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::error::is_peer_failure;
+use super::{
+    BlockSink, BlockStream, Circuits, DISCARD_DEADLINE, FIRST_BLOCK_DEADLINE, NOTE_DEADLINE, REBUILD_DEADLINE,
+    TransportError, VERIFY_DEADLINE, wire,
+};
+use crate::disk::{DiskSet, Health, ShardHead, ShardVerdict, Volume};
+use crate::meta::Meta;
+use crate::model::DiskState;
+use crate::peers::Peers;
+use crate::repair::{Board, Suspect};
+use crate::types::{DiskId, NodeName, ShardKey, Version};
+
+/// How gladly a disk is read from. Lower is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Preference {
+    /// Ours and well.
+    Local,
+    /// Another node's that answers.
+    Remote,
+    /// Failed lately: only when nothing else is left.
+    Doubtful,
+    /// Not readable at all.
+    Never,
+}
+
+/// Reads, writes and checks shards at their homes. Cheap to clone.
+#[derive(Clone)]
+pub struct ShardClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeName,
+    meta: Meta,
+    disks: Arc<DiskSet>,
+    peers: Peers,
+    circuits: Circuits,
+    board: Board,
+}
+
+enum Route {
+    Local(Arc<Volume>),
+    Remote(RemoteHome),
+}
+
+/// A peer that is the home of a disk.
+#[derive(Clone)]
+pub(super) struct RemoteHome {
+    pub(super) node: NodeName,
+    address: String,
+    envelope: Envelope,
+    channel: Channel,
+    peers: Peers,
+    circuits: Circuits,
+}
+
+impl RemoteHome {
+    pub(super) fn client(&self) -> ShardsClient<Channel> {
+        ShardsClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Remembers how a call went.
+    pub(super) fn account(&self, status: Option<&Status>) {
+        match status {
+            Some(status) if is_peer_failure(status) => self.circuits.failure(&self.address),
+            _ => self.circuits.success(&self.address),
+        }
+    }
+
+    /// Remembers that a call was not answered in time. Its channel is not used for new calls: what hangs may hang for
+    /// ever. Streams that work on it go on.
+    fn timed_out(&self) {
+        self.circuits.failure(&self.address);
+        self.peers.drop_channel(&self.address);
+    }
+
+    async fn call<T>(
+        &self,
+        deadline: Duration,
+        disk: DiskId,
+        key: ShardKey,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, TransportError> {
+        let Ok(answer) = tokio::time::timeout(deadline, call).await else {
+            self.timed_out();
+            return Err(TransportError::Stalled { disk, after: deadline });
+        };
+        self.account(answer.as_ref().err());
+        answer.map(Response::into_inner).map_err(|status| TransportError::from_status(&status, &self.node, disk, key))
+    }
+}
+
+impl ShardClient {
+    /// The client of the node `node` in the cluster that `meta` knows. What it reports about our own disks goes to
+    /// `board`.
+    pub fn new(node: NodeName, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {
+        Self { inner: Arc::new(Inner { node, meta, disks, peers, circuits: Circuits::default(), board }) }
+    }
+
+    /// The memory of failing peers, for metrics.
+    pub fn circuits(&self) -> &Circuits {
+        &self.inner.circuits
+    }
+
+    /// How gladly this disk is read from now.
+    pub fn preference(&self, disk: DiskId) -> Preference {
+        let map = self.inner.meta.map();
+        if !map.readable(disk) {
+            return Preference::Never;
+        }
+        if let Some(volume) = self.inner.disks.volume(disk) {
+            return match volume.status().health {
+                Health::Ok => Preference::Local,
+                Health::Suspect => Preference::Doubtful,
+                Health::Gone | Health::Error | Health::Foreign => Preference::Never,
+            };
+        }
+        match map.node_of_disk(disk) {
+            Some(node) if !self.inner.circuits.is_open(&node.address) => Preference::Remote,
+            Some(_) => Preference::Doubtful,
+            None => Preference::Never,
+        }
+    }
+
+    /// A home stalled while being read: remember it, so that the next request asks another first.
+    pub fn stalled(&self, disk: DiskId) {
+        let map = self.inner.meta.map();
+        if self.inner.disks.volume(disk).is_none()
+            && let Some(node) = map.node_of_disk(disk)
+        {
+            self.inner.circuits.failure(&node.address);
+        }
+    }
+
+    /// Begins to write a shard.
+    ///
+    /// # Errors
+    /// When the home takes no new shards or cannot be reached. A peer's failure may show only at a later block.
+    pub async fn put(&self, disk: DiskId, head: ShardHead) -> Result<BlockSink, TransportError> {
+        let key = head.key;
+        match self.route(disk, Use::Write)? {
+            Route::Local(volume) => {
+                let created = volume.create_shard(head).await;
+                let writer = created.map_err(|error| TransportError::from_disk(&error, disk, key))?;
+                Ok(BlockSink::local(disk, key, writer))
+            }
+            Route::Remote(home) => {
+                let begin = PutShardRequest {
+                    envelope: Some(home.envelope.clone()),
+                    disk_id: disk.to_string(),
+                    begin: Some(wire::to_head(&head)),
+                    blocks: Vec::new(),
+                    last: false,
+                };
+                Ok(BlockSink::remote(disk, key, home, begin))
+            }
+        }
+    }
+
+    /// Reads `blocks` blocks from `first` on. The caller drains what it asked for without waiting for anything else
+    /// (see the invariants of this module).
+    ///
+    /// # Errors
+    /// When the home cannot be reached, does not begin in time, or does not have the shard.
+    pub async fn get(
+        &self,
+        disk: DiskId,
+        key: ShardKey,
+        first: u32,
+        blocks: u32,
+    ) -> Result<BlockStream, TransportError> {
+        match self.route(disk, Use::Read)? {
+            Route::Local(volume) => {
+                let opened = volume.open_shard(key).await;
+                let reader = opened.map_err(|error| TransportError::from_disk(&error, disk, key))?;
+                Ok(BlockStream::local(disk, key, reader, first, first + blocks))
+            }
+            Route::Remote(home) => {
+                let request = GetShardRequest {
+                    envelope: Some(home.envelope.clone()),
+                    disk_id: disk.to_string(),
+                    id: Some(wire::to_id(key)),
+                    first_block: first,
+                    blocks,
+                };
+                let mut client = home.client();
+                let messages = home.call(FIRST_BLOCK_DEADLINE, disk, key, client.get(request)).await?;
+                Ok(BlockStream::remote(disk, key, home, messages, first))
+            }
+        }
+    }
+
+    /// Whether the disk is in this node: reads from it need no flow control of their own.
+    pub fn is_local(&self, disk: DiskId) -> bool {
+        self.inner.disks.volume(disk).is_some()
+    }
+
+    /// Has the home read the whole shard back from its disk. A proof is worth waiting for: a home whose circuit is open
+    /// (it may have come back a moment ago) is asked once more when its next probe is due.
+    ///
+    /// # Errors
+    /// When the home cannot be asked: that says nothing about the shard.
+    pub async fn verify(&self, disk: DiskId, key: ShardKey) -> Result<ShardVerdict, TransportError> {
+        match self.verify_now(disk, key).await {
+            Err(TransportError::Circuit { retry_in, .. }) => {
+                tokio::time::sleep(retry_in).await;
+                self.verify_now(disk, key).await
+            }
+            verdict => verdict,
+        }
+    }
+
+    async fn verify_now(&self, disk: DiskId, key: ShardKey) -> Result<ShardVerdict, TransportError> {
+        match self.route(disk, Use::Read)? {
+            Route::Local(volume) => {
+                volume.verify_shard(key).await.map_err(|error| TransportError::from_disk(&error, disk, key))
+            }
+            Route::Remote(home) => {
+                let request = VerifyShardRequest {
+                    envelope: Some(home.envelope.clone()),
+                    disk_id: disk.to_string(),
+                    id: Some(wire::to_id(key)),
+                };
+                let mut client = home.client();
+                home.call(VERIFY_DEADLINE, disk, key, client.verify(request)).await.map(wire::from_verdict)
+            }
+        }
+    }
+
+    /// Has the home move shards of a forbidden version aside. Answers how many it had.
+    ///
+    /// # Errors
+    /// When the home cannot be asked, or refuses because the version was not forbidden first.
+    pub async fn discard(&self, disk: DiskId, version: Version, keys: &[ShardKey]) -> Result<u64, TransportError> {
+        let Some(first) = keys.first().copied() else { return Ok(0) };
+        match self.route(disk, Use::Discard)? {
+            Route::Local(volume) => {
+                let moved = volume.move_all_aside(keys, "replaced").await;
+                moved.map_err(|error| TransportError::from_disk(&error, disk, first))
+            }
+            Route::Remote(home) => {
+                let request = DiscardRequest {
+                    envelope: Some(home.envelope.clone()),
+                    disk_id: disk.to_string(),
+                    version: version.to_string(),
+                    shards: keys.iter().copied().map(wire::to_id).collect(),
+                };
+                let mut client = home.client();
+                let answer = home.call(DISCARD_DEADLINE, disk, first, client.discard(request)).await?;
+                Ok(answer.discarded)
+            }
+        }
+    }
+
+    /// Tells the home of a shard that it is corrupt or missing. Returns at once; best effort: the home's own scrub and
+    /// check find it too, only later.
+    pub fn report(&self, suspect: Suspect) {
+        let client = self.clone();
+        tokio::spawn(async move {
+            let (disk, key) = (suspect.disk, suspect.shard);
+            if let Err(error) = client.send_report(suspect).await {
+                tracing::debug!(%disk, shard = %key, %error, "a bad shard could not be reported to its home");
+            }
+        });
+    }
+
+    async fn send_report(&self, suspect: Suspect) -> Result<(), TransportError> {
+        let (disk, key) = (suspect.disk, suspect.shard);
+        match self.route(disk, Use::Read)? {
+            Route::Local(_) => {
+                self.inner.board.suspect(&self.inner.meta, suspect).await;
+                Ok(())
+            }
+            Route::Remote(home) => {
+                let request = ReportShardRequest {
+                    envelope: Some(home.envelope.clone()),
+                    disk_id: disk.to_string(),
+                    id: Some(wire::to_id(key)),
+                    bucket: suspect.bucket.0,
+                    key: suspect.key,
+                    why: suspect.detail,
+                    found_by: suspect.found_by.as_str().to_owned(),
+                    kind: suspect.kind.as_str().to_owned(),
+                };
+                let mut client = home.client();
+                home.call(NOTE_DEADLINE, disk, key, client.report(request)).await.map(drop)
+            }
+        }
+    }
+
+    /// Has another node rebuild a shard on its disk now. For our own disks ask [`crate::repair::Rebuilder`].
+    pub(crate) async fn rebuild_remote(
+        &self,
+        disk: DiskId,
+        key: ShardKey,
+        bucket: &str,
+        object: &str,
+    ) -> Result<RebuildShardResponse, TransportError> {
+        match self.route(disk, Use::Write)? {
+            Route::Local(_) => Err(TransportError::NoHome { disk, why: "it is our own" }),
+            Route::Remote(home) => {
+                let request = RebuildShardRequest {
+                    envelope: Some(home.envelope.clone()),
+                    disk_id: disk.to_string(),
+                    id: Some(wire::to_id(key)),
+                    bucket: bucket.to_owned(),
+                    key: object.to_owned(),
+                };
+                let mut client = home.client();
+                home.call(REBUILD_DEADLINE, disk, key, client.rebuild(request)).await
+            }
+        }
+    }
+
+    fn route(&self, disk: DiskId, purpose: Use) -> Result<Route, TransportError> {
+        let inner = &self.inner;
+        let map = inner.meta.map();
+        let Some(record) = map.disks.get(&disk) else {
+            return Err(TransportError::NoHome { disk, why: "the cluster map has no such disk" });
+        };
+        if !purpose.allowed(record.state) {
+            return Err(TransportError::NoHome { disk, why: purpose.refusal() });
+        }
+        if let Some(volume) = inner.disks.volume(disk) {
+            return Ok(Route::Local(volume));
+        }
+        let Some(node) = map.nodes.get(&record.node) else {
+            return Err(TransportError::NoHome { disk, why: "the cluster map does not have its node" });
+        };
+        if node.name == inner.node {
+            return Err(TransportError::NoHome { disk, why: "it is ours, but not in this node's configuration" });
+        }
+        let channel = inner
+            .peers
+            .channel(&node.address)
+            .map_err(|error| TransportError::Unreachable { node: node.name.clone(), detail: error.to_string() })?;
+        inner
+            .circuits
+            .admit(&node.address)
+            .map_err(|retry_in| TransportError::Circuit { node: node.name.clone(), retry_in })?;
+        Ok(Route::Remote(RemoteHome {
+            node: node.name.clone(),
+            address: node.address.clone(),
+            envelope: inner.meta.envelope(node.raft_id),
+            channel,
+            peers: inner.peers.clone(),
+            circuits: inner.circuits.clone(),
+        }))
+    }
+}
+
+/// What a disk is asked for; the cluster map decides which states allow it.
+#[derive(Clone, Copy)]
+enum Use {
+    Read,
+    Write,
+    Discard,
+}
+
+impl Use {
+    fn allowed(self, state: DiskState) -> bool {
+        match self {
+            Self::Read => matches!(state, DiskState::Up | DiskState::ReadOnly),
+            Self::Write => state == DiskState::Up,
+            Self::Discard => matches!(state, DiskState::Up | DiskState::ReadOnly),
+        }
+    }
+
+    fn refusal(self) -> &'static str {
+        match self {
+            Self::Read | Self::Discard => "it is detached",
+            Self::Write => "it takes no new shards",
+        }
+    }
+}

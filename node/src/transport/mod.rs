@@ -1,0 +1,54 @@
+//! How shards travel between nodes: one service on every node ([`ShardService`]) and one client ([`ShardClient`]) that
+//! takes the short cut when the disk is our own.
+//!
+//! Owns: the messages of `Shards`, who is asked for which disk, deadlines, and the memory of which peers fail.
+//! Must never: decide where a shard should be, retry a call, or hand on a block whose CRC it has not checked.
+//!
+//! Invariants:
+//! - A put that does not end with `last` leaves nothing under a final name: giving up is the default, finishing is said.
+//! - A reader drains what it asked for at once. It asks for no more than it has room for, because unread streams would
+//!   fill the connection's HTTP/2 window and stall everything else to that peer, Raft included.
+//! - A call to a peer that failed three times in a row fails at once, except for one probe every two seconds.
+
+mod circuit;
+mod client;
+mod error;
+mod service;
+mod sink;
+mod stream;
+mod wire;
+
+use std::time::Duration;
+
+pub use circuit::{CircuitState, Circuits};
+pub use client::{Preference, ShardClient};
+pub use error::TransportError;
+pub use service::ShardService;
+pub use sink::BlockSink;
+pub use stream::BlockStream;
+
+/// Blocks per message. Four halve the cost per byte against one (header frames, wake-ups); more only adds latency to the
+/// first block and memory to each stream.
+pub const BLOCKS_PER_MESSAGE: usize = 4;
+
+/// How long a home may take to begin an answer before another shard is read instead: longer than a busy disk's queue,
+/// short against a client's patience.
+pub const FIRST_BLOCK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a home may pause between blocks, of a read or of a write, before it is given up.
+pub const BLOCK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long making one shard durable may take: sync of at most 16 MiB, rename and folder sync, behind other writers.
+pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long reading one whole shard back from disk may take.
+pub const VERIFY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a message that asks for no work may take.
+pub const NOTE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a home may take to move shards aside: a rename and a folder sync each.
+pub const DISCARD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the rebuild of one shard may take, waiting for a slot included.
+pub const REBUILD_DEADLINE: Duration = Duration::from_secs(120);

@@ -1,0 +1,216 @@
+//! What a node answers about the shards on its disks.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use resilver_proto::internal::shards_server::{Shards, ShardsServer};
+use resilver_proto::internal::{
+    Block, DiscardRequest, DiscardResponse, GetShardRequest, GetShardResponse, PutShardRequest, PutShardResponse,
+    RebuildShardRequest, RebuildShardResponse, ReportShardRequest, ReportShardResponse, VerifyShardRequest,
+    VerifyShardResponse,
+};
+use resilver_proto::transport::MAX_MESSAGE_BYTES;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::error::disk_status;
+use super::{BLOCK_DEADLINE, BLOCKS_PER_MESSAGE, wire};
+use crate::disk::{DiskSet, ShardReader, ShardWriter, Volume};
+use crate::meta::Meta;
+use crate::model::DiskState;
+use crate::repair::{Board, FoundBy, Rebuilder, Suspect, SuspectKind};
+use crate::types::{BucketName, DiskId};
+
+/// Messages read ahead of the network, per stream: the disk works while the wire does.
+const MESSAGES_AHEAD: usize = 2;
+
+/// The gRPC service over this node's disks.
+pub struct ShardService {
+    meta: Meta,
+    disks: Arc<DiskSet>,
+    board: Board,
+    rebuilder: Rebuilder,
+}
+
+impl ShardService {
+    /// Serves `disks`.
+    pub fn new(meta: Meta, disks: Arc<DiskSet>, board: Board, rebuilder: Rebuilder) -> Self {
+        Self { meta, disks, board, rebuilder }
+    }
+
+    /// As a tonic service, with the message limits of this product.
+    pub fn into_server(self) -> ShardsServer<Self> {
+        ShardsServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    fn volume(&self, disk: DiskId, writes: bool) -> Result<Arc<Volume>, Status> {
+        let volume = self
+            .disks
+            .volume(disk)
+            .ok_or_else(|| Status::failed_precondition(format!("disk {disk} is not in this node")))?;
+        let map = self.meta.map();
+        let state = map.disks.get(&disk).map(|record| record.state);
+        match state {
+            Some(DiskState::Up) => Ok(volume),
+            Some(DiskState::ReadOnly) if !writes => Ok(volume),
+            Some(state) => {
+                Err(Status::failed_precondition(format!("disk {disk} is {} in the cluster map", state.as_str())))
+            }
+            None => Err(Status::failed_precondition(format!("the cluster map has no disk {disk}"))),
+        }
+    }
+
+    /// Writes what arrives until `last`. Any other end gives the shard up.
+    async fn receive(
+        writer: &mut ShardWriter,
+        first: PutShardRequest,
+        stream: &mut Streaming<PutShardRequest>,
+    ) -> Result<(), Status> {
+        let mut message = first;
+        loop {
+            for Block { data, crc32c } in message.blocks {
+                writer.block(data, crc32c).await.map_err(|error| disk_status(&error))?;
+            }
+            if message.last {
+                return Ok(());
+            }
+            let next = timeout(BLOCK_DEADLINE, stream.message())
+                .await
+                .map_err(|_| Status::deadline_exceeded("the upload of a shard stalled and was given up"))??;
+            message = next.ok_or_else(|| Status::cancelled("the upload of a shard was given up"))?;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Shards for ShardService {
+    async fn put(&self, request: Request<Streaming<PutShardRequest>>) -> Result<Response<PutShardResponse>, Status> {
+        let mut stream = request.into_inner();
+        let mut first =
+            stream.message().await?.ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
+        self.meta.check_envelope(first.envelope.as_ref())?;
+        let volume = self.volume(wire::disk(&first.disk_id)?, true)?;
+        let head =
+            first.begin.take().ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
+        let head = wire::from_head(&head)?;
+        let mut writer = volume.create_shard(head).await.map_err(|error| disk_status(&error))?;
+        match Self::receive(&mut writer, first, &mut stream).await {
+            Ok(()) => {
+                let bytes = writer.finish().await.map_err(|error| disk_status(&error))?;
+                Ok(Response::new(PutShardResponse { bytes }))
+            }
+            Err(status) => {
+                writer.abort().await;
+                Err(status)
+            }
+        }
+    }
+
+    type GetStream = Pin<Box<dyn Stream<Item = Result<GetShardResponse, Status>> + Send>>;
+
+    async fn get(&self, request: Request<GetShardRequest>) -> Result<Response<Self::GetStream>, Status> {
+        let request = request.into_inner();
+        self.meta.check_envelope(request.envelope.as_ref())?;
+        let key = wire::from_id(request.id.as_ref())?;
+        let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
+        let reader = volume.open_shard(key).await.map_err(|error| disk_status(&error))?;
+        let total = reader.blocks();
+        let first = request.first_block.min(total);
+        let end = if request.blocks == 0 { total } else { first.saturating_add(request.blocks).min(total) };
+        let (messages, outgoing) = mpsc::channel(MESSAGES_AHEAD);
+        tokio::spawn(send_blocks(reader, first, end, messages));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn verify(&self, request: Request<VerifyShardRequest>) -> Result<Response<VerifyShardResponse>, Status> {
+        let request = request.into_inner();
+        self.meta.check_envelope(request.envelope.as_ref())?;
+        let key = wire::from_id(request.id.as_ref())?;
+        let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
+        let verdict = volume.verify_shard(key).await.map_err(|error| disk_status(&error))?;
+        Ok(Response::new(wire::to_verdict(&verdict)))
+    }
+
+    async fn discard(&self, request: Request<DiscardRequest>) -> Result<Response<DiscardResponse>, Status> {
+        let request = request.into_inner();
+        self.meta.check_envelope(request.envelope.as_ref())?;
+        let version = wire::version(&request.version)?;
+        let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
+        if !crate::repair::is_forbidden(&self.meta, version)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?
+        {
+            return Err(Status::failed_precondition(format!("version {version} was not forbidden: its shards stay")));
+        }
+        let keys = request.shards.iter().map(|id| wire::from_id(Some(id))).collect::<Result<Vec<_>, _>>()?;
+        if let Some(key) = keys.iter().find(|key| key.version != version) {
+            return Err(Status::invalid_argument(format!("shard {key} is not of version {version}")));
+        }
+        let discarded = volume.move_all_aside(&keys, "replaced").await.map_err(|error| disk_status(&error))?;
+        Ok(Response::new(DiscardResponse { discarded }))
+    }
+
+    async fn report(&self, request: Request<ReportShardRequest>) -> Result<Response<ReportShardResponse>, Status> {
+        let request = request.into_inner();
+        self.meta.check_envelope(request.envelope.as_ref())?;
+        let suspect = Suspect {
+            bucket: BucketName(request.bucket),
+            key: request.key,
+            shard: wire::from_id(request.id.as_ref())?,
+            disk: wire::disk(&request.disk_id)?,
+            kind: SuspectKind::parse(&request.kind),
+            found_by: FoundBy::parse(&request.found_by),
+            detail: request.why,
+        };
+        self.board.suspect(&self.meta, suspect).await;
+        Ok(Response::new(ReportShardResponse {}))
+    }
+
+    async fn rebuild(&self, request: Request<RebuildShardRequest>) -> Result<Response<RebuildShardResponse>, Status> {
+        let request = request.into_inner();
+        self.meta.check_envelope(request.envelope.as_ref())?;
+        let key = wire::from_id(request.id.as_ref())?;
+        let disk = wire::disk(&request.disk_id)?;
+        self.volume(disk, true)?;
+        let report = self.rebuilder.rebuild_here(&BucketName(request.bucket), &request.key, key, disk).await;
+        Ok(Response::new(report.into()))
+    }
+}
+
+/// Reads blocks `first..end` a message ahead of the wire. Ends when the reader at the other side is gone.
+async fn send_blocks(
+    mut reader: ShardReader,
+    first: u32,
+    end: u32,
+    messages: mpsc::Sender<Result<GetShardResponse, Status>>,
+) {
+    let mut head = Some(wire::to_head(reader.head()));
+    let mut next = first;
+    while next < end {
+        let mut message = GetShardResponse { head: head.take(), blocks: Vec::with_capacity(BLOCKS_PER_MESSAGE) };
+        let mut failure = None;
+        while next < end && message.blocks.len() < BLOCKS_PER_MESSAGE {
+            match reader.block(next).await {
+                Ok((data, crc32c)) => message.blocks.push(Block { data, crc32c }),
+                Err(error) => {
+                    failure = Some(disk_status(&error));
+                    break;
+                }
+            }
+            next += 1;
+        }
+        // Good blocks before the bad one are still worth sending: the reader goes on from where this home fails.
+        if !message.blocks.is_empty() && messages.send(Ok(message)).await.is_err() {
+            return;
+        }
+        if let Some(status) = failure {
+            let _ = messages.send(Err(status)).await;
+            return;
+        }
+    }
+}

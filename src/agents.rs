@@ -1,0 +1,164 @@
+//! Talking to agents over HTTP.
+//!
+//! Owns: one small client. Must never: interpret what an agent decided; it is shown as it was said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use resilver_host::{Host, Net};
+use resilver_proto::web;
+use serde_json::Value;
+
+use crate::discover::Found;
+use crate::exit::{Code, Failure};
+
+/// How long an agent may take to answer about itself.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a coordinated step may take: lease, slot, restart and its verification.
+pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(120);
+
+/// One agent.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    /// The node it guards.
+    pub(crate) name: String,
+    address: String,
+    net: Arc<dyn Net>,
+}
+
+/// What an agent answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// JSON body; null when it was none.
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// Whether it did as asked.
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The agent's own words about why it did not do something.
+    pub(crate) fn reason(&self) -> String {
+        let text = |key: &str| self.body.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        match (text("guard"), text("refusal").or(text("error")).or(text("message"))) {
+            (Some(guard), Some(reason)) => format!("guard {guard}: {reason}"),
+            (None, Some(reason)) => reason.to_owned(),
+            (Some(guard), None) => format!("guard {guard}"),
+            (None, None) => format!("HTTP status {}", self.status),
+        }
+    }
+}
+
+impl Agent {
+    /// The agent beside `name`, at `host:port` or a URL.
+    pub(crate) fn at(host: &Host, name: &str, api: &str) -> Agent {
+        let address = api.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        Agent { name: name.to_owned(), address, net: host.net.clone() }
+    }
+
+    /// GET.
+    ///
+    /// # Errors
+    /// A sentence saying that and why it did not answer.
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, String> {
+        self.call(path, None, CALL_DEADLINE).await
+    }
+
+    /// POST of a JSON document.
+    ///
+    /// # Errors
+    /// As [`Agent::get`].
+    pub(crate) async fn post(&self, path: &str, body: &Value, deadline: Duration) -> Result<Answer, String> {
+        self.call(path, Some(Bytes::from(body.to_string())), deadline).await
+    }
+
+    async fn call(&self, path: &str, body: Option<Bytes>, deadline: Duration) -> Result<Answer, String> {
+        let (status, body) =
+            web::call(&self.net, &self.address, path, body, deadline).await.map_err(|error| error.to_string())?;
+        // An error page of something that is no agent is not JSON: the status says enough.
+        Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+    }
+}
+
+/// All agents of a cluster.
+#[derive(Clone)]
+pub(crate) struct Agents {
+    agents: Vec<Agent>,
+}
+
+impl Agents {
+    /// The agents `found` names.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] when it names none.
+    pub(crate) fn new(host: &Host, found: &Found) -> Result<Agents, Failure> {
+        let agents: Vec<Agent> = found
+            .members
+            .iter()
+            .filter_map(|member| member.api.as_deref().map(|api| Agent::at(host, &member.name, api)))
+            .collect();
+        match agents.is_empty() {
+            true => Err(Failure::usage(format!("{} names no agent's HTTP address", found.source.display()))
+                .next("add `api: host:port` to the entries of `nodes:`, or a section `agent:`")),
+            false => Ok(Agents { agents }),
+        }
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> &[Agent] {
+        &self.agents
+    }
+
+    /// The one beside this node.
+    pub(crate) fn beside(&self, node: &str) -> Result<&Agent, Failure> {
+        self.agents.iter().find(|agent| agent.name == node).ok_or_else(|| {
+            let names: Vec<&str> = self.agents.iter().map(|agent| agent.name.as_str()).collect();
+            Failure::usage(format!("no agent beside a node `{node}`")).next(format!("agents: {}", names.join(", ")))
+        })
+    }
+
+    /// Asks all side by side.
+    ///
+    /// # Errors
+    /// [`Code::Unreachable`] when none answered.
+    pub(crate) async fn get_all(&self, path: &str) -> Result<Vec<(String, Result<Value, String>)>, Failure> {
+        let answers = join_all(self.agents.iter().map(async |agent| (agent.name.clone(), agent.get(path).await))).await;
+        collect(answers, path)
+    }
+
+    /// Sends to all side by side.
+    ///
+    /// # Errors
+    /// As [`Agents::get_all`].
+    pub(crate) async fn post_all(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Vec<(String, Result<Value, String>)>, Failure> {
+        let post = async |agent: &Agent| (agent.name.clone(), agent.post(path, body, CALL_DEADLINE).await);
+        collect(join_all(self.agents.iter().map(post)).await, path)
+    }
+}
+
+type Answers = Vec<(String, Result<Value, String>)>;
+
+fn collect(answers: Vec<(String, Result<Answer, String>)>, path: &str) -> Result<Answers, Failure> {
+    if answers.iter().all(|(_, answer)| answer.is_err()) {
+        let mut message = format!("none of {} agents answered {path}", answers.len());
+        for (name, answer) in &answers {
+            if let Err(error) = answer {
+                message.push_str(&format!("\n  {name}: {error}"));
+            }
+        }
+        return Err(Failure::new(Code::Unreachable, message).next("are the agents running? `resilver agent run`"));
+    }
+    let read = |answer: Answer| if answer.is_success() { Ok(answer.body) } else { Err(answer.reason()) };
+    Ok(answers.into_iter().map(|(name, answer)| (name, answer.and_then(read))).collect())
+}

@@ -1,0 +1,185 @@
+//! `demo` and `bench`: a cluster of their own in a new folder, what the crate `chaos` does to it, and its end.
+//!
+//! Owns: the life of that cluster. Must never: touch a cluster it did not make, or leave its processes behind.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use resilver_chaos::bench::{Figures, crash, idle, rebuild};
+use resilver_chaos::demo::{self, DemoOptions};
+use resilver_chaos::target::{HostInfo, Target};
+use resilver_host::FileKind;
+
+use crate::cli::context::Context;
+use crate::daemon::shutdown_signal;
+use crate::exit::{Code, Failure};
+use crate::local::{DEFAULT_DISKS, DEFAULT_NODES, LocalCluster, LocalOptions};
+
+/// How long the cluster may take to be whole.
+const START_TIME: Duration = Duration::from_secs(90);
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Store the files of this folder instead of generated objects
+    #[arg(long, value_name = "DIR")]
+    input: Option<PathBuf>,
+    /// Seed of data and load
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keep the cluster's folder afterwards
+    #[arg(long)]
+    keep: bool,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Keep the cluster's folder afterwards
+    #[arg(long, global = true)]
+    keep: bool,
+    #[command(subcommand)]
+    what: Bench,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// How soon a killed node is noticed and serves again; what a killed leader costs clients
+    Crash {
+        /// Kills of a node, and of the leader
+        #[arg(long, default_value_t = 10)]
+        runs: usize,
+    },
+    /// How fast a wiped disk is rebuilt, and where the time goes
+    Rebuild {
+        /// Shards on that disk, MiB
+        #[arg(long, default_value_t = 2048, value_name = "MIB")]
+        size: u64,
+    },
+    /// What agents and nodes cost in an idle cluster
+    Idle {
+        /// How long is looked
+        #[arg(long = "for", default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
+        span: Duration,
+    },
+}
+
+/// `demo`.
+pub(crate) async fn demo(cx: &Context, args: DemoArgs) -> Result<Code, Failure> {
+    let options = DemoOptions { seed: args.seed, input: args.input, profile: "fast (policy times / 60)".to_owned() };
+    let report = in_a_cluster(cx, "demo", args.keep, async |_, target| {
+        let say = |text: &str| cx.out.say(text);
+        demo::run(&cx.host, target, &options, &say).await.map_err(|error| harness(&error))
+    })
+    .await?;
+    cx.out.show(&report, |report| report.table())?;
+    Ok(if report.passed() { Code::Ok } else { Code::Failed })
+}
+
+/// `bench`.
+pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure> {
+    in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
+        Bench::Crash { runs } => {
+            figures(cx, crash::run(&cx.host, target, *runs).await.map_err(|error| harness(&error))?)
+        }
+        Bench::Idle { span } => {
+            let mut agents = Vec::new();
+            for node in cluster.nodes() {
+                let pids = cluster.pids(&node.name).await.map_err(|error| Failure::failed(error.to_string()))?;
+                agents.extend(pids.agent.map(|id| id.pid));
+            }
+            cx.out.say(format!("looking for {}", humantime::format_duration(*span)));
+            figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
+        }
+        Bench::Rebuild { size } => {
+            let say = |text: &str| cx.out.say(text);
+            let found =
+                rebuild::run(&cx.host, target, size * 1024 * 1024, &say).await.map_err(|error| harness(&error))?;
+            cx.out.show(&found, |found| {
+                let shares = found.time_goes.iter().map(|(part, share)| format!("  {part}: {share:.1} %\n"));
+                format!(
+                    "{} rebuilt in {} ms after {} ms of waiting: {:.1} MB/s\n{}",
+                    crate::output::bytes(found.lost_bytes),
+                    found.rebuild_ms,
+                    found.until_start_ms,
+                    found.megabytes_per_second,
+                    shares.collect::<String>(),
+                )
+            })
+        }
+    })
+    .await?;
+    Ok(Code::Ok)
+}
+
+fn figures(cx: &Context, figures: Vec<Figures>) -> Result<(), Failure> {
+    cx.out.show(&figures, |figures| figures.iter().map(|figure| figure.line() + "\n").collect())
+}
+
+fn harness(error: &anyhow::Error) -> Failure {
+    Failure::new(Code::Internal, format!("the experiment itself broke down: {error:#}"))
+}
+
+/// Makes a cluster in a folder of its own, does `work` on it, and ends it, however the work ended.
+async fn in_a_cluster<T>(
+    cx: &Context,
+    what: &str,
+    keep: bool,
+    work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    // Two experiments at once, or one after a crash of the first, must not meet in one folder.
+    let own = cx.host.proc.own();
+    let dir = std::env::temp_dir().join(format!("resilver-{what}-{}-{}", own.pid, own.start_ticks));
+    let options = LocalOptions {
+        dir: dir.clone(),
+        nodes: Some(DEFAULT_NODES),
+        disks: Some(DEFAULT_DISKS),
+        binary: cx.binary()?,
+        name: what.to_owned(),
+    };
+    let cluster = LocalCluster::create_or_open(&cx.host, options).await?;
+    let work = async {
+        cx.out.say(format!("starting {DEFAULT_NODES} nodes in {} (profile fast: policy times / 60)", dir.display()));
+        cluster.start().await?;
+        cluster.wait_healthy(START_TIME).await?;
+        work(&cluster, &target_of(&cluster)).await
+    };
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        () = shutdown_signal() => Err(Failure::new(Code::Internal, "interrupted")),
+    };
+    let stopped = cluster.stop().await;
+    if keep || outcome.is_err() {
+        cx.out.say(format!("its folder stays: {}", dir.display()));
+    } else if let Err(error) = remove(cx, &dir).await {
+        cx.out.say(format!("its folder {} could not be removed: {error}", dir.display()));
+    }
+    let value = outcome?;
+    stopped.map(|()| value)
+}
+
+fn target_of(cluster: &LocalCluster) -> Target {
+    let host = |node: &crate::local::LocalNode| HostInfo {
+        name: node.name.clone(),
+        address: node.address.clone(),
+        http: node.http.clone(),
+        api: node.api.clone(),
+        disks: node.disks.clone(),
+    };
+    Target { dir: cluster.dir().to_owned(), hosts: cluster.nodes().iter().map(host).collect() }
+}
+
+/// Removes the folder of an experiment: folders and files; anything else in it is none of ours and stops it.
+async fn remove(cx: &Context, dir: &Path) -> std::io::Result<()> {
+    for entry in cx.host.disk.list(dir).await? {
+        let path = dir.join(&entry.name);
+        match entry.kind {
+            FileKind::Dir => Box::pin(remove(cx, &path)).await?,
+            FileKind::File => cx.host.disk.remove_file(&path).await?,
+            FileKind::Other => return Err(std::io::Error::other(format!("{} is no file", path.display()))),
+        }
+    }
+    cx.host.disk.remove_dir(dir).await
+}

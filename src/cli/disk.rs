@@ -1,0 +1,146 @@
+//! `disk list|status`.
+
+use clap::Subcommand;
+use resilver_proto::contract::DiskState;
+use resilver_proto::store::DiskStatus;
+use serde::Serialize;
+
+use super::context::Context;
+use crate::exit::{Code, Failure};
+use crate::output::{Table, bytes, cell, known};
+
+/// Verbs of disks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiskVerb {
+    /// All disks
+    List {
+        /// Also: node, folder and reason
+        #[arg(long)]
+        wide: bool,
+    },
+    /// The disks of one node; exits 3 when one is not well
+    Status {
+        /// The node's name
+        node: String,
+        /// Also: node, folder and reason
+        #[arg(long)]
+        wide: bool,
+    },
+}
+
+/// A line of `disk list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiskRow {
+    disk: String,
+    node: String,
+    path: String,
+    state: String,
+    health: Option<String>,
+    pub(crate) used_bytes: u64,
+    total_bytes: Option<u64>,
+    objects: u64,
+    errors: u64,
+    smart: Option<String>,
+    reason: Option<String>,
+    #[serde(skip)]
+    shown: String,
+}
+
+impl DiskRow {
+    /// From the cluster's status.
+    pub(crate) fn of(disk: &DiskStatus) -> Self {
+        Self {
+            disk: disk.disk_id.clone(),
+            node: disk.node.clone(),
+            path: disk.path.clone(),
+            state: disk.state.clone(),
+            health: known(&disk.health),
+            used_bytes: disk.used_bytes,
+            total_bytes: (disk.total_bytes > 0).then_some(disk.total_bytes),
+            objects: disk.objects,
+            errors: disk.errors,
+            // SMART is not read yet.
+            smart: None,
+            reason: known(&disk.reason),
+            shown: state_of(disk),
+        }
+    }
+
+    /// From a node's look at its own.
+    pub(crate) fn of_own(disk: &DiskState) -> Self {
+        let status = DiskStatus {
+            disk_id: disk.disk_id.clone(),
+            path: disk.path.clone(),
+            node: disk.node.clone(),
+            state: disk.state.clone(),
+            health: disk.health.clone(),
+            used_bytes: disk.used_bytes,
+            total_bytes: disk.used_bytes + disk.available_bytes,
+            objects: disk.objects,
+            errors: disk.errors,
+            reason: disk.reason.clone(),
+        };
+        Self::of(&status)
+    }
+}
+
+/// What the cluster lets a disk do, or what is wrong with it when that is more: a disk that is `up` in the map and gone
+/// in the machine is gone.
+pub(crate) fn state_of(disk: &DiskStatus) -> String {
+    match (disk.state.as_str(), disk.health.as_str()) {
+        ("up", "" | "ok" | "-") | (_, "" | "ok" | "-") => disk.state.clone(),
+        ("up", health) => health.to_owned(),
+        (state, _) => state.to_owned(),
+    }
+}
+
+/// Whether nothing is to be said about a disk. One that is out was dealt with: its shards live elsewhere.
+pub(crate) fn is_well(disk: &DiskStatus) -> bool {
+    matches!(state_of(disk).as_str(), "up" | "out")
+}
+
+/// The columns of `disk list`.
+pub(crate) fn table(rows: &[DiskRow], wide: bool) -> String {
+    let common = |row: &DiskRow| {
+        [
+            row.disk.clone(),
+            row.shown.clone(),
+            bytes(row.used_bytes),
+            row.objects.to_string(),
+            row.errors.to_string(),
+            cell(row.smart.clone()),
+        ]
+    };
+    if !wide {
+        let mut table = Table::new(["DISK", "STATE", "USED", "OBJECTS", "ERRORS", "SMART"]);
+        rows.iter().for_each(|row| table.row(common(row)));
+        return table.render();
+    }
+    let mut table = Table::new(["DISK", "STATE", "USED", "OBJECTS", "ERRORS", "SMART", "NODE", "PATH", "REASON"]);
+    for row in rows {
+        let [disk, state, used, objects, errors, smart] = common(row);
+        let reason = cell(row.reason.clone());
+        table.row([disk, state, used, objects, errors, smart, row.node.clone(), row.path.clone(), reason]);
+    }
+    table.render()
+}
+
+impl DiskVerb {
+    pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
+        let (only, wide) = match &self {
+            DiskVerb::List { wide } => (None, *wide),
+            DiskVerb::Status { node, wide } => {
+                cx.found().await?.member(node)?;
+                (Some(node.as_str()), *wide)
+            }
+        };
+        let status = cx.nodes().await?.status().await?;
+        let mut disks: Vec<&DiskStatus> =
+            status.disks.iter().filter(|disk| only.is_none_or(|node| disk.node == node)).collect();
+        disks.sort_by(|a, b| (&a.node, &a.path).cmp(&(&b.node, &b.path)));
+        let well = disks.iter().all(|disk| is_well(disk));
+        let rows: Vec<DiskRow> = disks.into_iter().map(DiskRow::of).collect();
+        cx.out.show(&rows, |rows| table(rows, wide))?;
+        Ok(if well || only.is_none() { Code::Ok } else { Code::Degraded })
+    }
+}

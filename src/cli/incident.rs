@@ -1,0 +1,232 @@
+//! `incident list|show|explain`: what went wrong, and what was done about it.
+
+use std::fmt::Write;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use crate::agents::Agents;
+use crate::exit::{Code, Failure};
+use crate::output::{Table, UNKNOWN};
+
+/// Verbs of incidents.
+#[derive(Debug, Subcommand)]
+pub(crate) enum IncidentVerb {
+    /// Incidents of all agents, newest first
+    List {
+        /// Only those that are not over
+        #[arg(long)]
+        open: bool,
+    },
+    /// One incident in full
+    Show {
+        /// Its id: `NODE-SEQUENCE`
+        incident: String,
+    },
+    /// Why each step was taken or refused: evidence, rule, guards
+    Explain {
+        /// Its id: `NODE-SEQUENCE`
+        incident: String,
+    },
+}
+
+impl IncidentVerb {
+    pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
+        match self {
+            IncidentVerb::List { open } => list(cx, open).await,
+            IncidentVerb::Show { incident } => {
+                let found = fetch(&cx.agents().await?, &incident).await?;
+                cx.out.show(&found, |found| lines(found, 0))?;
+                Ok(Code::Ok)
+            }
+            IncidentVerb::Explain { incident } => explain(cx, &incident).await,
+        }
+    }
+}
+
+async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
+    let answers = cx.agents().await?.get_all("/api/v1/incidents").await?;
+    let mut incidents: Vec<Value> = Vec::new();
+    let mut unanswered = 0;
+    for (agent, answer) in answers {
+        match answer {
+            Ok(body) => {
+                for incident in body.get("incidents").and_then(Value::as_array).into_iter().flatten() {
+                    let mut incident = incident.clone();
+                    if let Some(fields) = incident.as_object_mut() {
+                        fields.entry("agent").or_insert_with(|| json!(agent));
+                    }
+                    incidents.push(incident);
+                }
+            }
+            Err(error) => {
+                unanswered += 1;
+                cx.out.say(format!("the agent of {agent} did not answer: {error}"));
+            }
+        }
+    }
+    if only_open {
+        incidents.retain(|incident| !matches!(text(incident, "state").as_str(), "resolved" | "escalated"));
+    }
+    incidents.sort_by_key(|incident| std::cmp::Reverse(opened(incident)));
+    cx.out.show(&incidents, |incidents| {
+        let mut table = Table::new(["INCIDENT", "MODE", "SUBJECT", "STATE", "OPENED", "STEPS", "AGENT"]);
+        for incident in incidents {
+            let steps = incident.get("steps").and_then(Value::as_array).map(Vec::len);
+            table.row([
+                text(incident, "id"),
+                text(incident, "mode"),
+                subject(incident.get("subject")),
+                text(incident, "state"),
+                opened(incident),
+                steps.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string()),
+                text(incident, "agent"),
+            ]);
+        }
+        table.render()
+    })?;
+    Ok(if unanswered == 0 { Code::Ok } else { Code::Degraded })
+}
+
+async fn explain(cx: &Context, id: &str) -> Result<Code, Failure> {
+    let found = fetch(&cx.agents().await?, id).await?;
+    cx.out.show(&found, explanation)?;
+    Ok(Code::Ok)
+}
+
+/// The incident in a few lines, then each record in order: what was decided, and by which guards.
+fn explanation(found: &Value) -> String {
+    let incident = found.get("incident").unwrap_or(&Value::Null);
+    let mut out = String::new();
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        out,
+        "{} of {}, {}",
+        text(incident, "mode"),
+        subject(incident.get("subject")),
+        text(incident, "state")
+    );
+    for (name, key) in [("detected by", "detected_by"), ("evidence", "evidence"), ("outcome", "resolution")] {
+        let _ = writeln!(out, "{name}: {}", text(incident, key));
+    }
+    for record in found.get("records").and_then(Value::as_array).into_iter().flatten() {
+        let _ = write!(out, "\n{}  {} {}", text(record, "timestamp"), text(record, "kind"), text(record, "action"));
+        if let Some(grade) = record.get("grade").and_then(Value::as_u64) {
+            let _ = write!(out, "  (grade {grade})");
+        }
+        out.push('\n');
+        if let Some(details) = record.get("details").and_then(Value::as_object) {
+            details.iter().for_each(|(key, value)| {
+                let _ = writeln!(out, "  {key}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            });
+        }
+        for guard in record.get("guards").and_then(Value::as_array).into_iter().flatten() {
+            let passed = guard.get("passed").and_then(Value::as_bool) == Some(true);
+            let verdict = if passed { "passes" } else { "refuses" };
+            let _ = writeln!(out, "  guard {} {verdict}: {}", text(guard, "guard"), text(guard, "evidence"));
+        }
+    }
+    out
+}
+
+/// An incident is known to the agent that opened it: the id begins with its node's name.
+async fn fetch(agents: &Agents, id: &str) -> Result<Value, Failure> {
+    let opened_by = |name: &str| id.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
+    let mut order: Vec<_> = agents.all().iter().collect();
+    order.sort_by_key(|agent| !opened_by(&agent.name));
+    let mut silent = Vec::new();
+    for agent in order {
+        match agent.get(&format!("/api/v1/incidents/{id}")).await {
+            Ok(answer) if answer.is_success() => return Ok(answer.body),
+            Ok(_) => {}
+            Err(error) => silent.push(format!("{}: {error}", agent.name)),
+        }
+    }
+    if silent.is_empty() {
+        return Err(Failure::failed(format!("no agent knows an incident {id}")).next("see `resilver incident list`"));
+    }
+    Err(Failure::new(Code::Unreachable, format!("incident {id} was not found, but not all agents answered"))
+        .next(silent.join("; ")))
+}
+
+fn text(value: &Value, key: &str) -> String {
+    match value.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => UNKNOWN.to_owned(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// When it was opened, RFC 3339.
+fn opened(incident: &Value) -> String {
+    let millis = incident.get("opened_ms").and_then(Value::as_u64);
+    millis.and_then(crate::output::rfc3339).unwrap_or_else(|| UNKNOWN.to_owned())
+}
+
+/// `{"node": "n1"}` as `node n1`, `{"object": {"bucket": b, "key": k}}` as `object b/k`.
+pub(crate) fn subject(value: Option<&Value>) -> String {
+    match value {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Object(fields)) => {
+            let of = |inner: &Value| match inner {
+                Value::String(text) => text.clone(),
+                Value::Object(parts) => {
+                    let get = |key: &str| parts.get(key).and_then(Value::as_str);
+                    match (get("bucket"), get("key"), get("disk"), get("node")) {
+                        (Some(bucket), Some(key), ..) => format!("{bucket}/{key}"),
+                        (.., Some(disk), Some(node)) => format!("{disk} of {node}"),
+                        _ => inner.to_string(),
+                    }
+                }
+                other => other.to_string(),
+            };
+            fields.iter().map(|(kind, inner)| format!("{kind} {}", of(inner))).collect::<Vec<_>>().join(", ")
+        }
+        _ => UNKNOWN.to_owned(),
+    }
+}
+
+/// A document as indented lines `key: value`.
+pub(crate) fn lines(value: &Value, indent: usize) -> String {
+    let margin = "  ".repeat(indent);
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| match value {
+                Value::Object(inner) if !inner.is_empty() => format!("{margin}{key}:\n{}", lines(value, indent + 1)),
+                Value::Array(inner) if !inner.is_empty() => format!("{margin}{key}:\n{}", lines(value, indent + 1)),
+                _ => format!("{margin}{key}: {}\n", scalar(value)),
+            })
+            .collect(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| match item {
+                Value::Object(_) | Value::Array(_) => format!("{margin}-\n{}", lines(item, indent + 1)),
+                _ => format!("{margin}- {}\n", scalar(item)),
+            })
+            .collect(),
+        other => format!("{margin}{}\n", scalar(other)),
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => UNKNOWN.to_owned(),
+        Value::Array(_) | Value::Object(_) => UNKNOWN.to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_read_as_words() {
+        assert_eq!(subject(Some(&json!({ "node": "n1" }))), "node n1");
+        assert_eq!(subject(Some(&json!({ "object": { "bucket": "b", "key": "k" } }))), "object b/k");
+        assert_eq!(subject(Some(&json!({ "disk": { "disk": "d1", "node": "n1" } }))), "disk d1 of n1");
+    }
+}

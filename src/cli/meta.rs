@@ -1,0 +1,83 @@
+//! `meta status`: leader, term, committed index; who is how far.
+
+use std::fmt::Write;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::context::Context;
+use crate::exit::{Code, Failure};
+use crate::output::{Table, UNKNOWN, cell, known};
+
+/// Verbs of the metadata.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MetaVerb {
+    /// Leader, term, committed index, and every member's position; exits 3 without a leader
+    Status,
+}
+
+#[derive(Serialize)]
+struct MetaView {
+    leader: Option<String>,
+    term: u64,
+    committed: u64,
+    nodes: Vec<MetaRow>,
+}
+
+#[derive(Serialize)]
+struct MetaRow {
+    node: String,
+    role: Option<String>,
+    state: String,
+    log_index: Option<u64>,
+    behind: Option<u64>,
+    since: Option<String>,
+}
+
+impl MetaVerb {
+    pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
+        let MetaVerb::Status = self;
+        let status = cx.nodes().await?.status().await?;
+        let row = |node: &resilver_proto::store::NodeStatus| {
+            let log_index = (node.state != "unreachable").then_some(node.log_index);
+            MetaRow {
+                node: node.node.clone(),
+                role: known(&node.role),
+                state: node.state.clone(),
+                log_index,
+                behind: log_index.map(|index| status.committed.saturating_sub(index)),
+                // Since when it is in that state is not measured yet.
+                since: None,
+            }
+        };
+        let view = MetaView {
+            leader: known(&status.leader),
+            term: status.term,
+            committed: status.committed,
+            nodes: status.nodes.iter().map(row).collect(),
+        };
+        cx.out.show(&view, MetaView::text)?;
+        Ok(if view.leader.is_some() { Code::Ok } else { Code::Degraded })
+    }
+}
+
+impl MetaView {
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let leader = self.leader.as_deref().unwrap_or(UNKNOWN);
+        // Writing into a String cannot fail.
+        let _ = writeln!(out, "leader: {leader}  term: {}  committed: {}\n", self.term, self.committed);
+        let mut table = Table::new(["NODE", "ROLE", "STATE", "LOG_INDEX", "BEHIND", "SINCE"]);
+        for row in &self.nodes {
+            table.row([
+                row.node.clone(),
+                cell(row.role.clone()),
+                row.state.clone(),
+                cell(row.log_index),
+                cell(row.behind),
+                cell(row.since.clone()),
+            ]);
+        }
+        out + &table.render()
+    }
+}

@@ -1,0 +1,245 @@
+//! `node run|list|status|restart`.
+
+use std::fmt::Write;
+
+use clap::Subcommand;
+use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::store::NodeStatus;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::context::{Context, owner};
+use crate::agents::STEP_DEADLINE;
+use crate::client::{CALL_DEADLINE, within};
+use crate::exit::{Code, Failure};
+use crate::output::{Table, UNKNOWN, age, bytes, cell, known, rfc3339};
+
+/// Verbs of nodes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Run this host's storage node (its agent does this; so does systemd)
+    Run,
+    /// All nodes
+    List,
+    /// One node in full, as it sees itself
+    Status {
+        /// The node's name
+        node: String,
+    },
+    /// Restart a live node: one at a time in the cluster, only while the others carry the quorum
+    Restart {
+        /// The node's name
+        node: String,
+        /// Why, for the journal
+        #[arg(long)]
+        reason: String,
+        /// Who, for the journal; your user name by default
+        #[arg(long)]
+        owner: Option<String>,
+    },
+}
+
+/// A line of `node list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeRow {
+    node: String,
+    address: String,
+    state: String,
+    role: Option<String>,
+    disks: u32,
+    objects: Option<u64>,
+    score: Option<u32>,
+    last_seen: Option<String>,
+    #[serde(skip)]
+    last_seen_ms: Option<u64>,
+    detail: Option<String>,
+}
+
+impl NodeRow {
+    /// From what a node gathered; `now` is wall time, for the moment it was last seen.
+    pub(crate) fn of(node: &NodeStatus, now: u64) -> Self {
+        let seen = node.seen.then_some(node.last_seen_ms);
+        Self {
+            node: node.node.clone(),
+            address: node.address.clone(),
+            state: node.state.clone(),
+            role: known(&node.role),
+            disks: node.disks,
+            // A node that does not answer now has not told how many it holds.
+            objects: (node.state != "unreachable").then_some(node.objects),
+            // Health scores are not measured yet.
+            score: None,
+            last_seen: seen.and_then(|ago| rfc3339(now.saturating_sub(ago))),
+            last_seen_ms: seen,
+            detail: known(&node.detail),
+        }
+    }
+}
+
+/// The columns of `node list`.
+pub(crate) fn table(rows: &[NodeRow]) -> String {
+    let mut table = Table::new(["NODE", "ADDRESS", "STATE", "ROLE", "DISKS", "OBJECTS", "SCORE", "LAST_SEEN"]);
+    for row in rows {
+        table.row([
+            row.node.clone(),
+            row.address.clone(),
+            row.state.clone(),
+            cell(row.role.clone()),
+            row.disks.to_string(),
+            cell(row.objects),
+            cell(row.score),
+            cell(row.last_seen_ms.map(age)),
+        ]);
+    }
+    table.render()
+}
+
+impl NodeVerb {
+    pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
+        match self {
+            NodeVerb::Run => crate::daemon::node(cx).await,
+            NodeVerb::List => list(cx).await,
+            NodeVerb::Status { node } => status(cx, &node).await,
+            NodeVerb::Restart { node, reason, owner: by } => restart(cx, &node, &reason, owner(by)).await,
+        }
+    }
+}
+
+async fn list(cx: &Context) -> Result<Code, Failure> {
+    let status = cx.nodes().await?.status().await?;
+    let now = cx.host.clock.now().as_millis();
+    let rows: Vec<NodeRow> = status.nodes.iter().map(|node| NodeRow::of(node, now)).collect();
+    cx.out.show(&rows, |rows| table(rows))?;
+    Ok(Code::Ok)
+}
+
+/// `node status` in JSON.
+#[derive(Serialize)]
+struct NodeView {
+    node: String,
+    cluster_id: Option<String>,
+    epoch: u64,
+    phase: String,
+    phase_detail: Option<String>,
+    mode: Option<String>,
+    pid: u32,
+    started: Option<String>,
+    role: Option<String>,
+    term: Option<u64>,
+    leader: Option<String>,
+    committed: Option<u64>,
+    applied: Option<u64>,
+    objects: u64,
+    repair_queue: Option<u64>,
+    missing_shards: Option<u64>,
+    disks: Vec<super::disk::DiskRow>,
+}
+
+async fn status(cx: &Context, name: &str) -> Result<Code, Failure> {
+    cx.found().await?.member(name)?;
+    let nodes = cx.nodes().await?;
+    let Some(node) = nodes.named(name) else { return Err(Failure::usage(format!("no node `{name}`"))) };
+    let seen = within(CALL_DEADLINE, async { node.control().observe(ObserveRequest {}).await })
+        .await
+        .map_err(|status| Failure::from_status("observe the node", name, &status))?;
+    let healthy = seen.phase == "healthy" && seen.disks.iter().all(|disk| disk.health == "ok");
+    cx.out.show(&NodeView::of(seen), NodeView::text)?;
+    Ok(if healthy { Code::Ok } else { Code::Degraded })
+}
+
+impl NodeView {
+    fn of(seen: ObserveResponse) -> Self {
+        let raft = seen.raft.as_ref();
+        let repair = seen.repair.as_ref();
+        Self {
+            node: seen.node.clone(),
+            cluster_id: known(&seen.cluster_id),
+            epoch: seen.epoch,
+            phase: seen.phase.clone(),
+            phase_detail: known(&seen.phase_detail),
+            mode: known(&seen.mode),
+            pid: seen.pid,
+            started: rfc3339(seen.started_ms),
+            role: raft.and_then(|raft| known(&raft.role)),
+            term: raft.map(|raft| raft.term),
+            leader: raft.and_then(|raft| known(&raft.leader)),
+            committed: raft.map(|raft| raft.committed),
+            applied: raft.map(|raft| raft.applied),
+            objects: seen.objects,
+            repair_queue: repair.map(|repair| repair.queue),
+            missing_shards: repair.map(|repair| repair.missing_shards),
+            disks: seen.disks.iter().map(super::disk::DiskRow::of_own).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let mut line = |key: &str, value: String| {
+            // Writing into a String cannot fail.
+            let _ = writeln!(out, "{:<16}{value}", format!("{key}:"));
+        };
+        let word = |text: &Option<String>| text.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+        line("node", self.node.clone());
+        let detail = self.phase_detail.as_ref().map(|detail| format!("  ({detail})")).unwrap_or_default();
+        line("phase", format!("{}{detail}", self.phase));
+        line("mode", word(&self.mode));
+        line("pid", self.pid.to_string());
+        line("started", word(&self.started));
+        line("cluster", word(&self.cluster_id));
+        line("role", word(&self.role));
+        line("leader", word(&self.leader));
+        line("term", cell(self.term));
+        line("committed", cell(self.committed));
+        line("applied", cell(self.applied));
+        line("objects", self.objects.to_string());
+        line("repair queue", cell(self.repair_queue));
+        line("missing shards", cell(self.missing_shards));
+        line("stored", bytes(self.disks.iter().map(|disk| disk.used_bytes).sum()));
+        out.push('\n');
+        out.push_str(&super::disk::table(&self.disks, true));
+        out
+    }
+}
+
+/// Whichever agent answers passes the wish on to the holder of the lease.
+async fn restart(cx: &Context, name: &str, reason: &str, owner: String) -> Result<Code, Failure> {
+    cx.found().await?.member(name)?;
+    let agents = cx.agents().await?;
+    let body = json!({ "reason": reason, "owner": owner });
+    let path = format!("/api/v1/nodes/{name}/restart");
+    // The target's own agent knows best; another may pass the wish on only when that one never heard it.
+    let mut order: Vec<_> = agents.all().iter().collect();
+    order.sort_by_key(|agent| agent.name != name);
+    let mut silent = String::new();
+    for agent in order {
+        if let Err(error) = agent.get("/livez").await {
+            silent.push_str(&format!("\n  {}: {error}", agent.name));
+            continue;
+        }
+        cx.out.say(format!("asking the agent of {} to restart {name}", agent.name));
+        let answer = agent.post(&path, &body, STEP_DEADLINE).await.map_err(|error| {
+            Failure::new(Code::Degraded, format!("it is not known whether {name} was restarted: {error}"))
+                .next(format!("look first: `resilver node status {name}`, `resilver journal list`"))
+        })?;
+        return restarted(cx, name, &answer);
+    }
+    Err(Failure::new(Code::Unreachable, format!("no agent answered, {name} was not restarted{silent}")))
+}
+
+fn restarted(cx: &Context, name: &str, answer: &crate::agents::Answer) -> Result<Code, Failure> {
+    let done = answer.body.get("done").and_then(Value::as_bool).unwrap_or(answer.is_success());
+    if done {
+        cx.out.show(&answer.body, |body| {
+            let detail = body.get("detail").and_then(Value::as_str).unwrap_or_default();
+            format!("{name} restarted{}\n", if detail.is_empty() { String::new() } else { format!(": {detail}") })
+        })?;
+        return Ok(Code::Ok);
+    }
+    if cx.out.is_json() {
+        cx.out.json(&answer.body)?;
+    }
+    let refused = (400..500).contains(&answer.status) || answer.body.get("guard").is_some_and(|guard| guard != "");
+    let code = if refused { Code::Refused } else { Code::Failed };
+    Err(Failure::new(code, format!("{name} was not restarted: {}", answer.reason()))
+        .next("the evidence is in the journal: `resilver journal list`"))
+}

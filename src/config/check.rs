@@ -1,0 +1,182 @@
+//! Checks that need more than one key, or more than a type.
+//!
+//! Owns: what a configuration must fulfil before anything is opened. Must never: look at the machine: the same file is
+//! right or wrong everywhere.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use resilver_agent::options::{Options as AgentOptions, Peer};
+use resilver_node::options::Options as NodeOptions;
+
+use super::Config;
+use crate::exit::Failure;
+
+/// The longest name of a node: it is part of file names, metrics and incident ids.
+const MAX_NAME: usize = 63;
+
+/// The first thing that is wrong.
+pub(super) fn check(config: &Config) -> Result<(), Failure> {
+    if let Some(node) = &config.node {
+        check_node(node)?;
+    }
+    if let Some(agent) = &config.agent {
+        check_agent(agent, config.node.as_ref())?;
+    }
+    check_nodes(&config.nodes)?;
+    if let (Some(agent), false) = (&config.agent, config.nodes.is_empty())
+        && !config.nodes.iter().any(|peer| peer.id == agent.name)
+    {
+        return Err(Failure::usage(format!("nodes: does not list {}, the node of this host", agent.name))
+            .next("list all members, this one included: the agents hold their lease among them"));
+    }
+    config.policy().check().map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn check_node(node: &NodeOptions) -> Result<(), Failure> {
+    name("node.name", &node.name)?;
+    address("node.address", &node.address)?;
+    address("node.http", &node.http)?;
+    if node.address == node.http {
+        return Err(Failure::usage(format!("node.address and node.http are both {}", node.address))
+            .next("give them different ports"));
+    }
+    for to in &node.join {
+        address("node.join", to)?;
+    }
+    if node.disks.is_empty() {
+        return Err(Failure::usage("node.disks is empty").next("name at least one folder, each on a disk of its own"));
+    }
+    let mut seen = BTreeSet::new();
+    for disk in &node.disks {
+        if !seen.insert(disk) {
+            return Err(Failure::usage(format!("node.disks lists {} twice", disk.display()))
+                .next("one folder per disk: two shards of an object must not share one"));
+        }
+    }
+    let overlap = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
+    if let Some(disk) = node.disks.iter().find(|disk| overlap(disk, &node.data_dir)) {
+        return Err(Failure::usage(format!(
+            "node.data_dir {} and the disk {} lie in each other",
+            node.data_dir.display(),
+            disk.display()
+        ))
+        .next("keep metadata beside the disks, not on one: losing a disk must not lose a voter"));
+    }
+    if node.repair.in_flight == 0 {
+        return Err(Failure::usage("node.repair.in_flight is 0: nothing would ever be repaired").next("use 1 or more"));
+    }
+    if node.repair.rate_bytes_per_second == 0 || node.scrub.rate_bytes_per_second == 0 {
+        return Err(
+            Failure::usage("a rate_bytes_per_second is 0: the work would never end").next("use 1000000 or more")
+        );
+    }
+    Ok(())
+}
+
+fn check_agent(agent: &AgentOptions, node: Option<&NodeOptions>) -> Result<(), Failure> {
+    name("agent.name", &agent.name)?;
+    address("agent.node_address", &agent.node_address)?;
+    address("agent.address", &agent.address)?;
+    address("agent.http", &agent.http)?;
+    let Some(node) = node else { return Ok(()) };
+    if node.name != agent.name {
+        return Err(Failure::usage(format!("agent.name is {}, but node.name is {}", agent.name, node.name))
+            .next("an agent goes by the name of the node it guards"));
+    }
+    if node.address != agent.node_address {
+        return Err(Failure::usage(format!(
+            "agent.node_address is {}, but node.address is {}",
+            agent.node_address, node.address
+        ))
+        .next("they must be the same: the agent would guard another node"));
+    }
+    if let Some(disk) = node.disks.iter().find(|disk| agent.dir.starts_with(disk)) {
+        return Err(Failure::usage(format!("agent.dir {} lies on the disk {}", agent.dir.display(), disk.display()))
+            .next("keep the agent's state off the disks it may have to detach"));
+    }
+    Ok(())
+}
+
+fn check_nodes(nodes: &[Peer]) -> Result<(), Failure> {
+    let mut names = BTreeSet::new();
+    let mut addresses = BTreeSet::new();
+    for peer in nodes {
+        name("nodes: id", &peer.id)?;
+        for (key, value) in [("address", Some(&peer.address)), ("agent", Some(&peer.agent)), ("api", peer.api.as_ref())]
+        {
+            let Some(value) = value else { continue };
+            address(&format!("nodes: {key} of {}", peer.id), value)?;
+            if !addresses.insert(value) {
+                return Err(Failure::usage(format!("nodes: {value} is listed twice"))
+                    .next("every node and every agent has an address of its own"));
+            }
+        }
+        if !names.insert(&peer.id) {
+            return Err(Failure::usage(format!("nodes: two entries are named {}", peer.id))
+                .next("names are unique in a cluster"));
+        }
+    }
+    Ok(())
+}
+
+/// `host:port` with a port that can be reached.
+fn address(key: &str, value: &str) -> Result<(), Failure> {
+    let wrong = |why: &str| {
+        Err(Failure::usage(format!("{key} is `{value}`: {why}")).next("write host:port, for example 10.0.0.1:7400"))
+    };
+    let Some((host, port)) = value.rsplit_once(':') else { return wrong("a port is missing") };
+    if host.is_empty() {
+        return wrong("a host is missing; others must be able to reach it");
+    }
+    if host.contains('/') || host.contains(char::is_whitespace) {
+        return wrong("not host:port");
+    }
+    match port.parse::<u16>() {
+        Ok(0) => wrong("port 0 cannot be reached by others"),
+        Ok(_) => Ok(()),
+        Err(_) => wrong("the port is no number from 1 to 65535"),
+    }
+}
+
+fn name(key: &str, value: &str) -> Result<(), Failure> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let starts = value.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if starts && value.len() <= MAX_NAME && value.chars().all(fits) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{key} is `{value}`"))
+        .next(format!("use letters, digits, `-`, `_` and `.`, beginning with a letter or digit, at most {MAX_NAME}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn complaint(text: &str) -> String {
+        let config: Config = parse(Path::new("r.yaml"), text).expect("it parses");
+        check(&config).expect_err("it is refused").to_string()
+    }
+
+    const NODE: &str = "node: { name: n1, address: 'h:1', http: 'h:2', data_dir: /d/meta, disks: [/d/disk1] }\n";
+
+    #[test]
+    fn a_good_one_passes() {
+        let config: Config = parse(Path::new("r.yaml"), NODE).expect("it parses");
+        assert_eq!(check(&config), Ok(()));
+    }
+
+    #[test]
+    fn each_mistake_names_key_and_value() {
+        let with = |from: &str, to: &str| complaint(&NODE.replace(from, to));
+        assert!(with("h:1", "h").contains("node.address is `h`: a port is missing"));
+        assert!(with("h:1", "h:99999").contains("no number from 1 to 65535"));
+        assert!(with("[/d/disk1]", "[]").contains("node.disks is empty"));
+        assert!(with("[/d/disk1]", "[/a, /a]").contains("lists /a twice"));
+        assert!(with("/d/meta", "/d/disk1/meta").contains("lie in each other"));
+        assert!(with("name: n1", "name: 'n 1'").contains("node.name is `n 1`"));
+        let agent = "agent: { name: n2, node_address: 'h:1', address: 'h:3', http: 'h:4', dir: /d/agent }\n";
+        assert!(complaint(&format!("{NODE}{agent}")).contains("agent.name is n2, but node.name is n1"));
+    }
+}

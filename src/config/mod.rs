@@ -1,0 +1,170 @@
+//! `resilver.yaml`: one file per host, for its node and its agent.
+//!
+//! Owns: the composition of what the crates let an operator set, where relative paths start, and the checks that need
+//! more than one key. Must never: hold a default of its own for a value that a crate owns.
+//!
+//! Invariant: a file that [`check`] accepts can be run; one that it refuses is refused before anything was touched.
+
+mod check;
+mod load;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer};
+use resilver_host::Host;
+use resilver_node::options::Options as NodeOptions;
+use resilver_strategies::config::{
+    AuthorityTable, Budget, CorruptionPolicy, Detection, DiskPolicy, PolicyConfig, Profile, Recovery, Storm,
+};
+use resilver_strategies::types::Mode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+pub(crate) use self::load::parse;
+use crate::exit::Failure;
+
+/// Everything `resilver.yaml` may say.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Which figures apply: `production`, or `fast` (policy times divided by 60; for tests and demonstrations).
+    pub(crate) profile: Profile,
+    /// This host's storage node.
+    pub(crate) node: Option<NodeOptions>,
+    /// This host's recovery agent.
+    pub(crate) agent: Option<AgentOptions>,
+    /// All members of the cluster: there is no discovery yet. The agents hold their lease among these.
+    pub(crate) nodes: Vec<Peer>,
+    /// Starting and restarting the node.
+    pub(crate) recovery: Recovery,
+    /// When something counts as seen. Never scaled by a profile.
+    pub(crate) detection: Detection,
+    /// Waits and limits for a failing disk.
+    pub(crate) disk: DiskPolicy,
+    /// Waits and limits for damaged shards.
+    pub(crate) corruption: CorruptionPolicy,
+    /// How often at most.
+    pub(crate) budget: Budget,
+    /// When disruptive steps freeze because too much fails at once.
+    pub(crate) storm: Storm,
+    /// What the agent may do without asking; over the profile's table.
+    pub(crate) authority: Option<AuthorityTable>,
+    /// How often the slow sensors look (SMART, trends, integrity). Detection periods have keys of their own.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) interval: Option<Duration>,
+    /// Which policy heals a mode: `builtin`.
+    pub(crate) strategies: BTreeMap<Mode, Strategy>,
+}
+
+/// Where a mode's ladder comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Strategy {
+    /// The one that ships with the agent.
+    #[default]
+    Builtin,
+}
+
+/// Reads a configuration, lets relative paths start at its folder, and checks it.
+///
+/// # Errors
+/// `Code::Usage` with place, cause and next step.
+pub(crate) async fn load(host: &Host, path: &Path) -> Result<Config, Failure> {
+    let mut config: Config = load::load(host, path).await?;
+    let named = |error: std::io::Error| Failure::usage(format!("{} is no usable path: {error}", path.display()));
+    config.anchor(&std::path::absolute(load::base_of(path)).map_err(named)?);
+    check::check(&config).map_err(|failure| prefixed(path, failure))?;
+    Ok(config)
+}
+
+fn prefixed(path: &Path, mut failure: Failure) -> Failure {
+    failure.message = format!("{}: {}", path.display(), failure.message);
+    failure
+}
+
+/// The JSON schema of the file, for editors.
+pub(crate) fn schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}
+
+impl Config {
+    /// Lets every relative path start at `base`.
+    fn anchor(&mut self, base: &Path) {
+        let anchor = |path: &mut PathBuf| *path = base.join(&*path);
+        if let Some(node) = &mut self.node {
+            anchor(&mut node.data_dir);
+            node.disks.iter_mut().for_each(anchor);
+        }
+        if let Some(agent) = &mut self.agent {
+            anchor(&mut agent.dir);
+        }
+        if let Some(dir) = &mut self.recovery.dir {
+            *dir = base.join(&*dir).to_string_lossy().into_owned();
+        }
+    }
+
+    /// The figures the agent decides by.
+    pub(crate) fn policy(&self) -> PolicyConfig {
+        let profile = PolicyConfig::of(self.profile);
+        let authority = match &self.authority {
+            None => profile.authority.clone(),
+            Some(given) => {
+                let mut authority = given.clone();
+                // The profile's answer for every grade stands behind what the file names one by one.
+                authority.grades.all = authority.grades.all.or(profile.authority.grades.all);
+                authority
+            }
+        };
+        PolicyConfig {
+            recovery: self.recovery.clone(),
+            detection: self.detection.clone(),
+            disk: self.disk.clone(),
+            corruption: self.corruption.clone(),
+            budget: self.budget.clone(),
+            storm: self.storm.clone(),
+            authority,
+            ..profile
+        }
+    }
+
+    /// The node's part.
+    ///
+    /// # Errors
+    /// `Code::Usage` when the file has none.
+    pub(crate) fn node_options(self, path: &Path) -> Result<NodeOptions, Failure> {
+        self.node.ok_or_else(|| {
+            Failure::usage(format!("{} has no section `node:`", path.display()))
+                .next("add one with name, address, http, data_dir and disks; see `resilver config schema`")
+        })
+    }
+
+    /// The agent's part, with what stands elsewhere in the file and what only the command knows: how a node is started.
+    ///
+    /// # Errors
+    /// `Code::Usage` when the file has none.
+    pub(crate) fn agent_options(self, path: &Path, binary: &Path) -> Result<AgentOptions, Failure> {
+        let policy = self.policy();
+        let mut agent = self.agent.ok_or_else(|| {
+            Failure::usage(format!("{} has no section `agent:`", path.display()))
+                .next("add one with name, node_address, address, http and dir; see `resilver config schema`")
+        })?;
+        let named = |error: std::io::Error| Failure::usage(format!("{} is no usable path: {error}", path.display()));
+        let config = std::path::absolute(path).map_err(named)?;
+        let invocation = |args: &[&str]| Invocation {
+            program: binary.to_owned(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        };
+        agent.launch = Launch {
+            keeper: invocation(&["keeper"]),
+            node: invocation(&["node", "run", "--config", &config.to_string_lossy()]),
+            log: agent.dir.parent().unwrap_or(&agent.dir).join("node.log"),
+        };
+        agent.peers = self.nodes;
+        agent.policy = policy;
+        Ok(agent)
+    }
+}

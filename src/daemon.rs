@@ -1,0 +1,180 @@
+//! The long-running verbs: a node, an agent, a keeper.
+//!
+//! Owns: how a configuration becomes a running service, and how a signal ends it. Must never: hold what a service does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+use resilver_agent::keeper::KeeperOptions;
+use resilver_agent::options::Options as AgentOptions;
+use resilver_agent::{Agent, AgentError};
+use resilver_strategies::config::{AuthorityTable, GradeTable};
+use resilver_strategies::types::Authority;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::context::Context;
+use crate::config;
+use crate::exit::{Code, Failure};
+
+/// Threads of a node's runtime. Two: the shards' checksums and parity are computed on one while the other answers
+/// heartbeats; more only compete with the disks' own threads on small hosts.
+pub(crate) const NODE_WORKERS: usize = 2;
+
+/// `keeper`, as the agent calls it. Its flags are the agent's business (`KeeperOptions::to_args`) and would clash with
+/// the ones every verb has, so they are taken whole and parsed apart.
+#[derive(Debug, Args)]
+pub(crate) struct KeeperArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+#[derive(Debug, Parser)]
+#[command(name = "keeper", disable_help_flag = true)]
+struct KeeperFlags {
+    /// Where the run is recorded.
+    #[arg(long)]
+    run_dir: PathBuf,
+    /// Where the node's output goes.
+    #[arg(long)]
+    log: PathBuf,
+    /// The node's program and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+impl KeeperArgs {
+    fn options(self) -> Result<KeeperOptions, Failure> {
+        let flags =
+            KeeperFlags::try_parse_from(std::iter::once("keeper".to_owned()).chain(self.args)).map_err(|error| {
+                Failure::usage(error.to_string()).next("agents call this, people use `resilver agent run`")
+            })?;
+        let mut command = flags.command.into_iter();
+        let program = command.next().map(PathBuf::from).unwrap_or_default();
+        Ok(KeeperOptions { run_dir: flags.run_dir, log: flags.log, program, args: command.collect() })
+    }
+}
+
+/// `node run`.
+pub(crate) async fn node(cx: &Context) -> Result<Code, Failure> {
+    let path = cx.config_file().await?;
+    let options = config::load(&cx.host, &path).await?.node_options(&path)?;
+    let shutdown = shutdown_watch();
+    let failed = |error: resilver_node::service::NodeError| Failure::failed(chain(&error));
+    let node = resilver_node::service::Node::open(cx.host.clone(), options).await.map_err(failed)?;
+    node.run(shutdown).await.map_err(failed)?;
+    Ok(Code::Ok)
+}
+
+/// `agent run`.
+pub(crate) async fn agent(cx: &Context, once: bool) -> Result<Code, Failure> {
+    let path = cx.config_file().await?;
+    let options = config::load(&cx.host, &path).await?.agent_options(&path, &cx.binary()?)?;
+    if once {
+        return look_once(cx, options).await;
+    }
+    let agent = Agent::new(cx.host.clone(), options).await.map_err(agent_failed)?;
+    agent.run(shutdown_watch()).await.map_err(agent_failed)?;
+    Ok(Code::Ok)
+}
+
+fn agent_failed(error: AgentError) -> Failure {
+    Failure::failed(chain(&error))
+}
+
+/// `agent run --once`: the plan of the agent that runs here, or of one that is made for this look and may only observe.
+async fn look_once(cx: &Context, mut options: AgentOptions) -> Result<Code, Failure> {
+    let door = crate::agents::Agent::at(&cx.host, &options.name, &options.http);
+    let asked = async || door.get("/api/v1/plan").await.ok().filter(crate::agents::Answer::is_success);
+    let plan = match asked().await {
+        Some(answer) => answer.body,
+        None => {
+            let observe = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
+            options.policy.authority = AuthorityTable { grades: observe, ..AuthorityTable::default() };
+            let detection = &options.policy.detection;
+            // One more than convicts a silent node: then everything that can be seen from here was seen.
+            let looking = detection.heartbeat * (detection.missed_heartbeats + 1);
+            let agent = Agent::new(cx.host.clone(), options).await.map_err(agent_failed)?;
+            let (stop, stopping) = watch::channel(false);
+            let running = tokio::spawn(agent.run(stopping));
+            tokio::time::sleep(looking).await;
+            let answer = asked().await;
+            stop.send_replace(true);
+            match running.await {
+                Ok(ended) => ended.map_err(agent_failed)?,
+                Err(error) => return Err(Failure::new(Code::Internal, format!("the agent broke down: {error}"))),
+            }
+            answer.ok_or_else(|| Failure::new(Code::Degraded, "the agent made no plan in time: nothing is known"))?.body
+        }
+    };
+    cx.out.show(&plan, crate::cli::operator::plan_text)?;
+    Ok(if crate::cli::operator::entries(&plan).is_empty() { Code::Ok } else { Code::Degraded })
+}
+
+/// `keeper`.
+pub(crate) async fn keeper(cx: &Context, args: KeeperArgs) -> Result<Code, Failure> {
+    match resilver_agent::keeper::run_keeper(cx.host.clone(), args.options()?).await {
+        resilver_agent::keeper::EXIT_OK => Ok(Code::Ok),
+        resilver_agent::keeper::EXIT_REFUSED => Ok(Code::Refused),
+        _ => Ok(Code::Failed),
+    }
+}
+
+/// True once SIGTERM or Ctrl-C came.
+fn shutdown_watch() -> watch::Receiver<bool> {
+    let (tx, rx) = watch::channel(false);
+    tokio::spawn(async move {
+        shutdown_signal().await;
+        // Nobody waits any more: the service has ended by itself.
+        let _ = tx.send(true);
+    });
+    rx
+}
+
+/// Resolves at SIGTERM or Ctrl-C.
+pub(crate) async fn shutdown_signal() {
+    let wait = async |kind: SignalKind| match signal(kind) {
+        Ok(mut signals) => {
+            signals.recv().await;
+        }
+        // Without a handler the default action ends the process: that is an end, too.
+        Err(error) => {
+            tracing::warn!(%error, "a signal handler could not be installed");
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Noun};
+
+    #[test]
+    fn a_keeper_understands_what_an_agent_calls_it_with() {
+        let options = KeeperOptions {
+            run_dir: "/a/run".into(),
+            log: "/a/node.log".into(),
+            program: "/bin/resilver".into(),
+            args: ["node", "run", "--config", "/a/resilver.yaml"].map(str::to_owned).to_vec(),
+        };
+        let line = ["resilver", "keeper"].map(str::to_owned).into_iter().chain(options.to_args());
+        let Noun::Keeper(args) = Cli::try_parse_from(line).expect("it parses").noun else { panic!("another verb") };
+        assert_eq!(args.options().expect("it parses"), options);
+    }
+}

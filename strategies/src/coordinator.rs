@@ -1,0 +1,390 @@
+//! The holder's side: may this disruptive step begin now, anywhere in the cluster?
+//!
+//! Owns: the guards that need the whole cluster's picture (one at a time, quorum kept, storm brake, the cluster's
+//! budget), judged by the agent that holds the lease. Must never: judge on a picture older than two heartbeats, or open
+//! a slot itself.
+//!
+//! What is judged, with the facts there are: a node is *well* when its own agent says that it lives and is healthy (for
+//! the holder's own node: its heartbeat). Voters come from the cluster map. Acknowledged data survives the loss of one
+//! failure domain; a step takes its target away for a while, so no other node may be down and no shard may be without
+//! a home, unless the disk in question holds nothing readable anyway. Targets of open slots count as down.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::api::{MemberFact, NodeFact, PeerFact};
+use crate::config::PolicyConfig;
+use crate::lease::{Busy, SlotBook, majority};
+use crate::record::GuardResult;
+use crate::storm::StormBrake;
+use crate::types::{Action, GuardName, Moment};
+
+/// Slots remembered for the budgets: the cluster's hourly budget over a day, with room.
+const MAX_TAKEN: usize = 512;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const HOUR: Duration = Duration::from_secs(3600);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+
+/// A wish for a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotAsk {
+    /// The node it is done to.
+    pub target: String,
+    /// What is done.
+    pub action: Action,
+    /// A person asked. Budget and grace restrain automation, not people; everything else holds for both.
+    pub operator: bool,
+    /// For `detach_disk`: the disk is gone or foreign, so nothing readable is taken away.
+    pub disk_unreadable: bool,
+}
+
+/// One node, as the holder sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its name.
+    pub node: String,
+    /// It votes on the metadata.
+    pub voter: bool,
+    /// It is well, by fresh evidence.
+    pub well: bool,
+}
+
+/// The cluster, as the holder sees it now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct View {
+    /// All members.
+    pub nodes: Vec<NodeView>,
+    /// Targets of open slots: count as down.
+    pub open_targets: Vec<String>,
+    /// The slot that blocks every other.
+    pub busy: Option<Busy>,
+    /// The storm brake, with its numbers.
+    pub storm: (bool, String),
+    /// How much of the grace is left.
+    pub grace_left: Duration,
+    /// Age of the holder's own view of the cluster map; `None`: it has none.
+    pub map_age: Option<Duration>,
+    /// The oldest that evidence may be.
+    pub fresh_within: Duration,
+    /// Shards without a home.
+    pub missing_shards: u64,
+    /// Other nodes that may be down.
+    pub others_down: u32,
+    /// Slots opened for the target in a day, and the limit.
+    pub target_day: (u32, u32),
+    /// Slots opened in an hour, and the limit.
+    pub cluster_hour: (u32, u32),
+    /// Slots opened for the target in ten minutes (within the last hour), and the limit.
+    pub flapping: (u32, u32),
+}
+
+/// Judges a wish. `Ok`: all guards passed, with their numbers. `Err`: the first that did not.
+pub fn admit(view: &View, ask: &SlotAsk) -> Result<Vec<GuardResult>, GuardResult> {
+    let mut passed = Vec::new();
+    let checks: [fn(&View, &SlotAsk) -> GuardResult; 6] =
+        [fresh, one_at_a_time, storm_brake, quorum_kept, budget, grace];
+    for check in checks {
+        let result = check(view, ask);
+        if !result.passed {
+            return Err(result);
+        }
+        passed.push(result);
+    }
+    Ok(passed)
+}
+
+fn result(guard: GuardName, passed: bool, evidence: String) -> GuardResult {
+    GuardResult { guard, passed, evidence }
+}
+
+fn fresh(view: &View, _: &SlotAsk) -> GuardResult {
+    let passed = view.map_age.is_some_and(|age| age <= view.fresh_within);
+    let evidence = match view.map_age {
+        Some(age) => format!("cluster map seen {age:?} ago, limit {:?}", view.fresh_within),
+        None => "the holder has not seen the cluster map yet".to_owned(),
+    };
+    result(GuardName::Fresh, passed, evidence)
+}
+
+fn one_at_a_time(view: &View, _: &SlotAsk) -> GuardResult {
+    let evidence = view.busy.as_ref().map_or_else(|| "no other step is open".to_owned(), ToString::to_string);
+    result(GuardName::OneAtATime, view.busy.is_none(), evidence)
+}
+
+fn storm_brake(view: &View, _: &SlotAsk) -> GuardResult {
+    result(GuardName::StormBrake, !view.storm.0, view.storm.1.clone())
+}
+
+fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
+    let down = |node: &NodeView| !node.well || view.open_targets.contains(&node.node);
+    let others_down: Vec<&str> =
+        view.nodes.iter().filter(|node| node.node != ask.target && down(node)).map(|node| node.node.as_str()).collect();
+    if ask.action == Action::DetachDisk && ask.disk_unreadable {
+        let evidence = "the disk holds nothing readable: no valid copy is taken away, and the process stays".to_owned();
+        return result(GuardName::QuorumKept, true, evidence);
+    }
+    let takes_voter = ask.action != Action::DetachDisk;
+    let voters: Vec<&NodeView> = view.nodes.iter().filter(|node| node.voter).collect();
+    let healthy = voters.iter().filter(|node| !down(node) && !(takes_voter && node.node == ask.target)).count();
+    let need = majority(voters.len());
+    let votes = format!("{healthy} of {} voters healthy during the step, {need} needed", voters.len());
+    if voters.is_empty() || healthy < need {
+        return result(GuardName::QuorumKept, false, votes);
+    }
+    let shards =
+        format!("{} shards without a home, nodes down besides the target: {others_down:?}", view.missing_shards);
+    let kept = others_down.len() <= view.others_down as usize && view.missing_shards == 0;
+    result(GuardName::QuorumKept, kept, format!("{votes}; {shards}"))
+}
+
+fn budget(view: &View, ask: &SlotAsk) -> GuardResult {
+    let (day, hour, flaps) = (view.target_day, view.cluster_hour, view.flapping);
+    let evidence = format!(
+        "{} of {} on {} in a day, {} of {} in the cluster in an hour, {} of {} in ten minutes",
+        day.0, day.1, ask.target, hour.0, hour.1, flaps.0, flaps.1
+    );
+    if ask.operator {
+        return result(GuardName::Budget, true, format!("{evidence}; asked for by an operator"));
+    }
+    if flaps.0 >= flaps.1 {
+        return result(GuardName::Backoff, false, format!("flapping, held for an hour: {evidence}"));
+    }
+    result(GuardName::Budget, day.0 < day.1 && hour.0 < hour.1, evidence)
+}
+
+fn grace(view: &View, ask: &SlotAsk) -> GuardResult {
+    let passed = ask.operator || view.grace_left.is_zero();
+    result(GuardName::Grace, passed, format!("{:?} of grace left after start or leader change", view.grace_left))
+}
+
+/// Gathers what [`admit`] judges. Lives as long as the agent; it is asked only while the agent holds the lease.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    node: String,
+    policy: PolicyConfig,
+    began: Moment,
+    storm: StormBrake,
+    well: BTreeMap<String, (bool, Moment)>,
+    members: Vec<MemberFact>,
+    missing_shards: u64,
+    map_seen: Option<Moment>,
+    leader: String,
+    leader_changed: Option<Moment>,
+    /// Slots this holder let open: (when, target). A successor begins anew; each target's own engine counts on in its
+    /// journal.
+    taken: VecDeque<(Moment, String)>,
+}
+
+impl Coordinator {
+    /// One that has seen nothing yet.
+    pub fn new(now: Moment, node: &str, policy: PolicyConfig) -> Self {
+        let storm = StormBrake::new(&policy.storm, policy.scaled(policy.storm.window));
+        Self {
+            node: node.to_owned(),
+            policy,
+            began: now,
+            storm,
+            well: BTreeMap::new(),
+            members: Vec::new(),
+            missing_shards: 0,
+            map_seen: None,
+            leader: String::new(),
+            leader_changed: None,
+            taken: VecDeque::new(),
+        }
+    }
+
+    /// The holder's own node answered.
+    pub fn heartbeat(&mut self, now: Moment, fact: &NodeFact) {
+        self.members.clone_from(&fact.members);
+        self.missing_shards = fact.missing_shards;
+        self.map_seen = Some(now);
+        let leader = fact.raft.as_ref().map(|raft| raft.leader.clone()).unwrap_or_default();
+        if !leader.is_empty() && leader != self.leader {
+            if !self.leader.is_empty() {
+                self.leader_changed = Some(now);
+            }
+            self.leader = leader;
+        }
+        let node = self.node.clone();
+        self.see(now, &node, fact.phase == "healthy");
+    }
+
+    /// The holder's own node did not answer.
+    pub fn heartbeat_missed(&mut self, now: Moment) {
+        let node = self.node.clone();
+        self.see(now, &node, false);
+    }
+
+    /// A peer's agent answered, or did not.
+    pub fn peer(&mut self, now: Moment, fact: &PeerFact) {
+        self.see(now, &fact.node, fact.node_alive == Some(true) && fact.node_phase == "healthy");
+    }
+
+    /// Judges a wish, and counts it when it is admitted.
+    pub fn request(&mut self, now: Moment, book: &SlotBook, ask: &SlotAsk) -> Result<Vec<GuardResult>, GuardResult> {
+        let view = self.view(now, book, &ask.target);
+        let guards = admit(&view, ask)?;
+        if self.taken.len() >= MAX_TAKEN {
+            self.taken.pop_front();
+        }
+        self.taken.push_back((now, ask.target.clone()));
+        Ok(guards)
+    }
+
+    /// The cluster as it is seen now, for a step on `target`.
+    pub fn view(&mut self, now: Moment, book: &SlotBook, target: &str) -> View {
+        self.storm.judge(now);
+        let fresh_within = self.policy.fresh_within();
+        let well =
+            |node: &str| self.well.get(node).is_some_and(|(well, seen)| *well && now.since(*seen) <= fresh_within);
+        let nodes = self.members.iter().filter(|member| member.state != "out").map(|member| NodeView {
+            node: member.node.clone(),
+            voter: member.role != "learner",
+            well: well(&member.node),
+        });
+        let within = |window: Duration, of: Option<&str>| {
+            let window = self.policy.scaled(window);
+            let counts = |(at, node): &&(Moment, String)| now.since(*at) <= window && of.is_none_or(|of| of == node);
+            u32::try_from(self.taken.iter().filter(counts).count()).unwrap_or(u32::MAX)
+        };
+        let budget = &self.policy.budget;
+        View {
+            nodes: nodes.collect(),
+            open_targets: book.down(),
+            busy: book.blocking(),
+            storm: self.storm.state(now),
+            grace_left: grace_left(now, self.policy.scaled(self.policy.grace), self.began, self.leader_changed),
+            map_age: self.map_seen.map(|seen| now.since(seen)),
+            fresh_within,
+            missing_shards: self.missing_shards,
+            others_down: self.policy.disk.others_down,
+            target_day: (within(DAY, Some(target)), budget.disruptive_per_target_day),
+            cluster_hour: (within(HOUR, None), budget.disruptive_per_cluster_hour),
+            flapping: (self.flaps(now, target), budget.flapping),
+        }
+    }
+
+    fn see(&mut self, now: Moment, node: &str, well: bool) {
+        self.well.insert(node.to_owned(), (well, now));
+        self.storm.observe(now, node, !well);
+    }
+
+    /// The most slots for the target in any ten minutes of the last hour: flapping is held for an hour.
+    fn flaps(&self, now: Moment, target: &str) -> u32 {
+        let (hour, ten) = (self.policy.scaled(HOUR), self.policy.scaled(TEN_MINUTES));
+        let recent = |(at, node): &&(Moment, String)| node == target && now.since(*at) <= hour;
+        let times: Vec<Moment> = self.taken.iter().filter(recent).map(|(at, _)| *at).collect();
+        let in_window = |end: &Moment| times.iter().filter(|at| *at <= end && end.since(**at) <= ten).count();
+        u32::try_from(times.iter().map(in_window).max().unwrap_or(0)).unwrap_or(u32::MAX)
+    }
+}
+
+/// How much of the grace is left after the agent's start and the last leader change.
+pub(crate) fn grace_left(now: Moment, grace: Duration, began: Moment, leader_changed: Option<Moment>) -> Duration {
+    let last = leader_changed.map_or(began, |changed| changed.max(began));
+    grace.saturating_sub(now.since(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::RaftFact;
+    use crate::types::Fence;
+
+    fn at(seconds: u64) -> Moment {
+        Moment(Duration::from_secs(seconds))
+    }
+
+    fn fence() -> Fence {
+        Fence { epoch: 1, round: 3, holder: "n1".into() }
+    }
+
+    fn fact() -> NodeFact {
+        let member = |number: usize| MemberFact {
+            node: format!("n{number}"),
+            state: "up".into(),
+            role: if number <= 3 { "voter" } else { "learner" }.into(),
+        };
+        let raft = Some(RaftFact { leader: "n2".into(), ..RaftFact::default() });
+        NodeFact { phase: "healthy".into(), members: (1..=6).map(member).collect(), raft, ..NodeFact::default() }
+    }
+
+    fn peer(node: &str, alive: bool) -> PeerFact {
+        PeerFact {
+            node: node.into(),
+            agent_answers: true,
+            node_alive: Some(alive),
+            node_phase: if alive { "healthy" } else { "" }.into(),
+            node_answers: None,
+        }
+    }
+
+    fn calm(now: Moment) -> Coordinator {
+        let mut coordinator = Coordinator::new(at(0), "n1", PolicyConfig::default());
+        coordinator.heartbeat(now, &fact());
+        (2..=6).for_each(|number| coordinator.peer(now, &peer(&format!("n{number}"), true)));
+        coordinator
+    }
+
+    fn restart(target: &str) -> SlotAsk {
+        SlotAsk { target: target.into(), action: Action::RestartNode, operator: true, disk_unreadable: false }
+    }
+
+    fn refused(result: Result<Vec<GuardResult>, GuardResult>) -> (GuardName, String) {
+        let refusal = result.expect_err("a refusal");
+        (refusal.guard, refusal.evidence)
+    }
+
+    #[test]
+    fn one_step_at_a_time_and_an_open_target_counts_as_down() {
+        let mut coordinator = calm(at(100));
+        let mut book = SlotBook::inherit(fence(), vec![]);
+        assert!(coordinator.request(at(100), &book, &restart("n2")).is_ok());
+        book.open("n2", "s", "", 0).expect("free");
+        assert_eq!(refused(coordinator.request(at(100), &book, &restart("n5"))).0, GuardName::OneAtATime);
+        book.unreachable("n2");
+        let (guard, evidence) = refused(coordinator.request(at(100), &book, &restart("n3")));
+        assert_eq!(guard, GuardName::QuorumKept);
+        assert_eq!(evidence, "1 of 3 voters healthy during the step, 2 needed");
+    }
+
+    #[test]
+    fn a_voter_is_not_restarted_while_another_one_is_down() {
+        let mut coordinator = calm(at(100));
+        coordinator.peer(at(100), &peer("n3", false));
+        let book = SlotBook::inherit(fence(), vec![]);
+        assert_eq!(refused(coordinator.request(at(100), &book, &restart("n2"))).0, GuardName::QuorumKept);
+        let gone = SlotAsk { target: "n4".into(), action: Action::DetachDisk, operator: false, disk_unreadable: true };
+        assert!(coordinator.request(at(100), &book, &gone).is_ok(), "an unreadable disk takes nothing away");
+        let failing = SlotAsk { disk_unreadable: false, ..gone };
+        assert_eq!(refused(coordinator.request(at(100), &book, &failing)).0, GuardName::QuorumKept);
+    }
+
+    #[test]
+    fn old_evidence_and_a_storm_and_grace_hold_it_back() {
+        let book = SlotBook::inherit(fence(), vec![]);
+        let mut coordinator = calm(at(100));
+        assert_eq!(refused(coordinator.request(at(103), &book, &restart("n2"))).0, GuardName::Fresh);
+        for node in ["n4", "n5", "n6"] {
+            coordinator.peer(at(104), &peer(node, false));
+        }
+        coordinator.heartbeat(at(104), &fact());
+        assert_eq!(refused(coordinator.request(at(104), &book, &restart("n2"))).0, GuardName::StormBrake);
+        let own = SlotAsk { operator: false, ..restart("n2") };
+        assert_eq!(refused(calm(at(30)).request(at(30), &book, &own)).0, GuardName::Grace);
+    }
+
+    #[test]
+    fn the_budget_restrains_automation_and_not_people() {
+        let book = SlotBook::inherit(fence(), vec![]);
+        let mut coordinator = calm(at(100));
+        let own = SlotAsk { operator: false, ..restart("n2") };
+        for _ in 0..5 {
+            assert!(coordinator.request(at(100), &book, &own).is_ok());
+        }
+        assert_eq!(refused(coordinator.request(at(100), &book, &own)).0, GuardName::Backoff);
+        assert!(coordinator.request(at(100), &book, &restart("n2")).is_ok());
+    }
+}

@@ -1,0 +1,441 @@
+//! Does what `decide.rs` decided: begins steps, seeks proofs, closes and escalates incidents.
+//!
+//! Invariants: `Execute` is always preceded by the step's durable intent, in the same list of commands. A slot that was
+//! asked for is closed once, whatever happens.
+
+use std::time::Duration;
+
+use crate::api::{Command, ProcessFact, Step, StepId, StepResult};
+use crate::engine::Engine;
+use crate::engine::decide::{Move, Present};
+use crate::engine::guards;
+use crate::engine::incidents::{Flight, Incident, IncidentState};
+use crate::engine::ladder::{self, Effect, Rung};
+use crate::record::{GuardResult, RecordKind};
+use crate::types::{Action, Fence, GuardName, Mode, Moment, Now};
+
+/// How long the holder of the lease may take to answer.
+const SLOT_DEADLINE: Duration = Duration::from_secs(15);
+/// How long after a refused slot it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long evidence newer than the slot is waited for, in heartbeats.
+const EVIDENCE_HEARTBEATS: u32 = 4;
+/// How much longer than its deadline a step or proof may stay without an answer before it counts as failed.
+const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+/// How often a proof that did not hold is sought again: a start is waited for closely, data is read back seldom.
+const PROVE_AGAIN: Duration = Duration::from_millis(100);
+const PROVE_DATA_AGAIN: Duration = Duration::from_secs(5);
+/// Moves of one incident in one turn: a whole ladder's steps may be there already.
+const MAX_MOVES: usize = 8;
+/// Proofs of data in vain before the step is tried again.
+const DATA_PROOFS: u32 = 5;
+
+impl Engine {
+    /// Moves every open incident as far as it goes.
+    pub(crate) fn advance(&mut self, now: Now) {
+        for id in self.incidents.ids() {
+            let Some(mut incident) = self.incidents.open.remove(&id) else { continue };
+            for _ in 0..MAX_MOVES {
+                let before = (incident.flight.clone(), incident.rung, incident.state);
+                self.drive(now, &mut incident);
+                let moved = before != (incident.flight.clone(), incident.rung, incident.state);
+                if !moved || incident.closed_ms.is_some() {
+                    break;
+                }
+            }
+            self.incidents.put(incident);
+        }
+    }
+
+    fn drive(&mut self, now: Now, incident: &mut Incident) {
+        match incident.flight.clone() {
+            Flight::Idle => self.decide(now, incident),
+            Flight::Asking { step, until } if now.mono >= until => {
+                self.close_slot(&step, false, "no answer from the lease's holder");
+                self.slot_refused(now, incident, &step, GuardName::OneAtATime, "no answer from the lease's holder");
+            }
+            Flight::Granted { step, since, until } => self.granted(now, incident, step, since, until),
+            Flight::Doing { step, since } if now.mono.since(since) >= step.deadline + ANSWER_MARGIN => {
+                let error = format!("no answer within {} s", step.deadline.as_secs());
+                self.step_ended(now, incident, step, since, StepResult::Failed { error });
+            }
+            Flight::Seeing { step, until } => self.seeing(now, incident, &step, until),
+            Flight::Proving { asked, next, until, tries } => self.proving(now, incident, asked, next, until, tries),
+            Flight::Reconciling { step, since } => self.reconcile(now, incident, &step, since),
+            Flight::Asking { .. } | Flight::Doing { .. } => {}
+        }
+    }
+
+    fn decide(&mut self, now: Now, incident: &mut Incident) {
+        match self.next_move(now.mono, incident) {
+            Move::Wait(_) => {}
+            Move::Later { rung, wait, backoff } => {
+                if backoff {
+                    let evidence = format!("attempt {} in {} ms", incident.attempt + 1, wait.as_millis());
+                    let held = GuardResult { guard: ladder::LADDER_CLOCK, passed: false, evidence };
+                    self.record_refusal(now, incident, rung.action, rung.grade, std::slice::from_ref(&held), &held);
+                }
+            }
+            Move::Held { rung, guards, held } => {
+                self.record_refusal(now, incident, rung.action, rung.grade, &guards, &held);
+                incident.guards = guards;
+            }
+            Move::Act { rung, guards } => self.act(now, incident, &rung, guards),
+            Move::Skip { why } => self.next_rung(now, incident, &why),
+            Move::Prove { why } => {
+                incident.event(now, format!("seeks the proof: {why}"));
+                let deadline = self.proof_deadline(incident);
+                self.prove(now, incident, deadline);
+            }
+            Move::Close { why } => self.close(now, incident, &why),
+            Move::Escalate { why, guards } => {
+                incident.guards = guards;
+                self.escalate(now, incident, &why);
+            }
+        }
+    }
+
+    fn act(&mut self, now: Now, incident: &mut Incident, rung: &Rung, guards: Vec<GuardResult>) {
+        let undo = rung.action == Action::SetMode;
+        let attempt = if undo { incident.undone } else { incident.attempt } + 1;
+        let step = Step {
+            id: self.next_step(),
+            incident: Some(incident.id.clone()),
+            mode: Some(incident.mode),
+            action: rung.action,
+            grade: rung.grade,
+            subject: incident.subject.clone(),
+            disruptive: rung.disruptive,
+            fence: None,
+            deadline: rung.deadline,
+            attempt,
+            reason: incident.evidence.clone(),
+        };
+        incident.guards = guards;
+        if rung.disruptive {
+            incident.event(now, format!("asks the lease's holder for a slot to {}", rung.does));
+            incident.flight = Flight::Asking { step: step.clone(), until: now.mono + SLOT_DEADLINE };
+            self.out.push(Command::TakeSlot(step));
+        } else {
+            self.begin(now, incident, step);
+        }
+    }
+
+    /// Writes the intention down and begins.
+    fn begin(&mut self, now: Now, incident: &mut Incident, step: Step) {
+        match step.action {
+            Action::SetMode => incident.undone += 1,
+            _ => incident.attempt += 1,
+        }
+        incident.throttled |= step.action == Action::Throttle;
+        incident.state = IncidentState::Recovering;
+        incident.refused = None;
+        incident.event(now, format!("{} begins, attempt {} (step {})", step.action, step.attempt, step.id.0));
+        incident.begun(now, &step);
+        // The node's first start is no answer to a failure: it uses up no budget.
+        if !incident.initial {
+            let signature = incident.signature.clone().filter(|_| step.action == Action::StartNode);
+            self.ledger.note(now.mono, step.action, &step.subject, step.disruptive, signature);
+        }
+        self.record_intent(&step, &incident.guards.clone(), Some(incident));
+        incident.flight = Flight::Doing { step: step.clone(), since: now.mono };
+        self.out.push(Command::Execute(step));
+    }
+
+    /// The slot is open: evidence is read again before the step begins.
+    fn granted(&mut self, now: Now, incident: &mut Incident, step: Step, since: Moment, until: Moment) {
+        if self.facts.heartbeat_at().is_none_or(|at| at <= since) {
+            if now.mono >= until {
+                self.close_slot(&step, false, "no fresh evidence after the slot was opened");
+                let why = "no heartbeat since the slot was opened";
+                self.slot_refused(now, incident, &step, GuardName::Fresh, why);
+            }
+            return;
+        }
+        let Some(rung) = self.rung(incident) else { return self.withdraw(now, incident, &step, "the ladder ended") };
+        if self.present(incident) != Present::Ill || rung.action != step.action {
+            return self.withdraw(now, incident, &step, "the evidence changed while the slot was asked for");
+        }
+        let guards = guards::judge(&self.look(now.mono, incident, &rung, step.fence.as_ref()));
+        if let Some(held) = guards.iter().find(|result| !result.passed).cloned() {
+            self.close_slot(&step, false, &format!("held by {}: {}", held.guard, held.evidence));
+            self.slot_refused(now, incident, &step, held.guard, &held.evidence);
+            return;
+        }
+        incident.guards = guards;
+        self.begin(now, incident, step);
+    }
+
+    fn withdraw(&mut self, now: Now, incident: &mut Incident, step: &Step, why: &str) {
+        incident.event(now, format!("{} withdrawn: {why}", step.action));
+        incident.flight = Flight::Idle;
+        self.close_slot(step, false, why);
+    }
+
+    /// The holder answered.
+    pub(crate) fn slot(&mut self, now: Now, step: StepId, reply: Result<Fence, (GuardName, String)>) {
+        let asks = |incident: &&mut Incident| matches!(&incident.flight, Flight::Asking { step: asked, .. } if asked.id == step);
+        let Some(id) = self.incidents.open.values_mut().find(asks).map(|incident| incident.id.clone()) else { return };
+        let Some(mut incident) = self.incidents.open.remove(&id) else { return };
+        if let Flight::Asking { mut step, .. } = incident.flight.clone() {
+            match reply {
+                Ok(fence) => {
+                    incident.event(now, format!("slot open under fence {fence}"));
+                    step.fence = Some(fence);
+                    let until = now.mono + self.policy.detection.heartbeat * EVIDENCE_HEARTBEATS;
+                    incident.flight = Flight::Granted { step, since: now.mono, until };
+                }
+                Err((guard, evidence)) => self.slot_refused(now, &mut incident, &step, guard, &evidence),
+            }
+        }
+        self.incidents.put(incident);
+    }
+
+    fn slot_refused(&mut self, now: Now, incident: &mut Incident, step: &Step, guard: GuardName, evidence: &str) {
+        let held = GuardResult { guard, passed: false, evidence: evidence.to_owned() };
+        let mut guards = incident.guards.clone();
+        guards.retain(|result| result.guard != guard);
+        guards.push(held.clone());
+        self.record_refusal(now, incident, step.action, step.grade, &guards, &held);
+        incident.guards = guards;
+        incident.flight = Flight::Idle;
+        incident.not_before = now.mono + ASK_AGAIN;
+    }
+
+    /// A step of an incident ended, or was given up.
+    pub(crate) fn finished(&mut self, now: Now, step: StepId, result: StepResult) {
+        let doing =
+            |incident: &&Incident| matches!(&incident.flight, Flight::Doing { step: known, .. } if known.id == step);
+        let Some(id) = self.incidents.open.values().find(doing).map(|incident| incident.id.clone()) else { return };
+        let Some(mut incident) = self.incidents.open.remove(&id) else { return };
+        if let Flight::Doing { step, since } = incident.flight.clone() {
+            self.step_ended(now, &mut incident, step, since, result);
+        }
+        self.incidents.put(incident);
+    }
+
+    fn step_ended(&mut self, now: Now, incident: &mut Incident, step: Step, since: Moment, result: StepResult) {
+        let took = u64::try_from(now.mono.since(since).as_millis()).unwrap_or(u64::MAX).max(1);
+        let (resolution, detail) = match &result {
+            StepResult::Done { detail } => ("done", detail.clone()),
+            StepResult::Failed { error } => ("failed", error.clone()),
+            StepResult::Refused { guard, evidence } => ("refused", format!("{guard}: {evidence}")),
+        };
+        incident.ended(now, step.id, resolution, &detail);
+        incident.event(now, format!("{} {resolution}: {detail}", step.action));
+        self.record_outcome(RecordKind::Outcome, &step, resolution, &detail, took);
+        if let StepResult::Refused { guard, evidence } = result {
+            self.close_if_disruptive(&step, &detail);
+            // Nothing was done: the attempt does not count, but a new slot is needed.
+            incident.attempt = incident.attempt.saturating_sub(u32::from(step.action != Action::SetMode));
+            return self.slot_refused(now, incident, &step, guard, &evidence);
+        }
+        if resolution == "failed" {
+            self.close_if_disruptive(&step, &detail);
+            return self.attempt_failed(now, incident);
+        }
+        match self.effect_of(incident, &step) {
+            Some(Effect::DiskState { deadline, .. }) => {
+                incident.flight = Flight::Seeing { step, until: now.mono + deadline };
+            }
+            Some(Effect::Proof { deadline }) => self.prove(now, incident, deadline),
+            None => incident.flight = Flight::Idle,
+        }
+    }
+
+    fn seeing(&mut self, now: Now, incident: &mut Incident, step: &Step, until: Moment) {
+        let rung = if step.action == Action::SetMode {
+            Some(ladder::undo_throttle(&self.policy))
+        } else {
+            self.rung(incident)
+        };
+        let seen = rung.and_then(|rung| self.shown(incident, &rung).map(str::to_owned));
+        if let Some(state) = seen {
+            if step.disruptive {
+                self.close_slot(step, true, &format!("the node shows the disk as {state}"));
+            }
+            incident.flight = Flight::Idle;
+            match step.action {
+                Action::SetMode => incident.throttled = false,
+                _ => self.next_rung(now, incident, &format!("the node shows the disk as {state}")),
+            }
+        } else if now.mono >= until {
+            self.close_if_disruptive(step, "the node does not show what the step did");
+            incident.event(now, "the node does not show what the step did");
+            self.attempt_failed(now, incident);
+        }
+    }
+
+    pub(crate) fn attempt_failed(&mut self, now: Now, incident: &mut Incident) {
+        incident.flight = Flight::Idle;
+        incident.state =
+            if incident.state == IncidentState::Escalated { incident.state } else { IncidentState::Recovering };
+        incident.not_before = now.mono + self.policy.wait_before(incident.attempt.max(incident.undone));
+    }
+
+    fn next_rung(&mut self, now: Now, incident: &mut Incident, why: &str) {
+        incident.rung += 1;
+        incident.attempt = 0;
+        incident.flight = Flight::Idle;
+        incident.refused = None;
+        let wait = self.rung(incident).map_or(Duration::ZERO, |rung| rung.wait);
+        incident.not_before = now.mono + wait;
+        incident.event(now, format!("next step of the ladder in {} ms: {why}", wait.as_millis()));
+    }
+
+    pub(crate) fn prove(&self, now: Now, incident: &mut Incident, deadline: Duration) {
+        if incident.state != IncidentState::Escalated {
+            incident.state = IncidentState::Verifying;
+        }
+        incident.flight = Flight::Proving { asked: None, next: now.mono, until: now.mono + deadline, tries: 0 };
+    }
+
+    fn proving(
+        &mut self,
+        now: Now,
+        incident: &mut Incident,
+        asked: Option<Moment>,
+        next: Moment,
+        until: Moment,
+        tries: u32,
+    ) {
+        if incident.mode == Mode::ProcessCrash {
+            if self.ended_again(now, incident) {
+                return;
+            }
+            match self.present(incident) {
+                Present::Over(why) => return self.close(now, incident, &why),
+                Present::Beyond(why) if incident.state != IncidentState::Escalated => {
+                    return self.escalate(now, incident, &why);
+                }
+                _ => {}
+            }
+        }
+        // A proof may take a floor's time, however little is left.
+        let left = until.since(now.mono).max(self.proof_floor(incident));
+        match asked {
+            None if now.mono >= next => {
+                incident.flight = Flight::Proving { asked: Some(now.mono), next, until, tries: tries + 1 };
+                let proof = ladder::proof(&incident.subject);
+                self.out.push(Command::Prove { incident: incident.id.clone(), proof, deadline: left });
+            }
+            Some(asked) if now.mono.since(asked) >= self.proof_deadline(incident) + ANSWER_MARGIN => {
+                self.proof_failed(now, incident, "no answer from the proof");
+            }
+            _ => {}
+        }
+    }
+
+    /// The process whose service is being proven ended, in a new life: that attempt failed.
+    fn ended_again(&mut self, now: Now, incident: &mut Incident) -> bool {
+        let Some(ProcessFact::Exited { pid, start_ticks, exit, last_error, .. }) = self.facts.process().cloned() else {
+            return false;
+        };
+        let life = Some((pid, start_ticks));
+        if life == incident.life {
+            return false;
+        }
+        incident.life = life;
+        incident.signature = super::detect::process_crash::signature(&exit, &last_error);
+        incident.initial = false;
+        incident.event(now, format!("process {pid} ended again: {exit} {last_error}"));
+        self.attempt_failed(now, incident);
+        true
+    }
+
+    /// A proof ended.
+    pub(crate) fn proved(&mut self, now: Now, id: &crate::api::IncidentId, result: StepResult) {
+        let Some(mut incident) = self.incidents.open.remove(id) else { return };
+        if let Flight::Proving { asked: Some(_), until, tries, .. } = incident.flight {
+            match result {
+                StepResult::Done { detail } => self.close(now, &mut incident, &format!("proven: {detail}")),
+                StepResult::Failed { error: why } | StepResult::Refused { evidence: why, .. } => {
+                    let data = Self::reads_data(incident.mode);
+                    if now.mono >= until || (data && tries >= DATA_PROOFS) {
+                        self.proof_failed(now, &mut incident, &why);
+                    } else {
+                        if tries == 1 {
+                            incident.event(now, format!("not proven yet: {why}"));
+                        }
+                        let next = now.mono + if data { PROVE_DATA_AGAIN } else { PROVE_AGAIN };
+                        incident.flight = Flight::Proving { asked: None, next, until, tries };
+                    }
+                }
+            }
+        }
+        self.incidents.put(incident);
+    }
+
+    fn proof_failed(&mut self, now: Now, incident: &mut Incident, why: &str) {
+        incident.event(now, format!("not proven: {why}"));
+        incident.mended = false;
+        self.attempt_failed(now, incident);
+        if incident.state == IncidentState::Escalated {
+            incident.not_before = now.mono + self.look_again();
+        } else if incident.mode == Mode::ProcessCrash && self.facts.running().is_some() {
+            self.escalate(now, incident, &format!("the process runs, but does not serve: {why}"));
+        }
+    }
+
+    pub(crate) fn close(&mut self, now: Now, incident: &mut Incident, why: &str) {
+        incident.event(now, format!("resolved: {why}"));
+        incident.state = IncidentState::Resolved;
+        incident.flight = Flight::Idle;
+        incident.closed_ms = Some(now.wall_ms);
+        incident.resolution = Some(why.to_owned());
+        let action = incident.steps.last().map_or(Action::Skip, |step| step.action);
+        let mut draft = self.draft_about(RecordKind::Resolved, action, incident).with("resolution", why);
+        draft.duration_ms = Some(now.wall_ms.saturating_sub(incident.opened_ms));
+        self.record(draft, true);
+        if incident.mode == Mode::ProcessCrash {
+            self.answered = incident.life;
+        }
+    }
+
+    pub(crate) fn escalate(&mut self, now: Now, incident: &mut Incident, why: &str) {
+        incident.event(now, format!("a person is needed: {why}"));
+        incident.state = IncidentState::Escalated;
+        incident.flight = Flight::Idle;
+        incident.resolution = Some(why.to_owned());
+        incident.not_before = now.mono + self.look_again();
+        let mut draft = self.draft_about(RecordKind::Escalated, Action::Alert, incident).with("evidence", why);
+        draft.guards.clone_from(&incident.guards);
+        if let Some(held) = incident.guards.iter().find(|result| !result.passed) {
+            draft = draft.with("guard", held.guard.as_str());
+        }
+        self.record(draft, true);
+    }
+
+    pub(crate) fn rung(&self, incident: &Incident) -> Option<Rung> {
+        ladder::ladder(incident.mode, &self.policy).into_iter().nth(incident.rung)
+    }
+
+    fn effect_of(&self, incident: &Incident, step: &Step) -> Option<Effect> {
+        match step.action {
+            Action::SetMode => Some(ladder::undo_throttle(&self.policy).effect),
+            _ => self.rung(incident).map(|rung| rung.effect),
+        }
+    }
+
+    fn proof_deadline(&self, incident: &Incident) -> Duration {
+        let of = |rung: &Rung| match rung.effect {
+            Effect::Proof { deadline } => Some(deadline),
+            Effect::DiskState { .. } => None,
+        };
+        ladder::ladder(incident.mode, &self.policy).iter().rev().find_map(of).unwrap_or(crate::config::DEADLINE_FLOOR)
+    }
+
+    fn proof_floor(&self, incident: &Incident) -> Duration {
+        self.proof_deadline(incident).min(crate::config::DEADLINE_FLOOR)
+    }
+
+    pub(crate) fn close_slot(&mut self, step: &Step, verified: bool, detail: &str) {
+        self.out.push(Command::CloseSlot { step: step.clone(), verified, detail: detail.to_owned() });
+    }
+
+    fn close_if_disruptive(&mut self, step: &Step, detail: &str) {
+        if step.disruptive {
+            self.close_slot(step, false, detail);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The guards, as pure functions: each answers with the numbers it judged by.
+//!
+//! Owns: whether a step may begin on this host. Must never: pass because a fact is missing. What needs the whole
+//! cluster's picture is judged again by the holder of the lease (`coordinator.rs`), and the fence at the place of
+//! effect.
+
+use std::time::Duration;
+
+use crate::api::Subject;
+use crate::config::PolicyConfig;
+use crate::coordinator::grace_left;
+use crate::engine::detect::disk_failure;
+use crate::engine::facts::Facts;
+use crate::engine::incidents::Incident;
+use crate::engine::ladder::Rung;
+use crate::engine::ledger::Ledger;
+use crate::engine::pause::Pause;
+use crate::record::GuardResult;
+use crate::storm::StormBrake;
+use crate::types::{Action, Authority, Fence, GuardName, Mode, Moment};
+
+/// Starts for one crash signature: a fourth would only crash the same way.
+pub(crate) const MAX_SAME_CRASH: u32 = 3;
+
+/// Room that a reconstruction needs: the new shard of one extent beside the bad one, with room to spare.
+const RECONSTRUCTION_BYTES: u64 = 64 << 20;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What the guards look at.
+pub(crate) struct Look<'a> {
+    pub(crate) now: Moment,
+    pub(crate) node: &'a str,
+    pub(crate) policy: &'a PolicyConfig,
+    pub(crate) facts: &'a Facts,
+    pub(crate) disks: &'a disk_failure::Watch,
+    pub(crate) pause: Option<&'a Pause>,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) storm: &'a StormBrake,
+    pub(crate) began: Moment,
+    pub(crate) incident: &'a Incident,
+    pub(crate) rung: &'a Rung,
+    /// A disruptive step of this host that is under way, in words.
+    pub(crate) under_way: Option<String>,
+    /// The slot's fence, once there is one.
+    pub(crate) fence: Option<&'a Fence>,
+}
+
+/// All guards of a step, in its order.
+pub(crate) fn judge(look: &Look<'_>) -> Vec<GuardResult> {
+    look.rung.guards.iter().map(|guard| one(look, *guard)).collect()
+}
+
+fn one(look: &Look<'_>, guard: GuardName) -> GuardResult {
+    let (passed, evidence) = match guard {
+        GuardName::Pause => pause(look),
+        GuardName::Fresh => fresh(look),
+        GuardName::Corroborated => corroborated(look),
+        GuardName::Budget => budget(look),
+        GuardName::Pressure => pressure(look),
+        GuardName::MoveAside => move_aside(look),
+        GuardName::IntentFirst => (true, "the intention is written and synced before the step".to_owned()),
+        GuardName::OneAtATime => one_at_a_time(look),
+        GuardName::QuorumKept => quorum_kept(look),
+        GuardName::StormBrake => storm_brake(look),
+        GuardName::Backoff => (true, "no wait is left".to_owned()),
+        GuardName::Grace => grace(look),
+        GuardName::DeliberateStop => (true, "nobody stopped it on purpose".to_owned()),
+        GuardName::CrashSignature => crash_signature(look),
+        GuardName::Authority => authority(look),
+    };
+    GuardResult { guard, passed, evidence }
+}
+
+fn pause(look: &Look<'_>) -> (bool, String) {
+    look.pause.map_or_else(|| (true, "not paused".to_owned()), |pause| (false, pause.evidence(look.now)))
+}
+
+fn fresh(look: &Look<'_>) -> (bool, String) {
+    let limit = look.policy.fresh_within();
+    match look.facts.heartbeat_age(look.now) {
+        Some(age) => (age <= limit, format!("heartbeat is {} ms old, limit {} ms", age.as_millis(), limit.as_millis())),
+        None => (false, "no heartbeat yet".to_owned()),
+    }
+}
+
+/// A disk cannot answer for itself: its node's canary is asked twice, and the last answer must be a young one. A
+/// shard's checksum speaks for itself: it was computed from the bytes that were read.
+fn corroborated(look: &Look<'_>) -> (bool, String) {
+    let Subject::Disk { disk, .. } = &look.incident.subject else {
+        return (true, format!("the checksum was computed from the bytes read ({})", look.incident.detected_by));
+    };
+    let out = look.facts.disk(disk).is_some_and(|fact| matches!(fact.state.as_str(), "down" | "out"));
+    if out {
+        return (true, "the cluster map has the disk out of service".to_owned());
+    }
+    let (bad, need) = (look.disks.bad(disk), look.policy.detection.disk_confirmations);
+    (bad >= need, format!("called bad by {bad} canaries in a row, {need} needed"))
+}
+
+fn budget(look: &Look<'_>) -> (bool, String) {
+    let (action, subject) = (look.rung.action, &look.incident.subject);
+    let window = look.policy.scaled(look.policy.budget.window);
+    let used = look.ledger.attempts(look.now, window, action, subject);
+    let limit = match action {
+        Action::StartNode => look.policy.recovery.max_restart_attempts,
+        _ => look.policy.budget.attempts,
+    };
+    let evidence = format!("{used} of {limit} attempts used in {} s", window.as_secs());
+    if !look.rung.disruptive || used >= limit {
+        return (used < limit, evidence);
+    }
+    let (day, most) = (look.policy.scaled(DAY), look.policy.budget.disruptive_per_target_day);
+    let disruptive = look.ledger.disruptive(look.now, day);
+    (disruptive < most, format!("{evidence}, {disruptive} of {most} disruptive steps on this node in a day"))
+}
+
+fn pressure(look: &Look<'_>) -> (bool, String) {
+    let limit = look.policy.pressure_operations;
+    let Some(fact) = look.facts.node() else { return (false, "no heartbeat yet".to_owned()) };
+    let (busy, missing) = (fact.operations_in_flight, fact.missing_shards);
+    // Shards without a home, or a shard that is corrupt beside them: that redundancy may be the last spare.
+    let last_spare = missing > 0;
+    let evidence = format!("{busy} client operations in flight, limit {limit}; {missing} shards without a home");
+    (busy < limit || last_spare, evidence)
+}
+
+fn move_aside(look: &Look<'_>) -> (bool, String) {
+    if !look.policy.recovery.backup_before_recovery {
+        return (true, "recovery.backup_before_recovery is false; the node keeps the bad file all the same".to_owned());
+    }
+    let Some(fact) = look.facts.node() else { return (false, "no heartbeat yet".to_owned()) };
+    let known: Vec<u64> = fact.disks.iter().map(|disk| disk.available_bytes).filter(|room| *room > 0).collect();
+    let Some(most) = known.iter().max() else {
+        return (true, "the bad file is renamed and kept; room is not reported by this node".to_owned());
+    };
+    let evidence = format!("{most} bytes of room on the emptiest disk, {RECONSTRUCTION_BYTES} needed for the new copy");
+    (*most >= RECONSTRUCTION_BYTES, evidence)
+}
+
+fn one_at_a_time(look: &Look<'_>) -> (bool, String) {
+    match (&look.under_way, look.fence) {
+        (Some(other), _) => (false, format!("{other} is under way on this host")),
+        (None, Some(fence)) => (true, format!("slot open under fence {fence}")),
+        (None, None) => (true, "nothing disruptive is under way here; the lease's holder is asked".to_owned()),
+    }
+}
+
+/// A disk that holds nothing readable can be detached at any time. One that still answers may hold the copy somebody
+/// else lost: not while another node is ill or a shard has no home.
+fn quorum_kept(look: &Look<'_>) -> (bool, String) {
+    let disk = match &look.incident.subject {
+        Subject::Disk { disk, .. } => look.facts.disk(disk),
+        _ => None,
+    };
+    let Some(disk) = disk else { return (false, "the disk is not in the last heartbeat".to_owned()) };
+    if disk_failure::unreadable(&disk.health) {
+        return (true, format!("the disk is {}: no valid copy is taken away, and the process stays", disk.health));
+    }
+    let ill: Vec<String> = look.storm.ill().into_iter().filter(|node| node != look.node).collect();
+    let missing = look.facts.node().map_or(u64::MAX, |fact| fact.missing_shards);
+    let kept = ill.len() <= look.policy.disk.others_down as usize && missing == 0;
+    (
+        kept,
+        format!(
+            "the disk is {} and may still be read; other nodes ill: {ill:?}, shards without a home: {missing}",
+            disk.health
+        ),
+    )
+}
+
+fn storm_brake(look: &Look<'_>) -> (bool, String) {
+    let (frozen, evidence) = look.storm.state(look.now);
+    (!frozen, evidence)
+}
+
+fn grace(look: &Look<'_>) -> (bool, String) {
+    let grace = look.policy.scaled(look.policy.grace);
+    let left = grace_left(look.now, grace, look.began, look.facts.leader_changed);
+    (left.is_zero(), format!("{} ms left of {} ms after start or leader change", left.as_millis(), grace.as_millis()))
+}
+
+fn crash_signature(look: &Look<'_>) -> (bool, String) {
+    let Some(signature) = &look.incident.signature else {
+        return (true, "no signature: killed from outside, or nobody saw how".to_owned());
+    };
+    let starts = look.ledger.starts_after(look.now, signature);
+    (starts < MAX_SAME_CRASH, format!("started {starts} times after \"{signature}\", at most {MAX_SAME_CRASH}"))
+}
+
+fn authority(look: &Look<'_>) -> (bool, String) {
+    authority_of(look.policy, look.incident.mode, look.rung)
+}
+
+fn authority_of(policy: &PolicyConfig, mode: Mode, rung: &Rung) -> (bool, String) {
+    let (authority, why) = policy.authority_of(mode, rung.grade);
+    let grade = rung.grade;
+    let text = match authority {
+        Authority::Auto => format!("automatic for grade {} ({why})", grade.0),
+        Authority::Approve => format!("grade {} needs a person's approval ({why}): would have: {}", grade.0, rung.does),
+        Authority::Shadow => format!("shadow for grade {} ({why}): would have: {}", grade.0, rung.does),
+        Authority::Observe => format!("only observes at grade {} ({why})", grade.0),
+    };
+    (authority == Authority::Auto, text)
+}

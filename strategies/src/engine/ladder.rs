@@ -1,0 +1,215 @@
+//! The ladders, as data: what is tried for each mode, in which order, how often, and what shows that it helped.
+//!
+//! Owns: the modes' steps. Must never: look at a fact; the rules that walk a ladder are in `decide.rs`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::api::{Proof, Subject};
+use crate::config::PolicyConfig;
+use crate::types::{Action, Grade, GuardName, Mode};
+
+/// How long the node's answer to a quick verb may take.
+const VERB_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the service manager may take to start a process.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a graceful stop and a start may take together.
+const RESTART_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a heartbeat may take to show what a verb did: the node applies it from the metadata's log.
+const SEEN_DEADLINE: Duration = Duration::from_secs(15);
+
+/// One step of a ladder.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rung {
+    /// What is done.
+    pub action: Action,
+    /// In words.
+    pub does: &'static str,
+    /// How invasive.
+    pub grade: Grade,
+    /// Whether it needs lease, slot and fence.
+    pub disruptive: bool,
+    /// How long after the step before (or the incident's opening).
+    pub wait: Duration,
+    /// Attempts before it is given up.
+    pub attempts: u32,
+    /// Who may hold it back.
+    pub guards: &'static [GuardName],
+    /// When one attempt counts as failed.
+    pub deadline: Duration,
+    /// What shows that it helped.
+    pub effect: Effect,
+    /// What follows when no attempt helped.
+    pub otherwise: Otherwise,
+}
+
+/// What shows that a step helped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// The incident's proof of recovery: it is over when that holds.
+    Proof {
+        /// How long the proof may take to hold.
+        deadline: Duration,
+    },
+    /// The node shows the disk in one of these states; then the next step.
+    DiskState {
+        /// The states.
+        states: &'static [&'static str],
+        /// How long that may take.
+        deadline: Duration,
+    },
+}
+
+/// What follows when a step's attempts are used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Otherwise {
+    /// The next step of the ladder.
+    NextRung,
+    /// A person.
+    Escalate,
+}
+
+use GuardName::{
+    Authority, Backoff, Budget, Corroborated, CrashSignature, DeliberateStop, Fresh, Grace, IntentFirst, MoveAside,
+    OneAtATime, Pause, Pressure, QuorumKept, StormBrake,
+};
+
+/// Starting what is dead is held by nothing else.
+const START: &[GuardName] = &[Pause, DeliberateStop, CrashSignature, Budget, Authority, IntentFirst];
+/// Grade 1: local, reversible.
+const RELIEVE: &[GuardName] = &[Pause, Fresh, Authority, Budget, IntentFirst];
+const DISRUPTIVE: &[GuardName] =
+    &[Pause, Fresh, Corroborated, Authority, Budget, Grace, StormBrake, QuorumKept, OneAtATime, IntentFirst];
+const REBUILD: &[GuardName] = &[Pause, Fresh, Corroborated, Authority, Budget, Pressure, IntentFirst];
+const RECONSTRUCT: &[GuardName] = &[Pause, Fresh, Corroborated, Authority, Budget, Pressure, MoveAside, IntentFirst];
+
+/// The ladder of a mode; empty for a mode that comes later.
+pub fn ladder(mode: Mode, policy: &PolicyConfig) -> Vec<Rung> {
+    match mode {
+        Mode::ProcessCrash => process_crash(policy),
+        Mode::DiskFailure => disk_failure(policy),
+        Mode::DataCorruption => data_corruption(policy),
+        _ => Vec::new(),
+    }
+}
+
+fn process_crash(policy: &PolicyConfig) -> Vec<Rung> {
+    vec![Rung {
+        action: Action::StartNode,
+        does: "start the dead process",
+        grade: Grade::RELIEVE,
+        disruptive: false,
+        wait: Duration::ZERO,
+        attempts: policy.recovery.max_restart_attempts,
+        guards: START,
+        deadline: START_DEADLINE,
+        effect: Effect::Proof { deadline: policy.deadline(policy.recovery.proof_deadline) },
+        // Start and resync, and replacing the member, are steps that come later.
+        otherwise: Otherwise::Escalate,
+    }]
+}
+
+fn disk_failure(policy: &PolicyConfig) -> Vec<Rung> {
+    let seen = |states| Effect::DiskState { states, deadline: SEEN_DEADLINE };
+    let verb = |action, does, grade, disruptive, wait, guards, effect, otherwise| Rung {
+        action,
+        does,
+        grade,
+        disruptive,
+        wait,
+        attempts: policy.budget.attempts,
+        guards,
+        deadline: VERB_DEADLINE,
+        effect,
+        otherwise,
+    };
+    let rebuild = policy.deadline(policy.disk.rebuild_deadline);
+    vec![
+        verb(
+            Action::Throttle,
+            "stop new writes to the disk",
+            Grade::RELIEVE,
+            false,
+            Duration::ZERO,
+            RELIEVE,
+            seen(&["read_only", "down", "out"]),
+            Otherwise::NextRung,
+        ),
+        verb(
+            Action::DetachDisk,
+            "detach the disk, not the process",
+            Grade::RESTART,
+            true,
+            policy.scaled(policy.disk.detach_after),
+            DISRUPTIVE,
+            seen(&["down", "out"]),
+            Otherwise::Escalate,
+        ),
+        Rung {
+            deadline: rebuild,
+            ..verb(
+                Action::RepairShards,
+                "mark the disk out and rebuild its shards elsewhere",
+                Grade::REPAIR,
+                false,
+                policy.scaled(policy.disk.rebuild_after),
+                REBUILD,
+                Effect::Proof { deadline: rebuild },
+                Otherwise::Escalate,
+            )
+        },
+    ]
+}
+
+fn data_corruption(policy: &PolicyConfig) -> Vec<Rung> {
+    let deadline = policy.deadline(policy.corruption.repair_deadline);
+    vec![Rung {
+        action: Action::RepairShards,
+        does: "reconstruct from k good shards, write new, verify, then move the bad aside",
+        grade: Grade::REPAIR,
+        disruptive: false,
+        wait: Duration::ZERO,
+        attempts: policy.budget.attempts,
+        guards: RECONSTRUCT,
+        deadline,
+        effect: Effect::Proof { deadline },
+        otherwise: Otherwise::Escalate,
+    }]
+}
+
+/// Takes the agent's own throttle back when the disk is well again before it was detached. A disk that was detached is
+/// attached by a person only.
+pub(crate) fn undo_throttle(policy: &PolicyConfig) -> Rung {
+    Rung {
+        action: Action::SetMode,
+        does: "take the throttle back: the disk is well again",
+        grade: Grade::RELIEVE,
+        disruptive: false,
+        wait: Duration::ZERO,
+        attempts: policy.budget.attempts,
+        guards: RELIEVE,
+        deadline: VERB_DEADLINE,
+        effect: Effect::DiskState { states: &["up"], deadline: SEEN_DEADLINE },
+        otherwise: Otherwise::Escalate,
+    }
+}
+
+/// How long an operator's restart may take.
+pub(crate) fn restart_deadline() -> Duration {
+    RESTART_DEADLINE
+}
+
+/// What shows that an incident is over.
+pub(crate) fn proof(subject: &Subject) -> Proof {
+    match subject.clone() {
+        Subject::Node(_) => Proof::Serves,
+        Subject::Disk { disk, .. } => Proof::DiskRebuilt { disk },
+        Subject::Object { bucket, key } => Proof::ObjectIntact { bucket, key },
+    }
+}
+
+/// Guards that a ladder may name; `Backoff` is the ladder's own clock and is reported by it.
+pub(crate) const LADDER_CLOCK: GuardName = Backoff;

@@ -1,0 +1,83 @@
+//! What was done lately: budgets and crash signatures count here.
+//!
+//! Owns: the steps of the last day. Must never: forget one that a limit still counts. Bounded: when full, the oldest
+//! goes, which is long past every window (the budgets themselves keep the count small).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::api::{PastStep, Subject};
+use crate::resume::MAX_HISTORY;
+use crate::types::{Action, Moment, Now};
+
+/// How long a crash signature is remembered. Not scaled below: the same bug is the same bug tomorrow.
+pub(crate) const SIGNATURE_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// How long before `at` it was begun: a step of an earlier life of the agent is older than its clock.
+    age: Duration,
+    at: Moment,
+    pub(crate) action: Action,
+    pub(crate) subject: Subject,
+    disruptive: bool,
+    signature: Option<String>,
+}
+
+impl Entry {
+    pub(crate) fn age(&self, now: Moment) -> Duration {
+        now.since(self.at) + self.age
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    entries: VecDeque<Entry>,
+}
+
+impl Ledger {
+    /// Takes over what the journal tells. Wall time is all that links two lives of an agent; a time in the future (a
+    /// clock that was set back) counts as the present, which holds back rather than allows.
+    pub(crate) fn restore(&mut self, now: Now, history: Vec<PastStep>) {
+        for past in history {
+            let age = Duration::from_millis(now.wall_ms.saturating_sub(past.at_ms));
+            let PastStep { action, subject, disruptive, signature, .. } = past;
+            self.push(Entry { age, at: now.mono, action, subject, disruptive, signature });
+        }
+    }
+
+    pub(crate) fn note(
+        &mut self,
+        now: Moment,
+        action: Action,
+        subject: &Subject,
+        disruptive: bool,
+        signature: Option<String>,
+    ) {
+        self.push(Entry { age: Duration::ZERO, at: now, action, subject: subject.clone(), disruptive, signature });
+    }
+
+    fn push(&mut self, entry: Entry) {
+        if self.entries.len() >= MAX_HISTORY {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(entry);
+    }
+
+    fn count(&self, now: Moment, within: Duration, counts: impl Fn(&Entry) -> bool) -> u32 {
+        let counted = self.entries.iter().filter(|entry| entry.age(now) <= within && counts(entry)).count();
+        u32::try_from(counted).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn attempts(&self, now: Moment, within: Duration, action: Action, subject: &Subject) -> u32 {
+        self.count(now, within, |entry| entry.action == action && entry.subject == *subject)
+    }
+
+    pub(crate) fn disruptive(&self, now: Moment, within: Duration) -> u32 {
+        self.count(now, within, |entry| entry.disruptive)
+    }
+
+    pub(crate) fn starts_after(&self, now: Moment, signature: &str) -> u32 {
+        self.count(now, SIGNATURE_MEMORY, |entry| entry.signature.as_deref() == Some(signature))
+    }
+}

@@ -1,0 +1,337 @@
+//! The engine: what has been seen goes in, what is to be done comes out.
+//!
+//! Owns: facts, incidents, the pause, the ledger of what was done. Must never: know a clock, a channel or a file; begin
+//! a step whose intent it did not hand out before it.
+//!
+//! Invariants (each has a property test): no two disruptive steps of this host at once; no step begins during a pause;
+//! every `Execute` comes after its own durable intent; every slot that was asked for is closed once; all queues are
+//! bounded.
+//!
+//! One call is one turn: the input changes the facts, the detectors read them (`detect/`), every open incident moves as
+//! far as it can (`decide.rs` says what, `drive.rs` does it).
+
+mod decide;
+mod detect;
+mod drive;
+mod explain;
+mod facts;
+mod guards;
+mod incidents;
+mod ladder;
+mod ledger;
+mod modes;
+mod operator;
+mod pause;
+mod plan;
+mod records;
+mod resume;
+
+pub use explain::Explanation;
+pub use incidents::{Event, IncidentState, IncidentView, MAX_OPEN, MAX_RECENT, StepView};
+pub use ladder::{Effect, Otherwise, Rung, ladder};
+pub use modes::{ModeStatus, modes, status as mode_status};
+pub use pause::{MAX_PAUSE, Pause};
+pub use plan::{Plan, PlanEntry};
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::api::{Command, Decide, Input, NodeFact, Observation, PeerFact, Step, StepId, Subject};
+use crate::config::PolicyConfig;
+use crate::record::RecordKind;
+use crate::storm::StormBrake;
+use crate::types::{Action, GuardName, Mode, Moment, Now};
+
+use detect::process_crash::{Planned, Reading};
+use detect::{Symptom, data_corruption, disk_failure, process_crash};
+use facts::{Facts, Life};
+use incidents::{Book, Incident};
+use ledger::Ledger;
+use operator::OperatorStep;
+
+/// How often the same refusal is written again.
+pub(crate) const REFUSED_EVERY: Duration = Duration::from_secs(60);
+
+/// Whose engine, under which policy.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// The node this agent sits beside.
+    pub node: String,
+    /// The figures.
+    pub policy: PolicyConfig,
+}
+
+/// The decision core of one agent.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    node: String,
+    policy: PolicyConfig,
+    began: Option<Moment>,
+    facts: Facts,
+    incidents: Book,
+    disks: disk_failure::Watch,
+    findings: data_corruption::Watch,
+    pause: Option<Pause>,
+    ledger: Ledger,
+    storm: StormBrake,
+    operator: Option<OperatorStep>,
+    planned: Planned,
+    /// The last crash that was recovered: a late word of it is no new one.
+    answered: Option<Life>,
+    hung: bool,
+    next_id: u64,
+    out: Vec<Command>,
+}
+
+/// The engine's state, for people and machines.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EngineStatus {
+    /// The node.
+    pub node: String,
+    /// By how much policy times are divided.
+    pub factor: f64,
+    /// The process, in words.
+    pub process: String,
+    /// The node's phase as of its last answer; empty: none yet, or it does not answer.
+    pub phase: String,
+    /// Age of the node's last answer; `None`: none yet.
+    pub heartbeat_age_ms: Option<u64>,
+    /// Heartbeats missed in a row.
+    pub missed: u32,
+    /// The pause in force.
+    pub pause: Option<Pause>,
+    /// Open incidents, escalated ones among them.
+    pub open: usize,
+    /// Incidents that wait for a person.
+    pub escalated: usize,
+    /// Steps under way.
+    pub steps: Vec<Step>,
+    /// The storm brake is on.
+    pub storm: bool,
+    /// Its numbers.
+    pub storm_evidence: String,
+    /// The agent may hold the lease: its own host has no open incident.
+    pub may_hold_lease: bool,
+    /// All modes, and which are acted on.
+    pub modes: Vec<ModeStatus>,
+}
+
+impl Engine {
+    /// An engine that has seen nothing. Its first input is [`Input::Started`].
+    pub fn new(options: EngineOptions) -> Self {
+        let EngineOptions { node, policy } = options;
+        let storm = StormBrake::new(&policy.storm, policy.scaled(policy.storm.window));
+        Self {
+            node,
+            policy,
+            began: None,
+            facts: Facts::default(),
+            incidents: Book::default(),
+            disks: disk_failure::Watch::default(),
+            findings: data_corruption::Watch::default(),
+            pause: None,
+            ledger: Ledger::default(),
+            storm,
+            operator: None,
+            planned: Planned::No,
+            answered: None,
+            hung: false,
+            next_id: 1,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes one input and says what follows. Pure: the same state, time and input give the same commands.
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Command> {
+        self.began.get_or_insert(now.mono);
+        self.expire_pause(now);
+        match input {
+            Input::Started { next_sequence, open, paused, unfinished, history } => {
+                self.next_id = self.next_id.max(next_sequence);
+                for incident in open.into_iter().take(MAX_OPEN) {
+                    self.take_over(now, incident, &history);
+                }
+                self.ledger.restore(now, history);
+                self.pause = paused.map(|(owner, reason, left)| Pause::new(now, owner, reason, left));
+                unfinished.iter().for_each(|step| self.take_over_operator(now, step));
+            }
+            Input::Observed(observation) => self.observe(now, &observation),
+            Input::Tick => {}
+            Input::Finished { step, result } => {
+                if !self.operator_finished(now, step, &result) {
+                    self.finished(now, step, result);
+                }
+                self.read_process(now);
+            }
+            Input::Proved { incident, result } => {
+                if !self.operator_proved(now, &incident, &result) {
+                    self.proved(now, &incident, result);
+                }
+            }
+            Input::Slot { step, reply } => self.slot(now, step, reply),
+            Input::Operator(command) => self.operate(now, command),
+        }
+        self.storm.judge(now.mono);
+        self.advance(now);
+        self.advance_operator(now);
+        std::mem::take(&mut self.out)
+    }
+
+    /// Whether this agent may hold the lease: not while its own host is ill.
+    pub fn may_hold_lease(&self) -> bool {
+        self.incidents.open.is_empty()
+    }
+
+    /// The engine's state.
+    pub fn status(&self, now: Now) -> EngineStatus {
+        let open = &self.incidents.open;
+        let (storm, storm_evidence) = self.storm.state(now.mono);
+        let mut steps: Vec<Step> = open.values().filter_map(Incident::step).cloned().collect();
+        steps.extend(self.operator.as_ref().map(|operator| operator.step.clone()));
+        EngineStatus {
+            node: self.node.clone(),
+            factor: self.policy.factor,
+            process: self.facts.process().map_or_else(|| "unknown".to_owned(), explain::process),
+            phase: self.facts.phase().to_owned(),
+            heartbeat_age_ms: self
+                .facts
+                .heartbeat_age(now.mono)
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            missed: self.facts.missed,
+            pause: self.pause.clone(),
+            open: open.len(),
+            escalated: open.values().filter(|incident| incident.state == IncidentState::Escalated).count(),
+            steps,
+            storm,
+            storm_evidence,
+            may_hold_lease: self.may_hold_lease(),
+            modes: modes(),
+        }
+    }
+
+    /// All known incidents: open ones oldest first, then closed ones newest first.
+    pub fn incidents(&self) -> Vec<IncidentView> {
+        let ids = self.incidents.ids();
+        let open = ids.iter().filter_map(|id| self.incidents.open.get(id));
+        open.chain(self.incidents.recent.iter().rev()).map(Incident::view).collect()
+    }
+
+    /// The pause in force.
+    pub fn pause(&self) -> Option<&Pause> {
+        self.pause.as_ref()
+    }
+
+    /// The policy the engine decides by.
+    pub fn policy(&self) -> &PolicyConfig {
+        &self.policy
+    }
+
+    fn observe(&mut self, now: Now, observation: &Observation) {
+        self.facts.observe(now.mono, observation);
+        match observation {
+            Observation::Heartbeat(fact) => self.read_heartbeat(now, fact),
+            Observation::Peer(fact) => self.storm.observe(now.mono, &fact.node, ill(fact)),
+            Observation::Process(_) | Observation::HeartbeatMissed { .. } => {}
+        }
+        if !matches!(observation, Observation::Peer(_)) {
+            self.read_process(now);
+        }
+    }
+
+    fn read_heartbeat(&mut self, now: Now, fact: &NodeFact) {
+        let node = self.node.clone();
+        for symptom in self.disks.observe(now.mono, &node, fact, &self.policy) {
+            self.see(now, symptom);
+        }
+        let room = self.incidents.room();
+        let found = self.findings.observe(now.mono, fact, room, &self.policy);
+        for (disk, evidence) in found.many {
+            let subject = Subject::Disk { disk, node: node.clone() };
+            self.note(RecordKind::Escalated, Action::Alert, Mode::DataCorruption, &subject, &evidence);
+        }
+        for evidence in found.nameless {
+            let subject = Subject::Node(node.clone());
+            self.note(RecordKind::Note, Action::Skip, Mode::DataCorruption, &subject, &evidence);
+        }
+        for symptom in found.symptoms {
+            self.see(now, symptom);
+        }
+    }
+
+    fn read_process(&mut self, now: Now) {
+        let node = self.node.clone();
+        let reading = process_crash::read(&node, &self.facts, &self.policy, self.planned);
+        let ill = matches!(reading, Reading::Dead(_) | Reading::Hung { .. });
+        self.storm.observe(now.mono, &node, ill);
+        let hung = matches!(reading, Reading::Hung { .. });
+        match reading {
+            Reading::Dead(symptom) if symptom.life.is_some() && symptom.life == self.answered => {}
+            Reading::Dead(symptom) => self.see(now, *symptom),
+            Reading::Hung { evidence } if !self.hung => {
+                let subject = Subject::Node(node);
+                let draft = self
+                    .draft(RecordKind::Refused, Action::StartNode)
+                    .about(&subject)
+                    .with("reason", Mode::ProcessCrash.as_str())
+                    .with("guard", GuardName::Corroborated.as_str())
+                    .with("evidence", evidence);
+                self.record(draft, false);
+            }
+            Reading::Hung { .. } | Reading::Fine | Reading::Deliberate { .. } => {}
+        }
+        self.hung = hung;
+    }
+
+    /// A symptom: opens an incident, or belongs to one that is open.
+    fn see(&mut self, now: Now, symptom: Symptom) {
+        if let Some(known) = self.incidents.about(symptom.mode, &symptom.subject) {
+            // The first words of a crash that the journal only knew as open.
+            if known.life.is_none() {
+                known.life = symptom.life;
+                known.signature = known.signature.take().or(symptom.signature);
+            }
+            return;
+        }
+        if self.incidents.room() == 0 {
+            return;
+        }
+        let incident = Incident::open(self.next_incident(), now, symptom);
+        let mut draft = self
+            .draft_about(RecordKind::Opened, Action::Skip, &incident)
+            .with("evidence", format!("{}: {}", incident.detected_by, incident.evidence));
+        if incident.initial {
+            draft = draft.with("initial", true);
+        }
+        self.record(draft, true);
+        self.incidents.put(incident);
+    }
+
+    fn note(&mut self, kind: RecordKind, action: Action, mode: Mode, subject: &Subject, evidence: &str) {
+        let mut draft =
+            self.draft(kind, action).about(subject).with("reason", mode.as_str()).with("evidence", evidence);
+        draft.mode = Some(mode);
+        self.record(draft, true);
+    }
+
+    fn next_step(&mut self) -> StepId {
+        let id = StepId(self.next_id);
+        self.next_id += 1;
+        id
+    }
+
+    fn planned(&self) -> Planned {
+        self.planned
+    }
+}
+
+impl Decide for Engine {
+    fn handle(&mut self, now: Now, input: Input) -> Vec<Command> {
+        Engine::handle(self, now, input)
+    }
+}
+
+/// Agent and node silent, or its own agent says that the node is dead.
+fn ill(fact: &PeerFact) -> bool {
+    fact.node_alive == Some(false) || (!fact.agent_answers && fact.node_answers == Some(false))
+}

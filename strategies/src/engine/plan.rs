@@ -1,0 +1,175 @@
+//! What would be done now: the same moves the engine makes, shown instead of made.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::api::{IncidentId, Subject};
+use crate::engine::Engine;
+use crate::engine::decide::Move;
+use crate::engine::incidents::{Flight, Incident};
+use crate::engine::ladder::{Effect, Rung, ladder, proof};
+use crate::record::GuardResult;
+use crate::types::{Action, Grade, Mode, Moment, Now};
+
+/// What the agent would do now.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The node.
+    pub node: String,
+    /// By how much policy times are divided.
+    pub factor: f64,
+    /// One entry per open incident.
+    pub entries: Vec<PlanEntry>,
+}
+
+/// What the agent would do about one incident.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanEntry {
+    /// Which incident.
+    pub incident: IncidentId,
+    /// Its mode.
+    pub mode: Mode,
+    /// What it is about.
+    pub subject: Subject,
+    /// What was seen.
+    pub evidence: String,
+    /// The next move, in words.
+    pub next: String,
+    /// What would be done; `None`: nothing is.
+    pub action: Option<Action>,
+    /// How invasive that is.
+    pub grade: Option<Grade>,
+    /// The guards, with their numbers.
+    pub guards: Vec<GuardResult>,
+    /// The whole ladder.
+    pub ladder: Vec<Rung>,
+    /// Which step of it is next, from 0.
+    pub at: usize,
+}
+
+impl Engine {
+    /// What would be done now.
+    pub fn plan(&self, now: Now) -> Plan {
+        let ids = self.incidents.ids();
+        let open = ids.iter().filter_map(|id| self.incidents.open.get(id));
+        let entries = open.map(|incident| self.entry(now.mono, incident)).collect();
+        Plan { node: self.node.clone(), factor: self.policy.factor, entries }
+    }
+
+    pub(crate) fn entry(&self, now: Moment, incident: &Incident) -> PlanEntry {
+        let (next, rung, guards) = self.in_words(now, incident);
+        PlanEntry {
+            incident: incident.id.clone(),
+            mode: incident.mode,
+            subject: incident.subject.clone(),
+            evidence: incident.evidence.clone(),
+            next,
+            action: rung.as_ref().map(|rung| rung.action),
+            grade: rung.as_ref().map(|rung| rung.grade),
+            guards,
+            ladder: ladder(incident.mode, &self.policy),
+            at: incident.rung,
+        }
+    }
+
+    fn in_words(&self, now: Moment, incident: &Incident) -> (String, Option<Rung>, Vec<GuardResult>) {
+        let under_way = |text: String| (text, self.rung(incident), incident.guards.clone());
+        match &incident.flight {
+            Flight::Idle => {}
+            Flight::Asking { step, .. } => return under_way(format!("waits for a slot for {}", step.action)),
+            Flight::Granted { step, .. } => {
+                return under_way(format!("has a slot for {}, reads the evidence again", step.action));
+            }
+            Flight::Doing { step, .. } => {
+                return under_way(format!(
+                    "{} is under way (step {}, attempt {})",
+                    step.action, step.id.0, step.attempt
+                ));
+            }
+            Flight::Seeing { step, .. } => return under_way(format!("waits to see what {} did", step.action)),
+            Flight::Proving { tries, .. } => return under_way(format!("seeks the proof (try {})", (*tries).max(1))),
+            Flight::Reconciling { step, .. } => {
+                return under_way(format!("looks at what became of {} (step {})", step.action, step.id.0));
+            }
+        }
+        match self.next_move(now, incident) {
+            Move::Wait(what) => (format!("waits: {what}"), None, incident.guards.clone()),
+            Move::Later { rung, wait, .. } => {
+                (format!("{} in {} ms", rung.action, wait.as_millis()), Some(*rung), incident.guards.clone())
+            }
+            Move::Held { rung, guards, held } => {
+                (format!("{} held by {}: {}", rung.action, held.guard, held.evidence), Some(*rung), guards)
+            }
+            Move::Act { rung, guards } => (format!("{} now", rung.action), Some(*rung), guards),
+            Move::Skip { why } => (format!("the next step of the ladder: {why}"), None, incident.guards.clone()),
+            Move::Prove { why } => (format!("seeks the proof: {why}"), None, incident.guards.clone()),
+            Move::Close { why } => (format!("closes it: {why}"), None, incident.guards.clone()),
+            Move::Escalate { why, guards } => (format!("tells a person: {why}"), None, guards),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.entries.is_empty() {
+            return writeln!(f, "nothing to do on {}", self.node);
+        }
+        for entry in &self.entries {
+            write!(f, "{entry}")?;
+        }
+        if self.factor > 1.0 {
+            writeln!(f, "policy times are divided by {}; detection times are not", self.factor)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PlanEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {} of {}", self.incident, self.mode, self.subject)?;
+        writeln!(f, "  seen:  {}", self.evidence)?;
+        writeln!(f, "  next:  {}", self.next)?;
+        for (number, rung) in self.ladder.iter().enumerate() {
+            let mark = if number == self.at { ">" } else { " " };
+            writeln!(f, "  {mark} {}. {}", number + 1, in_one_line(rung))?;
+            if let Effect::Proof { deadline } = rung.effect {
+                writeln!(f, "       proof within {} s: {}", deadline.as_secs(), proof_in_words(&self.subject))?;
+            }
+        }
+        for guard in &self.guards {
+            let verdict = if guard.passed { "pass" } else { "HELD" };
+            writeln!(f, "    {verdict} {}: {}", guard.guard, guard.evidence)?;
+        }
+        Ok(())
+    }
+}
+
+/// A step of a ladder in one line.
+pub(crate) fn in_one_line(rung: &Rung) -> String {
+    let wait = if rung.wait.is_zero() { String::new() } else { format!("after {} ms: ", rung.wait.as_millis()) };
+    let disruptive = if rung.disruptive { ", disruptive: lease, slot and fence" } else { "" };
+    format!(
+        "{wait}{} (grade {} {}{disruptive}; {} attempts of {} s): {}",
+        rung.action,
+        rung.grade.0,
+        rung.grade.name(),
+        rung.attempts,
+        rung.deadline.as_secs(),
+        rung.does
+    )
+}
+
+/// What shows that an incident is over, in words.
+pub(crate) fn proof_in_words(subject: &Subject) -> String {
+    use crate::api::Proof;
+    match proof(subject) {
+        Proof::Serves => "a canary write and read through the node, and caught up to the commit index".to_owned(),
+        Proof::DiskRebuilt { disk } => {
+            format!("every shard of disk {disk} read back from its new home; failed = skipped = 0")
+        }
+        Proof::ObjectIntact { bucket, key } => {
+            format!("every shard of {bucket}/{key} read from disk, cache bypassed")
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What the engine writes into the journal: one place, so that the names cannot drift apart.
+
+use crate::api::{Command, Step};
+use crate::engine::Engine;
+use crate::engine::incidents::Incident;
+use crate::record::{Draft, GuardResult, RecordKind};
+use crate::types::{Action, Now};
+
+impl Engine {
+    /// A draft with what every record carries.
+    pub(crate) fn draft(&self, kind: RecordKind, action: Action) -> Draft {
+        let mut draft = Draft::new(kind, action);
+        if let Some((term, index)) = self.facts.raft() {
+            draft.raft_term = Some(term);
+            draft.raft_index = Some(index);
+        }
+        draft
+    }
+
+    pub(crate) fn draft_about(&self, kind: RecordKind, action: Action, incident: &Incident) -> Draft {
+        let mut draft = self.draft(kind, action).about(&incident.subject).with("reason", incident.mode.as_str());
+        draft.incident = Some(incident.id.clone());
+        draft.mode = Some(incident.mode);
+        draft
+    }
+
+    pub(crate) fn draft_step(&self, kind: RecordKind, step: &Step) -> Draft {
+        let mut draft = self.draft(kind, step.action).about(&step.subject).with("attempt", step.attempt);
+        draft.incident.clone_from(&step.incident);
+        draft.mode = step.mode;
+        draft.grade = Some(step.grade);
+        draft.step = Some(step.id.0);
+        let reason = step.mode.map_or("operator", crate::types::Mode::as_str);
+        draft = draft.with("reason", reason);
+        if step.disruptive {
+            draft = draft.with("disruptive", true);
+        }
+        if let Some(fence) = &step.fence {
+            draft = draft.with("fence", fence.to_string());
+        }
+        draft
+    }
+
+    pub(crate) fn record(&mut self, draft: Draft, durable: bool) {
+        self.out.push(Command::Record { draft: Box::new(draft), durable });
+    }
+
+    /// The intention, on disk before the step.
+    pub(crate) fn record_intent(&mut self, step: &Step, guards: &[GuardResult], incident: Option<&Incident>) {
+        let mut draft = self.draft_step(RecordKind::Intent, step).with("evidence", step.reason.as_str());
+        draft.guards = guards.to_vec();
+        if let Some(incident) = incident {
+            if incident.initial {
+                draft = draft.with("initial", true);
+            }
+            if let Some(signature) = incident.signature.as_deref().filter(|_| step.action == Action::StartNode) {
+                draft = draft.with("signature", signature);
+            }
+            if let Some((pid, _)) = incident.life {
+                draft = draft.with("pid", pid);
+            }
+        }
+        self.record(draft, true);
+    }
+
+    /// How a step ended. Durable: after a restart of the agent it must not look unfinished.
+    pub(crate) fn record_outcome(&mut self, kind: RecordKind, step: &Step, resolution: &str, detail: &str, took: u64) {
+        let mut draft = self.draft_step(kind, step).with("resolution", resolution).with("evidence", detail);
+        draft.duration_ms = (took > 0).then_some(took);
+        self.record(draft, true);
+    }
+
+    /// A refusal; the same one is written once a minute, not with every tick.
+    pub(crate) fn record_refusal(
+        &mut self,
+        now: Now,
+        incident: &mut Incident,
+        action: Action,
+        grade: crate::types::Grade,
+        guards: &[GuardResult],
+        held: &GuardResult,
+    ) {
+        let known = incident
+            .refused
+            .is_some_and(|(guard, at)| guard == held.guard && now.mono.since(at) < super::REFUSED_EVERY);
+        if known {
+            return;
+        }
+        incident.refused = Some((held.guard, now.mono));
+        incident.event(now, format!("{action} held by {}: {}", held.guard, held.evidence));
+        let mut draft = self
+            .draft_about(RecordKind::Refused, action, incident)
+            .with("guard", held.guard.as_str())
+            .with("evidence", held.evidence.as_str());
+        draft.grade = Some(grade);
+        draft.guards = guards.to_vec();
+        self.record(draft, false);
+    }
+}

@@ -1,0 +1,122 @@
+//! Goes on where an earlier life of the agent ended: observes first, repeats nothing blindly.
+
+use crate::api::{IncidentId, OpenIncident, PastStep, ProcessFact, Step, Subject};
+use crate::engine::Engine;
+use crate::engine::detect::Symptom;
+use crate::engine::incidents::{Flight, Incident, IncidentState};
+use crate::engine::ladder;
+use crate::record::RecordKind;
+use crate::types::{Action, Moment, Now};
+
+/// What became of a step, as far as it can be seen.
+enum Became {
+    /// Its effect is there.
+    Done(String),
+    /// It is not.
+    NotDone(String),
+    /// Only the proof can tell.
+    AskProof(String),
+}
+
+impl Engine {
+    /// Takes an incident over from the journal.
+    pub(crate) fn take_over(&mut self, now: Now, open: OpenIncident, history: &[PastStep]) {
+        let OpenIncident { id, mode, subject, opened_ms, unfinished, steps_done, escalated, initial } = open;
+        let symptom = Symptom {
+            mode,
+            subject,
+            detected_by: "journal".to_owned(),
+            evidence: "open when the agent ended".to_owned(),
+            initial,
+            life: None,
+            signature: None,
+            mended: false,
+        };
+        let mut incident = Incident::open(id, now, symptom);
+        incident.opened_ms = opened_ms;
+        let rungs = ladder::ladder(mode, &self.policy);
+        let last = unfinished.as_ref().map(|step| step.action);
+        let at = |action: Action| rungs.iter().position(|rung| rung.action == action);
+        // Its place on the ladder: the unfinished step's, or the last one that was done (its effect is looked for).
+        incident.rung = last.and_then(at).or_else(|| steps_done.iter().rev().find_map(|done| at(*done))).unwrap_or(0);
+        incident.throttled = steps_done.contains(&Action::Throttle) || last == Some(Action::Throttle);
+        if let Some(rung) = rungs.get(incident.rung) {
+            let counts = |past: &&PastStep| {
+                past.action == rung.action && past.subject == incident.subject && past.at_ms >= opened_ms
+            };
+            incident.attempt = u32::try_from(history.iter().filter(counts).count()).unwrap_or(u32::MAX);
+        }
+        incident.state = match (escalated, &unfinished) {
+            (true, _) => IncidentState::Escalated,
+            (false, Some(_)) => IncidentState::Recovering,
+            (false, None) => IncidentState::Open,
+        };
+        if let Some(step) = unfinished {
+            incident.begun(now, &step);
+            incident.flight = Flight::Reconciling { step, since: now.mono };
+        }
+        self.incidents.put(incident);
+    }
+
+    /// Looks at what became of a step that has an intent and no outcome.
+    pub(crate) fn reconcile(&mut self, now: Now, incident: &mut Incident, step: &Step, since: Moment) {
+        let Some(became) = self.became(incident, step, since) else { return };
+        let (resolution, detail, verified) = match &became {
+            Became::Done(why) => ("done", why, true),
+            Became::NotDone(why) => ("not done", why, false),
+            Became::AskProof(why) => ("unknown", why, false),
+        };
+        incident.ended(now, step.id, resolution, detail);
+        incident.event(now, format!("{} was under way when the agent ended: {resolution}: {detail}", step.action));
+        self.record_outcome(RecordKind::Reconciled, step, resolution, detail, 0);
+        if step.disruptive {
+            self.close_slot(step, verified, detail);
+        }
+        incident.flight = Flight::Idle;
+        match became {
+            // The ladder skips what its facts show as done.
+            Became::Done(_) => {}
+            Became::NotDone(_) => self.attempt_failed(now, incident),
+            // One look: if the proof does not hold, the step is tried again.
+            Became::AskProof(_) => self.prove(now, incident, std::time::Duration::ZERO),
+        }
+    }
+
+    fn became(&self, incident: &Incident, step: &Step, since: Moment) -> Option<Became> {
+        match (step.action, &incident.subject) {
+            (Action::StartNode, _) => Some(match self.facts.process_since(since)? {
+                ProcessFact::Running { pid, .. } => Became::Done(format!("process {pid} runs")),
+                ProcessFact::Exited { pid, exit, .. } => Became::NotDone(format!("process {pid} ended: {exit}")),
+                ProcessFact::Absent => Became::NotDone("no process runs".to_owned()),
+            }),
+            (Action::RepairShards, _) => Some(Became::AskProof("the proof tells whether it was done".to_owned())),
+            (_, Subject::Disk { disk, .. }) => {
+                let fact = self.facts.node_now().filter(|_| self.facts.heartbeat_at() >= Some(since))?;
+                let state = &fact.disks.iter().find(|fact| fact.disk == *disk)?.state;
+                let states: &[&str] = match step.action {
+                    Action::Throttle => &["read_only", "down", "out"],
+                    Action::DetachDisk => &["down", "out"],
+                    _ => &["up"],
+                };
+                let text = format!("the node shows the disk as {state}");
+                Some(if states.contains(&state.as_str()) { Became::Done(text) } else { Became::NotDone(text) })
+            }
+            _ => Some(Became::NotDone("nothing shows that it was done".to_owned())),
+        }
+    }
+
+    /// An operator's step that the agent's end interrupted: not repeated, but its slot must not stay open.
+    pub(crate) fn take_over_operator(&mut self, now: Now, step: &Step) {
+        let detail = "the agent ended while it was under way; it is not repeated: ask again if it is still wanted";
+        self.record_outcome(RecordKind::Reconciled, step, "unknown", detail, 0);
+        self.close_slot(step, false, detail);
+        let _ = now;
+    }
+
+    /// Names a new incident.
+    pub(crate) fn next_incident(&mut self) -> IncidentId {
+        let id = IncidentId::new(&self.node, self.next_id);
+        self.next_id += 1;
+        id
+    }
+}

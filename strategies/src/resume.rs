@@ -1,0 +1,164 @@
+//! What the journal says about where the agent stood when it ended.
+//!
+//! Owns: reading back what [`crate::engine`] drafted: open incidents, steps with an intent but no outcome, the pause,
+//! and the steps that budgets and crash signatures count. Must never: decide what to do about it; trust a line that
+//! was not verified (the caller verifies).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::api::{IncidentId, Input, OpenIncident, PastStep, Step, StepId, Subject};
+use crate::chain::Line;
+use crate::record::{Draft, RecordKind};
+use crate::types::{Action, Grade};
+
+/// Steps remembered: more than any budget counts in a day.
+pub const MAX_HISTORY: usize = 256;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Rebuilds the engine's first input from the journal's lines, oldest first. `wall_ms` is the present, for what is left
+/// of a pause. The lines may begin in the middle of a journal whose older segments are gone.
+pub fn from_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, wall_ms: u64) -> Input {
+    let mut reader = Reader::default();
+    for line in lines {
+        reader.read(line);
+    }
+    reader.finish(wall_ms)
+}
+
+#[derive(Default)]
+struct Reader {
+    next: u64,
+    open: BTreeMap<IncidentId, OpenIncident>,
+    unfinished: BTreeMap<u64, Step>,
+    history: VecDeque<PastStep>,
+    paused: Option<(String, String, u64)>,
+}
+
+impl Reader {
+    fn read(&mut self, line: &Line) {
+        let draft = &line.draft;
+        let incident = draft.incident.as_ref().and_then(IncidentId::number).unwrap_or(0);
+        self.next = self.next.max(line.sequence + 1).max(incident + 1).max(draft.step.unwrap_or(0) + 1);
+        match draft.kind {
+            RecordKind::Opened => self.opened(line),
+            RecordKind::Intent => self.intent(line),
+            RecordKind::Outcome | RecordKind::Reconciled => self.ended(draft),
+            RecordKind::Resolved => {
+                if let Some(id) = &draft.incident {
+                    self.open.remove(id);
+                }
+            }
+            RecordKind::Escalated => {
+                if let Some(open) = draft.incident.as_ref().and_then(|id| self.open.get_mut(id)) {
+                    open.escalated = true;
+                }
+            }
+            RecordKind::Note => self.note(draft),
+            RecordKind::Refused => {}
+        }
+    }
+
+    fn opened(&mut self, line: &Line) {
+        let draft = &line.draft;
+        let (Some(id), Some(mode), Some(subject)) = (draft.incident.clone(), draft.mode, draft.subject()) else {
+            return;
+        };
+        let open = OpenIncident {
+            id: id.clone(),
+            mode,
+            subject,
+            opened_ms: line.wall_ms(),
+            unfinished: None,
+            steps_done: Vec::new(),
+            escalated: false,
+            initial: flag(draft, "initial"),
+        };
+        self.open.insert(id, open);
+    }
+
+    fn intent(&mut self, line: &Line) {
+        let draft = &line.draft;
+        let (Some(id), Some(subject)) = (draft.step, draft.subject()) else { return };
+        let step = step_of(draft, StepId(id), subject.clone());
+        let at_ms = line.wall_ms();
+        // The first start of a node is no answer to a crash, and counts in no budget.
+        if !flag(draft, "initial") {
+            let signature = draft.text("signature").map(str::to_owned);
+            let disruptive = step.disruptive;
+            self.history.push_back(PastStep { action: draft.action, subject, disruptive, at_ms, signature });
+        }
+        if self.history.len() > MAX_HISTORY {
+            self.history.pop_front();
+        }
+        self.unfinished.insert(id, step);
+    }
+
+    fn ended(&mut self, draft: &Draft) {
+        let Some(step) = draft.step.and_then(|id| self.unfinished.remove(&id)) else { return };
+        let done = draft.text("resolution") == Some("done");
+        if let Some(open) = step.incident.as_ref().and_then(|id| self.open.get_mut(id)).filter(|_| done) {
+            open.steps_done.push(step.action);
+        }
+    }
+
+    fn note(&mut self, draft: &Draft) {
+        let text = |name: &str| draft.text(name).unwrap_or_default().to_owned();
+        match draft.action {
+            Action::Pause => {
+                let expires = draft.details.get("expires_ms").and_then(serde_json::Value::as_u64).unwrap_or(0);
+                self.paused = Some((text("owner"), text("reason"), expires));
+            }
+            Action::Resume => self.paused = None,
+            _ => {}
+        }
+    }
+
+    fn finish(self, wall_ms: u64) -> Input {
+        let mut open = self.open;
+        let mut unfinished = Vec::new();
+        for step in self.unfinished.into_values() {
+            match step.incident.as_ref().and_then(|id| open.get_mut(id)) {
+                Some(incident) => incident.unfinished = Some(step),
+                // An operator's step; a step of an incident that was closed since is nobody's any more.
+                None if step.incident.is_none() => unfinished.push(step),
+                None => {}
+            }
+        }
+        let left = |expires: u64| Duration::from_millis(expires.saturating_sub(wall_ms));
+        let paused = self.paused.map(|(owner, reason, expires)| (owner, reason, left(expires)));
+        Input::Started {
+            next_sequence: self.next.max(1),
+            open: open.into_values().collect(),
+            paused: paused.filter(|(_, _, left)| !left.is_zero()),
+            unfinished,
+            history: self.history.into_iter().filter(|past| past.at_ms + DAY_MS >= wall_ms).collect(),
+        }
+    }
+}
+
+fn step_of(draft: &Draft, id: StepId, subject: Subject) -> Step {
+    Step {
+        id,
+        incident: draft.incident.clone(),
+        mode: draft.mode,
+        action: draft.action,
+        grade: draft.grade.unwrap_or(Grade::OBSERVE),
+        subject,
+        disruptive: flag(draft, "disruptive"),
+        fence: draft.text("fence").and_then(|text| text.parse().ok()),
+        deadline: Duration::ZERO,
+        attempt: draft
+            .details
+            .get("attempt")
+            .and_then(serde_json::Value::as_u64)
+            .and_then(|attempt| u32::try_from(attempt).ok())
+            .unwrap_or(0),
+        reason: draft.text("evidence").unwrap_or_default().to_owned(),
+    }
+}
+
+fn flag(draft: &Draft, name: &str) -> bool {
+    draft.details.get(name).and_then(serde_json::Value::as_bool).unwrap_or(false)
+}
