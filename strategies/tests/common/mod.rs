@@ -1,5 +1,5 @@
 //! A bench for the engine: time that is moved by hand, a journal that is kept, commands that can be asked for.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::time::Duration;
 
