@@ -9,7 +9,7 @@ use resilver_host::{Host, Listener};
 use resilver_proto::agent::agent_peer_server::AgentPeerServer;
 use resilver_proto::transport;
 use resilver_strategies::api::Input;
-use resilver_strategies::engine::Engine;
+use resilver_strategies::engine::{Engine, EngineOptions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -147,9 +147,10 @@ impl Agent {
             lease: lease.clone(),
             deadline: options.heartbeat_deadline,
         };
+        let engine = EngineOptions { node: options.name.clone(), policy: options.policy.clone() };
         let parts = Parts { host, options, time, links, telemetry, peers, lease, coordinator, input, view, shutdown };
         let mut main = MainLoop {
-            engine: Engine::new(&parts.options.name, parts.options.policy.clone()),
+            engine: Engine::new(engine),
             executors: Executors::new(tools, parts.input.clone()),
             coordinator: parts.coordinator.clone(),
             lease: parts.lease.clone(),
@@ -227,18 +228,14 @@ struct Tasks {
 
 impl Parts {
     fn spawn(&self, spawned: Spawned) -> Tasks {
-        let Spawned { service, changed, begun, lease_actor, notices, requests, grpc, http, reader, started_ms } = spawned;
+        let Spawned { service, changed, begun, lease_actor, notices, requests, grpc, http, reader, started_ms } =
+            spawned;
         let mut tasks = Tasks { lease: JoinSet::new(), all: JoinSet::new() };
         tasks.lease.spawn(lease_actor.run(self.shutdown.clone()));
         let all = &mut tasks.all;
         all.spawn(self.coordinator.clone().run(notices, self.shutdown.clone()));
-        let process = ProcessSensor {
-            host: self.host.clone(),
-            service,
-            changed,
-            begun: begun.clone(),
-            out: self.input.clone(),
-        };
+        let process =
+            ProcessSensor { host: self.host.clone(), service, changed, begun: begun.clone(), out: self.input.clone() };
         all.spawn(process.run(self.shutdown.clone()));
         let heartbeat = HeartbeatSensor {
             links: self.links.clone(),

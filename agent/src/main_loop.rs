@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_strategies::api::{Command, Decide, Input, Observation, OperatorCommand, Step, StepResult};
+use resilver_strategies::api::{Command, IncidentId, Input, Observation, OperatorCommand, Step, StepResult};
 use resilver_strategies::engine::Engine;
-use resilver_strategies::record::Draft;
+use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Fence, Grade, GuardName};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -26,7 +27,7 @@ use crate::executors::{Executors, chain};
 use crate::journal::Journal;
 use crate::lease::LeaseHandle;
 use crate::sensors::stopped;
-use crate::state::View;
+use crate::state::{JournalView, View};
 use crate::telemetry::{Telemetry, Told};
 use crate::timebase::Timebase;
 
@@ -41,6 +42,18 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(2);
 const SYNC_PAUSE: Duration = Duration::from_millis(50);
 /// How long a lost journal may hold up each further record: it must not slow the cure of grade 1.
 const LOST_PATIENCE: Duration = Duration::from_millis(50);
+
+/// What may be asked of the engine. Answered as people and programs read it.
+pub(crate) enum Question {
+    /// Its state.
+    Status,
+    /// All incidents it knows.
+    Incidents,
+    /// One incident with its rule and its guards; null when it is not known.
+    Explain(IncidentId),
+    /// What it would do now.
+    Plan,
+}
 
 /// What others ask of the main loop.
 pub(crate) enum Request {
@@ -61,6 +74,13 @@ pub(crate) enum Request {
         fence: Fence,
         /// Whether it was verified, and how it went.
         done: oneshot::Sender<(bool, String)>,
+    },
+    /// A look at the engine.
+    Look {
+        /// At what.
+        question: Question,
+        /// What is seen.
+        answer: oneshot::Sender<Value>,
     },
     /// Something to write down.
     Tell {
@@ -135,6 +155,10 @@ impl MainLoop {
                 self.waiting.insert(fence.clone(), done);
                 self.take(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence })).await;
             }
+            Request::Look { question, answer } => {
+                // As above.
+                let _ = answer.send(self.answer(&question));
+            }
             Request::Tell { told, durable } => {
                 let written = self.tell(&told, durable.is_some()).await;
                 let result = if written { Ok(()) } else { Err("the journal cannot be made durable".to_owned()) };
@@ -178,7 +202,7 @@ impl MainLoop {
     async fn act(&mut self, command: Command) {
         match command {
             Command::Record { draft, durable } => {
-                let is_intent = draft.kind == resilver_strategies::record::RecordKind::Intent;
+                let is_intent = draft.kind == RecordKind::Intent;
                 self.record(*draft, durable).await;
                 if is_intent && durable {
                     resilver_host::fault::point("agent.after_intent");
@@ -289,26 +313,32 @@ impl MainLoop {
 
     /// Shows the present to the API and to peers, and tells the lease whether this agent may hold it.
     fn show(&mut self, decided: bool) {
-        let now = self.time.now();
-        let shown: Option<crate::state::Shown> = decided.then(|| todo!());
-        let next_sequence = self.journal.next_sequence();
-        let lost = self.lost;
-        let paused = None; let _ = now;
+        // Only a decision opens or closes an incident.
+        let open = decided.then(|| self.engine.status(self.time.now()).open);
+        let journal = JournalView { next_sequence: self.journal.next_sequence(), lost: self.lost };
         self.view.send_modify(|view| {
             view.beat = Instant::now();
-            view.journal = crate::state::JournalView { next_sequence, lost };
-            view.paused = paused;
-            if let Some(shown) = shown {
-                view.incidents = Arc::new(shown.incidents);
-                view.open = shown.open;
-                view.plan = Arc::new(shown.plan);
-            }
+            view.journal = journal;
+            view.paused = self.engine.pause().cloned();
+            view.open = open.unwrap_or(view.open);
         });
-        let open = self.view.borrow().open;
-        self.telemetry.incidents_open.set(i64::try_from(open).unwrap_or(i64::MAX));
-        let eligible = open == 0 && !self.lost;
+        if let Some(open) = open {
+            self.telemetry.incidents_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+        }
+        let eligible = self.engine.may_hold_lease() && !self.lost;
         if self.eligible.replace(eligible) != Some(eligible) {
             self.lease.set_eligible(eligible);
         }
+    }
+
+    fn answer(&self, question: &Question) -> Value {
+        let now = self.time.now();
+        let answer = match question {
+            Question::Status => serde_json::to_value(self.engine.status(now)),
+            Question::Incidents => serde_json::to_value(self.engine.incidents()),
+            Question::Explain(id) => serde_json::to_value(self.engine.explain(now, id)),
+            Question::Plan => serde_json::to_value(self.engine.plan(now)),
+        };
+        answer.expect("texts, numbers and maps with text keys always serialize")
     }
 }

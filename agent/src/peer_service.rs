@@ -12,7 +12,7 @@ use resilver_strategies::lease::ReleaseRequest;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::coordinator::{Coordinator, Outcome};
+use crate::coordinator::{Coordinator, HELD_BY, Outcome};
 use crate::lease::{
     LeaseError, LeaseHandle, accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire,
     prepare_from_wire, prepare_reply_to_wire, slot_from_wire, slot_request,
@@ -50,10 +50,7 @@ impl AgentPeer for PeerService {
         }))
     }
 
-    async fn prepare(
-        &self,
-        request: Request<wire::PrepareRequest>,
-    ) -> Result<Response<wire::PrepareResponse>, Status> {
+    async fn prepare(&self, request: Request<wire::PrepareRequest>) -> Result<Response<wire::PrepareResponse>, Status> {
         let request = prepare_from_wire(request.into_inner())?;
         let reply = self.lease.prepare(request).await.map_err(refused)?;
         Ok(Response::new(prepare_reply_to_wire(reply)))
@@ -138,9 +135,7 @@ impl AgentPeer for PeerService {
                 fence: fence.as_ref().map(fence_to_wire),
                 ..Default::default()
             },
-            Outcome::Refused { guard, why } => {
-                wire::CoordinateResponse { guard, refusal: why, ..Default::default() }
-            }
+            Outcome::Refused { guard, why } => wire::CoordinateResponse { guard, refusal: why, ..Default::default() },
             Outcome::Failed { why } => wire::CoordinateResponse { refusal: why, ..Default::default() },
         }))
     }
@@ -154,7 +149,9 @@ impl AgentPeer for PeerService {
         let outcome = self.coordinator.run_here(fence, &step, &reason, &operator).await;
         Ok(Response::new(match outcome {
             Outcome::Done { detail, .. } => wire::RunStepResponse { done: true, detail, ..Default::default() },
-            Outcome::Refused { why, .. } => wire::RunStepResponse { refusal: why, ..Default::default() },
+            Outcome::Refused { guard, why } => {
+                wire::RunStepResponse { refusal: format!("{HELD_BY}{guard}: {why}"), ..Default::default() }
+            }
             Outcome::Failed { why } => wire::RunStepResponse { detail: why, ..Default::default() },
         }))
     }

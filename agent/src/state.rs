@@ -4,9 +4,10 @@
 //! Must never: be read for a decision. Decisions are the engine's, from its own inputs.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use resilver_strategies::api::{NodeFact, Observation, PeerFact, ProcessFact};
+use resilver_strategies::engine::Pause;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -35,7 +36,8 @@ impl PeerViews {
     /// For people.
     pub(crate) fn list(&self) -> Vec<PeerView> {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = |seen: &Option<Instant>| seen.map(|seen| u64::try_from(seen.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let age =
+            |seen: &Option<Instant>| seen.map(|seen| u64::try_from(seen.elapsed().as_millis()).unwrap_or(u64::MAX));
         peers.values().map(|(fact, seen)| PeerView { fact: fact.clone(), seen_age_ms: age(seen) }).collect()
     }
 
@@ -106,14 +108,6 @@ impl NodeView {
     }
 }
 
-/// An operator's pause.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct PauseView {
-    pub(crate) owner: String,
-    pub(crate) reason: String,
-    pub(crate) left_ms: u64,
-}
-
 /// Where the journal stands.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct JournalView {
@@ -127,13 +121,9 @@ pub(crate) struct JournalView {
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) node: NodeView,
-    pub(crate) paused: Option<PauseView>,
-    /// Open and recently closed, newest last.
-    pub(crate) incidents: Arc<Vec<serde_json::Value>>,
-    /// How many of them are open.
+    pub(crate) paused: Option<Pause>,
+    /// How many incidents are open, those that wait for a person among them.
     pub(crate) open: usize,
-    /// What the engine would do now.
-    pub(crate) plan: Arc<serde_json::Value>,
     pub(crate) journal: JournalView,
     /// When the main loop last came round.
     pub(crate) beat: Instant,
@@ -142,24 +132,6 @@ pub(crate) struct View {
 impl View {
     /// Before anything was seen.
     pub(crate) fn new() -> View {
-        View {
-            node: NodeView::default(),
-            paused: None,
-            incidents: Arc::default(),
-            open: 0,
-            plan: Arc::default(),
-            journal: JournalView::default(),
-            beat: Instant::now(),
-        }
+        View { node: NodeView::default(), paused: None, open: 0, journal: JournalView::default(), beat: Instant::now() }
     }
-}
-
-/// What the engine lets people see.
-pub(crate) struct Shown {
-    /// Open and recently closed incidents, oldest first.
-    pub(crate) incidents: Vec<serde_json::Value>,
-    /// How many of them are open.
-    pub(crate) open: usize,
-    /// What it would do now.
-    pub(crate) plan: serde_json::Value,
 }

@@ -5,17 +5,23 @@
 //! [`service`] wires one node together and decides when it may serve.
 
 pub mod codec;
+pub mod control;
 pub mod disk;
 pub mod gateway;
+mod http;
+mod late;
 pub mod log;
 pub mod meta;
 pub mod model;
 pub mod options;
 pub mod peers;
+pub mod phase;
 pub mod placement;
 pub mod repair;
+pub mod service;
 pub mod state;
 #[cfg(test)]
 mod testing;
+mod telemetry;
 pub mod transport;
 pub mod types;

@@ -43,6 +43,9 @@ const RESTART: &str = "restart_node";
 /// Marks, in a step's name, a disk that holds nothing readable.
 const UNREADABLE: &str = "+unreadable";
 
+/// How a refusal by a guard of the target's own engine begins.
+pub(crate) const HELD_BY: &str = "held by ";
+
 /// How an asked-for step ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -134,9 +137,10 @@ impl Coordinator {
             }
             Ok(answer) if answer.guard.is_empty() => Outcome::failed(answer.refusal),
             Ok(answer) => Outcome::Refused { guard: answer.guard, why: answer.refusal },
-            Err(status) => {
-                Outcome::failed(format!("the holder of the lease, {holder}, did not say how it ended: {}", status.message()))
-            }
+            Err(status) => Outcome::failed(format!(
+                "the holder of the lease, {holder}, did not say how it ended: {}",
+                status.message()
+            )),
         }
     }
 
@@ -151,8 +155,7 @@ impl Coordinator {
         if holder == self.setup.own {
             return self.request_slot(wish(&self.setup.own, &name, false), &name, &incident, &incident).await;
         }
-        let request =
-            RequestSlotRequest { target: self.setup.own.clone(), step: name, incident, operator: false };
+        let request = RequestSlotRequest { target: self.setup.own.clone(), step: name, incident, operator: false };
         let call = |channel| async { agent_peer(channel).request_slot(request).await };
         let asked = async { self.setup.links.agent(&holder)?.call(2 * CALL_DEADLINE, call).await };
         match asked.await.map(tonic::Response::into_inner) {
@@ -187,7 +190,9 @@ impl Coordinator {
                     tracing::warn!(holder, %status, "the end of a step could not be told to the lease's holder");
                 }
             }
-            None => tracing::warn!("nobody holds the lease: the slot stays open until a holder has seen this node well"),
+            None => {
+                tracing::warn!("nobody holds the lease: the slot stays open until a holder has seen this node well")
+            }
         }
     }
 
@@ -208,7 +213,7 @@ impl Coordinator {
         }
         match ended.await {
             Ok((true, detail)) => Outcome::Done { detail, fence: Some(fence) },
-            Ok((false, detail)) => Outcome::failed(detail),
+            Ok((false, detail)) => refusal_in(&detail).unwrap_or_else(|| Outcome::failed(detail)),
             Err(_) => Outcome::failed("the target's agent stopped before the step ended"),
         }
     }
@@ -243,7 +248,9 @@ impl Coordinator {
         let answer = self.setup.links.agent(&slot.target)?.call(STEP_DEADLINE, call).await?.into_inner();
         Ok(match (answer.done, answer.refusal.is_empty()) {
             (true, _) => Outcome::Done { detail: answer.detail, fence: Some(slot.fence.clone()) },
-            (false, false) => Outcome::refused(GuardName::OneAtATime, answer.refusal),
+            (false, false) => {
+                refusal_in(&answer.refusal).unwrap_or_else(|| Outcome::refused(GuardName::OneAtATime, answer.refusal))
+            }
             (false, true) => Outcome::failed(answer.detail),
         })
     }
@@ -252,6 +259,12 @@ impl Coordinator {
 fn nobody_holds() -> Outcome {
     let why = "nobody holds the agents' lease: a majority of the agents must be up and in touch, and have run for 10 s";
     Outcome::refused(GuardName::OneAtATime, why)
+}
+
+/// The engine tells an operator's step that a guard held as `held by GUARD: why`; a refusal travels in the same words.
+fn refusal_in(detail: &str) -> Option<Outcome> {
+    let (guard, why) = detail.strip_prefix(HELD_BY)?.split_once(": ")?;
+    Some(Outcome::Refused { guard: guard.to_owned(), why: why.to_owned() })
 }
 
 /// The wish that a step's name tells. An unknown one is judged like the strictest: a restart.

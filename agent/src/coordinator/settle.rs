@@ -75,9 +75,8 @@ impl Coordinator {
             if *looks < WELL_LOOKS {
                 continue;
             }
-            let papers = |desk: &mut Desk| {
-                (desk.book.settled(&target), desk.book.ballot().clone(), desk.book.fence().clone())
-            };
+            let papers =
+                |desk: &mut Desk| (desk.book.settled(&target), desk.book.ballot().clone(), desk.book.fence().clone());
             let Some((slots, ballot, fence)) = self.with_desk(papers) else { return };
             for slot in slots {
                 // Also where it could not be done before: a predecessor that thaws now must find the gate shut.

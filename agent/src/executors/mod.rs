@@ -117,10 +117,7 @@ async fn pass_gate(tools: &Tools, step: &Step) -> Option<StepResult> {
     }
 }
 
-fn started(
-    tools: &Tools,
-    result: Result<resilver_host::ProcId, crate::service::ServiceError>,
-) -> StepResult {
+fn started(tools: &Tools, result: Result<resilver_host::ProcId, crate::service::ServiceError>) -> StepResult {
     tools.changed.notify_one();
     match result {
         Ok(node) => StepResult::Done { detail: format!("pid {}", node.pid) },

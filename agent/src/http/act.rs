@@ -43,7 +43,11 @@ struct Restart {
 }
 
 /// `POST /api/v1/pause`.
-pub(super) async fn pause(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
+pub(super) async fn pause(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
     let Pause { owner, reason, length } = parse(&headers, &body)?;
     named(&owner, "owner")?;
     named(&reason, "reason")?;
@@ -57,7 +61,11 @@ pub(super) async fn pause(State(api): State<Arc<Api>>, headers: HeaderMap, body:
 }
 
 /// `POST /api/v1/resume`.
-pub(super) async fn resume(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, Problem> {
+pub(super) async fn resume(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
     let Resume { owner } = parse(&headers, &body)?;
     named(&owner, "owner")?;
     command(&api, OperatorCommand::Resume { owner }).await?;

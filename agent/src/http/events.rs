@@ -40,8 +40,13 @@ pub(super) async fn events(
     // Subscribed before the journal is read: nothing falls between the two.
     let live = api.telemetry.subscribe();
     let after = came_back.or(query.after);
-    let follower =
-        Follower { live, journal: api.journal.clone(), sent: after, backlog: VecDeque::new(), reading: after.is_some() };
+    let follower = Follower {
+        live,
+        journal: api.journal.clone(),
+        sent: after,
+        backlog: VecDeque::new(),
+        reading: after.is_some(),
+    };
     let stream = unfold(follower, |mut follower| async move {
         let (sequence, text) = follower.next().await?;
         let event = SseEvent::default().event("record").id(sequence.to_string()).data(text);

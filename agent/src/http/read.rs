@@ -7,18 +7,25 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use resilver_strategies::api::{NodeFact, ProcessFact};
+use resilver_strategies::api::{IncidentId, NodeFact, ProcessFact};
+use resilver_strategies::engine::Pause;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::Api;
 use super::error::Problem;
 use crate::journal::{MAX_PAGE, sequence_of};
 use crate::lease::LeaseView;
-use crate::state::{JournalView, PauseView, PeerView};
+use crate::main_loop::{Question, Request};
+use crate::state::{JournalView, PeerView};
 
 /// How long the main loop may be away: the slowest thing it waits for is a sync of the journal, given up after 2 s.
 const LIVE_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long a look at the engine may take: it is in memory, behind at most one sync of the journal.
+const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Records of one page when the request names no limit.
 const DEFAULT_PAGE: usize = 100;
@@ -58,7 +65,9 @@ pub(super) struct Status {
     factor: f64,
     node: NodeStatus,
     lease: LeaseView,
-    paused: Option<PauseView>,
+    /// The engine's own account; null when the main loop is held up.
+    engine: Value,
+    paused: Option<Pause>,
     incidents_open: usize,
     journal: JournalView,
     peers: Vec<PeerView>,
@@ -79,6 +88,7 @@ struct NodeStatus {
 }
 
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
+    let engine = look(&api, Question::Status).await.unwrap_or(Value::Null);
     let view = api.view.borrow().clone();
     let process = match view.node.process {
         Some(ProcessFact::Running { pid, start_ticks }) => Some((pid, start_ticks)),
@@ -102,6 +112,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
             fact: view.node.fact.clone().filter(|_| view.node.alive()),
         },
         lease: api.lease.view(),
+        engine,
         paused: view.paused,
         incidents_open: view.open,
         journal: view.journal,
@@ -109,25 +120,35 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
     })
 }
 
-pub(super) async fn incidents(State(api): State<Arc<Api>>) -> Json<Value> {
-    let incidents = api.view.borrow().incidents.clone();
-    Json(serde_json::json!({ "incidents": &*incidents }))
+pub(super) async fn incidents(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+    Ok(Json(serde_json::json!({ "incidents": look(&api, Question::Incidents).await? })))
 }
 
-pub(super) async fn plan(State(api): State<Arc<Api>>) -> Json<Value> {
-    let plan = api.view.borrow().plan.clone();
-    Json((*plan).clone())
+pub(super) async fn plan(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+    Ok(Json(look(&api, Question::Plan).await?))
 }
 
 pub(super) async fn incident(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let known = api.view.borrow().incidents.iter().find(|incident| incident["id"] == id.as_str()).cloned();
+    let known = look(&api, Question::Explain(IncidentId(id.clone()))).await?;
     let records = records_of(&api, &id).await?;
-    if known.is_none() && records.is_empty() {
+    if known.is_null() && records.is_empty() {
         return Err(Problem::not_found(format!("no incident {id} here: `resilver incident list` names them")));
     }
-    let incident = known.unwrap_or(Value::Null);
-    let body = format!(r#"{{"incident":{incident},"records":[{}]}}"#, records.join(","));
+    // The records are JSON already: parsing them would only change their bytes.
+    let body = format!(r#"{{"explanation":{known},"records":[{}]}}"#, records.join(","));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Looks at the engine, through the main loop.
+async fn look(api: &Api, question: Question) -> Result<Value, Problem> {
+    let (answer, seen) = oneshot::channel();
+    let asked = api.requests.send(Request::Look { question, answer });
+    let looked = async {
+        asked.await.ok()?;
+        seen.await.ok()
+    };
+    let away = || Problem::unavailable(format!("the main loop did not answer within {} s", LOOK_DEADLINE.as_secs()));
+    timeout(LOOK_DEADLINE, looked).await.ok().flatten().ok_or_else(away)
 }
 
 /// The records of an incident. Its number is the sequence near which it was opened: the search begins there.
@@ -187,7 +208,5 @@ pub(super) async fn journal(
 
 async fn read(api: &Api, after: u64, limit: usize) -> Result<Vec<String>, Problem> {
     let page = api.journal.page(after, limit).await;
-    page.map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, crate::executors::chain(&error))
-    })
+    page.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, crate::executors::chain(&error)))
 }

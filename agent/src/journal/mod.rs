@@ -21,8 +21,8 @@ use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::Action;
 
-pub use reader::{JournalReader, MAX_PAGE, Verified, verify};
 pub(crate) use reader::sequence_of;
+pub use reader::{JournalReader, MAX_PAGE, Verified, verify};
 
 use self::reader::Index;
 use self::segment::{Found, SEGMENT_BYTES};

@@ -11,8 +11,8 @@ use std::time::Duration;
 use resilver_host::{Host, rand::Rng};
 use resilver_proto::agent::ReleaseRequest as WireRelease;
 use resilver_strategies::lease::{
-    AcceptReply, Acceptor, AcceptorOptions, Answer, LEASE, LeaseEffect, LeaseEvent, LeaseMessage, LeaseReply,
-    Proposer, ProposerOptions, Slot,
+    AcceptReply, Acceptor, AcceptorOptions, Answer, LEASE, LeaseEffect, LeaseEvent, LeaseMessage, LeaseReply, Proposer,
+    ProposerOptions, Slot,
 };
 use resilver_strategies::types::Fence;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -116,8 +116,7 @@ impl LeaseActor {
         let Stored { cluster, epoch, lease } = &self.stored;
         let start = resilver_strategies::types::Moment::default();
         let acceptor = Acceptor::start(start, AcceptorOptions::new(cluster, *epoch), lease.clone());
-        let options =
-            ProposerOptions::new(&self.setup.own, cluster, *epoch, self.acceptors.clone(), lease.proposed);
+        let options = ProposerOptions::new(&self.setup.own, cluster, *epoch, self.acceptors.clone(), lease.proposed);
         let mut proposer = Proposer::new(self.setup.time.mono(), options);
         proposer.handle(self.setup.time.mono(), LeaseEvent::Eligible(*self.eligible.borrow()));
         self.parts = Some((acceptor, proposer));
@@ -260,13 +259,18 @@ impl LeaseActor {
         }
         if !self.stored.cluster.is_empty() && self.stored.cluster != cluster {
             let known = &self.stored.cluster;
-            tracing::error!(cluster, known, "the node is in another cluster than this agent's promises: it takes no part");
+            tracing::error!(
+                cluster,
+                known,
+                "the node is in another cluster than this agent's promises: it takes no part"
+            );
             self.parts = None;
             return;
         }
         self.stored.cluster = cluster;
         self.stored.epoch = epoch;
-        let lease = self.parts.as_ref().map_or_else(|| self.stored.lease.clone(), |(acceptor, _)| acceptor.persisted().clone());
+        let lease =
+            self.parts.as_ref().map_or_else(|| self.stored.lease.clone(), |(acceptor, _)| acceptor.persisted().clone());
         if self.store(lease).await.is_err() {
             return;
         }

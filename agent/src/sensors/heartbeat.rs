@@ -93,7 +93,10 @@ impl HeartbeatSensor {
 
 /// One answer of the own node.
 pub(crate) async fn observe(links: &Links, deadline: Duration) -> Result<ObserveResponse, Status> {
-    links.node.call(deadline, |channel| async { node_control(channel).observe(ObserveRequest {}).await }).await
+    links
+        .node
+        .call(deadline, |channel| async { node_control(channel).observe(ObserveRequest {}).await })
+        .await
         .map(tonic::Response::into_inner)
 }
 
@@ -107,7 +110,12 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         phase_detail: answer.phase_detail,
         epoch: answer.epoch,
         raft: answer.raft.map(|raft| raft_fact(raft, voters)),
-        disks: answer.disks.into_iter().filter(|disk| disk.node == node || disk.node.is_empty()).map(disk_fact).collect(),
+        disks: answer
+            .disks
+            .into_iter()
+            .filter(|disk| disk.node == node || disk.node.is_empty())
+            .map(disk_fact)
+            .collect(),
         findings: answer.findings.into_iter().map(finding_fact).collect(),
         repair_queue: answer.repair.as_ref().map_or(0, |repair| repair.queue + repair.in_flight),
         missing_shards: answer.repair.as_ref().map_or(0, |repair| repair.missing_shards),

@@ -65,11 +65,6 @@ impl Shared {
             Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail))
         })
     }
-
-    /// The disks, or UNAVAILABLE while they are being opened.
-    pub(crate) fn disks(&self) -> Result<&Arc<DiskSet>, Status> {
-        self.disks.get().ok_or_else(|| Status::unavailable("the node is opening its disks"))
-    }
 }
 
 /// How a metadata error reads on the wire.

@@ -76,14 +76,14 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
         last_log: status.last_log,
         committed: status.committed,
         applied: status.applied,
-        snapshot: status.snapshot,
+        snapshot: status.snapshot.unwrap_or_default(),
         millis_since_quorum_ack: status.quorum_ack_age.map(millis).unwrap_or_default(),
         replication: status
             .replication
             .iter()
             .map(|peer| ReplicationState {
-                id: peer.raft_id.0,
-                node: name_of(peer.raft_id),
+                id: peer.member.0,
+                node: name_of(peer.member),
                 matched: peer.matched,
                 voter: peer.voter,
             })

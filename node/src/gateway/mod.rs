@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 pub use error::GatewayError;
 pub use extent_reader::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Stripe, Unreadable};
 pub use get::{ByteRange, Content, ContentStream};
-pub use names::{check_bucket_name, check_key};
+pub use names::{RESERVED_PREFIX, check_bucket_name, check_key};
 pub use operations::Operations;
 pub use put::{PutDone, PutOptions};
 pub use service::StoreService;
@@ -154,7 +154,9 @@ impl Gateway {
     /// When no quorum of the metadata answers.
     pub async fn list_buckets(&self) -> Result<Vec<BucketRecord>, GatewayError> {
         self.inner.meta.barrier().await?;
-        Ok(self.inner.meta.buckets().await?)
+        let mut buckets = self.inner.meta.buckets().await?;
+        buckets.retain(|bucket| !bucket.name.as_str().starts_with(RESERVED_PREFIX));
+        Ok(buckets)
     }
 
     /// The record of an object, as of now.

@@ -4,6 +4,9 @@ use super::GatewayError;
 use crate::model::MAX_KEY_BYTES;
 use crate::types::BucketName;
 
+/// Buckets whose names begin so are the product's own: in no listing, and made by no client.
+pub const RESERVED_PREFIX: &str = "resilver.";
+
 /// Bucket names are 3 to 63 characters: lower case letters, digits, dots and hyphens, beginning and ending with a letter
 /// or digit.
 ///

@@ -14,7 +14,7 @@ use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{ByteRange, Gateway, PutOptions, ShardState};
+use super::{ByteRange, Gateway, PutOptions, RESERVED_PREFIX, ShardState};
 use crate::meta::Meta;
 use crate::model::{BucketRecord, Coding, Condition, ObjectRecord};
 use crate::types::{BucketName, Version};
@@ -52,6 +52,11 @@ impl Store for StoreService {
     async fn create_bucket(&self, request: Request<CreateBucketRequest>) -> Result<Response<Bucket>, Status> {
         self.serving()?;
         let request = request.into_inner();
+        if request.bucket.starts_with(RESERVED_PREFIX) {
+            return Err(Status::invalid_argument(format!(
+                "bucket names that begin with {RESERVED_PREFIX:?} are reserved: choose another"
+            )));
+        }
         let coding = request.coding.map(coding).transpose()?;
         let (bucket, warning) =
             self.gateway.create_bucket(&BucketName(request.bucket), coding, request.if_absent).await?;

@@ -212,11 +212,22 @@ impl ShardClient {
         self.inner.disks.volume(disk).is_some()
     }
 
-    /// Has the home read the whole shard back from its disk.
+    /// Has the home read the whole shard back from its disk. A proof is worth waiting for: a home whose circuit is open
+    /// (it may have come back a moment ago) is asked once more when its next probe is due.
     ///
     /// # Errors
     /// When the home cannot be asked: that says nothing about the shard.
     pub async fn verify(&self, disk: DiskId, key: ShardKey) -> Result<ShardVerdict, TransportError> {
+        match self.verify_now(disk, key).await {
+            Err(TransportError::Circuit { retry_in, .. }) => {
+                tokio::time::sleep(retry_in).await;
+                self.verify_now(disk, key).await
+            }
+            verdict => verdict,
+        }
+    }
+
+    async fn verify_now(&self, disk: DiskId, key: ShardKey) -> Result<ShardVerdict, TransportError> {
         match self.route(disk, Use::Read)? {
             Route::Local(volume) => {
                 volume.verify_shard(key).await.map_err(|error| TransportError::from_disk(&error, disk, key))

@@ -25,6 +25,8 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// How often a proof that did not hold is sought again: a start is waited for closely, data is read back seldom.
 const PROVE_AGAIN: Duration = Duration::from_millis(100);
 const PROVE_DATA_AGAIN: Duration = Duration::from_secs(5);
+/// Moves of one incident in one turn: a whole ladder's steps may be there already.
+const MAX_MOVES: usize = 8;
 /// Proofs of data in vain before the step is tried again.
 const DATA_PROOFS: u32 = 5;
 
@@ -33,7 +35,14 @@ impl Engine {
     pub(crate) fn advance(&mut self, now: Now) {
         for id in self.incidents.ids() {
             let Some(mut incident) = self.incidents.open.remove(&id) else { continue };
-            self.drive(now, &mut incident);
+            for _ in 0..MAX_MOVES {
+                let before = (incident.flight.clone(), incident.rung, incident.state);
+                self.drive(now, &mut incident);
+                let moved = before != (incident.flight.clone(), incident.rung, incident.state);
+                if !moved || incident.closed_ms.is_some() {
+                    break;
+                }
+            }
             self.incidents.put(incident);
         }
     }
@@ -228,7 +237,6 @@ impl Engine {
         match self.effect_of(incident, &step) {
             Some(Effect::DiskState { deadline, .. }) => {
                 incident.flight = Flight::Seeing { step, until: now.mono + deadline };
-                self.drive(now, incident);
             }
             Some(Effect::Proof { deadline }) => self.prove(now, incident, deadline),
             None => incident.flight = Flight::Idle,
@@ -275,12 +283,11 @@ impl Engine {
         incident.event(now, format!("next step of the ladder in {} ms: {why}", wait.as_millis()));
     }
 
-    pub(crate) fn prove(&mut self, now: Now, incident: &mut Incident, deadline: Duration) {
+    pub(crate) fn prove(&self, now: Now, incident: &mut Incident, deadline: Duration) {
         if incident.state != IncidentState::Escalated {
             incident.state = IncidentState::Verifying;
         }
         incident.flight = Flight::Proving { asked: None, next: now.mono, until: now.mono + deadline, tries: 0 };
-        self.drive(now, incident);
     }
 
     fn proving(
@@ -292,8 +299,17 @@ impl Engine {
         until: Moment,
         tries: u32,
     ) {
-        if incident.mode == Mode::ProcessCrash && self.ended_again(now, incident) {
-            return;
+        if incident.mode == Mode::ProcessCrash {
+            if self.ended_again(now, incident) {
+                return;
+            }
+            match self.present(incident) {
+                Present::Over(why) => return self.close(now, incident, &why),
+                Present::Beyond(why) if incident.state != IncidentState::Escalated => {
+                    return self.escalate(now, incident, &why);
+                }
+                _ => {}
+            }
         }
         // A proof may take a floor's time, however little is left.
         let left = until.since(now.mono).max(self.proof_floor(incident));

@@ -1,0 +1,268 @@
+//! A bench for the engine: time that is moved by hand, a journal that is kept, commands that can be asked for.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::time::Duration;
+
+use resilver_strategies::api::{
+    Command, DiskFact, ExitClass, FindingFact, IncidentId, Input, NodeFact, Observation, OperatorCommand, ProcessFact,
+    Proof, RaftFact, Step, StepId, StepResult,
+};
+use resilver_strategies::chain::{Line, Tip, seal};
+use resilver_strategies::config::{PolicyConfig, Profile};
+use resilver_strategies::engine::{Engine, EngineOptions, IncidentState, IncidentView};
+use resilver_strategies::record::{Draft, RecordKind};
+use resilver_strategies::types::{Action, Fence, GuardName, Moment, Now};
+
+pub const NODE: &str = "n1";
+pub const EPOCH_MS: u64 = 1_700_000_000_000;
+
+pub struct Bench {
+    pub engine: Engine,
+    pub ms: u64,
+    /// When this life of the agent began.
+    pub born_ms: u64,
+    pub policy: PolicyConfig,
+    pub journal: Vec<Line>,
+    pub tip: Tip,
+    pub commands: Vec<Command>,
+    pub fact: NodeFact,
+}
+
+pub fn healthy() -> NodeFact {
+    let disk = |name: &str| DiskFact {
+        disk: name.to_owned(),
+        path: format!("/data/{name}"),
+        state: "up".to_owned(),
+        health: "ok".to_owned(),
+        available_bytes: 1 << 30,
+        ..DiskFact::default()
+    };
+    NodeFact {
+        pid: 100,
+        phase: "healthy".to_owned(),
+        epoch: 1,
+        raft: Some(RaftFact { role: "follower".into(), term: 3, leader: "n2".into(), applied: 40, ..RaftFact::default() }),
+        disks: vec![disk("d1"), disk("d2")],
+        ..NodeFact::default()
+    }
+}
+
+pub fn running(pid: u32) -> ProcessFact {
+    ProcessFact::Running { pid, start_ticks: u64::from(pid) * 10 }
+}
+
+pub fn exited(pid: u32, exit: ExitClass) -> ProcessFact {
+    let last_error = String::new();
+    ProcessFact::Exited { pid, start_ticks: u64::from(pid) * 10, exit, last_error, deliberate: false }
+}
+
+pub fn stopped(pid: u32) -> ProcessFact {
+    ProcessFact::Exited {
+        pid,
+        start_ticks: u64::from(pid) * 10,
+        exit: ExitClass::Signal(15),
+        last_error: String::new(),
+        deliberate: true,
+    }
+}
+
+pub fn finding(sequence: u64, disk: &str, key: &str) -> FindingFact {
+    FindingFact {
+        sequence,
+        kind: "corrupt_shard".into(),
+        disk: disk.into(),
+        bucket: "b".into(),
+        key: key.into(),
+        found_by: "scrub".into(),
+        detail: "crc 1 expected, 2 read".into(),
+        repaired: false,
+    }
+}
+
+impl Bench {
+    pub fn new(profile: Profile) -> Self {
+        Self::with(PolicyConfig::of(profile))
+    }
+
+    pub fn with(policy: PolicyConfig) -> Self {
+        let engine = Engine::new(EngineOptions { node: NODE.to_owned(), policy: policy.clone() });
+        let mut bench = Self {
+            engine,
+            ms: 0,
+            born_ms: 0,
+            policy,
+            journal: Vec::new(),
+            tip: Tip::default(),
+            commands: Vec::new(),
+            fact: healthy(),
+        };
+        bench.restart_agent();
+        bench
+    }
+
+    /// A bench whose node has run well until the agent's grace is over.
+    pub fn calm(profile: Profile) -> Self {
+        Self::calm_with(PolicyConfig::of(profile))
+    }
+
+    pub fn calm_with(policy: PolicyConfig) -> Self {
+        let mut bench = Self::with(policy);
+        bench.observe(Observation::Process(running(100)));
+        bench.beat(90);
+        bench
+    }
+
+    /// The agent dies and comes back with its journal.
+    pub fn restart_agent(&mut self) {
+        self.engine = Engine::new(EngineOptions { node: NODE.to_owned(), policy: self.policy.clone() });
+        self.born_ms = self.ms;
+        let lines = self.journal.iter();
+        let started = resilver_strategies::resume::from_lines(lines, EPOCH_MS + self.ms);
+        self.give(started);
+    }
+
+    pub fn now(&self) -> Now {
+        Now { mono: Moment(Duration::from_millis(self.ms - self.born_ms)), wall_ms: EPOCH_MS + self.ms }
+    }
+
+    pub fn give(&mut self, input: Input) -> Vec<Command> {
+        let commands = self.engine.handle(self.now(), input);
+        for command in &commands {
+            if let Command::Record { draft, .. } = command {
+                let line = seal(&self.tip, EPOCH_MS + self.ms, (**draft).clone());
+                self.tip = line.tip();
+                self.journal.push(line);
+            }
+        }
+        self.commands.extend(commands.clone());
+        commands
+    }
+
+    pub fn observe(&mut self, observation: Observation) -> Vec<Command> {
+        self.give(Input::Observed(observation))
+    }
+
+    pub fn process(&mut self, fact: ProcessFact) -> Vec<Command> {
+        self.observe(Observation::Process(fact))
+    }
+
+    /// Time passes, ticking, without any fact.
+    pub fn wait(&mut self, ms: u64) {
+        let end = self.ms + ms;
+        while self.ms < end {
+            self.ms = (self.ms + 100).min(end);
+            self.give(Input::Tick);
+        }
+    }
+
+    /// This many seconds pass, each with a heartbeat of the present node fact.
+    pub fn beat(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.wait(1000);
+            let fact = self.fact.clone();
+            self.observe(Observation::Heartbeat(Box::new(fact)));
+        }
+    }
+
+    pub fn miss(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.wait(1000);
+            self.observe(Observation::HeartbeatMissed { error: "deadline".into() });
+        }
+    }
+
+    pub fn disk(&mut self, name: &str, state: &str, health: &str) {
+        let disk = self.fact.disks.iter_mut().find(|disk| disk.disk == name).expect("a disk of the bench");
+        state.clone_into(&mut disk.state);
+        health.clone_into(&mut disk.health);
+    }
+
+    pub fn done(&mut self, step: StepId) -> Vec<Command> {
+        self.give(Input::Finished { step, result: StepResult::Done { detail: "ok".into() } })
+    }
+
+    pub fn failed(&mut self, step: StepId) -> Vec<Command> {
+        self.give(Input::Finished { step, result: StepResult::Failed { error: "it did not".into() } })
+    }
+
+    pub fn proved(&mut self, incident: &IncidentId) -> Vec<Command> {
+        self.give(Input::Proved { incident: incident.clone(), result: StepResult::Done { detail: "read back".into() } })
+    }
+
+    pub fn not_proved(&mut self, incident: &IncidentId) -> Vec<Command> {
+        let result = StepResult::Failed { error: "no answer".into() };
+        self.give(Input::Proved { incident: incident.clone(), result })
+    }
+
+    pub fn pause(&mut self, seconds: u64) {
+        self.give(Input::Operator(OperatorCommand::Pause {
+            owner: "ada".into(),
+            reason: "moving racks".into(),
+            expires_in: Duration::from_secs(seconds),
+        }));
+    }
+
+    /// All steps executed so far.
+    pub fn executed(&self) -> Vec<Step> {
+        self.commands.iter().filter_map(|command| if let Command::Execute(step) = command { Some(step.clone()) } else { None }).collect()
+    }
+
+    pub fn actions(&self) -> Vec<Action> {
+        self.executed().iter().map(|step| step.action).collect()
+    }
+
+    pub fn last_step(&self) -> Step {
+        self.executed().pop().expect("a step was executed")
+    }
+
+    pub fn asked_slot(&self) -> Option<Step> {
+        self.commands.iter().rev().find_map(|command| if let Command::TakeSlot(step) = command { Some(step.clone()) } else { None })
+    }
+
+    pub fn grant(&mut self, step: StepId, round: u64) -> Vec<Command> {
+        self.give(Input::Slot { step, reply: Ok(fence(round)) })
+    }
+
+    pub fn last_proof(&self) -> (IncidentId, Proof) {
+        let asked = |command: &Command| match command {
+            Command::Prove { incident, proof, .. } => Some((incident.clone(), proof.clone())),
+            _ => None,
+        };
+        self.commands.iter().rev().find_map(asked).expect("a proof was asked for")
+    }
+
+    pub fn slots_closed(&self) -> Vec<(StepId, bool)> {
+        let closed = |command: &Command| match command {
+            Command::CloseSlot { step, verified, .. } => Some((step.id, *verified)),
+            _ => None,
+        };
+        self.commands.iter().filter_map(closed).collect()
+    }
+
+    pub fn records(&self, kind: RecordKind) -> Vec<&Draft> {
+        self.journal.iter().map(|line| &line.draft).filter(|draft| draft.kind == kind).collect()
+    }
+
+    pub fn refusals(&self) -> Vec<GuardName> {
+        let name = |draft: &&Draft| GuardName::ALL.iter().copied().find(|guard| draft.text("guard") == Some(guard.as_str()));
+        self.records(RecordKind::Refused).iter().filter_map(name).collect()
+    }
+
+    pub fn open(&self) -> Vec<IncidentView> {
+        self.engine.incidents().into_iter().filter(|incident| incident.closed_ms.is_none()).collect()
+    }
+
+    pub fn only(&self) -> IncidentView {
+        let open = self.open();
+        assert_eq!(open.len(), 1, "one open incident expected: {open:#?}");
+        open[0].clone()
+    }
+
+    pub fn state(&self) -> IncidentState {
+        self.only().state
+    }
+}
+
+pub fn fence(round: u64) -> Fence {
+    Fence { epoch: 1, round, holder: "n2".into() }
+}
