@@ -2,9 +2,9 @@
 //! the lease, an operator's restart, the pause, and the agent's own restart.
 #![allow(clippy::disallowed_methods)]
 
-mod support;
 #[path = "support/node.rs"]
 mod node_double;
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -88,12 +88,8 @@ async fn options(host: &Host, dir: &Path, count: usize) -> Vec<Options> {
     let mut all = Vec::new();
     for name in &names {
         let agent_dir: PathBuf = dir.join(name);
-        let double = NodeDouble {
-            name: name.clone(),
-            members: names.clone(),
-            host: host.clone(),
-            agent_dir: agent_dir.clone(),
-        };
+        let double =
+            NodeDouble { name: name.clone(), members: names.clone(), host: host.clone(), agent_dir: agent_dir.clone() };
         let text = format!(
             r#"{{"name":"{name}","node_address":"{}","address":"{}","http":"{}","dir":"{}"}}"#,
             double.serve().await,

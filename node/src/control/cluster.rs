@@ -42,7 +42,9 @@ impl Cluster for ClusterService {
             .await
             .map_err(|_| Status::unavailable("the node is ending"))?;
         let cluster = answered.await.map_err(|_| Status::unavailable("the node is ending"))?;
-        cluster.map(|id| Response::new(InitResponse { cluster_id: id.to_string() })).map_err(Status::failed_precondition)
+        cluster
+            .map(|id| Response::new(InitResponse { cluster_id: id.to_string() }))
+            .map_err(Status::failed_precondition)
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
@@ -115,8 +117,7 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
     let map = core.meta.map();
     let raft = core.meta.status();
     let counts = core.meta.counts();
-    let asked: Vec<&NodeRecord> =
-        map.nodes.values().filter(|node| !local || node.name == shared.name).collect();
+    let asked: Vec<&NodeRecord> = map.nodes.values().filter(|node| !local || node.name == shared.name).collect();
     let answers = join_all(asked.iter().map(|node| ask(shared, node))).await;
     let mut out = StatusResponse {
         cluster_id: map.cluster.map(|id| id.to_string()).unwrap_or_default(),

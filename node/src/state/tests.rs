@@ -514,7 +514,11 @@ async fn a_flush_never_takes_back_what_a_batch_applied_meanwhile() {
     };
     for turn in 0..300u64 {
         story.run(bucket(&format!("b{turn}"))).await;
-        assert_eq!(story.state.applied().map(|applied| applied.index), Some(story.index), "the applied index went back");
+        assert_eq!(
+            story.state.applied().map(|applied| applied.index),
+            Some(story.index),
+            "the applied index went back"
+        );
     }
     flusher.abort();
 }
