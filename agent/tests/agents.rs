@@ -24,8 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+/// No test: the keeper's own process when a test started this program as one, and nothing otherwise.
 #[test]
-#[ignore = "no test: the keeper's own process, started by the tests"]
 fn keeper_entry() {
     support::keeper_main();
 }

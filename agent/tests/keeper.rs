@@ -13,8 +13,8 @@ use resilver_host::{ExitStatus, Host, ProcId, Signal};
 use resilver_strategies::api::ExitClass;
 use support::until;
 
+/// No test: the keeper's own process when a test started this program as one, and nothing otherwise.
 #[test]
-#[ignore = "no test: the keeper's own process, started by the tests"]
 fn keeper_entry() {
     support::keeper_main();
 }

@@ -125,3 +125,17 @@ fn a_pause_has_an_owner_a_reason_and_an_end() {
     assert_eq!((notes[0].action, notes[1].action), (Action::Pause, Action::Resume));
     assert!(verify(bench.journal.iter().map(|line| line.to_text())).is_ok());
 }
+
+/// Found by the property test: a restart failed and left the node alive; its deliberate stop, much later, was fought.
+#[test]
+fn a_deliberate_stop_long_after_a_failed_restart_is_not_fought() {
+    let mut bench = Bench::calm(Profile::Production);
+    restart(&mut bench);
+    let step = bench.last_step();
+    bench.give(Input::Finished { step: step.id, result: StepResult::Failed { error: "systemd said no".into() } });
+    bench.beat(3);
+    let before = bench.actions().len();
+    bench.process(stopped(100));
+    bench.wait(5000);
+    assert!(!bench.actions()[before..].contains(&Action::StartNode), "{:?}", bench.actions());
+}

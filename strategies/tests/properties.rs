@@ -122,6 +122,9 @@ struct Story {
     paused_until: u64,
     last_slot: Option<StepId>,
     deliberate: bool,
+    /// An operator's restart has failed and nothing has been heard of the node since: an end seen now may be that
+    /// restart's own, and bringing the node back is right.
+    restart_failed: bool,
 }
 
 impl Story {
@@ -132,7 +135,10 @@ impl Story {
     fn tell(&mut self, happens: &Happens) {
         match happens {
             Happens::Wait(ms) => self.seconds(u64::from(*ms) / 1000, |bench| bench.wait(1000)),
-            Happens::Beat(count) => self.seconds(u64::from(*count), |bench| bench.beat(1)),
+            Happens::Beat(count) => {
+                self.restart_failed &= *count == 0;
+                self.seconds(u64::from(*count), |bench| bench.beat(1));
+            }
             Happens::Miss(count) => self.seconds(u64::from(*count), |bench| bench.miss(1)),
             Happens::Dies(signal) => self.process(exited(self.pid, ExitClass::Signal(*signal)), false),
             Happens::Stops => self.process(stopped(self.pid), true),
@@ -172,6 +178,10 @@ impl Story {
                     2 => StepResult::Failed { error: "no".into() },
                     _ => StepResult::Refused { guard: GuardName::OneAtATime, evidence: "stale".into() },
                 };
+                let restart = self.bench.commands.iter().any(|command| {
+                    matches!(command, Command::Execute(it) if it.id == step && it.action == Action::RestartNode)
+                });
+                self.restart_failed |= restart && !matches!(result, StepResult::Done { .. });
                 self.bench.give(Input::Finished { step, result });
             }
             Happens::Proof(holds) => {
@@ -221,7 +231,7 @@ impl Story {
         self.deliberate = deliberate;
         let before = self.bench.actions().len();
         self.bench.observe(Observation::Process(fact));
-        if deliberate {
+        if deliberate && !self.restart_failed {
             let started = self.bench.actions()[before..].contains(&Action::StartNode);
             assert!(!started, "a deliberate stop was fought");
         }
@@ -240,7 +250,7 @@ proptest! {
         let bench = Bench::calm(profile);
         let watcher = Watcher::default();
         let mut told =
-            Story { bench, watcher, pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false };
+            Story { bench, watcher, pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false, restart_failed: false };
         for happens in &story {
             told.tell(happens);
         }
@@ -256,6 +266,7 @@ proptest! {
         let bench = Bench::calm(Profile::Fast);
         let mut told = Story {
             bench, watcher: Watcher::default(), pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false,
+            restart_failed: false,
         };
         for happens in &story {
             told.tell(happens);

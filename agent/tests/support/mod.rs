@@ -13,7 +13,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// keeper's arguments over in a variable, because the test harness would take them for its own.
 pub(crate) fn keeper_invocation() -> Invocation {
     let program = std::env::current_exe().expect("the test's own program");
-    let script = format!("KEEPER_ARGS=\"$*\" exec {} keeper_entry --exact --ignored --nocapture", program.display());
+    let script = format!("KEEPER_ARGS=\"$*\" exec {} keeper_entry --exact --nocapture", program.display());
     Invocation { program: "/bin/sh".into(), args: vec!["-c".to_owned(), script, "keeper".to_owned()] }
 }
 

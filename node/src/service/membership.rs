@@ -26,9 +26,9 @@ use crate::types::{ClusterId, Epoch, InstanceId, RaftId};
 /// How long a node waits before it asks the members again: they may be starting too.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 
-/// The folder of the metadata inside the node's data folder.
+/// The folder of the metadata: the node's data folder.
 pub(crate) fn meta_dir(options: &Options) -> PathBuf {
-    options.data_dir.join("meta")
+    options.data_dir.clone()
 }
 
 /// Who the data folder says we are, and why we are a lost voter if we are.

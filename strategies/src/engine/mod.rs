@@ -241,6 +241,12 @@ impl Engine {
 
     fn read_heartbeat(&mut self, now: Now, fact: &NodeFact) {
         let node = self.node.clone();
+        // It answers: the restart that failed has left it alive, and an end from now on is no part of that restart.
+        if let Planned::Failed(life) = self.planned
+            && self.facts.running() == Some(life)
+        {
+            self.planned = Planned::No;
+        }
         for symptom in self.disks.observe(now.mono, &node, fact, &self.policy) {
             self.see(now, symptom);
         }
