@@ -348,6 +348,10 @@ impl Disk for MemDisk {
         reported
     }
 
+    async fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("the log removes no folder: {}", path.display())))
+    }
+
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         turn().await;
         let mut world = self.world();
@@ -357,6 +361,11 @@ impl Disk for MemDisk {
             world.rename(NameChange::Unlink(path.to_owned()));
         }
         reported
+    }
+
+    async fn remove_dir(&self, _path: &Path) -> io::Result<()> {
+        // The log never removes a folder.
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
