@@ -9,6 +9,7 @@ use crate::log::segment::SEGMENT_HEAD_BYTES;
 
 /// What must become of a folder that was damaged in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // they read as a sentence: must be lost, must be whole
 enum Must {
     /// All of it is needed: lost.
     BeLost,
@@ -37,7 +38,7 @@ impl Extent {
             HEADER_NAME | "vote" => Must::BeWhole,
             _ if self.last_segment.as_deref() != Some(path) => Must::BeEither,
             _ if offset >= self.end_offset => Must::BeWhole,
-            _ if offset >= SEGMENT_HEAD_BYTES || offset < 48 => Must::BeLost,
+            _ if !(48..SEGMENT_HEAD_BYTES).contains(&offset) => Must::BeLost,
             _ => Must::BeWhole,
         }
     }
