@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use resilver_host::Host;
-use resilver_proto::contract::ObserveRequest;
 use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::{ObserveRequest, ObserveResponse};
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
 use resilver_proto::store::{StatusRequest, StatusResponse};
@@ -29,6 +29,9 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a change may take: longer than the node itself retries (10 s), so that its answer is heard.
 pub(crate) const CHANGE_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The longest reason shown of a node that did not answer: a line, not what it quotes of others.
+const MAX_REASON_CHARS: usize = 200;
 
 /// A connection to one node.
 #[derive(Clone, Debug)]
@@ -56,9 +59,9 @@ impl Node {
         NodeControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// What this node knows by itself, soon or not at all.
-    pub(crate) async fn look(&self) -> Result<StatusResponse, Status> {
-        within(LOOK_DEADLINE, async { self.cluster().status(StatusRequest { local: true }).await }).await
+    /// How this node is by its own account, soon or not at all. Answered in every phase, in a cluster or not.
+    pub(crate) async fn look(&self) -> Result<ObserveResponse, Status> {
+        within(LOOK_DEADLINE, async { self.control().observe(ObserveRequest {}).await }).await
     }
 }
 
@@ -204,7 +207,10 @@ fn short(status: &Status) -> String {
         text = error.to_string();
         source = error.source();
     }
-    text
+    match text.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 fn connect(host: &Host, member: &Member) -> Result<Node, Failure> {

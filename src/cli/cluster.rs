@@ -49,12 +49,12 @@ async fn init(cx: &Context, name: String, node: Option<String>) -> Result<Code, 
     let Some(node) = nodes.named(&chosen) else { return Err(Failure::usage(format!("no node `{chosen}`"))) };
     // A second cluster beside the first would split the nodes for good: whoever can be asked is asked.
     for other in nodes.all() {
-        if let Ok(status) = other.look().await
-            && !status.cluster_id.is_empty()
+        if let Ok(seen) = other.look().await
+            && !seen.cluster_id.is_empty()
         {
             return Err(Failure::new(
                 Code::Refused,
-                format!("{} is in cluster {} ({}) already", other.name, status.cluster_name, status.cluster_id),
+                format!("{} is in cluster {} already", other.name, seen.cluster_id),
             )
             .next("see `resilver cluster status`; other nodes join it by `node.join` in their configuration"));
         }

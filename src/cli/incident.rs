@@ -95,20 +95,23 @@ async fn explain(cx: &Context, id: &str) -> Result<Code, Failure> {
     Ok(Code::Ok)
 }
 
-/// The incident in a few lines, then each record in order: what was decided, and by which guards.
+/// The incident and the rule that applies in a few lines, then each record in order: what was decided, by which guards,
+/// and at the end what comes next.
 fn explanation(found: &Value) -> String {
-    let incident = found.get("incident").unwrap_or(&Value::Null);
+    let known = found.get("explanation").unwrap_or(&Value::Null);
+    let incident = known.get("incident").unwrap_or(&Value::Null);
     let mut out = String::new();
-    // Writing into a String cannot fail.
-    let _ = writeln!(
-        out,
-        "{} of {}, {}",
-        text(incident, "mode"),
-        subject(incident.get("subject")),
-        text(incident, "state")
-    );
-    for (name, key) in [("detected by", "detected_by"), ("evidence", "evidence"), ("outcome", "resolution")] {
-        let _ = writeln!(out, "{name}: {}", text(incident, key));
+    // Writing into a String cannot fail. An incident that only the journal remembers has no head.
+    if incident.is_object() {
+        let subject = subject(incident.get("subject"));
+        let _ = writeln!(out, "{} of {subject}, {}", text(incident, "mode"), text(incident, "state"));
+        for (name, key) in [("detected by", "detected_by"), ("evidence", "evidence"), ("outcome", "resolution")] {
+            let _ = writeln!(out, "{name}: {}", text(incident, key));
+        }
+        let _ = writeln!(out, "next: {}", text(known, "next"));
+        for rule in known.get("rule").and_then(Value::as_array).into_iter().flatten() {
+            let _ = writeln!(out, "rule: {}", scalar(rule));
+        }
     }
     for record in found.get("records").and_then(Value::as_array).into_iter().flatten() {
         let _ = write!(out, "\n{}  {} {}", text(record, "timestamp"), text(record, "kind"), text(record, "action"));

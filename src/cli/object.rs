@@ -256,9 +256,10 @@ async fn verify(cx: &Context, object: ObjectPath) -> Result<Code, Failure> {
 
 impl ShardRow {
     fn of(shard: &ShardStatus) -> Self {
-        // A checksum says something only about bytes that were read.
-        let read = matches!(shard.state.as_str(), "ok" | "corrupt");
-        let crc = |crc: u32| read.then(|| format!("{crc:08x}"));
+        // A checksum says something only about bytes that were read; for a good shard a node may not name it.
+        let corrupt = shard.state == "corrupt";
+        let named = corrupt || (shard.state == "ok" && shard.crc_expected != 0);
+        let crc = |crc: u32| named.then(|| format!("{crc:08x}"));
         Self {
             extent: shard.extent,
             shard: shard.shard,
@@ -266,7 +267,7 @@ impl ShardRow {
             disk: known(&shard.disk_id),
             state: shard.state.clone(),
             crc_expected: crc(shard.crc_expected),
-            crc_got: if shard.state == "ok" { crc(shard.crc_expected) } else { crc(shard.crc_got) },
+            crc_got: crc(if corrupt { shard.crc_got } else { shard.crc_expected }),
             detail: known(&shard.detail),
         }
     }
@@ -275,7 +276,8 @@ impl ShardRow {
         let crc = |crc: &Option<String>| cell(crc.clone());
         let detail = self.detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default();
         match self.state.as_str() {
-            "ok" => format!("OK ({})", crc(&self.crc_expected)),
+            // Without a value: every block's checksum held.
+            "ok" => format!("OK ({})", self.crc_expected.as_deref().unwrap_or("crc")),
             "corrupt" => format!("CORRUPT (expected {}, got {})", crc(&self.crc_expected), crc(&self.crc_got)),
             other => format!("{}{detail}", other.to_uppercase()),
         }
@@ -386,6 +388,7 @@ mod tests {
         };
         let verdict = |shard: &ShardStatus| ShardRow::of(shard).verdict();
         assert_eq!(verdict(&shard("ok", 0x1a2b, 0)), "OK (00001a2b)");
+        assert_eq!(verdict(&shard("ok", 0, 0)), "OK (crc)");
         assert_eq!(verdict(&shard("corrupt", 1, 2)), "CORRUPT (expected 00000001, got 00000002)");
         assert_eq!(verdict(&shard("missing", 0, 0)), "MISSING");
     }

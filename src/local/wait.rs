@@ -73,7 +73,7 @@ impl LocalCluster {
         let mut answered = 0;
         for node in nodes.all() {
             match node.look().await {
-                Ok(status) if !status.cluster_id.is_empty() => return Ok(None),
+                Ok(seen) if !seen.cluster_id.is_empty() => return Ok(None),
                 Ok(_) => answered += 1,
                 Err(status) => tracing::debug!(node = node.name, %status, "does not answer yet"),
             }
