@@ -13,13 +13,14 @@
 //! Assumed of the disk: a write damages no byte outside its own range, and synced bytes stay.
 //!
 //! Reading order: [`record`], [`segment`], [`header`], [`slots`] are the format; [`recovery`] judges a folder; [`plan`]
-//! and [`writer`] change it; [`state`] and [`reader`] answer reads.
+//! and [`writer`] change it; [`state`], [`recent`] and [`reader`] answer reads.
 
 mod error;
 mod header;
 mod plan;
 mod prefix;
 mod reader;
+mod recent;
 mod record;
 mod recovery;
 mod segment;
