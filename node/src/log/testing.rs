@@ -348,6 +348,10 @@ impl Disk for MemDisk {
         reported
     }
 
+    async fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("the log removes no folder: {}", path.display())))
+    }
+
     async fn remove_file(&self, path: &Path) -> io::Result<()> {
         turn().await;
         let mut world = self.world();
