@@ -11,8 +11,8 @@
 //! | segments outside the header's | left by a crash before they were named, or before they were removed: removed |
 //! | a newer format | refused, nothing changed |
 //!
-//! Must never: change anything before the whole log has been read and found good (but for the second copy of the
-//! header), or make a folder look fresh that was not.
+//! Must never: change anything before the whole log has been read and found good, or make a folder look fresh that was
+//! not.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
@@ -24,7 +24,7 @@ use super::error::{Damage, LogError};
 use super::header::{HEADER_KIND, HEADER_NAME, Header};
 use super::record::Entry;
 use super::segment::{self, Segment};
-use super::slots::Slots;
+use super::slots::{self, Slots};
 
 use super::state::{Indexed, State};
 use super::vote::{self, VOTE_NAME};
@@ -50,11 +50,13 @@ pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> R
         return Err(Damage::new(&dir.join(VOTE_NAME), 0, "file", "the vote beside the log", "no such file").into());
     }
 
-    let opened = Slots::open(disk, &header_path, &HEADER_KIND).await?;
-    let header = Header::decode(&header_path, &opened.content)?;
+    let slots::Opened { mut slots, content, .. } = Slots::open(disk, &header_path, &HEADER_KIND).await?;
+    let header = Header::decode(&header_path, &content)?;
     let (segments, strays) = survey.sort_out(dir, &header)?;
     let segments = replay(disk, dir, &header, &segments, options.indexed_records).await?;
 
+    // All that was acknowledged is there. From here on the folder is put in order.
+    let healed_header = slots.settle(&content).await?;
     let torn_bytes = match segments.back() {
         Some(tail) => clean_tail(&tail.segment, header.end_offset).await?,
         None => 0,
@@ -72,10 +74,10 @@ pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> R
         segments: segments.len() as u64,
         torn_bytes,
         strays: strays.len() as u64,
-        healed_header: opened.healed,
+        healed_header,
     };
     let state = State::new(header, segments, options.cache_bytes, options.indexed_records);
-    Ok(Opened { slots: opened.slots, state, recovered })
+    Ok(Opened { slots, state, recovered })
 }
 
 /// What lies in the folder.

@@ -83,6 +83,14 @@ async fn an_unreadable_vote_is_a_lost_voter() {
 }
 
 #[tokio::test]
+async fn a_lost_log_keeps_its_bad_header_copy_as_it_is() {
+    let disk = sample().await;
+    disk.tamper(&dir().join("header"), |bytes| bytes[33] ^= 1);
+    disk.tamper(&segment(0), |bytes| bytes[4096 + 20] ^= 1);
+    assert!(damage(&disk).await.contains("checksum of record 0"));
+}
+
+#[tokio::test]
 async fn a_missing_segment_is_a_lost_voter() {
     let disk = sample().await;
     for id in 0..3 {
