@@ -34,8 +34,8 @@ pub(crate) enum Verbosity {
 pub(crate) fn init(format: LogFormat, verbosity: Verbosity) {
     let default = match verbosity {
         // openraft tells every election and append at info: its facade logs what matters.
-        Verbosity::Daemon => "info,openraft=warn,h2=warn,hyper=warn",
-        Verbosity::Verb => "warn,openraft=error",
+        Verbosity::Daemon => "info,openraft=error,openraft::replication=off",
+        Verbosity::Verb => "warn,openraft=off",
     };
     let (filter, bad) = match std::env::var(FILTER) {
         Ok(text) => match EnvFilter::try_new(&text) {

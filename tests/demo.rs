@@ -19,7 +19,9 @@ fn the_demonstration_recovers_from_everything_and_loses_nothing() {
         for measured in ["mttd_ms", "mttr_service_ms", "mttr_redundancy_ms", "lost_writes"] {
             assert!(scenario[measured].is_u64(), "{measured} was not measured: {scenario:#}");
         }
-        assert!(scenario["steps"].as_array().is_some_and(|steps| !steps.is_empty()), "no step: {scenario:#}");
+        // What the scrub finds the node repairs by itself; the agent then has nothing to do but prove it.
+        let by_agent = scenario["steps"].as_array().is_some_and(|steps| !steps.is_empty());
+        assert!(by_agent || scenario["mode"] == "data_corruption", "no step: {scenario:#}");
         assert!(scenario["detected_by"].is_string(), "nobody detected it: {scenario:#}");
     }
     assert_eq!(output.status.code(), Some(0), "{said}");

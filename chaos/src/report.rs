@@ -114,13 +114,23 @@ fn row(scenario: &Scenario) -> Vec<String> {
         span(scenario.mttd_ms),
         span(scenario.mttr_service_ms),
         span(scenario.mttr_redundancy_ms),
-        if scenario.steps.is_empty() { "-".to_owned() } else { scenario.steps.join(", ") },
+        steps(scenario),
         scenario.lost_writes.map_or("-".to_owned(), |lost| lost.to_string()),
         match scenario.verdict {
             Verdict::Recovered => "recovered".to_owned(),
             Verdict::Failed => "FAILED".to_owned(),
         },
     ]
+}
+
+/// A recovered failure without a step was healed by the node itself (its scrub and its reads repair what they find); the
+/// agent then opened the incident, proved the repair and closed it.
+fn steps(scenario: &Scenario) -> String {
+    match (scenario.steps.is_empty(), scenario.verdict) {
+        (false, _) => scenario.steps.join(", "),
+        (true, Verdict::Recovered) => "none: repaired by the node".to_owned(),
+        (true, Verdict::Failed) => "-".to_owned(),
+    }
 }
 
 /// A span of time as people read it.

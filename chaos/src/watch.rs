@@ -105,7 +105,7 @@ fn line(host: &str, record: &Value) -> Option<Line> {
     let at_ms = timestamp.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
     Some(Line {
         host: host.to_owned(),
-        seq: record.get("seq")?.as_u64()?,
+        seq: record.get("sequence")?.as_u64()?,
         at_ms: u64::try_from(at_ms).ok()?,
         kind: text("kind"),
         action: text("action"),

@@ -61,7 +61,8 @@ where
             Some(service) => Box::pin(service.clone().call(request)),
             None => {
                 let state = self.phase.get();
-                let status = tonic::Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail));
+                let status =
+                    tonic::Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail));
                 Box::pin(async move { Ok(status.into_http()) })
             }
         }

@@ -20,8 +20,8 @@ pub mod placement;
 pub mod repair;
 pub mod service;
 pub mod state;
+mod telemetry;
 #[cfg(test)]
 mod testing;
-mod telemetry;
 pub mod transport;
 pub mod types;

@@ -64,7 +64,11 @@ impl PhaseCell {
     /// Moves on.
     pub fn set(&self, phase: Phase, detail: impl Into<String>) {
         let detail = detail.into();
-        tracing::info!(phase = phase.as_str(), %detail, operation = "phase", "the node's phase");
+        if self.state.borrow().phase == phase {
+            tracing::debug!(phase = phase.as_str(), %detail, operation = "phase", "still in this phase");
+        } else {
+            tracing::info!(phase = phase.as_str(), %detail, operation = "phase", "the node's phase");
+        }
         self.state.send_replace(PhaseState { phase, detail });
         self.serving.send_replace(phase == Phase::Healthy);
     }

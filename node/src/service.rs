@@ -181,12 +181,7 @@ struct Life {
 
 impl Life {
     /// Ends only with the reason why the process must.
-    async fn live(
-        self,
-        identity: Identity,
-        found: mpsc::Receiver<FoundRequest>,
-        lost: Option<String>,
-    ) -> NodeError {
+    async fn live(self, identity: Identity, found: mpsc::Receiver<FoundRequest>, lost: Option<String>) -> NodeError {
         if let Some(reason) = lost {
             return self.stay_lost(reason).await;
         }

@@ -213,7 +213,9 @@ impl Stage<'_> {
             .context("nothing is stored")?;
         let verified = self.client.verify(BUCKET, &item.key).await?;
         let version = verified.object.map(|object| object.version).unwrap_or_default();
-        let shard = verified.shards.iter().find(|shard| shard.state == "ok").context("no shard is ok")?;
+        // A parity shard: no client reads it while the data shards are well, so that only the scrub can find the damage.
+        let parity = verified.shards.iter().rfind(|shard| shard.state == "ok");
+        let shard = parity.context("no shard is ok")?;
         let host = self.target.host(&shard.node).context("a shard on an unknown node")?;
         let name = format!("{version}-{}-{}", shard.extent, shard.shard);
         for disk in &host.disks {
@@ -338,10 +340,10 @@ async fn first_acknowledged(load: &Load, since: Instant) -> Instant {
     }
 }
 
+/// Who and how, short: evidence begins with the sensor's name.
 fn detected_by(line: &Line) -> String {
-    let how = line.details.get("detected_by").or_else(|| line.details.get("evidence"));
-    match how.and_then(serde_json::Value::as_str) {
-        Some(how) => format!("{}: {how}", line.host),
+    match line.details.get("evidence").and_then(serde_json::Value::as_str) {
+        Some(evidence) => format!("{}: {}", line.host, evidence.split(':').next().unwrap_or(evidence)),
         None => line.host.clone(),
     }
 }

@@ -42,7 +42,9 @@ impl Cluster for ClusterService {
             .await
             .map_err(|_| Status::unavailable("the node is ending"))?;
         let cluster = answered.await.map_err(|_| Status::unavailable("the node is ending"))?;
-        cluster.map(|id| Response::new(InitResponse { cluster_id: id.to_string() })).map_err(Status::failed_precondition)
+        cluster
+            .map(|id| Response::new(InitResponse { cluster_id: id.to_string() }))
+            .map_err(Status::failed_precondition)
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
@@ -65,9 +67,11 @@ impl Cluster for ClusterService {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let core = self.shared.core()?;
         let local = request.into_inner().local;
-        Ok(Response::new(status(&self.shared, core, local).await))
+        match self.shared.core.get() {
+            Some(core) => Ok(Response::new(status(&self.shared, core, local).await)),
+            None => Ok(Response::new(outside(&self.shared))),
+        }
     }
 }
 
@@ -88,13 +92,32 @@ fn join_command(request: JoinRequest) -> Result<Command, Status> {
     })
 }
 
+/// What a node in no cluster (yet, or any more) can say: an empty cluster id, and itself.
+fn outside(shared: &Shared) -> StatusResponse {
+    let own = observe(shared);
+    let node = NodeStatus {
+        node: own.node,
+        address: shared.options.address.clone(),
+        state: own.phase,
+        role: "-".to_owned(),
+        disks: u32::try_from(own.disks.len()).unwrap_or(u32::MAX),
+        seen: true,
+        detail: own.phase_detail,
+        ..NodeStatus::default()
+    };
+    StatusResponse {
+        nodes: vec![node],
+        disks: own.disks.into_iter().map(disk_status).collect(),
+        ..StatusResponse::default()
+    }
+}
+
 /// The cluster as this node sees it, with what the others say of themselves within [`STATUS_DEADLINE`].
 async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusResponse {
     let map = core.meta.map();
     let raft = core.meta.status();
     let counts = core.meta.counts();
-    let asked: Vec<&NodeRecord> =
-        map.nodes.values().filter(|node| !local || node.name == shared.name).collect();
+    let asked: Vec<&NodeRecord> = map.nodes.values().filter(|node| !local || node.name == shared.name).collect();
     let answers = join_all(asked.iter().map(|node| ask(shared, node))).await;
     let mut out = StatusResponse {
         cluster_id: map.cluster.map(|id| id.to_string()).unwrap_or_default(),

@@ -69,7 +69,8 @@ pub(crate) async fn ask_members(shared: &Shared, instance: InstanceId, disks: &D
             Ok(Err(status)) if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument) => {
                 return JoinRound::Refused(format!("{address} refuses: {}", status.message()));
             }
-            Ok(Err(status)) => last = format!("{address}: {}", status.message()),
+            // Its own words may be ours, from its own asking: they would go round in circles.
+            Ok(Err(status)) => last = format!("{address} cannot let anybody in yet ({})", status.code()),
             Err(_) => {
                 shared.peers.drop_channel(address);
                 last = format!("{address} did not answer within {} s", JOIN_DEADLINE.as_secs());

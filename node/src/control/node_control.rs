@@ -103,20 +103,23 @@ impl NodeControl for NodeControlService {
     async fn disk(&self, request: Request<DiskRequest>) -> Result<Response<DiskResponse>, Status> {
         let request = request.into_inner();
         let core = self.shared.core()?;
-        let disk: DiskId = request
-            .disk_id
-            .parse()
-            .map_err(|_| Status::invalid_argument(format!("{:?} is no disk id: `disk list` shows them", request.disk_id)))?;
+        let disk: DiskId = request.disk_id.parse().map_err(|_| {
+            Status::invalid_argument(format!("{:?} is no disk id: `disk list` shows them", request.disk_id))
+        })?;
         let state = match request.verb() {
             DiskVerb::StopWrites => DiskState::ReadOnly,
             DiskVerb::Detach => DiskState::Down,
             DiskVerb::Out => DiskState::Out,
             DiskVerb::Attach => DiskState::Up,
-            DiskVerb::Unspecified => return Err(Status::invalid_argument("which verb? stop writes, detach, out, attach")),
+            DiskVerb::Unspecified => {
+                return Err(Status::invalid_argument("which verb? stop writes, detach, out, attach"));
+            }
         };
         // A detach takes something away that may still serve: an agent needs the fence of an open slot for it.
         if state == DiskState::Down && request.automatic && request.fence.is_none() {
-            return Err(Status::failed_precondition("detaching a disk needs a fence: take a slot from the lease's holder"));
+            return Err(Status::failed_precondition(
+                "detaching a disk needs a fence: take a slot from the lease's holder",
+            ));
         }
         let command = Command::SetDiskState {
             disk,
@@ -126,10 +129,9 @@ impl NodeControl for NodeControlService {
             fence: request.fence.map(Fence::from),
         };
         match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
-            Outcome::DiskWas(before) => Ok(Response::new(DiskResponse {
-                before: before.as_str().to_owned(),
-                after: state.as_str().to_owned(),
-            })),
+            Outcome::DiskWas(before) => {
+                Ok(Response::new(DiskResponse { before: before.as_str().to_owned(), after: state.as_str().to_owned() }))
+            }
             Outcome::Refused(refusal @ Refusal::NoDisk(_)) => Err(Status::not_found(refusal.to_string())),
             Outcome::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
             other => Err(Status::internal(format!("an unexpected outcome of a disk verb: {other:?}"))),
@@ -155,7 +157,8 @@ impl NodeControl for NodeControlService {
         };
         let body = stream::iter([Ok::<_, Status>(written.clone())]);
         core.gateway.put(put, body).await.map_err(|error| failed("write", error))?;
-        let read = core.gateway.get(&bucket, &key, ByteRange::default()).await.map_err(|error| failed("read", error))?;
+        let read =
+            core.gateway.get(&bucket, &key, ByteRange::default()).await.map_err(|error| failed("read", error))?;
         let mut content = read.stream;
         let mut got = Vec::with_capacity(CANARY_BYTES);
         while let Some(chunk) = content.next().await {

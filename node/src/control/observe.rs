@@ -28,7 +28,8 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     };
     let map = shared.core.get().map(|core| core.meta.map());
     if let Some(disks) = shared.disks.get() {
-        answer.disks = disks.volumes().iter().map(|volume| disk_state(&volume.status(), shared, map.as_deref())).collect();
+        answer.disks =
+            disks.volumes().iter().map(|volume| disk_state(&volume.status(), shared, map.as_deref())).collect();
         answer.objects = answer.disks.iter().map(|disk| disk.objects).sum();
     }
     if let (Some(core), Some(map)) = (shared.core.get(), map) {

@@ -49,7 +49,10 @@ impl NodeRecovery for NodeRecoveryService {
         Err(unimplemented("RestoreSnapshot", "snapshots are installed by Raft only"))
     }
 
-    async fn verify_integrity(&self, request: Request<VerifyIntegrityRequest>) -> Result<Response<ProgressStream>, Status> {
+    async fn verify_integrity(
+        &self,
+        request: Request<VerifyIntegrityRequest>,
+    ) -> Result<Response<ProgressStream>, Status> {
         let scope = scope_of(request.into_inner().scope)?;
         let progress = self.shared.core()?.repair.verify_scope(scope);
         Ok(Response::new(Box::pin(progress.map(|step| Ok(step.into())))))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use openraft::LogId;
 use openraft::error::{CheckIsLeaderError, RaftError};
 use resilver_proto::internal::ReadIndexRequest;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::network::Links;
 use super::raft::{Node, Raft};
@@ -47,12 +47,13 @@ pub(super) struct Barrier {
 }
 
 impl Barrier {
-    /// Starts the batching. It ends when the last handle is dropped.
-    pub(super) fn start(raft: Raft, links: Arc<Links>) -> Self {
+    /// Starts the batching. It ends when the last handle is dropped. While this member is `yielding` it confirms nothing:
+    /// the rounds would renew the lease that is to run out.
+    pub(super) fn start(raft: Raft, links: Arc<Links>, yielding: watch::Receiver<bool>) -> Self {
         let (leader, leader_rx) = mpsc::channel(MAX_WAITING);
         let (any, any_rx) = mpsc::channel(MAX_WAITING);
         let own = raft.clone();
-        tokio::spawn(rounds(leader_rx, move || leader_round(own.clone())));
+        tokio::spawn(rounds(leader_rx, move || leader_round(own.clone(), *yielding.borrow())));
         let own = leader.downgrade();
         tokio::spawn(rounds(any_rx, move || any_round(raft.clone(), links.clone(), own.clone())));
         Self { leader, any }
@@ -92,7 +93,10 @@ where
     }
 }
 
-async fn leader_round(raft: Raft) -> Result<u64, NoIndex> {
+async fn leader_round(raft: Raft, yielding: bool) -> Result<u64, NoIndex> {
+    if yielding {
+        return Err(NoIndex::NotLeader);
+    }
     let (index, _): (Option<LogId<Node>>, _) = raft.get_read_log_id().await.map_err(|error| match error {
         RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_)) => NoIndex::NotLeader,
         RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)) => NoIndex::NoQuorum,

@@ -4,6 +4,9 @@
 //! callback, callbacks come in order, and both before the call returns; the log is purged only below what the state
 //! machine holds durably ([`PurgeGate`]): openraft purges right after it has *queued* a snapshot's installation.
 
+// openraft's own error type, which its traits demand.
+#![allow(clippy::result_large_err)]
+
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -77,8 +77,9 @@ pub(super) fn decide(map: &ClusterMap, members: &BTreeMap<Node, Member>) -> (Opt
     if (voters.len() + chosen.len()).is_multiple_of(2) {
         chosen.pop();
     }
-    // With a single learner there is no odd number to reach: nothing to wait for until another joins.
-    let reachable = (voters.len() + learners.min(target - voters.len())) / 2 * 2 != voters.len() || learners > 1;
+    // With a single learner there may be no odd number to reach: nothing to wait for until another joins.
+    let most = voters.len() + learners.min(target - voters.len());
+    let reachable = most - usize::from(most.is_multiple_of(2)) > voters.len();
     if chosen.is_empty() { (None, reachable) } else { (Some(Step::Promote(chosen.into_iter().collect())), true) }
 }
 
@@ -176,4 +177,63 @@ fn members(metrics: &RaftMetrics<Node, RaftNode>, links: &Links) -> BTreeMap<Nod
             (*id, Member { address: node.addr.clone(), voter: voters.contains(id), ready })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Location, NodeRecord};
+    use crate::types::InstanceId;
+
+    fn map(racks: &[&str]) -> ClusterMap {
+        let mut map = ClusterMap::default();
+        for (id, rack) in (1..).zip(racks) {
+            let record = NodeRecord {
+                name: format!("n{id}").as_str().into(),
+                raft_id: RaftId(id),
+                instance: InstanceId(u128::from(id)),
+                address: format!("n{id}:1"),
+                location: Location { datacenter: String::new(), rack: (*rack).to_owned() },
+            };
+            map.nodes.insert(record.name.clone(), record);
+        }
+        map
+    }
+
+    fn members(voters: &[Node], ready: &[Node], waiting: &[Node]) -> BTreeMap<Node, Member> {
+        let member = |id: &Node, voter, ready| (*id, Member { address: format!("n{id}:1"), voter, ready });
+        let voters = voters.iter().map(|id| member(id, true, true));
+        let ready = ready.iter().map(|id| member(id, false, true));
+        voters.chain(ready).chain(waiting.iter().map(|id| member(id, false, false))).collect()
+    }
+
+    fn promote(ids: &[Node]) -> Option<Step> {
+        Some(Step::Promote(ids.iter().copied().collect()))
+    }
+
+    #[test]
+    fn a_joined_node_is_let_in_and_followed_to_its_new_address() {
+        let map = map(&["", ""]);
+        assert_eq!(decide(&map, &members(&[1], &[], &[])), (Some(Step::Learn(2, "n2:1".into())), true));
+        let mut moved = members(&[1], &[2], &[]);
+        moved.get_mut(&2).unwrap().address = "old:1".into();
+        assert_eq!(decide(&map, &moved), (Some(Step::Readdress(2, "n2:1".into())), true));
+    }
+
+    #[test]
+    fn the_number_of_voters_is_odd() {
+        assert_eq!(decide(&map(&[""; 2]), &members(&[1], &[2], &[])), (None, false), "two are no better than one");
+        assert_eq!(decide(&map(&[""; 3]), &members(&[1], &[2], &[3])), (None, true), "the third is on its way");
+        assert_eq!(decide(&map(&[""; 3]), &members(&[1], &[2, 3], &[])).0, promote(&[2, 3]));
+        assert_eq!(decide(&map(&[""; 6]), &members(&[1, 2, 3], &[4, 5, 6], &[])), (None, false));
+        assert_eq!(decide(&map(&[""; 7]), &members(&[1, 2, 3], &[4, 5, 6, 7], &[])).0, promote(&[4, 5]));
+        assert_eq!(decide(&map(&[""; 7]), &members(&[1, 2, 3], &[4], &[5, 6, 7])), (None, true));
+    }
+
+    #[test]
+    fn voters_stand_in_different_racks_where_they_can() {
+        let map = map(&["a", "a", "a", "b", "c", "b"]);
+        assert_eq!(decide(&map, &members(&[1], &[2, 3, 4, 5, 6], &[])).0, promote(&[4, 5]));
+        assert_eq!(decide(&map, &members(&[1], &[2, 4, 6], &[3, 5])).0, promote(&[2, 4]));
+    }
 }

@@ -26,6 +26,7 @@ mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ use self::propose::Sessions;
 use self::raft::{Node, Raft};
 use self::snapshot::Snapshots;
 use self::storage::Layout;
+use self::upkeep::Upkeep;
 use crate::model::{BucketRecord, ClusterMap, Command, GarbageRecord, ObjectRecord, Outcome};
 use crate::peers::Peers;
 use crate::state::State;
@@ -142,13 +144,14 @@ impl Meta {
         // The first answer comes after the first report: from here on the status says what is stored, not nothing.
         raft.with_raft_state(|_| ()).await.map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
 
-        let stop = watch::Sender::new(false);
+        let (stop, yielding) = (watch::Sender::new(false), watch::Sender::new(false));
+        let upkeep = Upkeep { state: state.clone(), raft: raft.clone(), tuning: tuning.clone(), failed: failed_tx };
         let tasks = vec![
             tokio::spawn(membership::run(raft.clone(), links.clone(), state.map_changes(), stop.subscribe())),
-            tokio::spawn(flush(state.clone(), tuning.flush_interval, failed_tx, stop.subscribe())),
+            tokio::spawn(upkeep.run(stop.subscribe())),
         ];
         let inner = Inner {
-            barrier: Barrier::start(raft.clone(), links.clone()),
+            barrier: Barrier::start(raft.clone(), links.clone(), yielding.subscribe()),
             sessions: Sessions::new(rng),
             raft,
             state,
@@ -157,7 +160,7 @@ impl Meta {
             address,
             tuning,
             committed,
-            yielding: watch::Sender::new(false),
+            yielding,
             failed,
             stop,
             tasks: Mutex::new(tasks),
@@ -289,8 +292,9 @@ impl Meta {
             }
         };
         let state = async {
-            match failed.wait_for(Option::is_some).await {
-                Ok(reason) => reason.clone().unwrap_or_default(),
+            let reason = failed.wait_for(Option::is_some).await.map(|reason| reason.clone().unwrap_or_default());
+            match reason {
+                Ok(reason) => reason,
                 // All who could report a failure are gone, and Raft with them.
                 Err(_) => std::future::pending().await,
             }
@@ -354,25 +358,5 @@ impl Inner {
         let mut applied = self.state.applied_changes();
         let reached = applied.wait_for(|applied| *applied >= Some(index)).await.map_err(gone)?;
         Ok(reached.unwrap_or(index))
-    }
-}
-
-/// Makes what was applied durable, time and again, so that a restart has little to apply again and the log can be purged.
-async fn flush(
-    state: State,
-    interval: Duration,
-    failed: watch::Sender<Option<String>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-        if let Err(error) = state.flush().await {
-            tracing::error!(%error, "the metadata database cannot be made durable");
-            failed.send_replace(Some(error.to_string()));
-            return;
-        }
     }
 }

@@ -237,7 +237,7 @@ impl Inner {
     }
 
     async fn forward(&self, leader: RaftId, proposal: Proposal) -> Attempt {
-        match self.ask(leader, &Forward::Propose(proposal)).await {
+        match self.ask(leader, &Forward::Propose(Box::new(proposal))).await {
             Ok(Forwarded::Outcome(outcome)) => Attempt::Answered(outcome),
             Ok(Forwarded::NotLeader | Forwarded::Standing) => Attempt::NotLeader,
             Err(attempt) => attempt,

@@ -56,7 +56,7 @@ pub struct Tuning {
     pub election_min: Duration,
     /// The longest; also the leader's lease.
     pub election_max: Duration,
-    /// Entries between two snapshots.
+    /// Entries between two snapshots, at least.
     pub snapshot_after: u64,
     /// Entries kept below a snapshot, so that a member a little behind needs no snapshot.
     pub keep_entries: u64,
@@ -90,7 +90,8 @@ impl Tuning {
             election_timeout_max: millis(self.election_max),
             max_payload_entries: MAX_PAYLOAD_ENTRIES,
             replication_lag_threshold: self.snapshot_after,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_after),
+            // Decided by `upkeep`, which knows how large the state is.
+            snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.keep_entries,
             ..Config::default()
         };

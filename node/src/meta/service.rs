@@ -75,7 +75,7 @@ impl Service for RaftService {
         let message = request.into_inner();
         self.inner.links.ids.check(message.envelope.as_ref())?;
         match wire::decode(&message.payload).map_err(unreadable)? {
-            Forward::Propose(proposal) => match self.inner.submit(proposal).await {
+            Forward::Propose(proposal) => match self.inner.submit(*proposal).await {
                 Attempt::Answered(outcome) => answer(&Forwarded::Outcome(outcome)),
                 Attempt::NotLeader => answer(&Forwarded::NotLeader),
                 Attempt::Unsent(detail) | Attempt::Lost(detail) => Err(Status::unavailable(detail)),

@@ -48,7 +48,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Forward {
     /// Of the leader: append this.
-    Propose(Proposal),
+    Propose(Box<Proposal>),
     /// Of a voter that is to take over: stand for election now.
     Elect,
 }

@@ -16,7 +16,9 @@ pub enum NodeError {
     #[error("configuration: {0}")]
     Options(String),
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}: {source}; another process may hold the port (`ss -ltnp` shows it), or the address is not of this host")]
+    #[error(
+        "cannot listen on {address}: {source}; another process may hold the port (`ss -ltnp` shows it), or the address is not of this host"
+    )]
     Bind {
         /// Which.
         address: String,

@@ -111,6 +111,10 @@ struct Inner {
     host: Host,
     seal: Seal,
     database: RwLock<Option<Database>>,
+    /// Held from the beginning of a write transaction until memory says what it committed. redb's own lock ends with the
+    /// commit: a flush that published its unchanged memory after the next batch had published its own took that batch
+    /// back.
+    writing: Mutex<()>,
     memory: Mutex<Memory>,
     map: watch::Sender<Arc<ClusterMap>>,
     applied: watch::Sender<Option<u64>>,
@@ -154,6 +158,7 @@ impl State {
                 seal,
                 database: RwLock::new(Some(database)),
                 map: watch::Sender::new(memory.map.clone()),
+                writing: Mutex::new(()),
                 memory: Mutex::new(memory),
                 applied: watch::Sender::new(applied),
                 durable: watch::Sender::new(applied),
@@ -281,9 +286,9 @@ impl State {
             .blocking(move || {
                 let database = inner.database.read().unwrap_or_else(PoisonError::into_inner);
                 let database = database.as_ref().ok_or(StateError::Closed)?;
+                let _writing = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut txn = database.begin_write()?;
                 txn.set_durability(durability)?;
-                // Only one write transaction exists at a time: between here and the commit nobody else changes memory.
                 let mut memory = inner.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let result = work(&txn, &mut memory)?;
                 txn.commit()?;

@@ -121,7 +121,9 @@ impl Engine {
             Present::Prove(_) => return Move::Wait("the next look at the proof".to_owned()),
             Present::Unknown(why) => return Move::Wait(why.to_owned()),
             Present::Undo => {
-                return self.step_move(now, incident, ladder::undo_throttle(&self.policy), incident.undone);
+                // The ladder's clock is for going up it, not for stepping down.
+                let ready = if incident.undone == 0 { now } else { incident.not_before };
+                return self.step_move(now, incident, ladder::undo_throttle(&self.policy), incident.undone, ready);
             }
             Present::Ill => {}
         }
@@ -139,10 +141,10 @@ impl Engine {
         if let Some(state) = self.shown(incident, &rung) {
             return Move::Skip { why: format!("the disk is {state} already") };
         }
-        self.step_move(now, incident, rung, incident.attempt)
+        self.step_move(now, incident, rung, incident.attempt, incident.not_before)
     }
 
-    fn step_move(&self, now: Moment, incident: &Incident, rung: Rung, attempt: u32) -> Move {
+    fn step_move(&self, now: Moment, incident: &Incident, rung: Rung, attempt: u32, ready: Moment) -> Move {
         if attempt >= rung.attempts {
             return match rung.otherwise {
                 Otherwise::NextRung => Move::Skip { why: format!("{attempt} attempts did not help") },
@@ -152,9 +154,12 @@ impl Engine {
                 }
             };
         }
-        if now < incident.not_before {
-            let wait = incident.not_before.since(now);
-            return Move::Later { rung: Box::new(rung), wait, backoff: attempt > 0 };
+        if now < ready {
+            return Move::Later { rung: Box::new(rung), wait: ready.since(now), backoff: attempt > 0 };
+        }
+        // Starting what is dead never waits for other work.
+        if incident.mode != Mode::ProcessCrash && self.in_flight() >= MAX_IN_FLIGHT {
+            return Move::Wait(format!("{MAX_IN_FLIGHT} steps are under way"));
         }
         let guards = guards::judge(&self.look(now, incident, &rung, None));
         let rung = Box::new(rung);
@@ -164,7 +169,6 @@ impl Engine {
                 Move::Escalate { why: format!("{}: {}", held.guard, held.evidence), guards }
             }
             Some(held) => Move::Held { rung, guards, held },
-            None if self.in_flight() >= MAX_IN_FLIGHT => Move::Wait(format!("{MAX_IN_FLIGHT} steps are under way")),
             None => Move::Act { rung, guards },
         }
     }

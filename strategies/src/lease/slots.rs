@@ -100,7 +100,9 @@ impl SlotBook {
         Some(Busy { target: slot.target.clone(), step: slot.step.clone(), fence: slot.fence.clone() })
     }
 
-    /// Takes the one place there is. The slot is open once a majority of the acceptors has it; if they do not, or
+    /// Takes the one place there is. The slot is open once a majority of the acceptors has answered so *and*
+    /// [`Proposer::fence`](super::Proposer::fence) still is this book's fence after the last of these answers: one that
+    /// comes after the term may be for a slot that a successor has settled and closed. If they do not answer, or
     /// nobody can tell, [`Self::closed`] takes it back after it was closed at a majority, and not before.
     pub fn open(&mut self, target: &str, step: &str, incident: &str, wall_ms: u64) -> Result<Slot, Busy> {
         let slot = Slot {

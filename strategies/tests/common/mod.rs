@@ -1,5 +1,5 @@
 //! A bench for the engine: time that is moved by hand, a journal that is kept, commands that can be asked for.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::time::Duration;
 
@@ -41,7 +41,13 @@ pub fn healthy() -> NodeFact {
         pid: 100,
         phase: "healthy".to_owned(),
         epoch: 1,
-        raft: Some(RaftFact { role: "follower".into(), term: 3, leader: "n2".into(), applied: 40, ..RaftFact::default() }),
+        raft: Some(RaftFact {
+            role: "follower".into(),
+            term: 3,
+            leader: "n2".into(),
+            applied: 40,
+            ..RaftFact::default()
+        }),
         disks: vec![disk("d1"), disk("d2")],
         ..NodeFact::default()
     }
@@ -204,7 +210,10 @@ impl Bench {
 
     /// All steps executed so far.
     pub fn executed(&self) -> Vec<Step> {
-        self.commands.iter().filter_map(|command| if let Command::Execute(step) = command { Some(step.clone()) } else { None }).collect()
+        self.commands
+            .iter()
+            .filter_map(|command| if let Command::Execute(step) = command { Some(step.clone()) } else { None })
+            .collect()
     }
 
     pub fn actions(&self) -> Vec<Action> {
@@ -216,7 +225,10 @@ impl Bench {
     }
 
     pub fn asked_slot(&self) -> Option<Step> {
-        self.commands.iter().rev().find_map(|command| if let Command::TakeSlot(step) = command { Some(step.clone()) } else { None })
+        self.commands
+            .iter()
+            .rev()
+            .find_map(|command| if let Command::TakeSlot(step) = command { Some(step.clone()) } else { None })
     }
 
     pub fn grant(&mut self, step: StepId, round: u64) -> Vec<Command> {
@@ -244,7 +256,8 @@ impl Bench {
     }
 
     pub fn refusals(&self) -> Vec<GuardName> {
-        let name = |draft: &&Draft| GuardName::ALL.iter().copied().find(|guard| draft.text("guard") == Some(guard.as_str()));
+        let name =
+            |draft: &&Draft| GuardName::ALL.iter().copied().find(|guard| draft.text("guard") == Some(guard.as_str()));
         self.records(RecordKind::Refused).iter().filter_map(name).collect()
     }
 

@@ -89,6 +89,10 @@ impl Disk for FaultyDisk {
         self.0.pass().await;
         self.0.inner.remove_file(path).await
     }
+    async fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.pass().await;
+        self.0.inner.remove_dir(path).await
+    }
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.0.pass().await;
         self.0.inner.create_dir_all(path).await

@@ -94,16 +94,23 @@ async fn the_whole_cluster_starts_again_from_disk() {
     for version in 1..=20 {
         members[0].meta.propose(put(&format!("k{version}"), version)).await.unwrap();
     }
+    let addresses: Vec<String> = members.iter().map(|member| member.address.clone()).collect();
     for member in members {
         member.stop().await;
     }
     let mut members = Vec::new();
-    for id in 1..=3 {
-        members.push(Member::start(dir.path(), id, Tuning::default()).await);
+    for (id, address) in (1..).zip(&addresses) {
+        members.push(Member::start_at(dir.path(), id, address, Tuning::default()).await);
     }
     assert_eq!(members[0].meta.map().cluster, Some(CLUSTER));
-    // Every address is new, and nobody leads to write them down: restarted members keep theirs in the product.
-    drop(members);
+    for member in &members {
+        member.meta.barrier().await.unwrap();
+        assert_eq!(member.meta.counts().objects, 20);
+    }
+    members[2].meta.propose(put("after", 100)).await.unwrap();
+    for member in members {
+        member.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,6 +150,14 @@ async fn a_late_member_catches_up_through_a_snapshot() {
     let dir_of_late = late.stop().await;
     let kept = std::fs::read_dir(dir_of_late.join("snapshots")).unwrap().count();
     assert_eq!(kept, 1, "the newest snapshot only");
+    let again = Member::start(dir.path(), 4, tuning.clone()).await;
+    assert_eq!(again.meta.counts().objects, 300);
+    again.stop().await;
+
+    // A snapshot that rotted is no loss: the database has what was in it.
+    for file in std::fs::read_dir(dir_of_late.join("snapshots")).unwrap() {
+        std::fs::write(file.unwrap().path(), b"rotten").unwrap();
+    }
     let again = Member::start(dir.path(), 4, tuning).await;
     assert_eq!(again.meta.counts().objects, 300);
     members.push(again);
@@ -197,4 +212,34 @@ async fn without_a_leader_a_command_is_certainly_not_done() {
     };
     lonely.stop().await;
     assert!(!stopped.await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_machine_that_fails_stops_raft_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 1, &Tuning::default()).await;
+    let meta = members[0].meta.clone();
+    meta.inner.state.close().await;
+    let writer = meta.clone();
+    let asked = tokio::spawn(async move { writer.propose(put("k", 1)).await });
+    let reason = tokio::time::timeout(PATIENCE, meta.stopped()).await.unwrap();
+    assert!(reason.contains("closed"), "{reason}");
+    assert!(asked.await.unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proposal_that_reaches_the_log_twice_is_applied_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 1, &Tuning::default()).await;
+    let inner = &members[0].meta.inner;
+    let proposal = crate::state::Proposal { session: 5, sequence: 1, floor: 1, command: put("k", 1) };
+    let delete = Command::DeleteObject { bucket: "b".into(), key: "k".into(), condition: Condition::None, now_ms: 0 };
+    let answered = |attempt| match attempt {
+        propose::Attempt::Answered(outcome) => outcome,
+        _ => panic!("not answered"),
+    };
+    let first = answered(inner.submit(proposal.clone()).await);
+    inner.propose(&delete).await.unwrap();
+    assert_eq!(answered(inner.submit(proposal).await), first);
+    assert_eq!(members[0].meta.counts().objects, 0, "its answer came again, its effect did not");
 }

@@ -54,8 +54,12 @@ fn identity(id: u64) -> Identity {
 
 impl Member {
     async fn start(dir: &Path, id: u64, tuning: Tuning) -> Self {
+        Self::start_at(dir, id, "127.0.0.1:0", tuning).await
+    }
+
+    async fn start_at(dir: &Path, id: u64, address: &str, tuning: Tuning) -> Self {
         let host = host();
-        let listener = host.net.bind("127.0.0.1:0").await.unwrap();
+        let listener = host.net.bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let dir = dir.join(format!("n{id}"));
         let options = MetaOptions { dir: dir.clone(), identity: identity(id), address: address.clone(), tuning };

@@ -14,7 +14,8 @@ use crate::log::{LogOptions, LogStore, VoteFile};
 use crate::state::{Owner, State};
 use crate::types::{ClusterId, RaftId};
 
-/// The suite begins logs in the middle; ours has no holes. This fills them with blank entries, and is otherwise our log.
+/// The suite begins logs in the middle, and begins them again; ours has no holes and overwrites nothing. This fills holes
+/// with blank entries, truncates before what comes again, drops what is purged already, and is otherwise our log.
 struct Filled {
     log: LogAdapter,
     store: LogStore,
@@ -57,6 +58,11 @@ impl RaftLogStorage<TypeConfig> for Filled {
         I: IntoIterator<Item = Entry<TypeConfig>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let first = self.store.first();
+        let entries: Vec<_> = entries.into_iter().filter(|entry| entry.log_id.index >= first).collect();
+        if let Some(first) = entries.first().filter(|first| first.log_id.index < self.store.next()) {
+            self.log.truncate(first.log_id).await?;
+        }
         let mut filled = Vec::new();
         let mut next = self.store.next();
         for entry in entries {

@@ -1,0 +1,223 @@
+//! Three agents in one process, each with a keeper and a node process of its own, over loopback: starting, healing,
+//! the lease, an operator's restart, the pause, and the agent's own restart.
+#![allow(clippy::disallowed_methods)]
+
+#[path = "support/node.rs"]
+mod node_double;
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use node_double::NodeDouble;
+use resilver_agent::journal::verify;
+use resilver_agent::{Agent, AgentError, Options, Peer};
+use resilver_host::{Host, ProcId, Signal};
+use resilver_strategies::config::{PolicyConfig, Profile};
+use serde_json::Value;
+use support::until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+#[test]
+#[ignore = "no test: the keeper's own process, started by the tests"]
+fn keeper_entry() {
+    support::keeper_main();
+}
+
+struct Running {
+    options: Options,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), AgentError>>,
+}
+
+impl Running {
+    async fn start(host: &Host, options: Options) -> Running {
+        let agent = Agent::new(host.clone(), options.clone()).await.expect("the agent can start");
+        let (stop, stopped) = watch::channel(false);
+        Running { options, stop, task: tokio::spawn(agent.run(stopped)) }
+    }
+
+    async fn stop(self) -> Options {
+        self.stop.send_replace(true);
+        self.task.await.expect("no panic").expect("a clean stop");
+        self.options
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        request(&self.options.http, &format!("GET {path} HTTP/1.1\r\n"), "").await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
+        request(&self.options.http, &head, body).await
+    }
+
+    /// The running node, once the agent has seen it healthy and has nothing left to do.
+    async fn calm(&self) -> ProcId {
+        until("a healthy node without an open incident", || async {
+            let (_, status) = self.get("/api/v1/status").await;
+            let healthy = status["node"]["fact"]["phase"] == "healthy" && status["incidents_open"] == 0;
+            let pid = u32::try_from(status["node"]["pid"].as_u64()?).ok()?;
+            let start_ticks = status["node"]["start_ticks"].as_u64()?;
+            healthy.then_some(ProcId { pid, start_ticks })
+        })
+        .await
+    }
+}
+
+/// One HTTP exchange, without a client's help.
+async fn request(address: &str, head: &str, body: &str) -> (u16, Value) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the agent listens");
+    let text = format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, serde_json::from_str(body).unwrap_or(Value::String(body.to_owned())))
+}
+
+fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+async fn options(host: &Host, dir: &Path, count: usize) -> Vec<Options> {
+    let names: Vec<String> = (1..=count).map(|number| format!("n{number}")).collect();
+    let mut all = Vec::new();
+    for name in &names {
+        let agent_dir: PathBuf = dir.join(name);
+        let double =
+            NodeDouble { name: name.clone(), members: names.clone(), host: host.clone(), agent_dir: agent_dir.clone() };
+        let text = format!(
+            r#"{{"name":"{name}","node_address":"{}","address":"{}","http":"{}","dir":"{}"}}"#,
+            double.serve().await,
+            free_port(),
+            free_port(),
+            agent_dir.display()
+        );
+        let mut options: Options = serde_json::from_str(&text).expect("options");
+        std::fs::create_dir_all(&agent_dir).unwrap();
+        options.launch = support::launch(&agent_dir, "/bin/sleep", &["120"]);
+        options.policy = PolicyConfig::of(Profile::Fast);
+        all.push(options);
+    }
+    let peer = |options: &Options| Peer {
+        id: options.name.clone(),
+        address: options.node_address.clone(),
+        agent: options.address.clone(),
+        api: None,
+        data_dir: None,
+    };
+    let peers: Vec<Peer> = all.iter().map(peer).collect();
+    all.iter_mut().for_each(|options| options.peers.clone_from(&peers));
+    all
+}
+
+async fn kill(host: &Host, node: ProcId) {
+    host.proc.adopt(node).await.unwrap().expect("it runs").signal(Signal::Kill).unwrap();
+}
+
+async fn runs(host: &Host, node: ProcId) -> bool {
+    host.proc.adopt(node).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn three_agents_start_heal_coordinate_and_survive_themselves() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let mut agents = Vec::new();
+    for options in options(&host, dir.path(), 3).await {
+        agents.push(Running::start(&host, options).await);
+    }
+
+    // Each agent starts its node and proves that it serves.
+    let mut nodes = Vec::new();
+    for agent in &agents {
+        nodes.push(agent.calm().await);
+    }
+    assert_eq!(agents[0].get("/livez").await, (200, Value::String("ok\n".into())));
+    assert_eq!(agents[0].get("/readyz").await.0, 200);
+    assert_eq!(agents[0].get("/api/v1/nothing").await.0, 404);
+
+    // A killed node is started again, once.
+    let killed = Instant::now();
+    kill(&host, nodes[1]).await;
+    nodes[1] = until("another process", || async {
+        let node = agents[1].calm().await;
+        (node != nodes[1]).then_some(node)
+    })
+    .await;
+    println!("killed to proven: {:?}", killed.elapsed());
+    let (_, list) = agents[1].get("/api/v1/incidents").await;
+    let crash = list["incidents"].as_array().unwrap().iter().find(|incident| incident["initial"] == false);
+    let crash = crash.expect("an incident about the crash").clone();
+    assert_eq!((&crash["mode"], &crash["state"]), (&"process_crash".into(), &"resolved".into()), "{crash}");
+    assert_eq!(crash["steps"].as_array().unwrap().len(), 1, "{crash}");
+    let (code, explained) = agents[1].get(&format!("/api/v1/incidents/{}", crash["id"].as_str().unwrap())).await;
+    assert_eq!(code, 200);
+    let kinds: Vec<_> = explained["records"].as_array().unwrap().iter().map(|record| record["kind"].clone()).collect();
+    assert_eq!(kinds, ["opened", "intent", "outcome", "resolved"]);
+
+    // Exactly one agent holds the lease, and all of them know who.
+    let holder = until("a holder that all know", || async {
+        let mut seen = Vec::new();
+        for agent in &agents {
+            let (_, status) = agent.get("/api/v1/status").await;
+            seen.push(status["lease"]["holder"].as_str().unwrap_or_default().to_owned());
+        }
+        (!seen[0].is_empty() && seen.iter().all(|holder| *holder == seen[0])).then(|| seen[0].clone())
+    })
+    .await;
+
+    // An operator's restart, asked of an agent that is neither holder nor target.
+    let target = if holder == "n3" { 1 } else { 2 };
+    let asked = agents.iter().find(|agent| agent.options.name != holder).expect("another agent");
+    let path = format!("/api/v1/nodes/n{}/restart", target + 1);
+    let body = r#"{"owner":"ann","reason":"a test"}"#;
+    let (code, _) = request(&asked.options.http, &format!("POST {path} HTTP/1.1\r\n"), body).await;
+    assert_eq!(code, 415, "a web page must not be able to do this");
+    let (code, answer) = asked.post(&path, body).await;
+    assert_eq!((code, &answer["done"]), (200, &true.into()), "{answer}");
+    assert!(answer["fence"].as_str().unwrap().ends_with(&holder), "{answer}");
+    assert!(!runs(&host, nodes[target]).await);
+    nodes[target] = agents[target].calm().await;
+    let (_, status) = agents[target].get("/api/v1/status").await;
+    assert_eq!(status["lease"]["slots"], Value::Array(vec![]), "the slot is closed");
+    let (code, answer) = asked.post("/api/v1/nodes/n9/restart", body).await;
+    assert_eq!(code, 404, "{answer}");
+
+    // Paused: a dead node is left alone until resumed.
+    let (code, _) = agents[0].post("/api/v1/pause", r#"{"owner":"ann","reason":"a test","for":"5m"}"#).await;
+    assert_eq!(code, 200);
+    kill(&host, nodes[0]).await;
+    until("the refusal", || async {
+        let (_, metrics) = agents[0].get("/metrics").await;
+        metrics.as_str()?.contains("resilver_guard_refusals_total{guard=\"pause\"}").then_some(())
+    })
+    .await;
+    let (_, status) = agents[0].get("/api/v1/status").await;
+    assert_eq!((&status["node"]["state"], &status["paused"]["owner"]), (&"ended".into(), &"ann".into()));
+    assert_eq!(agents[0].post("/api/v1/resume", r#"{"owner":"ann"}"#).await.0, 200);
+    nodes[0] = agents[0].calm().await;
+
+    // An agent that stops leaves its node alone, and adopts it when it comes back.
+    let options = agents.remove(0).stop().await;
+    assert!(runs(&host, nodes[0]).await, "stopping the agent never stops the node");
+    let again = Running::start(&host, options).await;
+    assert_eq!(again.calm().await, nodes[0], "adopted");
+    let (_, page) = again.get("/api/v1/journal?limit=1000").await;
+    let records = page["records"].as_array().unwrap();
+    assert_eq!(page["last"].as_u64(), Some(records.len() as u64));
+    let texts: Vec<_> = records.iter().filter_map(|record| record["details"]["evidence"].as_str()).collect();
+    assert!(texts.contains(&"agent stopped; the node goes on"), "{texts:?}");
+    verify(&host, &again.options.journal_dir()).await.expect("the chain holds over the restart");
+
+    agents.push(again);
+    for agent in agents {
+        agent.stop().await;
+    }
+    for node in nodes {
+        kill(&host, node).await;
+    }
+}

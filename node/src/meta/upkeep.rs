@@ -1,0 +1,65 @@
+//! What a member does for its own files: flushes and snapshots.
+//!
+//! Owns: when. A flush each [`Tuning::flush_interval`], so that a restart has little to apply again. A snapshot once the
+//! log since the last one is as long as [`Tuning::snapshot_after`] *and* half as long as the state has objects: writing
+//! the whole state then never costs more than twice what the entries themselves cost, however large it grew.
+
+use openraft::LogIdOptionExt;
+use tokio::sync::watch;
+
+use super::raft::{Raft, Tuning};
+use crate::state::State;
+
+/// Entries for each object in the state before it is written out again: one half.
+const OBJECTS_PER_ENTRY: u64 = 2;
+
+/// The upkeep of one member.
+pub(super) struct Upkeep {
+    pub(super) state: State,
+    pub(super) raft: Raft,
+    pub(super) tuning: Tuning,
+    pub(super) failed: watch::Sender<Option<String>>,
+}
+
+impl Upkeep {
+    pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.tuning.flush_interval) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            if let Err(error) = self.state.flush().await {
+                tracing::error!(%error, "the metadata database cannot be made durable");
+                self.failed.send_replace(Some(error.to_string()));
+                return;
+            }
+            if self.snapshot_is_due() && self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn snapshot_is_due(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let since = metrics.last_applied.next_index().saturating_sub(metrics.snapshot.next_index());
+        is_due(since, self.state.counts().objects, self.tuning.snapshot_after)
+    }
+}
+
+fn is_due(entries: u64, objects: u64, least: u64) -> bool {
+    entries >= least.max(objects / OBJECTS_PER_ENTRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_due;
+
+    #[test]
+    fn a_large_state_is_written_out_less_often() {
+        assert!(!is_due(4999, 0, 5000));
+        assert!(is_due(5000, 10_000, 5000));
+        assert!(!is_due(5000, 1_000_000, 5000));
+        assert!(is_due(500_000, 1_000_000, 5000));
+    }
+}

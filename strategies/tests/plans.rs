@@ -1,0 +1,103 @@
+//! Golden plans: what a person sees before anything is done. `UPDATE_GOLDEN=1` writes them anew; look at the difference.
+#![allow(clippy::disallowed_methods, reason = "a test reads its own golden files")]
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::*;
+use resilver_strategies::api::ExitClass;
+use resilver_strategies::config::{PolicyConfig, Profile};
+use resilver_strategies::engine::{mode_status, modes};
+use resilver_strategies::types::{Authority, Mode};
+
+fn golden(name: &str, found: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, found).expect("the golden file can be written");
+        return;
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(wanted == found, "{} differs; found:\n{found}\nwanted:\n{wanted}", path.display());
+}
+
+/// The plan of an agent that may only look: nothing is done, so the plan shows all that would be.
+fn watching(profile: Profile) -> Bench {
+    let mut policy = PolicyConfig::of(profile);
+    policy.authority.grades.all = Some(Authority::Shadow);
+    Bench::calm_with(policy)
+}
+
+#[test]
+fn the_plan_for_a_crashed_process() {
+    let mut bench = watching(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    golden("process_crash", &bench.engine.plan(bench.now()).to_string());
+}
+
+#[test]
+fn the_plan_for_a_wiped_disk() {
+    let mut bench = watching(Profile::Production);
+    bench.disk("d1", "up", "gone");
+    bench.beat(3);
+    golden("disk_failure", &bench.engine.plan(bench.now()).to_string());
+    bench.disk("d1", "read_only", "gone");
+    bench.beat(10);
+    golden("disk_failure_detach", &bench.engine.plan(bench.now()).to_string());
+}
+
+#[test]
+fn the_plan_for_a_corrupt_object_with_fast_times() {
+    let mut bench = watching(Profile::Fast);
+    bench.fact.findings = vec![finding(1, "d1", "k")];
+    bench.beat(1);
+    golden("data_corruption_fast", &bench.engine.plan(bench.now()).to_string());
+}
+
+#[test]
+fn the_plan_of_a_well_node_is_empty() {
+    let bench = Bench::calm(Profile::Production);
+    assert_eq!(bench.engine.plan(bench.now()).to_string(), "nothing to do on n1\n");
+}
+
+#[test]
+fn an_incident_explains_itself_from_evidence_to_outcome() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    bench.ms += 80;
+    bench.done(step.id);
+    bench.process(running(101));
+    let (incident, _) = bench.last_proof();
+    bench.ms += 200;
+    bench.proved(&incident);
+    let explained = bench.engine.explain(bench.now(), &incident).expect("known");
+    golden("explain_process_crash", &explained.to_string());
+    assert!(bench.engine.explain(bench.now(), &resilver_strategies::api::IncidentId::new("n9", 1)).is_none());
+}
+
+#[test]
+fn the_journal_of_a_recovery() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    bench.ms += 80;
+    bench.done(step.id);
+    bench.process(running(101));
+    let (incident, _) = bench.last_proof();
+    bench.proved(&incident);
+    let text: String = bench.journal.iter().map(|line| line.to_text() + "\n").collect();
+    golden("journal_process_crash", &text);
+}
+
+#[test]
+fn every_mode_is_in_the_table_and_three_are_acted_on() {
+    assert_eq!(modes().len(), 17);
+    let implemented: Vec<Mode> =
+        modes().into_iter().filter(|status| status.implemented).map(|status| status.mode).collect();
+    assert_eq!(implemented, [Mode::ProcessCrash, Mode::DiskFailure, Mode::DataCorruption]);
+    for mode in Mode::ALL {
+        let ladder = resilver_strategies::engine::ladder(*mode, &PolicyConfig::default());
+        assert_eq!(!ladder.is_empty(), mode_status(*mode).implemented, "{mode}");
+    }
+}
