@@ -363,11 +363,6 @@ impl Disk for MemDisk {
         reported
     }
 
-    async fn remove_dir(&self, _path: &Path) -> io::Result<()> {
-        // The log never removes a folder.
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
     async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.world().dirs.extend(path.ancestors().map(Path::to_owned));
         Ok(())
