@@ -111,7 +111,8 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Opens the log in `dir`, reading and checking all of it. A fresh folder becomes an empty log at record 0.
+    /// Opens the log in `dir`, reading and checking all of it. A fresh folder becomes an empty log at record 0; folders
+    /// above its parent are the caller's to make durable.
     ///
     /// # Errors
     /// [`LogError::Lost`] when something that was synced cannot be read back; [`LogError::TooNew`]; [`LogError::Io`].

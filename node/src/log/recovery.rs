@@ -15,6 +15,7 @@
 //! not.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -25,7 +26,6 @@ use super::header::{HEADER_KIND, HEADER_NAME, Header};
 use super::record::Entry;
 use super::segment::{self, Segment};
 use super::slots::{self, Slots};
-
 use super::state::{Indexed, State};
 use super::vote::{self, VOTE_NAME};
 use super::{LogOptions, Recovered};
@@ -39,7 +39,6 @@ pub(super) struct Opened {
 
 /// Opens the folder, making it first when it is fresh.
 pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, LogError> {
-    disk.create_dir_all(dir).await.map_err(LogError::io("create", dir))?;
     let survey = Survey::take(disk, dir).await?;
     let header_path = dir.join(HEADER_NAME);
     let created = !survey.header;
@@ -89,7 +88,10 @@ struct Survey {
 
 impl Survey {
     async fn take(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
-        let entries = disk.list(dir).await.map_err(LogError::io("list", dir))?;
+        let entries = match disk.list(dir).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            entries => entries.map_err(LogError::io("list", dir))?,
+        };
         let mut survey = Self { header: false, vote: false, segments: BTreeSet::new() };
         for entry in entries.iter().filter(|entry| entry.kind == FileKind::File) {
             match entry.name.as_str() {
@@ -131,17 +133,17 @@ impl Survey {
 
 /// Makes a fresh log. The header comes last: once it is there, everything is.
 async fn create(disk: &dyn Disk, dir: &Path, vote_exists: bool) -> Result<(), LogError> {
+    disk.create_dir_all(dir).await.map_err(LogError::io("create", dir))?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        disk.sync_dir(parent).await.map_err(LogError::io("sync", parent))?;
+    }
     if !vote_exists {
         vote::create(disk, dir).await?;
     }
     // A vote that an earlier attempt left may not be durable as an entry yet, and a header without vote means lost.
     disk.sync_dir(dir).await.map_err(LogError::io("sync", dir))?;
     let header = Header::empty(0, 0, Bytes::new());
-    Slots::create(disk, &dir.join(HEADER_NAME), &HEADER_KIND, &header.encode()).await?;
-    match dir.parent() {
-        Some(parent) if parent != Path::new("") => disk.sync_dir(parent).await.map_err(LogError::io("sync", parent)),
-        _ => Ok(()),
-    }
+    Slots::create(disk, &dir.join(HEADER_NAME), &HEADER_KIND, &header.encode()).await
 }
 
 /// Reads all segments and checks every record up to the end.

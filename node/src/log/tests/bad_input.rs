@@ -1,5 +1,7 @@
 //! Folders nobody should have: each gets its verdict, and none is changed.
 
+use resilver_host::Disk;
+
 use super::*;
 use crate::log::prefix::Kind;
 
@@ -27,6 +29,7 @@ async fn an_empty_folder_becomes_a_log_only_where_one_may_begin() {
     let refused = open_with(&disk, LogOptions { create: false, ..options() }).await.err().unwrap();
     assert!(refused.is_lost(), "{refused}");
     assert_eq!(disk.files(), vec![], "nothing was made");
+    assert!(disk.list(dir()).await.is_err(), "not even the folder");
 
     let opened = open(&disk).await.unwrap();
     assert!(opened.recovered.created);

@@ -65,7 +65,7 @@ async fn run(opened: &Opened, drafts: &mut impl Iterator<Item = Draft>, possible
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn a_crash_at_any_point_loses_nothing_acknowledged(

@@ -11,11 +11,11 @@ use crate::log::segment::SEGMENT_HEAD_BYTES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Must {
     /// All of it is needed: lost.
-    BeLost,
+    Lose,
     /// A copy, or not needed: everything is there.
-    BeWhole,
+    Hold,
     /// Either, but nothing between.
-    BeEither,
+    DoEither,
 }
 
 /// Where each file begins to be without meaning.
@@ -34,23 +34,23 @@ impl Extent {
     /// What a flip at `offset` of `path` must lead to.
     fn flip(&self, path: &Path, offset: u64) -> Must {
         match path.file_name().unwrap().to_str().unwrap() {
-            HEADER_NAME | "vote" => Must::BeWhole,
-            _ if self.last_segment.as_deref() != Some(path) => Must::BeEither,
-            _ if offset >= self.end_offset => Must::BeWhole,
-            _ if offset >= SEGMENT_HEAD_BYTES || offset < 48 => Must::BeLost,
-            _ => Must::BeWhole,
+            HEADER_NAME | "vote" => Must::Hold,
+            _ if self.last_segment.as_deref() != Some(path) => Must::DoEither,
+            _ if offset >= self.end_offset => Must::Hold,
+            _ if !(48..SEGMENT_HEAD_BYTES).contains(&offset) => Must::Lose,
+            _ => Must::Hold,
         }
     }
 
     /// What cutting `path` to `len` must lead to.
     fn cut(&self, path: &Path, len: u64) -> Must {
         match path.file_name().unwrap().to_str().unwrap() {
-            HEADER_NAME | "vote" if len >= 4096 => Must::BeWhole,
+            HEADER_NAME | "vote" if len >= 4096 => Must::Hold,
             // Of the first slot only its padding is gone.
-            HEADER_NAME | "vote" => Must::BeEither,
-            _ if self.last_segment.as_deref() != Some(path) => Must::BeEither,
-            _ if len >= self.end_offset => Must::BeWhole,
-            _ => Must::BeLost,
+            HEADER_NAME | "vote" => Must::DoEither,
+            _ if self.last_segment.as_deref() != Some(path) => Must::DoEither,
+            _ if len >= self.end_offset => Must::Hold,
+            _ => Must::Lose,
         }
     }
 }
@@ -59,7 +59,7 @@ async fn assert_becomes(disk: &MemDisk, model: &Model, must: Must, what: &dyn st
     match open(disk).await {
         Ok(opened) => {
             assert_eq!(opened.content().await.unwrap(), *model, "{what:?}");
-            assert_ne!(must, Must::BeLost, "{what:?} went unnoticed");
+            assert_ne!(must, Must::Lose, "{what:?} went unnoticed");
             // What was mended stays mended, and the log goes on.
             opened.log.append(records(model.next, &[10, 2000])).await.unwrap();
             let again = open(disk).await.unwrap();
@@ -68,7 +68,7 @@ async fn assert_becomes(disk: &MemDisk, model: &Model, must: Must, what: &dyn st
         }
         Err(error) => {
             assert!(error.is_lost(), "{what:?}: {error}");
-            assert_ne!(must, Must::BeWhole, "{what:?}: {error}");
+            assert_ne!(must, Must::Hold, "{what:?}: {error}");
         }
     }
 }
@@ -105,7 +105,7 @@ fn every_single_byte_counts_for_what_it_is() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn any_flip_or_cut_is_classified_rightly(
