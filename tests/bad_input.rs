@@ -1,6 +1,6 @@
 //! Bad input: one clear message with cause and next step, a documented exit code, and nothing lost or overwritten.
 
-#![allow(clippy::disallowed_methods)] // tests are the outside world
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests are the outside world
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,6 +1,6 @@
 //! The command line as people and scripts meet it: help, exit codes, messages. Nothing here needs a running cluster.
 
-#![allow(clippy::disallowed_methods)] // tests are the outside world
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests are the outside world
 
 use std::path::Path;
 use std::process::{Command, Output};

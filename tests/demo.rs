@@ -1,7 +1,7 @@
 //! Every scenario of the demonstration, through the command a newcomer runs.
 
 #![cfg(feature = "chaos")]
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::process::Command;
 

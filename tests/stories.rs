@@ -1,6 +1,6 @@
 //! End-to-end stories against the built command: real processes, real disks, real sockets on loopback.
 
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod support;
 

@@ -1,7 +1,8 @@
 //! The folder in which a node's runs leave their traces: who runs now, how the last one ended, whether it was meant to.
 //!
 //! Owns: the shapes and names of `run/node.json` and `run/exit.json` (written by the keeper), `run/stop.json` (by an
-//! operator's verb) and `run/restart.json` (by the agent).
+//! operator's verb) and `run/keeper.json` and `run/restart.json` (by the
+//! agent).
 //!
 //! Must never: act on a pid. A record names a process by pid, start time and boot, and only all three together.
 //!
@@ -78,6 +79,18 @@ impl ExitRecord {
     }
 }
 
+/// The keeper that was started last, before it has recorded its node: `run/keeper.json`. An agent that is restarted just
+/// then waits for that keeper instead of starting a second one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperRecord {
+    /// Process id of the keeper.
+    pub pid: u32,
+    /// Its start time.
+    pub start_ticks: u64,
+    /// The boot it was started in.
+    pub boot_id: BootId,
+}
+
 /// An operator stopped the node on purpose: `run/stop.json`. The agent never fights it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopRecord {
@@ -137,6 +150,28 @@ impl RunDir {
     /// As [`RunDir::node`].
     pub async fn stop(&self) -> io::Result<Option<StopRecord>> {
         self.read("stop.json").await
+    }
+
+    /// The keeper that was started last, if it still runs.
+    ///
+    /// # Errors
+    /// As [`RunDir::node`].
+    pub async fn keeper(&self) -> io::Result<Option<Arc<dyn Process>>> {
+        let Some(KeeperRecord { pid, start_ticks, boot_id }) = self.read("keeper.json").await? else { return Ok(None) };
+        if boot_id != self.host.proc.boot_id()? {
+            return Ok(None);
+        }
+        self.host.proc.adopt(ProcId { pid, start_ticks }).await
+    }
+
+    /// Says which keeper was started.
+    ///
+    /// # Errors
+    /// As [`RunDir::set_node`].
+    pub async fn set_keeper(&self, keeper: ProcId) -> io::Result<()> {
+        let ProcId { pid, start_ticks } = keeper;
+        let boot_id = self.host.proc.boot_id()?;
+        self.write("keeper.json", &KeeperRecord { pid, start_ticks, boot_id }).await
     }
 
     /// Says who runs now.

@@ -1,6 +1,6 @@
 //! Three agents in one process, each with a keeper and a node process of its own, over loopback: starting, healing,
 //! the lease, an operator's restart, the pause, and the agent's own restart.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 #[path = "support/node.rs"]
 mod node_double;
@@ -13,6 +13,10 @@ use node_double::NodeDouble;
 use resilver_agent::journal::verify;
 use resilver_agent::{Agent, AgentError, Options, Peer};
 use resilver_host::{Host, ProcId, Signal};
+use resilver_proto::agent::RunStepRequest;
+use resilver_proto::agent::agent_peer_client::AgentPeerClient;
+use resilver_proto::common::Fence;
+use resilver_proto::transport;
 use resilver_strategies::config::{PolicyConfig, Profile};
 use serde_json::Value;
 use support::until;
@@ -42,6 +46,13 @@ impl Running {
     async fn stop(self) -> Options {
         self.stop.send_replace(true);
         self.task.await.expect("no panic").expect("a clean stop");
+        self.options
+    }
+
+    /// As by SIGKILL: every task is dropped where it stands.
+    async fn crash(self) -> Options {
+        self.task.abort();
+        assert!(self.task.await.expect_err("cut off").is_cancelled());
         self.options
     }
 
@@ -115,8 +126,11 @@ async fn options(host: &Host, dir: &Path, count: usize) -> Vec<Options> {
     all
 }
 
+/// Kills, and waits until it is dead: on a busy machine that takes a moment, and a look before it would see it alive.
 async fn kill(host: &Host, node: ProcId) {
-    host.proc.adopt(node).await.unwrap().expect("it runs").signal(Signal::Kill).unwrap();
+    let process = host.proc.adopt(node).await.unwrap().expect("it runs");
+    process.signal(Signal::Kill).unwrap();
+    process.exited().await.unwrap();
 }
 
 async fn runs(host: &Host, node: ProcId) -> bool {
@@ -187,6 +201,19 @@ async fn three_agents_start_heal_coordinate_and_survive_themselves() {
     let (code, answer) = asked.post("/api/v1/nodes/n9/restart", body).await;
     assert_eq!(code, 404, "{answer}");
 
+    // Whoever held the lease before and thaws now: its order comes with a lower fence and is refused at the target.
+    let channel = transport::channel(&host.net, &agents[target].options.address).expect("an address");
+    let stale = RunStepRequest {
+        fence: Some(Fence { epoch: 1, round: 0, holder: "n9".into() }),
+        step: "restart_node".into(),
+        reason: "thawed".into(),
+        operator: "bob".into(),
+        ..Default::default()
+    };
+    let refused = AgentPeerClient::new(channel).run_step(stale).await.expect("an answer").into_inner();
+    assert!(!refused.done && refused.refusal.contains("is stale"), "{refused:?}");
+    assert!(runs(&host, nodes[target]).await, "nothing happened");
+
     // Paused: a dead node is left alone until resumed.
     let (code, _) = agents[0].post("/api/v1/pause", r#"{"owner":"ann","reason":"a test","for":"5m"}"#).await;
     assert_eq!(code, 200);
@@ -220,4 +247,43 @@ async fn three_agents_start_heal_coordinate_and_survive_themselves() {
     for node in nodes {
         kill(&host, node).await;
     }
+}
+
+/// A node that leaves a line for each of its starts.
+fn counting_node(dir: &Path) -> (PathBuf, PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let (program, starts) = (dir.join("node.sh"), dir.join("starts"));
+    std::fs::write(&program, format!("#!/bin/sh\necho started >> {}\nexec sleep 120\n", starts.display())).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (program, starts)
+}
+
+#[tokio::test]
+async fn an_agent_killed_in_the_middle_of_a_recovery_finishes_it_once() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (program, starts) = counting_node(dir.path());
+    let mut options = options(&host, dir.path(), 1).await.remove(0);
+    options.launch.node.program = program;
+    options.launch.node.args.clear();
+    // Each round kills the agent as by hand; the journal must not run into its budget of starts because of that.
+    options.policy.recovery.max_restart_attempts = 50;
+    let count = || std::fs::read_to_string(&starts).unwrap_or_default().lines().count();
+    let mut agent = Running::start(&host, options).await;
+    let mut node = agent.calm().await;
+    assert_eq!(count(), 1);
+
+    // Somewhere between the node's death and its proven recovery the agent dies, too.
+    for (round, pause_ms) in [0, 3, 10, 20, 40, 80, 160].into_iter().enumerate() {
+        kill(&host, node).await;
+        tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
+        let options = agent.crash().await;
+        agent = Running::start(&host, options).await;
+        let now = agent.calm().await;
+        assert_ne!(now, node, "round {round}: it was dead");
+        assert_eq!(count(), round + 2, "round {round}, agent killed {pause_ms} ms after the node: started once");
+        node = now;
+    }
+    verify(&host, &agent.options.journal_dir()).await.expect("the chain holds over all crashes");
+    agent.stop().await;
+    kill(&host, node).await;
 }

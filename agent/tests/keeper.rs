@@ -1,5 +1,5 @@
 //! Keepers and the child service, with real processes.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod support;
 

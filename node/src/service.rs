@@ -7,7 +7,6 @@ mod error;
 mod membership;
 mod ownership;
 
-use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -167,8 +166,8 @@ async fn serve(
     }
 }
 
-fn stop_future(mut stopping: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move { told(&mut stopping).await }
+async fn stop_future(mut stopping: watch::Receiver<bool>) {
+    told(&mut stopping).await;
 }
 
 /// The node's way from its folders to serving.

@@ -84,7 +84,7 @@ async fn verify_bucket(cx: &Context, nodes: &Nodes, bucket: &str, summary: &mut 
             .buffer_unordered(SIDE_BY_SIDE);
         while let Some((object, answer)) = answers.next().await {
             summary.count(&object, answer);
-            if summary.objects % PROGRESS_EVERY == 0 {
+            if summary.objects.is_multiple_of(PROGRESS_EVERY) {
                 cx.out.say(format!("{} objects verified", summary.objects));
             }
         }

@@ -126,7 +126,7 @@ fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
     }
     let takes_voter = ask.action != Action::DetachDisk;
     let voters: Vec<&NodeView> = view.nodes.iter().filter(|node| node.voter).collect();
-    let healthy = voters.iter().filter(|node| !down(node) && !(takes_voter && node.node == ask.target)).count();
+    let healthy = voters.iter().filter(|node| !down(node) && (!takes_voter || node.node != ask.target)).count();
     let need = majority(voters.len());
     let votes = format!("{healthy} of {} voters healthy during the step, {need} needed", voters.len());
     if voters.is_empty() || healthy < need {

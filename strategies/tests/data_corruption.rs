@@ -1,5 +1,7 @@
 //! Stories of `data_corruption`: one incident per object, repaired, proven, and told when it is too much for rot.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::*;

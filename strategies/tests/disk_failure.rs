@@ -1,5 +1,7 @@
 //! Stories of `disk_failure`: suspect, stop writes, detach under lease, slot and fence, rebuild, prove.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::*;

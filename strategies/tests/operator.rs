@@ -1,5 +1,7 @@
 //! Stories of a person: pause, resume, and a restart through the fence.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

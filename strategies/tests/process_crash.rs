@@ -1,5 +1,7 @@
 //! Stories of `process_crash`: what is started, how often, and what is never done.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::*;

@@ -1,5 +1,7 @@
 //! Whatever happens, in whatever order: what the engine must never do.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! A real cluster for a story: `resilver up` in a folder of its own, stopped when the story ends, however it ends.
 
-#![allow(dead_code, clippy::disallowed_methods)]
+#![allow(dead_code, unreachable_pub, clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -78,7 +78,10 @@ impl ChildService {
             new_session: true,
         };
         let program = spec.program.display().to_string();
-        self.host.proc.spawn(spec).await.map_err(|source| ServiceError::Spawn { program, source })
+        let spawned = self.host.proc.spawn(spec).await;
+        let keeper = spawned.map_err(|source| ServiceError::Spawn { program, source })?;
+        self.run.set_keeper(keeper.id()).await.map_err(record_error("record the keeper"))?;
+        Ok(keeper)
     }
 
     fn keeper_log(&self) -> std::path::PathBuf {
@@ -110,12 +113,33 @@ impl ChildService {
         }
     }
 
+    /// A keeper that runs and has not recorded its node yet. One that has is at the end of its work (its node is dead)
+    /// and is waited for.
+    async fn starting(&self) -> Result<Option<Arc<dyn Process>>, ServiceError> {
+        let Some(keeper) = self.run.keeper().await.map_err(record_error("look for the last keeper"))? else {
+            return Ok(None);
+        };
+        let record = self.run.node().await.map_err(record_error("read who runs"))?;
+        match record.filter(|record| record.keeper() == keeper.id()) {
+            Some(record) => {
+                self.keeper_is_done(record.node()).await;
+                Ok(None)
+            }
+            None => Ok(Some(keeper)),
+        }
+    }
+
     async fn start_locked(&self) -> Result<ProcId, ServiceError> {
         let node = match self.running().await? {
             Some(node) => node.id(),
             None => {
                 let log_from = self.host.disk.metadata(&self.keeper_log()).await.map_or(0, |found| found.len_bytes);
-                let keeper = self.start_keeper().await?;
+                // A keeper that an agent killed a moment ago has started: its node is on its way, a second one must
+                // not be.
+                let keeper = match self.starting().await? {
+                    Some(keeper) => keeper,
+                    None => self.start_keeper().await?,
+                };
                 self.recorded(&keeper, log_from).await?
             }
         };

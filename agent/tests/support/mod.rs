@@ -1,5 +1,5 @@
 //! What the tests with real processes share.
-#![allow(dead_code, clippy::disallowed_methods)]
+#![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::time::Duration;

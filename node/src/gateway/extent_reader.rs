@@ -206,7 +206,7 @@ impl ExtentReader {
             return Err(self.unreadable());
         }
         let asked = Instant::now();
-        let expected = self.layout.block_len(self.stripe) as usize;
+        let expected = self.layout.block_len(self.stripe);
         let mut blocks = vec![None; self.spec.coding.total()];
         let mut at = 0;
         while at < self.lanes.len() {

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_logarithm_is_close_to_the_real_one() {
-        for u in [1_u64, 3, 1 << 20, 0x1234_5678_9ABC_DEF1, u64::MAX / 3 | 1, u64::MAX] {
+        for u in [1_u64, 3, 1 << 20, 0x1234_5678_9ABC_DEF1, (u64::MAX / 3) | 1, u64::MAX] {
             let exact = 64.0 - (u as f64).log2();
             let ours = negative_log2(u) as f64 / f64::from(FRACTION_BITS).exp2();
             assert!((exact - ours).abs() < 1e-6, "{u}: {ours} is not {exact}");

@@ -19,7 +19,7 @@ fn map(hosts: &[HostShape]) -> ClusterMap {
             NodeRecord { name: name.clone(), raft_id, instance, address: String::new(), location },
         );
         for (d, size) in disks.iter().enumerate() {
-            let id = DiskId((i as u128 + 1) << 64 | (d as u128 + 1) * 0x9E37_79B9);
+            let id = DiskId(((i as u128 + 1) << 64) | ((d as u128 + 1) * 0x9E37_79B9));
             map.disks.insert(
                 id,
                 DiskRecord {

@@ -108,6 +108,10 @@ impl Rebuilder {
 
     /// Rebuilds a shard on one of our disks now, ahead of the queue.
     pub async fn rebuild_here(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
+        // Whoever asks may have seen a commit that is not applied here yet.
+        if let Err(error) = self.inner.meta.barrier().await {
+            return RebuildReport::failed(error.to_string());
+        }
         let claim = self.inner.board.claim(shard, disk).await;
         let report = self.run(bucket, key, shard, disk).await;
         drop(claim);

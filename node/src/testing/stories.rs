@@ -273,6 +273,29 @@ async fn what_a_node_missed_while_it_was_down_is_rebuilt_when_it_is_back() {
     }
 }
 
+/// A home once gave an upload up when its client paused for longer than a block may take, and was blamed for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_pauses_in_its_upload_loses_nothing() {
+    let cluster = Cluster::start(6, Settings::default()).await;
+    let data = content(2 * MIB);
+    let parts = [data.slice(..MIB), data.slice(MIB..)];
+    let body = futures_util::stream::iter(parts.into_iter().enumerate()).then(|(index, part)| async move {
+        if index > 0 {
+            tokio::time::sleep(crate::transport::BLOCK_DEADLINE + Duration::from_secs(1)).await;
+        }
+        Ok::<_, String>(part)
+    });
+    let options = PutOptions {
+        bucket: bucket(),
+        key: "slow".to_owned(),
+        condition: Condition::None,
+        size_bytes: Some(data.len() as u64),
+    };
+    let done = cluster.node(0).gateway.put(options, Box::pin(body)).await.unwrap();
+    assert_eq!(done.shards_missing, 0);
+    assert!(cluster.get(1, "slow").await.unwrap() == data);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_that_broke_off_leaves_no_object_and_no_half_shard() {
     let cluster = Cluster::start(6, Settings::default()).await;

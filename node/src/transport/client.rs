@@ -128,8 +128,9 @@ impl ShardClient {
         if let Some(volume) = self.inner.disks.volume(disk) {
             return match volume.status().health {
                 Health::Ok => Preference::Local,
-                Health::Suspect => Preference::Doubtful,
-                Health::Gone | Health::Error | Health::Foreign => Preference::Never,
+                // A failed disk may hold the last copy that is needed: asked when no other is left.
+                Health::Suspect | Health::Error => Preference::Doubtful,
+                Health::Gone | Health::Foreign => Preference::Never,
             };
         }
         match map.node_of_disk(disk) {

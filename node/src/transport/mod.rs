@@ -38,6 +38,10 @@ pub const FIRST_BLOCK_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a home may pause between blocks, of a read or of a write, before it is given up.
 pub const BLOCK_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a home keeps an upload of which nothing arrives. Longer than the gateway waits for its client: a client that
+/// pauses is no reason to give shards up, and a gateway that died is noticed by HTTP/2's keepalive before this.
+pub const UPLOAD_IDLE_DEADLINE: Duration = Duration::from_secs(60);
+
 /// How long making one shard durable may take: sync of at most 16 MiB, rename and folder sync, behind other writers.
 pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
 

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::disk_status;
-use super::{BLOCK_DEADLINE, BLOCKS_PER_MESSAGE, wire};
+use super::{BLOCKS_PER_MESSAGE, UPLOAD_IDLE_DEADLINE, wire};
 use crate::disk::{DiskSet, ShardReader, ShardWriter, Volume};
 use crate::meta::Meta;
 use crate::model::DiskState;
@@ -79,9 +79,9 @@ impl ShardService {
             if message.last {
                 return Ok(());
             }
-            let next = timeout(BLOCK_DEADLINE, stream.message())
+            let next = timeout(UPLOAD_IDLE_DEADLINE, stream.message())
                 .await
-                .map_err(|_| Status::deadline_exceeded("the upload of a shard stalled and was given up"))??;
+                .map_err(|_| Status::aborted("the upload of a shard stalled and was given up"))??;
             message = next.ok_or_else(|| Status::cancelled("the upload of a shard was given up"))?;
         }
     }

@@ -9,13 +9,14 @@ use crate::log::segment::SEGMENT_HEAD_BYTES;
 
 /// What must become of a folder that was damaged in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // they read as a sentence: must be lost, must be whole
 enum Must {
     /// All of it is needed: lost.
-    Lose,
+    BeLost,
     /// A copy, or not needed: everything is there.
-    Hold,
+    BeWhole,
     /// Either, but nothing between.
-    DoEither,
+    BeEither,
 }
 
 /// Where each file begins to be without meaning.
@@ -34,23 +35,23 @@ impl Extent {
     /// What a flip at `offset` of `path` must lead to.
     fn flip(&self, path: &Path, offset: u64) -> Must {
         match path.file_name().unwrap().to_str().unwrap() {
-            HEADER_NAME | "vote" => Must::Hold,
-            _ if self.last_segment.as_deref() != Some(path) => Must::DoEither,
-            _ if offset >= self.end_offset => Must::Hold,
-            _ if !(48..SEGMENT_HEAD_BYTES).contains(&offset) => Must::Lose,
-            _ => Must::Hold,
+            HEADER_NAME | "vote" => Must::BeWhole,
+            _ if self.last_segment.as_deref() != Some(path) => Must::BeEither,
+            _ if offset >= self.end_offset => Must::BeWhole,
+            _ if !(48..SEGMENT_HEAD_BYTES).contains(&offset) => Must::BeLost,
+            _ => Must::BeWhole,
         }
     }
 
     /// What cutting `path` to `len` must lead to.
     fn cut(&self, path: &Path, len: u64) -> Must {
         match path.file_name().unwrap().to_str().unwrap() {
-            HEADER_NAME | "vote" if len >= 4096 => Must::Hold,
+            HEADER_NAME | "vote" if len >= 4096 => Must::BeWhole,
             // Of the first slot only its padding is gone.
-            HEADER_NAME | "vote" => Must::DoEither,
-            _ if self.last_segment.as_deref() != Some(path) => Must::DoEither,
-            _ if len >= self.end_offset => Must::Hold,
-            _ => Must::Lose,
+            HEADER_NAME | "vote" => Must::BeEither,
+            _ if self.last_segment.as_deref() != Some(path) => Must::BeEither,
+            _ if len >= self.end_offset => Must::BeWhole,
+            _ => Must::BeLost,
         }
     }
 }
@@ -59,7 +60,7 @@ async fn assert_becomes(disk: &MemDisk, model: &Model, must: Must, what: &dyn st
     match open(disk).await {
         Ok(opened) => {
             assert_eq!(opened.content().await.unwrap(), *model, "{what:?}");
-            assert_ne!(must, Must::Lose, "{what:?} went unnoticed");
+            assert_ne!(must, Must::BeLost, "{what:?} went unnoticed");
             // What was mended stays mended, and the log goes on.
             opened.log.append(records(model.next, &[10, 2000])).await.unwrap();
             let again = open(disk).await.unwrap();
@@ -68,7 +69,7 @@ async fn assert_becomes(disk: &MemDisk, model: &Model, must: Must, what: &dyn st
         }
         Err(error) => {
             assert!(error.is_lost(), "{what:?}: {error}");
-            assert_ne!(must, Must::Hold, "{what:?}: {error}");
+            assert_ne!(must, Must::BeWhole, "{what:?}: {error}");
         }
     }
 }
