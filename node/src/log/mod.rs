@@ -13,13 +13,14 @@
 //! Assumed of the disk: a write damages no byte outside its own range, and synced bytes stay.
 //!
 //! Reading order: [`record`], [`segment`], [`header`], [`slots`] are the format; [`recovery`] judges a folder; [`plan`]
-//! and [`writer`] change it; [`state`] and [`reader`] answer reads.
+//! and [`writer`] change it; [`state`], [`recent`] and [`reader`] answer reads.
 
 mod error;
 mod header;
 mod plan;
 mod prefix;
 mod reader;
+mod recent;
 mod record;
 mod recovery;
 mod segment;
@@ -110,7 +111,8 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Opens the log in `dir`, reading and checking all of it. A fresh folder becomes an empty log at record 0.
+    /// Opens the log in `dir`, reading and checking all of it. A fresh folder becomes an empty log at record 0; folders
+    /// above its parent are the caller's to make durable.
     ///
     /// # Errors
     /// [`LogError::Lost`] when something that was synced cannot be read back; [`LogError::TooNew`]; [`LogError::Io`].

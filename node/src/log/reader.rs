@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use super::Record;
 use super::error::{Damage, LogError};
+use super::recent::Budget;
 use super::record::{Chain, payloads};
-use super::state::{Budget, Run, Shared, Step, Unindexed};
+use super::state::{Run, Shared, Step, Unindexed};
 
 /// The records of `range` that the log has, up to `max_bytes` of payload, but at least one if there is any.
 pub(super) async fn read(shared: &Shared, range: Range<u64>, max_bytes: u64) -> Result<Vec<Record>, LogError> {

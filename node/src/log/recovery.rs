@@ -11,10 +11,11 @@
 //! | segments outside the header's | left by a crash before they were named, or before they were removed: removed |
 //! | a newer format | refused, nothing changed |
 //!
-//! Must never: change anything before the whole log has been read and found good (but for the second copy of the
-//! header), or make a folder look fresh that was not.
+//! Must never: change anything before the whole log has been read and found good, or make a folder look fresh that was
+//! not.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -24,8 +25,7 @@ use super::error::{Damage, LogError};
 use super::header::{HEADER_KIND, HEADER_NAME, Header};
 use super::record::Entry;
 use super::segment::{self, Segment};
-use super::slots::Slots;
-
+use super::slots::{self, Slots};
 use super::state::{Indexed, State};
 use super::vote::{self, VOTE_NAME};
 use super::{LogOptions, Recovered};
@@ -39,7 +39,6 @@ pub(super) struct Opened {
 
 /// Opens the folder, making it first when it is fresh.
 pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, LogError> {
-    disk.create_dir_all(dir).await.map_err(LogError::io("create", dir))?;
     let survey = Survey::take(disk, dir).await?;
     let header_path = dir.join(HEADER_NAME);
     let created = !survey.header;
@@ -50,11 +49,13 @@ pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> R
         return Err(Damage::new(&dir.join(VOTE_NAME), 0, "file", "the vote beside the log", "no such file").into());
     }
 
-    let opened = Slots::open(disk, &header_path, &HEADER_KIND).await?;
-    let header = Header::decode(&header_path, &opened.content)?;
+    let slots::Opened { mut slots, content, .. } = Slots::open(disk, &header_path, &HEADER_KIND).await?;
+    let header = Header::decode(&header_path, &content)?;
     let (segments, strays) = survey.sort_out(dir, &header)?;
     let segments = replay(disk, dir, &header, &segments, options.indexed_records).await?;
 
+    // All that was acknowledged is there. From here on the folder is put in order.
+    let healed_header = slots.settle(&content).await?;
     let torn_bytes = match segments.back() {
         Some(tail) => clean_tail(&tail.segment, header.end_offset).await?,
         None => 0,
@@ -72,10 +73,10 @@ pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> R
         segments: segments.len() as u64,
         torn_bytes,
         strays: strays.len() as u64,
-        healed_header: opened.healed,
+        healed_header,
     };
     let state = State::new(header, segments, options.cache_bytes, options.indexed_records);
-    Ok(Opened { slots: opened.slots, state, recovered })
+    Ok(Opened { slots, state, recovered })
 }
 
 /// What lies in the folder.
@@ -87,7 +88,10 @@ struct Survey {
 
 impl Survey {
     async fn take(disk: &dyn Disk, dir: &Path) -> Result<Self, LogError> {
-        let entries = disk.list(dir).await.map_err(LogError::io("list", dir))?;
+        let entries = match disk.list(dir).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            entries => entries.map_err(LogError::io("list", dir))?,
+        };
         let mut survey = Self { header: false, vote: false, segments: BTreeSet::new() };
         for entry in entries.iter().filter(|entry| entry.kind == FileKind::File) {
             match entry.name.as_str() {
@@ -129,17 +133,17 @@ impl Survey {
 
 /// Makes a fresh log. The header comes last: once it is there, everything is.
 async fn create(disk: &dyn Disk, dir: &Path, vote_exists: bool) -> Result<(), LogError> {
+    disk.create_dir_all(dir).await.map_err(LogError::io("create", dir))?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        disk.sync_dir(parent).await.map_err(LogError::io("sync", parent))?;
+    }
     if !vote_exists {
         vote::create(disk, dir).await?;
     }
     // A vote that an earlier attempt left may not be durable as an entry yet, and a header without vote means lost.
     disk.sync_dir(dir).await.map_err(LogError::io("sync", dir))?;
     let header = Header::empty(0, 0, Bytes::new());
-    Slots::create(disk, &dir.join(HEADER_NAME), &HEADER_KIND, &header.encode()).await?;
-    match dir.parent() {
-        Some(parent) if parent != Path::new("") => disk.sync_dir(parent).await.map_err(LogError::io("sync", parent)),
-        _ => Ok(()),
-    }
+    Slots::create(disk, &dir.join(HEADER_NAME), &HEADER_KIND, &header.encode()).await
 }
 
 /// Reads all segments and checks every record up to the end.

@@ -33,6 +33,8 @@ pub(super) struct Slots {
     path: PathBuf,
     kind: &'static Kind,
     sequence: u64,
+    /// The slot that is older or unreadable, until it is settled.
+    stale: Option<usize>,
 }
 
 /// What [`Slots::open`] found.
@@ -42,8 +44,6 @@ pub(super) struct Opened {
     pub(super) content: Bytes,
     /// Its sequence: one higher with each write.
     pub(super) sequence: u64,
-    /// Whether one copy was old or damaged and was written anew from the other.
-    pub(super) healed: bool,
 }
 
 /// One slot as read.
@@ -71,22 +71,27 @@ impl Slots {
         resilver_host::disk::replace_file(disk, path, file.freeze()).await.map_err(LogError::io("create", path))
     }
 
-    /// Opens the file and sees to it that both slots hold what counts.
+    /// Opens the file and tells what counts. Changes nothing yet: [`Slots::settle`] comes next, before anyone acts on it.
     pub(super) async fn open(disk: &dyn Disk, path: &Path, kind: &'static Kind) -> Result<Opened, LogError> {
         let file = disk.open(path, OpenMode::Write).await.map_err(LogError::io("open", path))?;
         let bytes = file.read_at(0, 2 * SLOT_BYTES as usize).await.map_err(LogError::io("read", path))?;
         let slots = [0, 1].map(|which| decode(kind, path, &bytes, which));
-        let verdict = judge(path, kind, slots)?;
-        if let Some(stale) = verdict.stale {
-            let slot = encode(kind, verdict.sequence, &verdict.content);
-            file.write_at(stale as u64 * SLOT_BYTES, slot).await.map_err(LogError::io("write", path))?;
+        let Verdict { sequence, content, stale } = judge(path, kind, slots)?;
+        Ok(Opened { slots: Slots { file, path: path.to_owned(), kind, sequence, stale }, content, sequence })
+    }
+
+    /// Sees to it that both slots hold `content`, which was read at open, and that both are on the disk. Whether one had
+    /// to be written anew.
+    pub(super) async fn settle(&mut self, content: &[u8]) -> Result<bool, LogError> {
+        if let Some(stale) = self.stale {
+            let slot = encode(self.kind, self.sequence, content);
+            let written = self.file.write_at(stale as u64 * SLOT_BYTES, slot).await;
+            written.map_err(LogError::io("write", &self.path))?;
         }
         // Even when nothing was stale: what we read may be in the page cache only, left by a process that was killed
         // between write and sync.
-        file.sync().await.map_err(LogError::io("sync", path))?;
-        let slots = Slots { file, path: path.to_owned(), kind, sequence: verdict.sequence };
-        let Verdict { sequence, content, stale } = verdict;
-        Ok(Opened { slots, content, sequence, healed: stale.is_some() })
+        self.file.sync().await.map_err(LogError::io("sync", &self.path))?;
+        Ok(self.stale.take().is_some())
     }
 
     /// Replaces the content: slot A, sync, slot B, sync.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::header::Header;
+use super::recent::{Budget, Recent};
 use super::record::Entry;
 use super::segment::Segment;
 
@@ -90,29 +91,9 @@ pub(super) enum Step {
     Load(Unindexed),
 }
 
-/// What a read may still take.
-#[derive(Clone, Copy)]
-pub(super) struct Budget {
-    pub(super) bytes: u64,
-    /// Whether the next record comes along whatever its size.
-    pub(super) at_least_one: bool,
-}
-
-impl Budget {
-    /// Takes a record of `len` bytes out of the budget, if it fits.
-    fn take(&mut self, len: u64) -> bool {
-        let fits = self.at_least_one || len <= self.bytes;
-        if fits {
-            self.at_least_one = false;
-            self.bytes = self.bytes.saturating_sub(len);
-        }
-        fits
-    }
-}
-
 impl State {
     pub(super) fn new(header: Header, segments: VecDeque<Indexed>, cache_bytes: u64, indexed_records: usize) -> Self {
-        let recent = Recent { first: header.next, payloads: VecDeque::new(), bytes: 0, limit_bytes: cache_bytes };
+        let recent = Recent::new(header.next, cache_bytes);
         let mut state = Self { header, generation: 0, segments, recent, indexed_records };
         state.forget_tables(None);
         state
@@ -193,7 +174,7 @@ impl State {
         let indexed = &self.segments[slot];
         let Some(table) = &indexed.table else { return Step::Load(self.unindexed(slot)) };
         let at = place(indexed, index);
-        let until = end.min(self.recent.first) - index;
+        let until = end.min(self.recent.first()) - index;
         let until = usize::try_from(until).unwrap_or(usize::MAX).min(table.len() - at);
         let entries: Vec<Entry> =
             table[at..at + until].iter().copied().take_while(|entry| budget.take(u64::from(entry.len_bytes))).collect();
@@ -243,62 +224,4 @@ fn place(indexed: &Indexed, index: u64) -> usize {
 
 fn chain_before(indexed: &Indexed, table: &[Entry], at: usize) -> u32 {
     at.checked_sub(1).map_or_else(|| indexed.segment.head.seed(), |before| table[before].crc)
-}
-
-/// The payloads of the last records: what replication asks for, without reading the disk.
-///
-/// They are slices of what was written, so one write's buffer may stay until its last record is forgotten.
-struct Recent {
-    /// Index of the first one kept; they reach to the end of the log.
-    first: u64,
-    payloads: VecDeque<Bytes>,
-    bytes: u64,
-    limit_bytes: u64,
-}
-
-impl Recent {
-    fn push(&mut self, payloads: Vec<Bytes>) {
-        for payload in payloads {
-            self.bytes += cost(&payload);
-            self.payloads.push_back(payload);
-        }
-        while self.bytes > self.limit_bytes {
-            self.pop_front();
-        }
-    }
-
-    fn pop_front(&mut self) {
-        if let Some(payload) = self.payloads.pop_front() {
-            self.bytes -= cost(&payload);
-            self.first += 1;
-        }
-    }
-
-    /// Keeps what lies within `[first, next)`.
-    fn keep(&mut self, first: u64, next: u64) {
-        while !self.payloads.is_empty() && self.first + self.payloads.len() as u64 > next {
-            if let Some(payload) = self.payloads.pop_back() {
-                self.bytes -= cost(&payload);
-            }
-        }
-        while !self.payloads.is_empty() && self.first < first {
-            self.pop_front();
-        }
-        if self.payloads.is_empty() {
-            self.first = next;
-        }
-    }
-
-    /// Records from `index` on, up to `end` and within the budget; `None` when `index` is not here.
-    fn take(&self, index: u64, end: u64, budget: &mut Budget) -> Option<Vec<Bytes>> {
-        let from = usize::try_from(index.checked_sub(self.first)?).ok()?;
-        let count = usize::try_from(end - index).unwrap_or(usize::MAX);
-        let payloads = self.payloads.range(from..).take(count);
-        Some(payloads.take_while(|payload| budget.take(payload.len() as u64)).cloned().collect())
-    }
-}
-
-/// What keeping a payload costs: also an empty one is not free.
-fn cost(payload: &Bytes) -> u64 {
-    (payload.len() + size_of::<Bytes>()) as u64
 }

@@ -386,6 +386,9 @@ impl Disk for MemDisk {
     async fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         turn().await;
         let world = self.world();
+        if !world.dirs.contains(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let names = world.names.keys().filter(|name| name.parent() == Some(path)).filter_map(|name| name.file_name());
         Ok(names.map(|name| DirEntry { name: name.to_string_lossy().into_owned(), kind: FileKind::File }).collect())
     }

@@ -45,7 +45,8 @@ impl VoteFile {
     }
 
     pub(super) async fn open_on(disk: &dyn Disk, dir: &Path) -> Result<(VoteFile, Option<Bytes>), LogError> {
-        let Opened { slots, content, sequence, .. } = open(disk, dir).await?;
+        let Opened { mut slots, content, sequence } = open(disk, dir).await?;
+        slots.settle(&content).await?;
         let vote = (sequence > FIRST_SEQUENCE).then_some(content);
         Ok((VoteFile { writer: Arc::new(Mutex::new(Writer { slots, fuse: Fuse::Sound })) }, vote))
     }

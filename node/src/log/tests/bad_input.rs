@@ -1,5 +1,7 @@
 //! Folders nobody should have: each gets its verdict, and none is changed.
 
+use resilver_host::Disk;
+
 use super::*;
 use crate::log::prefix::Kind;
 
@@ -27,6 +29,7 @@ async fn an_empty_folder_becomes_a_log_only_where_one_may_begin() {
     let refused = open_with(&disk, LogOptions { create: false, ..options() }).await.err().unwrap();
     assert!(refused.is_lost(), "{refused}");
     assert_eq!(disk.files(), vec![], "nothing was made");
+    assert!(disk.list(dir()).await.is_err(), "not even the folder");
 
     let opened = open(&disk).await.unwrap();
     assert!(opened.recovered.created);
@@ -80,6 +83,14 @@ async fn an_unreadable_vote_is_a_lost_voter() {
     });
     // The log itself is sound, and says nothing of the vote.
     assert!(damage(&disk).await.contains("/meta/log/vote, byte 0: checksum of slot A"));
+}
+
+#[tokio::test]
+async fn a_lost_log_keeps_its_bad_header_copy_as_it_is() {
+    let disk = sample().await;
+    disk.tamper(&dir().join("header"), |bytes| bytes[33] ^= 1);
+    disk.tamper(&segment(0), |bytes| bytes[4096 + 20] ^= 1);
+    assert!(damage(&disk).await.contains("checksum of record 0"));
 }
 
 #[tokio::test]

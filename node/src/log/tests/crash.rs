@@ -65,7 +65,7 @@ async fn run(opened: &Opened, drafts: &mut impl Iterator<Item = Draft>, possible
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn a_crash_at_any_point_loses_nothing_acknowledged(
@@ -196,5 +196,23 @@ fn a_torn_tail_is_told_and_cleared() {
         let opened = open(&disk).await.unwrap();
         assert_eq!((opened.log.next(), opened.recovered.torn_bytes), (1, 2 * 66));
         assert_eq!(open(&disk).await.unwrap().recovered.torn_bytes, 0);
+    });
+}
+
+/// The making of a fresh log, cut short twice, in every way: it is still fresh, and nothing of it is taken for a loss.
+#[test]
+fn a_creation_cut_short_again_and_again_is_taken_up() {
+    block_on(async {
+        for (first, second, seed) in (0..15).flat_map(|a| (0..15).flat_map(move |b| (0..20).map(move |c| (a, b, c)))) {
+            let disk = MemDisk::default();
+            for (changes, end) in [(first, End::Kill), (second, End::Power(seed))] {
+                disk.fail_after(changes);
+                let opened = open(&disk).await;
+                assert!(!opened.is_err_and(|error| error.is_lost()));
+                end.befall(&disk);
+            }
+            let opened = open(&disk).await.unwrap();
+            assert_eq!(opened.content().await.unwrap(), Model::default());
+        }
     });
 }

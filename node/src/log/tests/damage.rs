@@ -106,7 +106,7 @@ fn every_single_byte_counts_for_what_it_is() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn any_flip_or_cut_is_classified_rightly(

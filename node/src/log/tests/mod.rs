@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod limits;
 mod model;
+mod real;
 
 use std::collections::BTreeMap;
 use std::future::Future;
