@@ -141,7 +141,7 @@ pub(crate) async fn read_cluster_file(host: &Host, dir: &Path) -> Result<Cluster
     })?;
     let file: ClusterFile = serde_json::from_slice(&data).map_err(|error| {
         Failure::usage(format!("{} cannot be understood: {error}", path.display()))
-            .next("it is written by `resilver up`: restore it from a copy, or write it again by hand from docs/up.md")
+            .next("it is written by `resilver up`: restore it from a copy")
     })?;
     if file.format > FORMAT {
         return Err(Failure::usage(format!(

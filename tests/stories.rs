@@ -214,3 +214,55 @@ fn state_of(pid: u32) -> char {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?')
 }
+
+#[tokio::test]
+async fn a_node_that_must_not_start_says_why_and_changes_nothing() {
+    // Phase 1: a cluster that was, and is stopped.
+    let cluster = Cluster::start(4, 2, &[]);
+    whole(&cluster.client()).await;
+    let target = cluster.target.clone();
+    let host = cluster.host.clone();
+    let folder = cluster.stop();
+    let node_dir = |name: &str| folder.path().join("nodes").join(name);
+    let config = std::fs::read_to_string(node_dir("n1").join("resilver.yaml")).unwrap();
+    let run = |text: &str| {
+        let path = node_dir("n1").join("changed.yaml");
+        std::fs::write(&path, text).unwrap();
+        let command = ["node", "run", "--config", path.to_str().unwrap()];
+        let output = std::process::Command::new(support::BINARY).args(command).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // Phase 2: what is refused at once, each with its reason.
+    let other_name = config.replacen("node:\n  name: n1", "node:\n  name: n9", 1);
+    let (code, said) = run(&other_name);
+    assert!(code != Some(0) && said.contains("belongs to node n1"), "{code:?}: {said}");
+    let other_disks = config.replace("disks: [disk1, disk2]", "disks: [../n2/disk1, ../n2/disk2]");
+    let (code, said) = run(&other_disks);
+    assert!(code != Some(0) && said.contains("n2"), "a disk of another node: {code:?}: {said}");
+    let address = &target.host("n1").unwrap().address;
+    let taken = std::net::TcpListener::bind(address).unwrap();
+    let (code, said) = run(&config);
+    assert!(code != Some(0) && said.contains(&format!("cannot listen on {address}")), "{code:?}: {said}");
+    drop(taken);
+    // Phase 3: an empty metadata folder where there was a member is a lost voter: it answers, and takes no part.
+    let meta = node_dir("n1").join("meta");
+    std::fs::rename(&meta, node_dir("n1").join("meta.aside")).unwrap();
+    let config_path = node_dir("n1").join("resilver.yaml");
+    let mut lost = std::process::Command::new(support::BINARY)
+        .args(["node", "run", "--config", config_path.to_str().unwrap()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let client = Client::new(&host, &target).unwrap();
+    eventually("the node says that it is a lost voter", async || {
+        client.observe("n1").await.is_some_and(|seen| seen.phase == "lost_voter")
+    })
+    .await;
+    lost.kill().unwrap();
+    lost.wait().unwrap();
+    // Phase 4: the folder comes back, and so does the cluster, whole.
+    std::fs::remove_dir_all(&meta).unwrap();
+    std::fs::rename(node_dir("n1").join("meta.aside"), &meta).unwrap();
+    let cluster = Cluster::start_in(folder, 4, 2, &[]);
+    whole(&cluster.client()).await;
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use resilver_strategies::chain::Line;
 use resilver_strategies::record::{Draft, RecordKind};
-use resilver_strategies::types::Action;
+use resilver_strategies::types::{Action, GuardName};
 use tokio::sync::broadcast;
 
 /// Records a slow listener may lag behind before it misses some; it then reads them from the journal by sequence.
@@ -67,6 +67,17 @@ pub(crate) enum Told {
         /// How it went.
         detail: String,
     },
+    /// A step ordered under an old fence was refused here, where it would have taken effect.
+    StaleFence {
+        /// Which action.
+        step: String,
+        /// The fence it came with.
+        fence: String,
+        /// Who asked for it.
+        operator: String,
+        /// What stands against it.
+        why: String,
+    },
     /// The journal cannot be made durable: grade 1 only, and no lease.
     JournalLost {
         /// Why.
@@ -97,6 +108,14 @@ impl Told {
                 .with("to", step.as_str())
                 .with("verified", *verified)
                 .with("resolution", detail.as_str()),
+            Told::StaleFence { step, fence, operator, why } => {
+                let action = Action::ALL.iter().copied().find(|action| action.as_str() == step).unwrap_or(Action::Skip);
+                Draft::new(RecordKind::Refused, action)
+                    .with("guard", GuardName::OneAtATime.as_str())
+                    .with("fence", fence.as_str())
+                    .with("from", operator.as_str())
+                    .with("evidence", why.as_str())
+            }
             Told::JournalLost { why } => {
                 note(Action::Alert, "the journal cannot be synced: grade 1 only").with("resolution", why.as_str())
             }

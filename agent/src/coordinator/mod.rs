@@ -27,6 +27,7 @@ use crate::lease::{LeaseHandle, fence_from_wire, fence_to_wire, slot_to_wire};
 use crate::links::{Links, agent_peer};
 use crate::main_loop::Request;
 use crate::state::{PeerViews, View};
+use crate::telemetry::Told;
 use crate::timebase::Timebase;
 
 use self::holder::Desk;
@@ -203,7 +204,16 @@ impl Coordinator {
         }
         // Persisted before the engine even hears of it: from now on lower fences are refused, whatever comes of this.
         if let Err(error) = self.setup.lease.admit(fence.clone()).await {
-            return Outcome::refused(GuardName::OneAtATime, error.to_string());
+            let why = error.to_string();
+            let told = Told::StaleFence {
+                step: step.to_owned(),
+                fence: fence.to_string(),
+                operator: operator.to_owned(),
+                why: why.clone(),
+            };
+            // Only a stopping agent has dropped the receiver.
+            let _ = self.setup.requests.send(Request::Tell { told, durable: None }).await;
+            return Outcome::refused(GuardName::OneAtATime, why);
         }
         let (done, ended) = oneshot::channel();
         let (owner, reason) = (operator.to_owned(), reason.to_owned());
