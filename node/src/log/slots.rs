@@ -83,15 +83,15 @@ impl Slots {
     /// Sees to it that both slots hold `content`, which was read at open, and that both are on the disk. Whether one had
     /// to be written anew.
     pub(super) async fn settle(&mut self, content: &[u8]) -> Result<bool, LogError> {
-        if let Some(stale) = self.stale {
-            let slot = encode(self.kind, self.sequence, content);
-            let written = self.file.write_at(stale as u64 * SLOT_BYTES, slot).await;
-            written.map_err(LogError::io("write", &self.path))?;
-        }
-        // Even when nothing was stale: what we read may be in the page cache only, left by a process that was killed
-        // between write and sync.
+        // What we read may be in the page cache only, left by a process that was killed between write and sync. First it
+        // must be on the disk: else a power failure could tear it and the copy that we are about to write.
         self.file.sync().await.map_err(LogError::io("sync", &self.path))?;
-        Ok(self.stale.take().is_some())
+        let Some(stale) = self.stale.take() else { return Ok(false) };
+        let slot = encode(self.kind, self.sequence, content);
+        let written = self.file.write_at(stale as u64 * SLOT_BYTES, slot).await;
+        written.map_err(LogError::io("write", &self.path))?;
+        self.file.sync().await.map_err(LogError::io("sync", &self.path))?;
+        Ok(true)
     }
 
     /// Replaces the content: slot A, sync, slot B, sync.

@@ -11,7 +11,7 @@ enum Move {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn the_log_is_what_a_map_would_be(
