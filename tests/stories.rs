@@ -233,7 +233,7 @@ async fn a_node_that_must_not_start_says_why_and_changes_nothing() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     // Phase 2: what is refused at once, each with its reason.
-    let other_name = config.replace("  name: n1", "  name: n9");
+    let other_name = config.replace("  name: n1", "  name: n9").replace("{ id: n1,", "{ id: n9,");
     let (code, said) = run(&other_name);
     assert!(code != Some(0) && said.contains("belongs to node n1"), "{code:?}: {said}");
     let other_disks = config.replace("disks: [disk1, disk2]", "disks: [../n2/disk1, ../n2/disk2]");
