@@ -4,14 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
-use resilver_sim_disk::{DeviceFault, Filter, Times};
+use resilver_sim_disk::{DeviceFault, FileSystem, Filter, Times};
 use resilver_sim_kernel::{Kernel, MachineId};
 
 use crate::cluster::{AGENT_MOUNT, META_MOUNT, disk_mount};
 use crate::plan::{DiskOp, Fault, Files, Target};
 
-/// Where shards lie, below a disk's mount. What lies beside them is no shard (temporary, moved aside).
-const SHARDS: &str = "/shards/shards/";
+/// The folder of a disk's shards. What lies beside it is no shard (temporary, moved aside).
+const SHARDS: &str = "shards";
 
 /// The mount a target means.
 pub(super) fn mount(target: Target) -> Option<PathBuf> {
@@ -37,22 +37,31 @@ pub(super) fn lasting(fault: Fault) -> Option<DeviceFault> {
     })
 }
 
-/// Which paths of a device are files of this kind.
-pub(super) fn filter(files: Files) -> Filter {
+/// Which paths of a device are files of this kind. `None`: there are none yet.
+pub(super) fn filter(system: &FileSystem, mount: &Path, files: Files) -> Option<Filter> {
     let meta = Path::new(META_MOUNT).join("data");
-    match files {
-        Files::Shards => Filter::Containing(SHARDS.to_owned()),
+    Some(match files {
+        Files::Shards => Filter::Under(shards(system, mount)?),
         Files::Log => Filter::Containing("/log/segment-".to_owned()),
         Files::Vote => Filter::Path(meta.join("log").join("vote")),
         Files::Database => Filter::Path(meta.join("state.redb")),
         Files::Snapshots => Filter::Under(meta.join("snapshots")),
-    }
+    })
+}
+
+/// Where a disk's shards lie: `…/shards/4f/VERSION-EXTENT-SHARD`.
+fn shards(system: &FileSystem, mount: &Path) -> Option<PathBuf> {
+    system.files(mount).into_iter().find_map(|(path, _)| {
+        let folder = path.parent()?.parent()?;
+        let shard = path.file_name()?.to_string_lossy().split('-').count() == 3;
+        (shard && folder.file_name()? == SHARDS).then(|| folder.to_owned())
+    })
 }
 
 /// Flips a bit in up to `count` of these files, in bytes that something was written to. How many.
 pub(super) fn rot(kernel: &mut Kernel, machine: MachineId, mount: &Path, files: Files, count: u32) -> u32 {
     let system = kernel.file_system(machine);
-    let filter = filter(files);
+    let Some(filter) = filter(&system, mount, files) else { return 0 };
     let mut there: Vec<(PathBuf, u64)> =
         system.files(mount).into_iter().filter(|(path, len)| *len > 0 && filter.matches(path)).collect();
     let mut rotted = 0;

@@ -228,7 +228,9 @@ impl Injector {
             }
             Fault::MisdirectedWrite(files) => {
                 let Some(mount) = devices::mount(event.target) else { return false };
-                field.kernel.file_system(machine).misdirect_next_write(&mount, devices::filter(files));
+                let system = field.kernel.file_system(machine);
+                let Some(filter) = devices::filter(&system, &mount, files) else { return false };
+                system.misdirect_next_write(&mount, filter);
                 true
             }
             Fault::KillInRecovery { .. } => false,

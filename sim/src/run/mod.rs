@@ -141,20 +141,16 @@ fn liveness(stage: &mut Stage, plan: &Plan) -> Result<Vec<usize>, Failure> {
     Ok(report.lost)
 }
 
-/// Reads everything back. `must_answer`: a refusal is a failure.
+/// Reads everything back. `must_answer`: a refusal is the loss of an object.
 fn read_back(stage: &mut Stage, lost: Vec<usize>, must_answer: bool) -> Result<(), Failure> {
     stage.kernel.note("phase", "reading back");
-    let program = workload::read_back(lost, stage.notes.clone());
+    let program = workload::read_back(lost, must_answer, stage.notes.clone());
     let reader = stage.kernel.start(stage.cluster.client(), "reader", &program);
     let until = stage.kernel.now() + READ_BACK_BOUND;
     loop {
         stage.step()?;
         let state = stage.kernel.processes().into_iter().find(|process| process.pid == reader).map(|found| found.state);
         match state {
-            Some(ProcessState::Ended(resilver_host::ExitStatus::Code(0))) => return Ok(()),
-            Some(ProcessState::Ended(_)) if must_answer => {
-                return Err(stage.failure("readable", "a read was refused though all is well".to_owned()));
-            }
             Some(ProcessState::Ended(_)) => return Ok(()),
             _ if stage.kernel.now() > until => {
                 return Err(stage.failure("readable", "reading back took too long".to_owned()));

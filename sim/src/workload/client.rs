@@ -27,15 +27,20 @@ const PAGE: u32 = 1_000;
 /// What a refusal says that promises that nothing was done, under a code that says less.
 const PROMISE: &str = "nothing was stored";
 
-/// When a put or delete may be done.
+/// When a put may be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// Always.
     Always,
     /// Only when there is nothing.
     IfAbsent,
-    /// Only over this version.
-    IfVersion(String),
+    /// Only over this version, which has this value.
+    IfVersion {
+        /// As the store names it.
+        version: String,
+        /// As the oracle knows it.
+        value: Value,
+    },
 }
 
 /// How a change ended, as its client can know it.
@@ -101,9 +106,8 @@ impl Door {
     }
 
     /// Deletes; whether there was anything.
-    pub(crate) async fn delete(&self, key: &str, condition: &Condition) -> Changed<bool> {
-        let request =
-            DeleteRequest { bucket: BUCKET.to_owned(), key: key.to_owned(), if_version: version_of(condition) };
+    pub(crate) async fn delete(&self, key: &str) -> Changed<bool> {
+        let request = DeleteRequest { bucket: BUCKET.to_owned(), key: key.to_owned(), if_version: String::new() };
         let mut store = self.store.clone();
         changed(within(store.delete(request)).await.map(|answer| answer.into_inner().existed))
     }
@@ -152,7 +156,7 @@ impl Door {
 
 fn version_of(condition: &Condition) -> String {
     match condition {
-        Condition::IfVersion(version) => version.clone(),
+        Condition::IfVersion { version, .. } => version.clone(),
         Condition::Always | Condition::IfAbsent => String::new(),
     }
 }

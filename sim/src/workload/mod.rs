@@ -14,7 +14,7 @@ mod notes;
 mod reader;
 mod writer;
 
-pub(crate) use self::notes::{Counts, Notes};
+pub(crate) use self::notes::{Notes, ORACLE_RULES};
 pub(crate) use self::reader::read_back;
 pub(crate) use self::writer::write;
 

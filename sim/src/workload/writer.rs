@@ -23,9 +23,10 @@ const WANDER_PERCENT: u32 = 20;
 
 /// The program of client `number`.
 pub(crate) fn write(seed: u64, number: u64, notes: Notes) -> Program {
-    std::sync::Arc::new(move |host, stop| {
+    std::sync::Arc::new(move |host, _| {
         let notes = notes.clone();
         Box::pin(async move {
+            let stop = notes.stopped();
             let Some(mut writer) = Writer::new(&host, seed, number, notes) else { return 1 };
             writer.run(stop).await;
             0
@@ -41,7 +42,7 @@ struct Writer {
     notes: Notes,
     sequence: u64,
     /// The last version seen of a key, for conditional writes.
-    versions: BTreeMap<String, String>,
+    versions: BTreeMap<String, (String, Value)>,
 }
 
 impl Writer {
@@ -84,7 +85,9 @@ impl Writer {
     fn condition(&mut self, key: &str) -> Condition {
         match (self.rng.random_range(0..100), self.versions.get(key)) {
             (0..8, _) => Condition::IfAbsent,
-            (8..20, Some(version)) => Condition::IfVersion(version.clone()),
+            (8..20, Some((version, value))) => {
+                Condition::IfVersion { version: version.clone(), value: *value }
+            }
             _ => Condition::Always,
         }
     }
@@ -95,30 +98,25 @@ impl Writer {
         let condition = self.condition(key);
         let bytes = content::content(key, value, content::length(&mut self.rng));
         let door = &self.doors[self.door];
-        let call = self.notes.put(self.number, &door.node, key, value, &condition, bytes.len());
+        let call = self.notes.put(self.number, &door.node, key, value, &condition);
         let changed = door.put(key, bytes, &condition).await;
         let answered = !matches!(changed, Changed::Unknown(_));
         match &changed {
-            Changed::Done(version) => self.versions.insert(key.to_owned(), version.clone()),
+            Changed::Done(version) => self.versions.insert(key.to_owned(), (version.clone(), value)),
             // What it knew of the key is no longer so.
             _ => self.versions.remove(key),
         };
-        self.notes.put_ended(call, &condition, &changed);
+        self.notes.put_ended(call, &changed);
         answered
     }
 
     async fn delete(&mut self, key: &str) -> bool {
-        // A delete has no "if absent".
-        let condition = match self.condition(key) {
-            Condition::IfAbsent => Condition::Always,
-            other => other,
-        };
         let door = &self.doors[self.door];
-        let call = self.notes.delete(self.number, &door.node, key, &condition);
-        let changed = door.delete(key, &condition).await;
+        let call = self.notes.delete(self.number, &door.node, key);
+        let changed = door.delete(key).await;
         self.versions.remove(key);
         let answered = !matches!(changed, Changed::Unknown(_));
-        self.notes.delete_ended(call, &condition, &changed);
+        self.notes.delete_ended(call, &changed);
         answered
     }
 
@@ -126,8 +124,8 @@ impl Writer {
         let door = &self.doors[self.door];
         let call = self.notes.get(self.number, &door.node, key);
         let seen = door.get(key).await;
-        if let Seen::Found((_, version)) = &seen {
-            self.versions.insert(key.to_owned(), version.clone());
+        if let Seen::Found((value, version)) = &seen {
+            self.versions.insert(key.to_owned(), (version.clone(), *value));
         }
         self.notes.get_ended(call, &seen);
         !matches!(seen, Seen::Refused(_))
