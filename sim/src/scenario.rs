@@ -14,6 +14,7 @@ pub(crate) enum Bounds {
 }
 
 /// A kind of run.
+#[derive(Debug)]
 pub(crate) struct Scenario {
     /// Its name on the command line.
     pub(crate) name: &'static str,

@@ -11,7 +11,7 @@ use crate::run::{self, Options};
 /// Runs it. The verdict goes to standard output as JSON; or the hash alone, when asked.
 pub(crate) fn one(args: OneArgs) -> Exit {
     let trace = match args.trace.as_ref().map(File::create).transpose() {
-        Ok(file) => file.map(|file| Box::new(BufWriter::new(file)) as Box<dyn Write>),
+        Ok(file) => file.map(|file| Box::new(BufWriter::new(file)) as Box<dyn Write + Send>),
         Err(error) => return harness(&format!("the trace cannot be written: {error}")),
     };
     let options = Options {

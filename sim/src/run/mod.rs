@@ -54,7 +54,7 @@ pub(crate) struct Options {
     /// The bug to plant.
     pub(crate) plant: Option<planted::Bug>,
     /// Where each line of the trace goes.
-    pub(crate) trace: Option<Box<dyn Write>>,
+    pub(crate) trace: Option<Box<dyn Write + Send>>,
 }
 
 /// Why a seed could not be run at all.

@@ -41,7 +41,7 @@ impl Stage {
         seed: u64,
         plan: &Plan,
         _scenario: &Scenario,
-        trace: Option<Box<dyn Write>>,
+        trace: Option<Box<dyn Write + Send>>,
     ) -> Result<Stage, HarnessError> {
         let mut kernel = Kernel::new(seed);
         if let Some(trace) = trace {
