@@ -87,6 +87,9 @@ pub(crate) struct ReplayArgs {
     /// Print the whole trace
     #[arg(long)]
     pub(crate) trace: bool,
+    /// Show what node and agent log, too, on standard error: a filter such as `warn` or `resilver_node=debug`
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
 }
 
 /// Arguments of `shrink`.
@@ -148,6 +151,9 @@ pub(crate) struct OneArgs {
     /// Say the trace's hash and nothing else
     #[arg(long)]
     pub(crate) hash: bool,
+    /// Show what the programs log on standard error
+    #[arg(long)]
+    pub(crate) log: Option<String>,
 }
 
 /// A range of seeds.

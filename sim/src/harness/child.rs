@@ -73,11 +73,6 @@ impl Pool {
         self.running.len() < self.at_once
     }
 
-    /// Whether nothing runs.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.running.is_empty()
-    }
-
     /// Begins a job.
     ///
     /// # Errors

@@ -48,11 +48,6 @@ impl Event {
     pub(crate) fn at(&self) -> Duration {
         Duration::from_millis(self.at_ms)
     }
-
-    /// When it is over.
-    pub(crate) fn until(&self) -> Duration {
-        Duration::from_millis(self.at_ms + self.for_ms)
-    }
 }
 
 /// Which processes of a machine.

@@ -3,7 +3,7 @@
 //! A plan is drawn before the cluster exists, and its budget needs to know who votes: places 1 to 3 of a plan are the
 //! voters, whichever machines became that, and the others follow in the order of their names.
 
-use resilver_sim_kernel::{Kernel, MachineId};
+use resilver_sim_kernel::Kernel;
 
 use crate::cluster::Cluster;
 
@@ -21,11 +21,6 @@ impl Places {
     /// The index (from 0) of the machine at a place (from 1).
     pub(crate) fn index(&self, place: usize) -> usize {
         self.0[place - 1]
-    }
-
-    /// The machine at a place.
-    pub(crate) fn machine(&self, cluster: &Cluster, place: usize) -> MachineId {
-        cluster.machine(self.index(place))
     }
 
     /// The number in the name (`n4`: 4) of the machine at a place.
