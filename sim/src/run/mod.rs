@@ -13,6 +13,7 @@ mod devices;
 pub(crate) mod inject;
 mod links;
 mod places;
+mod shelf;
 mod stage;
 mod survey;
 mod tap;

@@ -11,6 +11,7 @@ use resilver_sim_kernel::{Kernel, Pid, TICK};
 use super::HarnessError;
 use super::inject::{Field, Injector};
 use super::places::Places;
+use super::shelf::Shelf;
 use super::tap::Tap;
 use super::views::Views;
 use crate::cluster::Cluster;
@@ -33,6 +34,7 @@ pub(crate) struct Stage {
     tap: Tap,
     checker: Checker,
     injector: Injector,
+    shelf: Shelf,
 }
 
 impl Stage {
@@ -65,7 +67,7 @@ impl Stage {
             }
         }
         coverage = Coverage::default();
-        Ok(Stage { kernel, cluster, places, notes, coverage, views, tap, checker, injector })
+        Ok(Stage { kernel, cluster, places, notes, coverage, views, tap, checker, injector, shelf: Shelf::default() })
     }
 
     /// The plan's time begins.
@@ -95,7 +97,20 @@ impl Stage {
             self.judge(event)?;
         }
         let happened = self.inject(Injector::tick);
-        self.tell(happened)
+        for what in &happened {
+            if let Happening::PowerLost { machine } | Happening::Wiped { machine, .. } = what {
+                self.forget(machine);
+            }
+        }
+        self.tell(happened)?;
+        let removed = self.shelf.look(&self.kernel, &self.cluster);
+        self.tell(removed)
+    }
+
+    fn forget(&mut self, name: &str) {
+        let machines = self.cluster.machines().to_vec();
+        let lost = machines.into_iter().filter(|machine| self.kernel.machine_name(*machine) == name);
+        lost.collect::<Vec<_>>().into_iter().for_each(|machine| self.shelf.forget(machine));
     }
 
     /// So many ticks.
@@ -121,6 +136,7 @@ impl Stage {
     /// Ends all faults.
     pub(crate) fn mend(&mut self) -> Result<(), Failure> {
         let mut happened = self.inject(Injector::mend_all);
+        self.cluster.machines().to_vec().into_iter().for_each(|machine| self.shelf.forget(machine));
         happened.push(Happening::FaultsOff);
         self.tell(happened)
     }

@@ -1,0 +1,85 @@
+//! Watches the shelves from outside: a shard that was on its disk and is neither there nor moved aside was removed.
+//!
+//! Must never: mind what a power loss or a replaced disk took away; that is a fault's doing and nobody's decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use resilver_sim_check::Happening;
+use resilver_sim_kernel::{Kernel, MachineId};
+
+use crate::cluster::{Cluster, disk_mount};
+
+/// Between two looks: far shorter than what is moved aside is kept (the read deadline, 30 s).
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What was on the shelves at the last look.
+#[derive(Default)]
+pub(crate) struct Shelf {
+    looked: Duration,
+    seen: BTreeMap<(MachineId, usize), BTreeSet<PathBuf>>,
+}
+
+impl Shelf {
+    /// A fault took or changed what this machine has: what is there at the next look counts as what was there.
+    pub(crate) fn forget(&mut self, machine: MachineId) {
+        self.seen.retain(|(of, _), _| *of != machine);
+    }
+
+    /// Looks, when it is time to. What was removed.
+    pub(crate) fn look(&mut self, kernel: &Kernel, cluster: &Cluster) -> Vec<Happening> {
+        if kernel.now() < self.looked + LOOK_EVERY {
+            return Vec::new();
+        }
+        self.looked = kernel.now();
+        let mut removed = Vec::new();
+        for machine in cluster.machines() {
+            for disk in 0..cluster.disks() {
+                let files = kernel.file_system(*machine).files(&disk_mount(disk));
+                let (shards, others): (Vec<PathBuf>, Vec<PathBuf>) =
+                    files.into_iter().map(|(path, _)| path).partition(|path| is_shard(path));
+                let shards: BTreeSet<PathBuf> = shards.into_iter().collect();
+                let before = self.seen.get(&(*machine, disk));
+                for gone in before.into_iter().flat_map(|before| before.difference(&shards)) {
+                    if !others.iter().any(|other| is_of(other, gone)) {
+                        let (machine, path) = (kernel.machine_name(*machine), gone.display().to_string());
+                        removed.push(Happening::FileRemoved { machine, path });
+                    }
+                }
+                self.seen.insert((*machine, disk), shards);
+            }
+        }
+        removed
+    }
+}
+
+/// `…/shards/4f/VERSION-EXTENT-SHARD`.
+fn is_shard(path: &Path) -> bool {
+    let fan_out = path.parent();
+    let shelf = fan_out.and_then(Path::parent).and_then(Path::file_name);
+    shelf.is_some_and(|shelf| shelf == "shards")
+        && fan_out.and_then(Path::file_name).is_some_and(|folder| folder.len() == 2)
+}
+
+/// Whether `other` is the shard `gone` under another name: the old one is part of the new one.
+fn is_of(other: &Path, gone: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name(other).contains(&name(gone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_told_from_what_lies_beside_them() {
+        assert!(is_shard(Path::new("/disk1/shards/shards/4f/4f00-0-1")));
+        for other in ["/disk1/shards/aside/corrupt-4f00-0-1.7", "/disk1/shards/tmp/4f00-0-1.7", "/disk1/shards/canary"] {
+            assert!(!is_shard(Path::new(other)), "{other}");
+        }
+        let gone = Path::new("/disk1/shards/shards/4f/4f00-0-1");
+        assert!(is_of(Path::new("/disk1/shards/aside/corrupt-4f00-0-1.7"), gone));
+        assert!(!is_of(Path::new("/disk1/shards/aside/corrupt-4f01-0-1.7"), gone));
+    }
+}
