@@ -54,7 +54,6 @@ pub(crate) struct Entry {
     pub(crate) machine: MachineId,
     pub(crate) role: String,
     pub(crate) parent: Option<Pid>,
-    pub(crate) boot: u32,
     pub(crate) started: Duration,
     pub(crate) state: ProcessState,
     /// Those who wait for its end.

@@ -36,7 +36,6 @@ impl State {
             machine,
             role: role.to_owned(),
             parent,
-            boot: self.machine(machine).boots,
             started: self.now,
             state: ProcessState::Running,
             waiting: Vec::new(),
