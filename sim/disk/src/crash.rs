@@ -240,6 +240,7 @@ fn sectors(offset: u64, len: u64) -> impl Iterator<Item = Range<u64>> {
     let end = offset + len;
     (offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES))
         .map(move |sector| (sector * SECTOR_BYTES).max(offset)..((sector + 1) * SECTOR_BYTES).min(end))
+        .filter(|range| !range.is_empty())
 }
 
 impl DirData {
