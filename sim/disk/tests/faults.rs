@@ -127,6 +127,22 @@ fn a_disk_without_room_takes_what_fits_and_says_so() {
 }
 
 #[test]
+fn no_file_grows_beyond_what_a_file_system_can_hold() {
+    run(async {
+        let (_, disk) = machine(1, ROOMY);
+        let file = create(&*disk, "/data/file").await;
+        let error = file.write_at(1 << 44, Bytes::from_static(b"x")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+        assert_eq!(file.set_len(1 << 44).await.unwrap_err().kind(), ErrorKind::FileTooLarge);
+        file.set_len(1 << 43).await.expect("a hole costs nothing");
+        file.write_at((1 << 43) - 1, Bytes::from_static(b"x")).await.unwrap();
+        let long = "n".repeat(256);
+        let error = disk.open(&path("/data").join(long), OpenMode::Create).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidFilename);
+    });
+}
+
+#[test]
 fn a_vanished_disk_answers_nothing_and_returns_with_its_content() {
     run(async {
         let (system, disk) = machine(1, ROOMY);

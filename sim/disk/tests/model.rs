@@ -12,6 +12,12 @@ use proptest::prelude::*;
 use resilver_host::OpenMode;
 use resilver_sim_disk::{DeviceFault, FileSystem, Filter, Times};
 
+/// So many times the usual number of cases.
+fn config(times: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases * times, failure_persistence: None, ..usual }
+}
+
 #[derive(Clone, Debug)]
 enum FileStep {
     Write { offset: u64, byte: u8, len: usize },
@@ -122,7 +128,7 @@ async fn do_file_steps(system: &FileSystem, steps: &[FileStep], model: &mut File
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(1))]
 
     #[test]
     fn synced_bytes_are_exact_and_each_unsynced_one_is_old_or_new(
@@ -241,7 +247,7 @@ fn entries(system: &FileSystem, folder: &str) -> Entries {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(6))]
 
     #[test]
     fn each_folder_is_as_it_was_at_some_moment_since_its_sync(

@@ -170,7 +170,10 @@ fn a_file_moved_into_a_new_folder_is_not_lost_with_the_folder() {
             disk.sync_dir(path("/data/from")).await.unwrap();
             system.power_loss();
             let files = system.files(path("/data"));
-            assert!(files.iter().any(|(found, len)| !found.starts_with("/data/from") && *len == 7), "{seed}: {files:?}");
+            assert!(
+                files.iter().any(|(found, len)| !found.starts_with("/data/from") && *len == 7),
+                "{seed}: {files:?}"
+            );
         }
     });
 }
@@ -222,6 +225,26 @@ fn a_removed_and_synced_file_never_returns_and_a_kept_second_power_loss_changes_
             system.power_loss();
             assert_eq!((system.files(path("/")), system.content(path("/data/other"))), before, "seed {seed}");
         }
+    });
+}
+
+#[test]
+fn a_copy_goes_its_own_way_and_has_nothing_open() {
+    run(async {
+        let (system, disk) = machine(1, ROOMY);
+        let file = durable(&*disk, "/data/file", b"old").await;
+        let removed = durable(&*disk, "/data/removed", b"old").await;
+        disk.remove_file(path("/data/removed")).await.unwrap();
+        let copy = system.fork(2);
+        file.write_at(0, Bytes::from_static(b"new")).await.unwrap();
+        file.sync().await.unwrap();
+        assert_eq!(&copy.content(path("/data/file")).unwrap()[..], b"old");
+        let copied = copy.disk(std::sync::Arc::new(resilver_sim_disk::NoDelay));
+        copied.remove_file(path("/data/file")).await.unwrap();
+        assert_eq!(&file.read_at(0, 3).await.unwrap()[..], b"new");
+        let space = copied.space(path("/data")).await.unwrap();
+        assert_eq!(space.available_bytes, space.total_bytes, "nobody holds the removed files open there");
+        drop(removed);
     });
 }
 
