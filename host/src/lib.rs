@@ -9,10 +9,12 @@
 //! deterministic, because the simulator replaces exactly these traits and nothing else. Sleeping, spawning and
 //! synchronising stay tokio's: its time can be paused.
 
+pub mod audit;
 pub mod clock;
 pub mod disk;
 pub mod fault;
 pub mod net;
+pub mod planted;
 pub mod proc;
 pub mod rand;
 pub mod real;

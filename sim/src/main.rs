@@ -1,25 +1,37 @@
-//! The simulator's command. Today it boots a cluster and lets it be for a minute of simulated time; scenarios follow.
+//! The simulator's command: the real node and agent on simulated machines, seed after seed.
+//!
+//! Owns: the verbs and their exit codes (0 passed, 1 a failed seed, 2 usage, 70 the simulator itself). See
+//! docs/simulation.md.
 
+mod cli;
 mod cluster;
+mod harness;
+mod outcome;
+mod plan;
+mod run;
+mod scenario;
+mod workload;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use resilver_sim_kernel::Kernel;
+use clap::Parser;
 
-/// How long the cluster is watched.
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::cli::{Cli, Verb};
+use crate::harness::Exit;
 
 fn main() -> ExitCode {
-    let mut kernel = Kernel::new(1);
-    if let Err(error) = cluster::Cluster::boot(&mut kernel, 6, 2) {
-        eprintln!("error: {error}");
-        return ExitCode::FAILURE;
-    }
-    let end = kernel.now() + MINUTE;
-    while kernel.now() < end {
-        kernel.step();
-    }
-    kernel.trace(|trace| println!("trace {:016x}, {} lines", trace.hash(), trace.lines()));
-    ExitCode::SUCCESS
+    let done = match Cli::parse().verb {
+        Verb::Run(args) => harness::many(&args),
+        Verb::Replay(args) => harness::replay(&args),
+        Verb::Shrink(args) => harness::shrink(&args),
+        Verb::Selftest(args) => harness::selftest(&args),
+        Verb::Plan(args) => harness::show_plan(&args),
+        Verb::List => Ok(harness::list()),
+        Verb::One(args) => Ok(harness::one(args)),
+    };
+    let exit = done.unwrap_or_else(|error| {
+        eprintln!("resilver-sim: {error:#}");
+        Exit::Harness
+    });
+    ExitCode::from(exit as u8)
 }

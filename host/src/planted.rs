@@ -1,0 +1,161 @@
+//! Planted bugs: mistakes that can be switched on, one at a time, in a build made with the feature `planted-bugs`, to
+//! show that the simulator catches each. Without the feature [`bug`] is a constant `false` and nothing of them is left.
+//!
+//! Invariant: at most one is on, from the start of the process to its end.
+
+use std::fmt;
+
+/// The variable that plants a bug in a process of its own.
+pub const VARIABLE: &str = "RESILVER_PLANTED_BUG";
+
+/// A mistake that somebody could make. In brackets: which invariant must notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// The log takes an unreadable record in its middle for a torn tail and cuts there. [`log_kept`, `committed_kept`]
+    TruncateAtBadRecord,
+    /// The log acknowledges an append whose records and header were not synced. [`log_kept` after a power loss]
+    AckBeforeLogSync,
+    /// A disk acknowledges a shard whose bytes and name were not synced. [the client's oracle, after power losses]
+    AckBeforeShardSync,
+    /// A vote is acknowledged and kept in memory only. [`never_back`, `one_leader_per_term`]
+    ForgetVote,
+    /// The lease's holder opens a slot without judging the cluster as it is now. [`quorum_kept`]
+    ActOnStaleView,
+    /// An agent begins a disruptive step without asking the lease's holder. [`one_disruptive_step`]
+    SkipLease,
+    /// A host's gate lets a fence pass that was overtaken. [`fence_respected`]
+    ReuseOldFence,
+    /// A scrub calls a shard sound whose checksum did not hold. [`rot_is_seen`]
+    TrustBadShard,
+    /// A dead node is started again and again, with no wait and no limit. [`starts_bounded`]
+    RestartInLoop,
+    /// A shard that should be moved aside is deleted. [`moved_aside`]
+    DeleteNotAside,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 10] = [
+        Bug::TruncateAtBadRecord,
+        Bug::AckBeforeLogSync,
+        Bug::AckBeforeShardSync,
+        Bug::ForgetVote,
+        Bug::ActOnStaleView,
+        Bug::SkipLease,
+        Bug::ReuseOldFence,
+        Bug::TrustBadShard,
+        Bug::RestartInLoop,
+        Bug::DeleteNotAside,
+    ];
+
+    /// Its name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bug::TruncateAtBadRecord => "truncate-at-bad-record",
+            Bug::AckBeforeLogSync => "ack-before-log-sync",
+            Bug::AckBeforeShardSync => "ack-before-shard-sync",
+            Bug::ForgetVote => "forget-vote",
+            Bug::ActOnStaleView => "act-on-stale-view",
+            Bug::SkipLease => "skip-lease",
+            Bug::ReuseOldFence => "reuse-old-fence",
+            Bug::TrustBadShard => "trust-bad-shard",
+            Bug::RestartInLoop => "restart-in-loop",
+            Bug::DeleteNotAside => "delete-not-aside",
+        }
+    }
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// No bug of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no planted bug is called {0}: one of {names} expected", names = Bug::ALL.map(Bug::as_str).join(", "))]
+pub struct UnknownBug(pub String);
+
+impl std::str::FromStr for Bug {
+    type Err = UnknownBug;
+    fn from_str(text: &str) -> Result<Self, UnknownBug> {
+        Bug::ALL.into_iter().find(|bug| bug.as_str() == text).ok_or_else(|| UnknownBug(text.to_owned()))
+    }
+}
+
+/// Whether this mistake is to be made.
+#[inline]
+#[must_use]
+pub fn bug(bug: Bug) -> bool {
+    #[cfg(feature = "planted-bugs")]
+    return planted::which() == Some(bug);
+    #[cfg(not(feature = "planted-bugs"))]
+    {
+        let _ = bug;
+        false
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use planted::plant;
+
+#[cfg(feature = "planted-bugs")]
+mod planted {
+    use std::sync::OnceLock;
+
+    use super::{Bug, VARIABLE};
+
+    /// Status when a bug cannot be planted: an error of the harness. A misspelt one would test nothing.
+    const HARNESS_ERROR: i32 = 70;
+
+    static PLANTED: OnceLock<Option<Bug>> = OnceLock::new();
+
+    /// Plants a bug, or none, for the whole life of this process, whatever its environment says.
+    ///
+    /// # Panics
+    /// When something was planted before, or asked for.
+    pub fn plant(bug: Option<Bug>) {
+        assert!(PLANTED.set(bug).is_ok(), "a bug is planted before anything else is done, and once");
+    }
+
+    pub(super) fn which() -> Option<Bug> {
+        *PLANTED.get_or_init(|| {
+            let text = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty())?;
+            match text.parse() {
+                Ok(bug) => Some(bug),
+                Err(unknown) => {
+                    eprintln!("{VARIABLE}: {unknown}");
+                    std::process::exit(HARNESS_ERROR);
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_is_found_by_its_name_and_no_other_is() {
+        for bug in Bug::ALL {
+            assert_eq!(bug.to_string().parse(), Ok(bug));
+        }
+        let unknown = "forget-votes".parse::<Bug>().expect_err("no such bug");
+        assert!(unknown.to_string().contains("forget-vote,"), "{unknown}");
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    #[test]
+    fn the_planted_bug_is_on_and_no_other() {
+        plant(Some(Bug::ForgetVote));
+        let on: Vec<Bug> = Bug::ALL.into_iter().filter(|known| bug(*known)).collect();
+        assert_eq!(on, [Bug::ForgetVote]);
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    #[test]
+    fn without_the_feature_nothing_is_planted() {
+        assert!(!Bug::ALL.into_iter().any(bug));
+    }
+}

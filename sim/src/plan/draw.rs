@@ -1,0 +1,82 @@
+//! Drawing a plan from a seed.
+//!
+//! Must never: depend on anything but seed and scenario. A plan can therefore be printed, and shrunk, without a run.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use resilver_sim_kernel::mix;
+
+use super::budget::Budget;
+use super::{Class, Event, Fault, MACHINES, Plan, Target};
+use crate::scenario::{Bounds, Scenario};
+
+/// Attempts to place one fault within the budget; then it is left out.
+const ATTEMPTS: u32 = 12;
+/// Nothing happens this long, so that there is something to lose.
+const QUIET_MS: u64 = 2_000;
+/// A fault that is to be met in the middle of its recovery follows its trap this soon.
+const TRAP_MS: u64 = 20;
+
+/// The plan of a seed.
+pub(crate) fn draw(seed: u64, scenario: &Scenario) -> Plan {
+    let mut rng = StdRng::seed_from_u64(mix(seed, &format!("plan/{}", scenario.name)));
+    let (low, high) = scenario.safety_seconds;
+    let safety_ms = rng.random_range(low..=high) * 1_000;
+    let victim = rng.random_range(1..=MACHINES);
+    let mut budget = match scenario.bounds {
+        Bounds::Redundancy => Budget::default(),
+        Bounds::Beyond => Budget::boundless(),
+    };
+    let wanted = rng.random_range(scenario.faults.0..=scenario.faults.1);
+    let mut events = Vec::new();
+    for _ in 0..wanted {
+        for _ in 0..ATTEMPTS {
+            let mut drawn = one(&mut rng, scenario, victim, safety_ms);
+            // All of what belongs together or nothing: the trap is admitted first, and harmless without its prey.
+            drawn.retain(|event| budget.admit(event));
+            if !drawn.is_empty() {
+                events.append(&mut drawn);
+                break;
+            }
+        }
+    }
+    events.sort_by_key(|event| event.at_ms);
+    for (number, event) in (1..).zip(&mut events) {
+        event.number = number;
+    }
+    Plan { seed, scenario: scenario.name.to_owned(), safety_ms, events }
+}
+
+/// One fault; or a trap for an agent and what makes an agent act.
+fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> Vec<Event> {
+    let Some(class) = weighted(rng, scenario.mix) else { return Vec::new() };
+    // Beyond redundancy no machine is spared.
+    let victim = if scenario.bounds == Bounds::Beyond { rng.random_range(1..=MACHINES) } else { victim };
+    let (fault, target, for_ms) = class.draw(rng, victim);
+    let at_ms = rng.random_range(QUIET_MS..safety_ms);
+    let event = |at_ms, fault, target, for_ms| Event { number: 0, at_ms, fault, target, for_ms };
+    let mut events = vec![event(at_ms, fault, target, for_ms)];
+    if matches!(fault, Fault::KillInRecovery { .. }) {
+        let prey = [Class::KillNode, Class::FreezeNode, Class::DiskVanished, Class::RotShards];
+        let (fault, target, for_ms) = prey[rng.random_range(0..prey.len())].draw(rng, victim);
+        events.push(event(at_ms + TRAP_MS, fault, target, for_ms));
+    }
+    // What an intent is needed for is not known before the run; a leader there always is.
+    debug_assert!(events.iter().all(|event| event.target != Target::WhoeverActs || events.len() == 2));
+    events
+}
+
+fn weighted(rng: &mut StdRng, mix: &[(Class, u32)]) -> Option<Class> {
+    let total: u32 = mix.iter().map(|(_, weight)| weight).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut at = rng.random_range(0..total);
+    for (class, weight) in mix {
+        if at < *weight {
+            return Some(*class);
+        }
+        at -= weight;
+    }
+    None
+}

@@ -1,0 +1,95 @@
+//! A plan as people read it: one line per event.
+
+use std::fmt;
+
+use super::{Cut, DiskOp, Event, Fault, Files, Plan, Role, Target};
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}, seed {}: {} faults within {} ms", self.scenario, self.seed, self.events.len(), self.safety_ms)?;
+        self.events.iter().try_for_each(|event| writeln!(f, "  {event}"))
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event { number, at_ms, fault, target, for_ms } = self;
+        write!(f, "{number:>3}  {:>3}.{:03} s  {target:<12} {fault}", at_ms / 1000, at_ms % 1000)?;
+        if *for_ms > 0 {
+            write!(f, " for {for_ms} ms")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Target::Machine(machine) => format!("n{machine}"),
+            Target::Disk { machine, disk } => format!("n{machine}/disk{disk}"),
+            Target::MetaDisk(machine) => format!("n{machine}/meta"),
+            Target::AgentDisk(machine) => format!("n{machine}/agent"),
+            Target::RaftLeader => "raft leader".to_owned(),
+            Target::LeaseHolder => "lease holder".to_owned(),
+            Target::WhoeverActs => "who acts".to_owned(),
+        };
+        f.pad(&text)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Node => "node",
+            Role::Agent => "agent",
+            Role::Keeper => "keeper",
+            Role::All => "node, keeper and agent",
+        })
+    }
+}
+
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Files::Shards => "shards",
+            Files::Log => "log",
+            Files::Vote => "vote",
+            Files::Database => "database",
+            Files::Snapshots => "snapshots",
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Kill(role) => write!(f, "kill {role}"),
+            Fault::KillAtOp { role, nth } => write!(f, "kill {role} at disk operation {nth} from now"),
+            Fault::PowerOff => f.write_str("power off"),
+            Fault::Freeze(role) => write!(f, "freeze {role}"),
+            Fault::Partition(Cut::Both) => f.write_str("cut off"),
+            Fault::Partition(Cut::Outbound) => f.write_str("cut off outbound"),
+            Fault::Partition(Cut::Inbound) => f.write_str("cut off inbound"),
+            Fault::Partition(Cut::Flapping { every_ms }) => write!(f, "cut off and on every {every_ms} ms"),
+            Fault::SlowLinks { low_ms, high_ms } => write!(f, "links take {low_ms} to {high_ms} ms"),
+            Fault::LossyLinks { permille } => write!(f, "links lose {permille} of 1000"),
+            Fault::DiskError(DiskOp::Read) => f.write_str("EIO on read"),
+            Fault::DiskError(DiskOp::Write) => f.write_str("EIO on write"),
+            Fault::DiskError(DiskOp::Sync) => f.write_str("EIO on sync"),
+            Fault::DiskFull => f.write_str("full"),
+            Fault::DiskSlow { factor } => write!(f, "{factor} times slower"),
+            Fault::DiskHung => f.write_str("hung"),
+            Fault::DiskVanished => f.write_str("vanished"),
+            Fault::DiskReplaced => f.write_str("vanished, then replaced by an empty one"),
+            Fault::BitRot { files, count } => write!(f, "bit rot in {count} of its {files}"),
+            Fault::MisdirectedWrite(files) => write!(f, "the next write to its {files} lands elsewhere"),
+            Fault::ClockJump { by_ms } => write!(f, "wall clock jumps by {by_ms} ms"),
+            Fault::ClockRate { ppm } => write!(f, "clocks run at {ppm:+} ppm"),
+            Fault::KillInRecovery { nth_op, after_ms } if *nth_op > 0 => {
+                let _ = after_ms;
+                write!(f, "its agent is killed at disk operation {nth_op} after an intent")
+            }
+            Fault::KillInRecovery { after_ms, .. } => write!(f, "its agent is killed {after_ms} ms after an intent"),
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Makes a plan's events happen when their time comes, and ends them.
+//!
+//! Owns: the plan's progress, what is on now and how it is taken back, and who starts agents again (their init does, in
+//! production). Must never: draw what happens; that is in the plan. What only a running cluster can decide (the bit that
+//! flips, who leads) is drawn here from the kernel's generator.
+//!
+//! Invariant: a fault counts as taken effect only when it did. One without a target is counted as skipped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use resilver_sim_check::Happening;
+use resilver_sim_disk::Damage;
+use resilver_sim_kernel::{Kernel, MachineId, Pid};
+
+use super::links::{Ill, Links};
+use super::places::Places;
+use super::views::{Intent, Views};
+use super::devices;
+use crate::cluster::Cluster;
+use crate::outcome::Coverage;
+use crate::plan::{Cut, Event, Fault, Plan, Role, Target};
+
+/// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
+const RESTART_WAIT: Duration = Duration::from_secs(1);
+/// How often processes are looked after: none of what is waited for there is shorter.
+const SUPERVISE_EVERY: Duration = Duration::from_millis(50);
+
+/// How an event is taken back.
+enum Undo {
+    Thaw(Vec<Pid>),
+    Links(MachineId),
+    Mend { machine: MachineId, mount: std::path::PathBuf, wipe: bool },
+    PowerOn(usize),
+    Rate(MachineId),
+    Disarm,
+}
+
+/// An event that is on.
+struct Active {
+    until: Duration,
+    undo: Undo,
+    /// For flapping links: half a period, and when they flap next.
+    flap: Option<(Duration, Duration, bool)>,
+}
+
+/// A trap for the next agent that writes an intent.
+struct Trap {
+    nth_op: u64,
+    after: Duration,
+}
+
+/// What the injector works on.
+pub(crate) struct Field<'a> {
+    pub(crate) kernel: &'a mut Kernel,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) places: &'a Places,
+    pub(crate) views: &'a Views,
+    pub(crate) coverage: &'a mut Coverage,
+}
+
+/// The plan under way.
+pub(crate) struct Injector {
+    began: Duration,
+    todo: VecDeque<Event>,
+    active: Vec<Active>,
+    links: Links,
+    trap: Option<Trap>,
+    /// Agents that will be killed, and when.
+    condemned: Vec<(Duration, Pid)>,
+    /// Processes told to die at a disk operation: counted when they did.
+    at_op: Vec<Pid>,
+    /// When the agent of a machine may run again.
+    agent_due: BTreeMap<usize, Duration>,
+    supervised: Duration,
+    /// How many pieces of a machine's damage were told of.
+    damage_told: BTreeMap<MachineId, usize>,
+}
+
+impl Injector {
+    /// A plan that begins now.
+    pub(crate) fn new(kernel: &Kernel, cluster: &Cluster, plan: &Plan) -> Injector {
+        let mut machines = cluster.machines().to_vec();
+        machines.push(cluster.client());
+        Injector {
+            began: kernel.now(),
+            todo: plan.events.iter().cloned().collect(),
+            active: Vec::new(),
+            links: Links::new(machines),
+            trap: None,
+            condemned: Vec::new(),
+            at_op: Vec::new(),
+            agent_due: BTreeMap::new(),
+            supervised: Duration::ZERO,
+            damage_told: BTreeMap::new(),
+        }
+    }
+
+    /// Does what is due after a tick; what that makes happen.
+    pub(crate) fn tick(&mut self, field: &mut Field<'_>) -> Vec<Happening> {
+        let now = field.kernel.now();
+        let mut happened = Vec::new();
+        while self.todo.front().is_some_and(|event| self.began + event.at() <= now) {
+            if let Some(event) = self.todo.pop_front() {
+                field.kernel.note("fault", &event.to_string());
+                let done = self.begin(field, &event, &mut happened);
+                let name = event.fault.name();
+                field.coverage.count(&if done { format!("fault.{name}") } else { format!("skipped.{name}") });
+            }
+        }
+        for intent in &field.views.intents {
+            self.spring(field.kernel, intent);
+        }
+        let due: Vec<Pid> = self.condemned.iter().filter(|(at, _)| *at <= now).map(|(_, pid)| *pid).collect();
+        self.condemned.retain(|(at, _)| *at > now);
+        for pid in due {
+            field.kernel.kill(pid);
+            field.coverage.count("fault.killed_in_recovery");
+        }
+        self.flap(field.kernel, now, &mut happened);
+        self.end_due(field, now, &mut happened);
+        self.supervise(field, now);
+        self.report_damage(field, &mut happened);
+        happened
+    }
+
+    /// Tells of damage when it is done: a misdirected write is done by the program that writes.
+    fn report_damage(&mut self, field: &mut Field<'_>, happened: &mut Vec<Happening>) {
+        for machine in field.cluster.machines() {
+            let damage = field.kernel.file_system(*machine).damage();
+            let told = self.damage_told.entry(*machine).or_default();
+            for done in &damage[*told..] {
+                let name = field.kernel.machine_name(*machine);
+                field.kernel.note("fault", &format!("{name}: {done}"));
+                field.coverage.count(match done {
+                    Damage::Rot { .. } => "fault.bits_flipped",
+                    Damage::Misdirected { .. } => "fault.writes_misdirected",
+                });
+                happened.extend(done.files().map(|path| {
+                    Happening::Rotted { machine: name.clone(), path: path.display().to_string() }
+                }));
+            }
+            *told = damage.len();
+        }
+    }
+
+    /// Ends everything that is on: the liveness phase begins. Nothing that was not begun by now will be.
+    pub(crate) fn mend_all(&mut self, field: &mut Field<'_>) -> Vec<Happening> {
+        self.todo.clear();
+        self.condemned.clear();
+        self.trap = None;
+        let mut happened = self.links.mend(field.kernel);
+        for active in std::mem::take(&mut self.active) {
+            self.undo(field, active.undo, &mut happened);
+        }
+        field.kernel.note("fault", "all mended");
+        happened
+    }
+
+    fn begin(&mut self, field: &mut Field<'_>, event: &Event, happened: &mut Vec<Happening>) -> bool {
+        let now = field.kernel.now();
+        let until = now + Duration::from_millis(event.for_ms);
+        if let Fault::KillInRecovery { nth_op, after_ms } = event.fault {
+            self.trap = Some(Trap { nth_op, after: Duration::from_millis(after_ms) });
+            self.active.push(Active { until, undo: Undo::Disarm, flap: None });
+            return true;
+        }
+        let Some(index) = resolve(field, event.target) else { return false };
+        let machine = field.cluster.machine(index);
+        let name = field.kernel.machine_name(machine);
+        happened.push(Happening::Fault { what: format!("{} at {name}", event.fault) });
+        match event.fault {
+            Fault::Kill(role) => {
+                let found = processes(field, index, role);
+                if matches!(role, Role::Agent | Role::All) {
+                    self.agent_due.insert(index, until.max(now + RESTART_WAIT));
+                }
+                found.iter().for_each(|pid| field.kernel.kill(*pid));
+                !found.is_empty()
+            }
+            Fault::KillAtOp { role, nth } => {
+                let found = processes(field, index, role);
+                found.iter().for_each(|pid| field.kernel.kill_at_op(*pid, nth));
+                self.at_op.extend(&found);
+                !found.is_empty()
+            }
+            Fault::Freeze(role) => {
+                let found = processes(field, index, role);
+                found.iter().for_each(|pid| field.kernel.freeze(*pid));
+                let any = !found.is_empty();
+                self.active.push(Active { until, undo: Undo::Thaw(found), flap: None });
+                any
+            }
+            Fault::PowerOff => {
+                if !field.kernel.is_powered(machine) {
+                    return false;
+                }
+                field.kernel.power_off(machine);
+                happened.push(Happening::PowerLost { machine: name });
+                self.active.push(Active { until, undo: Undo::PowerOn(index), flap: None });
+                true
+            }
+            Fault::Partition(_) | Fault::SlowLinks { .. } | Fault::LossyLinks { .. } => {
+                happened.extend(self.links.set(field.kernel, machine, Some(ill(event.fault))));
+                let flap = match event.fault {
+                    Fault::Partition(Cut::Flapping { every_ms }) => {
+                        let every = Duration::from_millis(every_ms);
+                        Some((every, now + every, true))
+                    }
+                    _ => None,
+                };
+                self.active.push(Active { until, undo: Undo::Links(machine), flap });
+                true
+            }
+            Fault::ClockJump { by_ms } => {
+                field.kernel.jump_clock(machine, by_ms);
+                happened.push(Happening::ClockJumped { machine: name });
+                true
+            }
+            Fault::ClockRate { ppm } => {
+                field.kernel.set_rate(machine, ppm);
+                self.active.push(Active { until, undo: Undo::Rate(machine), flap: None });
+                true
+            }
+            Fault::BitRot { files, count } => {
+                let Some(mount) = devices::mount(event.target) else { return false };
+                devices::rot(field.kernel, machine, &mount, files, count) > 0
+            }
+            Fault::MisdirectedWrite(files) => {
+                let Some(mount) = devices::mount(event.target) else { return false };
+                let system = field.kernel.file_system(machine);
+                let Some(filter) = devices::filter(&system, &mount, files) else { return false };
+                system.misdirect_next_write(&mount, filter);
+                true
+            }
+            Fault::KillInRecovery { .. } => false,
+            lasting => {
+                let (Some(mount), Some(fault)) = (devices::mount(event.target), devices::lasting(lasting)) else {
+                    return false;
+                };
+                field.kernel.file_system(machine).fault(&mount, fault);
+                let undo = Undo::Mend { machine, mount, wipe: lasting == Fault::DiskReplaced };
+                self.active.push(Active { until, undo, flap: None });
+                true
+            }
+        }
+    }
+
+    fn spring(&mut self, kernel: &mut Kernel, intent: &Intent) {
+        let Some(trap) = self.trap.take() else { return };
+        let pid = Pid(intent.pid);
+        kernel.note("fault", &format!("the trap springs at {}", intent.machine));
+        if trap.nth_op > 0 {
+            kernel.kill_at_op(pid, trap.nth_op);
+            self.at_op.push(pid);
+        } else {
+            self.condemned.push((kernel.now() + trap.after, pid));
+        }
+    }
+
+    fn flap(&mut self, kernel: &mut Kernel, now: Duration, happened: &mut Vec<Happening>) {
+        for active in &mut self.active {
+            let (Some((every, next, off)), Undo::Links(machine)) = (&mut active.flap, &active.undo) else { continue };
+            if *next <= now {
+                *off = !*off;
+                *next = now + *every;
+                let cut = off.then(|| ill(Fault::Partition(Cut::Both)));
+                happened.extend(self.links.set(kernel, *machine, cut));
+            }
+        }
+    }
+
+    fn end_due(&mut self, field: &mut Field<'_>, now: Duration, happened: &mut Vec<Happening>) {
+        let mut at = 0;
+        while at < self.active.len() {
+            if self.active[at].until <= now {
+                let ended = self.active.remove(at);
+                self.undo(field, ended.undo, happened);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn undo(&mut self, field: &mut Field<'_>, undo: Undo, happened: &mut Vec<Happening>) {
+        let kernel = &mut *field.kernel;
+        match undo {
+            Undo::Thaw(pids) => pids.into_iter().for_each(|pid| kernel.thaw(pid)),
+            Undo::Links(machine) => happened.extend(self.links.set(kernel, machine, None)),
+            Undo::Mend { machine, mount, wipe } => {
+                let system = kernel.file_system(machine);
+                if wipe {
+                    system.wipe(&mount);
+                    let (machine, path) = (kernel.machine_name(machine), mount.display().to_string());
+                    happened.push(Happening::Wiped { machine, path });
+                }
+                system.mend(&mount);
+            }
+            Undo::PowerOn(index) => {
+                let machine = field.cluster.machine(index);
+                kernel.power_on(machine);
+                self.agent_due.insert(index, kernel.now());
+                happened.push(Happening::PowerBack { machine: kernel.machine_name(machine) });
+            }
+            Undo::Rate(machine) => kernel.set_rate(machine, 0),
+            Undo::Disarm => self.trap = None,
+        }
+    }
+
+    /// What an init does: an agent that ended is started again.
+    fn supervise(&mut self, field: &mut Field<'_>, now: Duration) {
+        if now < self.supervised + SUPERVISE_EVERY {
+            return;
+        }
+        self.supervised = now;
+        for index in 0..field.cluster.machines().len() {
+            let machine = field.cluster.machine(index);
+            if !field.kernel.is_powered(machine) || field.cluster.agent_pid(field.kernel, index).is_some() {
+                continue;
+            }
+            let due = *self.agent_due.entry(index).or_insert(now + RESTART_WAIT);
+            if due <= now {
+                self.agent_due.remove(&index);
+                field.cluster.start_agent(field.kernel, index);
+                field.coverage.count("agents_started");
+            }
+        }
+        let ended = |pid: &Pid| field.kernel.who(*pid).is_none() || !alive(field.kernel, *pid);
+        let struck = self.at_op.iter().filter(|pid| ended(pid)).count();
+        field.coverage.add("fault.killed_at_op", struck as u64);
+        let kernel = &*field.kernel;
+        self.at_op.retain(|pid| alive(kernel, *pid));
+    }
+}
+
+fn alive(kernel: &Kernel, pid: Pid) -> bool {
+    kernel.processes().iter().any(|process| process.pid == pid && process.state.is_alive())
+}
+
+/// The machine an event strikes, now.
+fn resolve(field: &Field<'_>, target: Target) -> Option<usize> {
+    let named = |name: &str| {
+        (0..field.cluster.machines().len()).find(|at| field.kernel.machine_name(field.cluster.machine(*at)) == name)
+    };
+    match target {
+        Target::Machine(place)
+        | Target::Disk { machine: place, .. }
+        | Target::MetaDisk(place)
+        | Target::AgentDisk(place) => Some(field.places.index(place)),
+        Target::RaftLeader => named(field.views.leader()?),
+        Target::LeaseHolder => named(field.views.holder()?),
+        Target::WhoeverActs => None,
+    }
+}
+
+fn processes(field: &Field<'_>, index: usize, role: Role) -> Vec<Pid> {
+    let machine = field.cluster.machine(index);
+    let roles: &[&str] = match role {
+        Role::Node => &["node"],
+        Role::Agent => &["agent"],
+        Role::Keeper => &["keeper"],
+        Role::All => &["agent", "keeper", "node"],
+    };
+    roles.iter().filter_map(|role| field.kernel.find(machine, role)).collect()
+}
+
+fn ill(fault: Fault) -> Ill {
+    match fault {
+        Fault::Partition(cut) => {
+            Ill { no_in: cut != Cut::Outbound, no_out: cut != Cut::Inbound, ..Ill::default() }
+        }
+        Fault::SlowLinks { low_ms, high_ms } => {
+            let latency = Some((Duration::from_millis(low_ms), Duration::from_millis(high_ms)));
+            Ill { latency, ..Ill::default() }
+        }
+        Fault::LossyLinks { permille } => Ill { loss_permille: permille, ..Ill::default() },
+        _ => Ill::default(),
+    }
+}

@@ -1,0 +1,182 @@
+//! The stage of a run: kernel, cluster, checker and plan, moved on tick by tick.
+//!
+//! Owns: the order within a tick: programs take their steps, what they stated is judged, then faults happen.
+
+use std::io::Write;
+use std::time::Duration;
+
+use resilver_sim_check::{Checker, Event, Happening, Limits, Violation};
+use resilver_sim_kernel::{Kernel, Pid, TICK};
+
+use super::HarnessError;
+use super::inject::{Field, Injector};
+use super::places::Places;
+use super::tap::Tap;
+use super::views::Views;
+use crate::cluster::Cluster;
+use crate::outcome::{Coverage, Failure, Outcome};
+use crate::plan::{DISKS, MACHINES, Plan};
+use crate::scenario::Scenario;
+use crate::workload::Notes;
+
+/// Starts of a node count together within this: the budget's window (30 min) in the profile `fast` (a 60th).
+const STARTS_WINDOW: Duration = Duration::from_secs(30);
+
+/// Everything of one run.
+pub(crate) struct Stage {
+    pub(crate) kernel: Kernel,
+    pub(crate) cluster: Cluster,
+    pub(crate) places: Places,
+    pub(crate) notes: Notes,
+    pub(crate) coverage: Coverage,
+    views: Views,
+    tap: Tap,
+    checker: Checker,
+    injector: Injector,
+}
+
+impl Stage {
+    /// A founded cluster.
+    pub(crate) fn new(
+        seed: u64,
+        plan: &Plan,
+        _scenario: &Scenario,
+        trace: Option<Box<dyn Write + Send>>,
+    ) -> Result<Stage, HarnessError> {
+        let mut kernel = Kernel::new(seed);
+        if let Some(trace) = trace {
+            kernel.trace(|kept| kept.send_to(trace));
+        }
+        kernel.note("plan", &plan.to_string());
+        let mut tap = Tap::new();
+        let cluster = Cluster::boot(&mut kernel, MACHINES, DISKS)?;
+        let (mut views, mut coverage) = (Views::default(), Coverage::default());
+        let mut checker = Checker::new(&Limits { starts_window: STARTS_WINDOW, ..Limits::default() });
+        // What happened while it was founded comes at once, all of it with the present time.
+        let events = tap.drain(&kernel);
+        views.take(&events, &mut coverage);
+        let notes = Notes::new();
+        let places = Places::of(&kernel, &cluster, &views.voters());
+        let injector = Injector::new(&kernel, &cluster, &Plan { events: Vec::new(), ..plan.clone() });
+        for event in &events {
+            // A rule broken before any fault is a finding like any other, reported with the first tick.
+            if let Err(violation) = checker.observe(event) {
+                kernel.note("founding", &violation.to_string());
+            }
+        }
+        coverage = Coverage::default();
+        Ok(Stage { kernel, cluster, places, notes, coverage, views, tap, checker, injector })
+    }
+
+    /// The plan's time begins.
+    pub(crate) fn begin_plan(&mut self, plan: &Plan) {
+        self.kernel.note("phase", "safety");
+        self.injector = Injector::new(&self.kernel, &self.cluster, plan);
+    }
+
+    /// One tick.
+    pub(crate) fn step(&mut self) -> Result<(), Failure> {
+        self.notes.set_now(self.kernel.now() + TICK);
+        self.kernel.step();
+        let events = self.tap.drain(&self.kernel);
+        self.views.take(&events, &mut self.coverage);
+        for (who, what) in &self.views.notes {
+            self.kernel.note(who, what);
+        }
+        for (who, what) in self.notes.take_lines() {
+            self.kernel.note(&who, &what);
+        }
+        if let Some((pid, what)) = self.tap.panics().into_iter().next() {
+            let who = pid.and_then(|pid| self.kernel.who(pid));
+            let who = who.map_or_else(String::new, |(machine, role)| format!("{machine}/{role}: "));
+            return Err(self.failure("no_panic", format!("{who}{what}")));
+        }
+        for event in &events {
+            self.judge(event)?;
+        }
+        let happened = self.inject(Injector::tick);
+        self.tell(happened)
+    }
+
+    /// So many ticks.
+    pub(crate) fn steps(&mut self, time: Duration) -> Result<(), Failure> {
+        let until = self.kernel.now() + time;
+        while self.kernel.now() < until {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn inject(&mut self, work: impl FnOnce(&mut Injector, &mut Field<'_>) -> Vec<Happening>) -> Vec<Happening> {
+        let mut field = Field {
+            kernel: &mut self.kernel,
+            cluster: &self.cluster,
+            places: &self.places,
+            views: &self.views,
+            coverage: &mut self.coverage,
+        };
+        work(&mut self.injector, &mut field)
+    }
+
+    /// Ends all faults.
+    pub(crate) fn mend(&mut self) -> Result<(), Failure> {
+        let mut happened = self.inject(Injector::mend_all);
+        happened.push(Happening::FaultsOff);
+        self.tell(happened)
+    }
+
+    /// Tells the checker what the harness did.
+    pub(crate) fn tell(&mut self, happened: Vec<Happening>) -> Result<(), Failure> {
+        let at = self.kernel.now();
+        happened.into_iter().try_for_each(|what| self.judge(&Event::Kernel { at, what }))
+    }
+
+    fn judge(&mut self, event: &Event) -> Result<(), Failure> {
+        self.checker.observe(event).map_err(|violation| failure_of(&violation))
+    }
+
+    /// SIGTERM is not theirs to get: clients are told to stop, and end with their last answer.
+    pub(crate) fn end_clients(&mut self, clients: &[Pid], bound: Duration) -> Result<(), Failure> {
+        self.notes.stop();
+        let until = self.kernel.now() + bound;
+        let alive = |kernel: &Kernel| {
+            kernel.processes().iter().any(|process| clients.contains(&process.pid) && process.state.is_alive())
+        };
+        while alive(&self.kernel) && self.kernel.now() < until {
+            self.step()?;
+        }
+        for pid in clients {
+            self.kernel.kill(*pid);
+        }
+        Ok(())
+    }
+
+    /// What is judged at the end.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        self.checker.finish().map_err(|violation| failure_of(&violation))?;
+        self.notes.judge().map_err(|(rule, detail)| self.failure(&rule, detail))
+    }
+
+    /// A failure that the harness itself finds.
+    pub(crate) fn failure(&self, invariant: &str, detail: String) -> Failure {
+        Failure { invariant: invariant.to_owned(), at_ms: self.kernel.now().as_millis() as u64, detail }
+    }
+
+    /// All there is to say.
+    pub(crate) fn outcome(mut self, plan: Plan, failure: Option<Failure>) -> Outcome {
+        self.notes.counts().into_iter().for_each(|(what, count)| self.coverage.add(&format!("client.{what}"), count));
+        let (trace_hash, trace_lines, last) = self
+            .kernel
+            .trace(|trace| (trace.hash(), trace.lines(), trace.last().map(str::to_owned).collect::<Vec<_>>()));
+        let simulated_ms = self.kernel.now().as_millis() as u64;
+        Outcome { plan, failure, trace_hash, trace_lines, simulated_ms, coverage: self.coverage, last }
+    }
+}
+
+fn failure_of(violation: &Violation) -> Failure {
+    Failure {
+        invariant: violation.rule.to_owned(),
+        at_ms: violation.at.as_millis() as u64,
+        detail: violation.what.clone(),
+    }
+}

@@ -1,0 +1,214 @@
+//! The liveness phase's question: is everything well again? Asked by a process of its own, through the doors that
+//! operators have (gRPC of the nodes, HTTP of the agents), so that "healed" is what a person could see.
+//!
+//! Owns: what "well" means. Must never: help. It verifies objects, which reports bad shards to their homes as any
+//! operator's `verify` does, and changes nothing else.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use resilver_host::Host;
+use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::store::store_client::StoreClient;
+use resilver_proto::store::{ListRequest, VerifyRequest, VerifyResponse};
+use resilver_proto::transport::{self, MAX_MESSAGE_BYTES};
+use resilver_proto::web;
+use resilver_sim_kernel::Program;
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use crate::cluster::{BUCKET, agent_http, node_address};
+use crate::plan::MACHINES;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long one question may take. Verifying an object reads all its shards.
+const ASK_DEADLINE: Duration = Duration::from_secs(5);
+/// Objects of one page: more than a run writes.
+const PAGE: u32 = 1_000;
+/// A shard that cannot be asked for, in the answer to a verify.
+const UNREACHABLE: &str = "unreachable";
+const OK: &str = "ok";
+
+/// What may stay broken: see the scenario's accounts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spared {
+    /// Numbers of nodes whose metadata was damaged: they may be `lost_voter`.
+    pub(crate) lost: Vec<usize>,
+    /// Numbers of nodes of which a disk was struck: an incident about it may need a person.
+    pub(crate) struck: Vec<usize>,
+}
+
+/// What the last look found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    /// Everything is well.
+    pub(crate) well: bool,
+    /// What is not, if anything.
+    pub(crate) waits_for: String,
+    /// Looks so far.
+    pub(crate) looks: u64,
+    /// Objects that were verified shard by shard in the last look.
+    pub(crate) verified: u64,
+    /// Nodes that are lost, as they say themselves.
+    pub(crate) lost: Vec<usize>,
+}
+
+/// Where the survey leaves what it found.
+#[derive(Clone, Default)]
+pub(crate) struct Board(Arc<Mutex<Report>>);
+
+impl Board {
+    /// The last look.
+    pub(crate) fn report(&self) -> Report {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Report)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The program: looks until all is well, then ends with 0.
+pub(crate) fn survey(spared: Spared, board: Board) -> Program {
+    Arc::new(move |host, _| {
+        let (spared, board) = (spared.clone(), board.clone());
+        Box::pin(async move {
+            let Ok(surveyor) = Surveyor::new(&host, spared, board.clone()) else { return 1 };
+            loop {
+                let found = surveyor.look().await;
+                board.write(|report| {
+                    report.looks += 1;
+                    report.well = found.is_ok();
+                    report.waits_for = found.as_ref().err().cloned().unwrap_or_default();
+                });
+                if found.is_ok() {
+                    return 0;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+    })
+}
+
+struct Surveyor {
+    host: Host,
+    channels: Vec<Channel>,
+    spared: Spared,
+    board: Board,
+}
+
+impl Surveyor {
+    fn new(host: &Host, spared: Spared, board: Board) -> Result<Surveyor, tonic::transport::Error> {
+        let channels = (1..=MACHINES).map(|node| transport::channel(&host.net, &node_address(&format!("n{node}"))));
+        let channels = channels.collect::<Result<Vec<_>, _>>()?;
+        Ok(Surveyor { host: host.clone(), channels, spared, board })
+    }
+
+    /// One look. `Err`: what is not well.
+    async fn look(&self) -> Result<(), String> {
+        let lost = self.nodes().await?;
+        self.board.write(|report| report.lost = lost.clone());
+        self.objects(&lost).await?;
+        self.agents(&lost).await
+    }
+
+    /// All nodes healthy, one leader, nothing left to repair. The lost ones.
+    async fn nodes(&self) -> Result<Vec<usize>, String> {
+        let mut lost = Vec::new();
+        let mut leaders: Vec<(u64, String)> = Vec::new();
+        for (number, channel) in (1..).zip(&self.channels) {
+            let seen = observe(channel).await.map_err(|why| format!("n{number}: {why}"))?;
+            if seen.phase == "lost_voter" && self.spared.lost.contains(&number) {
+                lost.push(number);
+                continue;
+            }
+            if seen.phase != "healthy" {
+                return Err(format!("n{number} is {}: {}", seen.phase, seen.phase_detail));
+            }
+            let raft = seen.raft.ok_or_else(|| format!("n{number} has no Raft"))?;
+            leaders.push((raft.term, raft.leader));
+            let repair = seen.repair.unwrap_or_default();
+            // Shards whose home is on a lost member cannot be rebuilt before it is given up, which nobody does yet.
+            let left = if lost.is_empty() && self.spared.lost.is_empty() { repair.missing_shards } else { 0 };
+            if repair.queue + repair.in_flight + left > 0 {
+                return Err(format!(
+                    "n{number}: {} in the repair queue, {} in flight, {} shards missing",
+                    repair.queue, repair.in_flight, repair.missing_shards
+                ));
+            }
+        }
+        leaders.dedup();
+        match leaders.as_slice() {
+            [(_, leader)] if !leader.is_empty() => Ok(lost),
+            _ => Err(format!("no one leader: {leaders:?}")),
+        }
+    }
+
+    /// Every object has every shard, read back from its disk.
+    async fn objects(&self, lost: &[usize]) -> Result<(), String> {
+        let at = (0..MACHINES).find(|at| !lost.contains(&(at + 1))).unwrap_or(0);
+        let mut store = StoreClient::new(self.channels[at].clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let request =
+            ListRequest { bucket: BUCKET.to_owned(), prefix: String::new(), after: String::new(), limit: PAGE };
+        let page = ask(store.list(request)).await.map_err(|why| format!("a list: {why}"))?;
+        for object in &page.objects {
+            let request = VerifyRequest { bucket: BUCKET.to_owned(), key: object.key.clone() };
+            let answer = ask(store.verify(request)).await.map_err(|why| format!("verifying {}: {why}", object.key))?;
+            whole(&object.key, &answer, lost)?;
+        }
+        self.board.write(|report| report.verified = page.objects.len() as u64);
+        Ok(())
+    }
+
+    /// No open incident but those that a person has to see to.
+    async fn agents(&self, lost: &[usize]) -> Result<(), String> {
+        for number in 1..=MACHINES {
+            let name = format!("n{number}");
+            let called = web::call(&self.host.net, &agent_http(&name), "/api/v1/incidents", None, ASK_DEADLINE).await;
+            let (status, body) = called.map_err(|error| format!("agent {name}: {error}"))?;
+            let answer: Value =
+                serde_json::from_slice(&body).map_err(|error| format!("agent {name} answers {status}: {error}"))?;
+            let incidents = answer.get("incidents").and_then(Value::as_array).cloned().unwrap_or_default();
+            for incident in incidents {
+                let text = |key: &str| incident.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let state = text("state");
+                let excused = state == "escalated" && (lost.contains(&number) || self.spared.struck.contains(&number));
+                if state != "resolved" && !excused {
+                    return Err(format!("agent {name}: {} {} is {state}: {}", text("mode"), text("id"), text("evidence")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an object has all its shards. Those at lost members cannot be asked.
+fn whole(key: &str, answer: &VerifyResponse, lost: &[usize]) -> Result<(), String> {
+    let at_lost = |node: &str| lost.iter().any(|number| node == format!("n{number}"));
+    let bad = answer.shards.iter().find(|shard| shard.state != OK && !(shard.state == UNREACHABLE && at_lost(&shard.node)));
+    match bad {
+        Some(shard) => Err(format!(
+            "{key}: shard {}.{} on {} is {}: {}",
+            shard.extent, shard.shard, shard.node, shard.state, shard.detail
+        )),
+        None if !answer.recoverable => Err(format!("{key} is not recoverable")),
+        None => Ok(()),
+    }
+}
+
+async fn observe(channel: &Channel) -> Result<ObserveResponse, String> {
+    let mut client = NodeControlClient::new(channel.clone());
+    ask(client.observe(ObserveRequest {})).await
+}
+
+async fn ask<T>(work: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, String> {
+    match tokio::time::timeout(ASK_DEADLINE, work).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(format!("{:?}: {}", status.code(), status.message())),
+        Err(_) => Err(format!("no answer within {} s", ASK_DEADLINE.as_secs())),
+    }
+}

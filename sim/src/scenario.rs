@@ -1,0 +1,234 @@
+//! The scenarios: which faults are mixed, how many, for how long, and what the end may look like.
+//!
+//! Owns: the table. Must never: hold code that runs: a scenario is data, so that a new one is a new row.
+
+use crate::plan::Class;
+
+/// What redundancy has to bear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bounds {
+    /// No more than it can: everything acknowledged must be there in the end, and everything must be whole again.
+    Redundancy,
+    /// More than it can: no wrong answer and a clear refusal are demanded, not an answer.
+    Beyond,
+}
+
+/// A kind of run.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    /// What it is for.
+    pub(crate) about: &'static str,
+    /// Faults and their weights.
+    pub(crate) mix: &'static [(Class, u32)],
+    /// How many faults, at least and at most.
+    pub(crate) faults: (u32, u32),
+    /// How long the safety phase lasts, at least and at most.
+    pub(crate) safety_seconds: (u64, u64),
+    /// What redundancy has to bear.
+    pub(crate) bounds: Bounds,
+    /// What the end may look like, for people: what the product cannot mend by itself yet.
+    pub(crate) accounts: &'static str,
+}
+
+const NOTHING: &str = "nothing";
+const DISKS: &str = "a disk that an injected fault struck may stay out of service; its shards are elsewhere by then";
+const LOST: &str = "a member whose metadata was damaged may stay `lost_voter` (nothing rejoins it yet), and with it its \
+                    shards unreachable; everything else is whole";
+
+/// All scenarios.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "calm",
+        about: "no faults: no step may be taken, no incident opened",
+        mix: &[],
+        faults: (0, 0),
+        safety_seconds: (20, 30),
+        bounds: Bounds::Redundancy,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "mixed",
+        about: "a bit of everything that redundancy bears",
+        mix: &[
+            (Class::KillNode, 6),
+            (Class::KillAgent, 5),
+            (Class::KillKeeper, 2),
+            (Class::KillAll, 3),
+            (Class::KillAtOp, 6),
+            (Class::Power, 6),
+            (Class::FreezeNode, 4),
+            (Class::FreezeAgent, 3),
+            (Class::Partition, 4),
+            (Class::OneWay, 4),
+            (Class::Flapping, 3),
+            (Class::IsolateLeader, 4),
+            (Class::FreezeLeader, 2),
+            (Class::FreezeHolder, 2),
+            (Class::SlowLinks, 3),
+            (Class::LossyLinks, 3),
+            (Class::DiskError, 3),
+            (Class::DiskFull, 2),
+            (Class::DiskSlow, 3),
+            (Class::DiskHung, 2),
+            (Class::DiskVanished, 3),
+            (Class::DiskReplaced, 2),
+            (Class::RotShards, 4),
+            (Class::MisdirectShard, 2),
+            (Class::MetaError, 2),
+            (Class::MetaTrouble, 2),
+            (Class::RotMeta, 1),
+            (Class::AgentDisk, 2),
+            (Class::ClockJump, 4),
+            (Class::ClockRate, 3),
+            (Class::KillInRecovery, 4),
+        ],
+        faults: (3, 9),
+        safety_seconds: (20, 35),
+        bounds: Bounds::Redundancy,
+        accounts: LOST,
+    },
+    Scenario {
+        name: "crashes",
+        about: "processes are killed, at any await and at any disk operation",
+        mix: &[
+            (Class::KillNode, 4),
+            (Class::KillAgent, 3),
+            (Class::KillKeeper, 2),
+            (Class::KillAll, 3),
+            (Class::KillAtOp, 8),
+        ],
+        faults: (4, 10),
+        safety_seconds: (20, 35),
+        bounds: Bounds::Redundancy,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "power",
+        about: "machines lose power: what was not synced is lost or torn",
+        mix: &[(Class::Power, 8), (Class::KillAtOp, 2), (Class::KillAll, 1)],
+        faults: (3, 8),
+        safety_seconds: (20, 35),
+        bounds: Bounds::Redundancy,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "partitions",
+        about: "links are cut, in one direction or both, flap, lose and delay",
+        mix: &[
+            (Class::Partition, 4),
+            (Class::OneWay, 4),
+            (Class::Flapping, 3),
+            (Class::IsolateLeader, 4),
+            (Class::IsolateHolder, 2),
+            (Class::SlowLinks, 3),
+            (Class::LossyLinks, 3),
+        ],
+        faults: (3, 8),
+        safety_seconds: (20, 40),
+        bounds: Bounds::Redundancy,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "disks",
+        about: "data disks fail, hang, fill up, rot, vanish and are replaced",
+        mix: &[
+            (Class::DiskError, 4),
+            (Class::DiskFull, 3),
+            (Class::DiskSlow, 3),
+            (Class::DiskHung, 3),
+            (Class::DiskVanished, 4),
+            (Class::DiskReplaced, 3),
+            (Class::RotShards, 6),
+            (Class::MisdirectShard, 3),
+            (Class::KillNode, 1),
+            (Class::Power, 1),
+        ],
+        faults: (2, 6),
+        safety_seconds: (20, 35),
+        bounds: Bounds::Redundancy,
+        accounts: DISKS,
+    },
+    Scenario {
+        name: "metadata",
+        about: "log, vote, database and snapshots rot, are written over, and their disk fails",
+        mix: &[
+            (Class::RotMeta, 6),
+            (Class::MisdirectMeta, 3),
+            (Class::MetaError, 4),
+            (Class::MetaTrouble, 3),
+            (Class::KillNode, 4),
+            (Class::Power, 3),
+        ],
+        faults: (2, 6),
+        safety_seconds: (20, 35),
+        bounds: Bounds::Redundancy,
+        accounts: LOST,
+    },
+    Scenario {
+        name: "leaders",
+        about: "two agents that both think they lead, and leaders of Raft that sleep through their term",
+        mix: &[
+            (Class::FreezeHolder, 5),
+            (Class::IsolateHolder, 4),
+            (Class::FreezeLeader, 3),
+            (Class::IsolateLeader, 3),
+            (Class::KillNode, 4),
+            (Class::FreezeNode, 3),
+            (Class::KillAgent, 2),
+        ],
+        faults: (4, 8),
+        safety_seconds: (30, 40),
+        bounds: Bounds::Redundancy,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "clocks",
+        about: "wall clocks jump, clocks run fast and slow",
+        mix: &[
+            (Class::ClockJump, 6),
+            (Class::ClockRate, 5),
+            (Class::KillNode, 2),
+            (Class::FreezeHolder, 2),
+            (Class::KillAgent, 1),
+        ],
+        faults: (4, 10),
+        safety_seconds: (20, 35),
+        bounds: Bounds::Redundancy,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "recovery",
+        about: "agents are killed at each step of a recovery",
+        mix: &[(Class::KillInRecovery, 8), (Class::KillNode, 3), (Class::DiskVanished, 1), (Class::RotShards, 1)],
+        faults: (2, 5),
+        safety_seconds: (25, 40),
+        bounds: Bounds::Redundancy,
+        accounts: DISKS,
+    },
+    Scenario {
+        name: "beyond",
+        about: "more damage than redundancy bears: no wrong answer, a clear refusal",
+        mix: &[
+            (Class::DiskReplaced, 4),
+            (Class::RotShards, 6),
+            (Class::DiskVanished, 4),
+            (Class::Power, 4),
+            (Class::Partition, 4),
+            (Class::KillAll, 3),
+            (Class::RotMeta, 2),
+            (Class::DiskError, 3),
+            (Class::MisdirectShard, 3),
+        ],
+        faults: (8, 16),
+        safety_seconds: (20, 30),
+        bounds: Bounds::Beyond,
+        accounts: "reads may be refused and the cluster may stay unhealthy; an answer must be a right one",
+    },
+];
+
+/// The scenario of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name)
+}
