@@ -219,6 +219,13 @@ fn rot_under_unsynced_bytes_is_not_seen_before_they_are_lost() {
         file.sync().await.unwrap();
         assert_eq!(&system.synced_content(path("/data/file")).unwrap()[..], b"b");
         assert_eq!(system.flip_bit(path("/data/file"), 1..9), None, "nothing is there");
+
+        // The same of bytes that a failed sync left in memory only.
+        file.write_at(0, Bytes::from_static(b"c")).await.unwrap();
+        system.fault(path("/data"), DeviceFault::sync_error(Filter::Any, Times::Next(1)));
+        file.sync().await.unwrap_err();
+        system.flip_bit(path("/data/file"), 0..1).unwrap();
+        assert_eq!(&file.read_at(0, 1).await.unwrap()[..], b"c");
     });
 }
 

@@ -164,12 +164,7 @@ fn copy(error: &io::Error) -> io::Error {
 }
 
 proptest! {
-    // Real syncs take real time.
-    #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases / 4,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_simulated_disk_answers_as_the_real_one(steps in prop::collection::vec(step(), 1..60)) {
