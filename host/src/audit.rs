@@ -156,7 +156,12 @@ pub enum Fact {
         /// Its file.
         path: String,
     },
-    /// A shard was read whole and judged.
+    /// A shard is about to be read whole. Stated before.
+    ShardVerifying {
+        /// Its file.
+        path: String,
+    },
+    /// It was read and judged.
     ShardVerified {
         /// Its file.
         path: String,
