@@ -151,7 +151,7 @@ pub enum Fact {
         /// The membership in it.
         voters: Voters,
     },
-    /// A shard is durable under its name.
+    /// A shard got its name; its bytes are durable.
     ShardWritten {
         /// Its file.
         path: String,
