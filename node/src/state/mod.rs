@@ -13,6 +13,8 @@
 mod apply;
 mod backend;
 mod counts;
+#[cfg(feature = "audit")]
+mod digest;
 mod error;
 mod objects;
 mod query;
@@ -26,6 +28,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use resilver_host::audit::{self, Fact};
 use resilver_host::{Host, OpenMode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -311,6 +314,7 @@ impl Inner {
         });
         self.applied.send_replace(applied);
         if matches!(durability, Durability::Immediate) {
+            audit::state(|| Fact::StateDurable { applied });
             self.durable.send_replace(applied);
         }
     }
