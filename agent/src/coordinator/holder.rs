@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, SlotReply, wish};
+use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, SlotReply, action_named};
 use crate::facts;
 use crate::lease::{ballot_to_wire, slot_to_wire};
 use crate::links::agent_peer;
@@ -52,7 +52,9 @@ impl Coordinator {
             return Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}"));
         }
         let name = format!("{step}:{target}-{}", self.setup.time.wall_ms());
-        let fence = match self.request_slot(wish(target, &name, true), &name, "", operator).await {
+        let ask =
+            SlotAsk { target: target.to_owned(), action: action_named(step), operator: true, disk_unreadable: false };
+        let fence = match self.request_slot(ask, &name, "", operator).await {
             Ok(fence) => fence,
             Err((guard, why)) => return Outcome::refused(guard, why),
         };
@@ -78,9 +80,9 @@ impl Coordinator {
     }
 
     /// The holder: opens a slot for a step, at a majority and in its own journal.
-    pub(crate) async fn slot_for(&self, target: &str, step: &str, incident: &str, operator: bool) -> SlotReply {
-        let asked_by = if incident.is_empty() { target } else { incident };
-        self.request_slot(wish(target, step, operator), step, incident, asked_by).await
+    pub(crate) async fn slot_for(&self, ask: SlotAsk, step: &str, incident: &str) -> SlotReply {
+        let asked_by = if incident.is_empty() { ask.target.clone() } else { incident.to_owned() };
+        self.request_slot(ask, step, incident, &asked_by).await
     }
 
     /// As above.

@@ -40,6 +40,7 @@ impl State {
             state: ProcessState::Running,
             waiting: Vec::new(),
             disk_ops: 0,
+            forks: Default::default(),
             kill_at_op: None,
         };
         self.processes.insert(pid, entry);
