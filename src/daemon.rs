@@ -2,12 +2,14 @@
 //!
 //! Owns: how a configuration becomes a running service, and how a signal ends it. Must never: hold what a service does.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use resilver_agent::keeper::KeeperOptions;
 use resilver_agent::options::Options as AgentOptions;
 use resilver_agent::{Agent, AgentError};
+use resilver_node::service::{Node, NodeError};
 use resilver_strategies::config::{AuthorityTable, GradeTable};
 use resilver_strategies::types::Authority;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::cli::context::Context;
 use crate::config;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, chain};
 
 /// Threads of a node's runtime. Two: the shards' checksums and parity are computed on one while the other answers
 /// heartbeats; more only compete with the disks' own threads on small hosts.
@@ -60,16 +62,56 @@ pub(crate) async fn node(cx: &Context) -> Result<Code, Failure> {
     let path = cx.config_file().await?;
     let options = config::load(&cx.host, &path).await?.node_options(&path)?;
     let shutdown = shutdown_watch();
-    let failed = |error: resilver_node::service::NodeError| Failure::failed(chain(&error));
-    let node = resilver_node::service::Node::open(cx.host.clone(), options).await.map_err(failed)?;
-    node.run(shutdown).await.map_err(failed)?;
+    let node = Node::open(cx.host.clone(), options).await.map_err(node_failed)?;
+    node.run(shutdown).await.map_err(node_failed)?;
     Ok(Code::Ok)
+}
+
+/// How a node's end reads on the command line. Most errors of a node carry their next step in their own words; what only
+/// the system said does not.
+fn node_failed(error: NodeError) -> Failure {
+    let code = match &error {
+        NodeError::Options(_) => Code::Usage,
+        NodeError::Disk(disk) if disk.is_mistake() => Code::Usage,
+        NodeError::Refused(_) => Code::Refused,
+        _ => Code::Failed,
+    };
+    let failure = Failure::new(code, chain(&error));
+    match io_kind(&error) {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            failure.next("free space on that file system, then start the node again: nothing acknowledged is lost")
+        }
+        Some(ErrorKind::ReadOnlyFilesystem) => failure
+            .next("see in `dmesg` why the kernel mounted it read-only, mount it writable, then start the node again"),
+        Some(ErrorKind::PermissionDenied) => {
+            failure.next("give the folder to the user that runs the node (`ls -ld` shows whose it is)")
+        }
+        _ => failure,
+    }
+}
+
+/// What the system said, if it is at the bottom of this.
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(system) = error.downcast_ref::<std::io::Error>() {
+            return Some(system.kind());
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// `agent run`.
 pub(crate) async fn agent(cx: &Context, once: bool) -> Result<Code, Failure> {
     let path = cx.config_file().await?;
-    let options = config::load(&cx.host, &path).await?.agent_options(&path, &cx.binary()?)?;
+    let config = config::load(&cx.host, &path).await?;
+    if let Some(interval) = config.interval {
+        // Said once, so that nobody waits for SMART readings that do not come.
+        let interval = humantime::format_duration(interval).to_string();
+        tracing::warn!(interval, "`interval` changes nothing yet: this version has no slow sensors");
+    }
+    let options = config.agent_options(&path, &cx.binary()?)?;
     if once {
         return look_once(cx, options).await;
     }
@@ -147,17 +189,6 @@ pub(crate) async fn shutdown_signal() {
         () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

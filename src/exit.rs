@@ -105,6 +105,20 @@ impl Failure {
     }
 }
 
+/// An error with its causes, on one line. Many name their source in their own words: nothing is said twice.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(&format!(": {said}"));
+        }
+        source = error.source();
+    }
+    text
+}
+
 /// The text of a status; some transports leave it empty and put the cause into the source.
 fn reason(status: &Status) -> String {
     if !status.message().is_empty() {
@@ -136,6 +150,24 @@ mod tests {
     fn a_failure_shows_cause_then_steps() {
         let failure = Failure::usage("no cluster found").next("start one: `resilver up`");
         assert_eq!(failure.to_string(), "error: no cluster found\n next: start one: `resilver up`");
+    }
+
+    #[test]
+    fn a_cause_is_named_once() {
+        #[derive(Debug)]
+        struct Outer(&'static str, std::io::Error);
+        impl fmt::Display for Outer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.0)
+            }
+        }
+        impl std::error::Error for Outer {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.1)
+            }
+        }
+        assert_eq!(chain(&Outer("no log", std::io::Error::other("full"))), "no log: full");
+        assert_eq!(chain(&Outer("no log: full", std::io::Error::other("full"))), "no log: full");
     }
 
     #[test]

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use resilver_host::planted::{Bug, bug};
 use resilver_host::{Host, Listener};
 use resilver_proto::agent::agent_peer_server::AgentPeerServer;
 use resilver_proto::transport;
 use resilver_strategies::api::Input;
+use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::{Engine, EngineOptions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -147,7 +149,7 @@ impl Agent {
             lease: lease.clone(),
             deadline: options.heartbeat_deadline,
         };
-        let engine = EngineOptions { node: options.name.clone(), policy: options.policy.clone() };
+        let engine = EngineOptions { node: options.name.clone(), policy: policy(&options) };
         let parts = Parts { host, options, time, links, telemetry, peers, lease, coordinator, input, view, shutdown };
         let mut main = MainLoop {
             engine: Engine::new(engine),
@@ -187,6 +189,17 @@ impl Agent {
         tasks.all.shutdown().await;
         Ok(())
     }
+}
+
+/// What the engine decides by: the options' policy, unless the planted bug takes the limits of starts away.
+fn policy(options: &Options) -> PolicyConfig {
+    let mut policy = options.policy.clone();
+    if bug(Bug::RestartInLoop) {
+        policy.recovery.max_restart_attempts = u32::MAX;
+        policy.recovery.restart_waits.clear();
+        policy.recovery.restart_cooldown = std::time::Duration::ZERO;
+    }
+    policy
 }
 
 /// How long stopping waits for the lease to be given up. Others notice a lost holder by themselves after 10 s.

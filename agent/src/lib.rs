@@ -12,6 +12,7 @@
 mod agent;
 mod coordinator;
 mod executors;
+mod facts;
 mod http;
 pub mod journal;
 pub mod keeper;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use resilver_proto::agent as wire;
 use resilver_proto::agent::agent_peer_server::AgentPeer;
+use resilver_strategies::coordinator::SlotAsk;
 use resilver_strategies::lease::ReleaseRequest;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::coordinator::{Coordinator, HELD_BY, Outcome};
+use crate::coordinator::{Coordinator, HELD_BY, Outcome, action_named};
 use crate::lease::{
     LeaseError, LeaseHandle, accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire,
     prepare_from_wire, prepare_reply_to_wire, slot_from_wire, slot_request,
@@ -88,8 +89,10 @@ impl AgentPeer for PeerService {
         &self,
         request: Request<wire::RequestSlotRequest>,
     ) -> Result<Response<wire::RequestSlotResponse>, Status> {
-        let wire::RequestSlotRequest { target, step, incident, operator } = request.into_inner();
-        let answer = match self.coordinator.slot_for(&target, &step, &incident, operator).await {
+        let wire::RequestSlotRequest { target, step, incident, operator, action, disk_unreadable } =
+            request.into_inner();
+        let ask = SlotAsk { target, action: action_named(&action), operator, disk_unreadable };
+        let answer = match self.coordinator.slot_for(ask, &step, &incident).await {
             Ok(fence) => {
                 wire::RequestSlotResponse { granted: true, fence: Some(fence_to_wire(&fence)), ..Default::default() }
             }

@@ -1,6 +1,6 @@
 //! Faults, each aimed at exactly one part of the target.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -31,18 +31,9 @@ pub async fn kill_node(host: &Host, client: &Client, node: &HostInfo) -> anyhow:
 pub async fn wipe_disk(host: &Host, target: &Target, disk: &Path) -> anyhow::Result<u64> {
     anyhow::ensure!(disk.starts_with(&target.dir), "{} is outside {}", disk.display(), target.dir.display());
     let mut removed = 0;
-    let mut folders = vec![disk.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in host.disk.list(&folder).await? {
-            let path = folder.join(&entry.name);
-            match entry.kind {
-                FileKind::Dir => folders.push(path),
-                // A file that is renamed or removed meanwhile is gone, which is what we want.
-                FileKind::File | FileKind::Other => {
-                    removed += u64::from(host.disk.remove_file(&path).await.is_ok());
-                }
-            }
-        }
+    for file in walk(host, disk).await?.files {
+        // A file that is renamed or removed meanwhile is gone, which is what we want.
+        removed += u64::from(host.disk.remove_file(&file).await.is_ok());
     }
     Ok(removed)
 }
@@ -67,19 +58,9 @@ pub async fn flip_bytes(host: &Host, target: &Target, path: &Path) -> anyhow::Re
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub async fn find_file(host: &Host, disk: &Path, name_contains: &str) -> anyhow::Result<Option<std::path::PathBuf>> {
-    let mut folders = vec![disk.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in host.disk.list(&folder).await? {
-            let path = folder.join(&entry.name);
-            match entry.kind {
-                FileKind::Dir => folders.push(path),
-                FileKind::File if entry.name.contains(name_contains) => return Ok(Some(path)),
-                _ => {}
-            }
-        }
-    }
-    Ok(None)
+pub async fn find_file(host: &Host, disk: &Path, name_contains: &str) -> anyhow::Result<Option<PathBuf>> {
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains(name_contains));
+    Ok(walk(host, disk).await?.files.into_iter().find(named))
 }
 
 /// Removes the target's folder with everything in it: the end of an experiment that made it.
@@ -87,21 +68,35 @@ pub async fn find_file(host: &Host, disk: &Path, name_contains: &str) -> anyhow:
 /// # Errors
 /// When something in it cannot be removed.
 pub async fn remove_folder(host: &Host, target: &Target) -> anyhow::Result<()> {
-    // Parents come before their children, and are removed after them.
-    let mut folders = vec![target.dir.clone()];
+    let tree = walk(host, &target.dir).await?;
+    for file in &tree.files {
+        host.disk.remove_file(file).await?;
+    }
+    for folder in tree.folders.iter().rev() {
+        host.disk.remove_dir(folder).await?;
+    }
+    Ok(())
+}
+
+/// Everything below a folder.
+struct Tree {
+    /// The folder itself first, and each before what is in it.
+    folders: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+async fn walk(host: &Host, root: &Path) -> anyhow::Result<Tree> {
+    let mut tree = Tree { folders: vec![root.to_owned()], files: Vec::new() };
     let mut at = 0;
-    while let Some(folder) = folders.get(at).cloned() {
+    while let Some(folder) = tree.folders.get(at).cloned() {
         for entry in host.disk.list(&folder).await? {
             let path = folder.join(&entry.name);
             match entry.kind {
-                FileKind::Dir => folders.push(path),
-                FileKind::File | FileKind::Other => host.disk.remove_file(&path).await?,
+                FileKind::Dir => tree.folders.push(path),
+                FileKind::File | FileKind::Other => tree.files.push(path),
             }
         }
         at += 1;
     }
-    for folder in folders.iter().rev() {
-        host.disk.remove_dir(folder).await?;
-    }
-    Ok(())
+    Ok(tree)
 }

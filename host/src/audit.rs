@@ -151,12 +151,17 @@ pub enum Fact {
         /// The membership in it.
         voters: Voters,
     },
-    /// A shard is durable under its name.
+    /// A shard got its name; its bytes are durable.
     ShardWritten {
         /// Its file.
         path: String,
     },
-    /// A shard was read whole and judged.
+    /// A shard is about to be read whole. Stated before.
+    ShardVerifying {
+        /// Its file.
+        path: String,
+    },
+    /// It was read and judged.
     ShardVerified {
         /// Its file.
         path: String,

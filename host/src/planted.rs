@@ -13,7 +13,8 @@ pub const VARIABLE: &str = "RESILVER_PLANTED_BUG";
 pub enum Bug {
     /// The log takes an unreadable record in its middle for a torn tail and cuts there. [`log_kept`, `committed_kept`]
     TruncateAtBadRecord,
-    /// The log acknowledges an append whose records and header were not synced. [`log_kept` after a power loss]
+    /// The log acknowledges an append that was not synced; its header, and the vote, neither. [`log_kept`, `never_back`
+    /// after a power loss]
     AckBeforeLogSync,
     /// A disk acknowledges a shard whose bytes and name were not synced. [the client's oracle, after power losses]
     AckBeforeShardSync,

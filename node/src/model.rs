@@ -381,7 +381,10 @@ pub enum Refusal {
     #[error("the cluster is not initialised")]
     NoCluster,
     /// The name is held by another data folder.
-    #[error("the name {0} belongs to another node (a different data folder) of this cluster")]
+    #[error(
+        "the name {0} belongs to another node (a different data folder) of this cluster: choose another `node.name`, or \
+         bring back the data folder that was admitted under it"
+    )]
     NameTaken(NodeName),
     /// The disk is registered with another node.
     #[error("disk {0} belongs to node {1}")]

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::context::Context;
 use crate::agents::{Agent, Agents};
 use crate::discover::Found;
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, chain};
 use crate::output::{Table, UNKNOWN, cell};
 
 /// Lines asked for at once; the agent's own limit of a page.
@@ -262,7 +262,7 @@ impl Journal {
                 let outcome = resilver_agent::journal::verify(host, folder).await;
                 let read = !matches!(outcome, Err(resilver_agent::journal::JournalError::Io { .. }));
                 let verified = outcome.map(|found| (found.records, found.first, found.last, found.torn_bytes));
-                (verified.map_err(|error| chain_of(&error)), read)
+                (verified.map_err(|error| chain(&error)), read)
             }
             At::Http(agent) => match read_http(agent, 0).await {
                 Ok(lines) => {
@@ -296,16 +296,6 @@ impl Journal {
             },
         }
     }
-}
-
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }
 
 /// The lines of all segments. One that does not hold is left out here: `verify` names it.

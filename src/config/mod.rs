@@ -20,7 +20,8 @@ use resilver_strategies::config::{
 };
 use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 #[cfg(test)]
 pub(crate) use self::load::parse;
@@ -52,21 +53,34 @@ pub(crate) struct Config {
     pub(crate) storm: Storm,
     /// What the agent may do without asking; over the profile's table.
     pub(crate) authority: Option<AuthorityTable>,
-    /// How often the slow sensors look (SMART, trends, integrity). Detection periods have keys of their own.
+    /// How often the slow sensors look (SMART, trends, integrity). This version has none of them yet: the key is accepted
+    /// and changes nothing today. Detection periods have keys of their own (`detection`, `node.scrub`, `node.repair`).
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub(crate) interval: Option<Duration>,
-    /// Which policy heals a mode: `builtin`.
+    /// Which policy heals a mode. Only `builtin` today: policies in Lua are not loaded by this version.
     pub(crate) strategies: BTreeMap<Mode, Strategy>,
 }
 
 /// Where a mode's ladder comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Strategy {
     /// The one that ships with the agent.
     #[default]
     Builtin,
+}
+
+/// By hand, for the message: a policy's name is a word of the operator's own, no misspelt `builtin`.
+impl<'de> Deserialize<'de> for Strategy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "builtin" => Ok(Self::Builtin),
+            policy => Err(D::Error::custom(format!(
+                "there is no policy `{policy}`: this version heals by `builtin` alone and loads no Lua"
+            ))),
+        }
+    }
 }
 
 /// Reads a configuration, lets relative paths start at its folder, and checks it.

@@ -2,11 +2,16 @@
 //!
 //! Owns: shapes only. Must never: decide.
 
+mod facts;
+
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::facts::{
+    DiskFact, ExitClass, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact,
+};
 use crate::record::Draft;
 use crate::types::{Action, Fence, Grade, GuardName, Mode, Now};
 
@@ -50,192 +55,6 @@ impl fmt::Display for Subject {
             Subject::Object { bucket, key } => write!(f, "object {bucket}/{key}"),
         }
     }
-}
-
-/// How a process ended, classified.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExitClass {
-    /// A signal from outside (or a fault); its number.
-    Signal(i32),
-    /// SIGKILL by the kernel for want of memory.
-    OutOfMemory,
-    /// It said there was no room.
-    NoSpace,
-    /// It returned this code.
-    Code(i32),
-    /// Nobody saw how.
-    Unknown,
-}
-
-impl fmt::Display for ExitClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExitClass::Signal(number) => write!(f, "signal {number}"),
-            ExitClass::OutOfMemory => f.write_str("killed by the kernel: out of memory"),
-            ExitClass::NoSpace => f.write_str("no space left"),
-            ExitClass::Code(code) => write!(f, "exit code {code}"),
-            ExitClass::Unknown => f.write_str("nobody saw how"),
-        }
-    }
-}
-
-/// The node's process, seen by its pidfd or by its keeper's record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProcessFact {
-    /// It runs.
-    Running {
-        /// Process id.
-        pid: u32,
-        /// Start time in clock ticks: with the pid, beyond doubt.
-        start_ticks: u64,
-    },
-    /// It ended.
-    Exited {
-        /// Process id it had.
-        pid: u32,
-        /// Start time it had.
-        start_ticks: u64,
-        /// How.
-        exit: ExitClass,
-        /// The last error it printed, for the crash signature; empty when none.
-        last_error: String,
-        /// An operator stopped it on purpose, or it returned success.
-        deliberate: bool,
-    },
-    /// It was never started, or left no trace.
-    Absent,
-}
-
-/// A disk as the node's own canary and the cluster map see it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskFact {
-    /// Identity.
-    pub disk: String,
-    /// Folder.
-    pub path: String,
-    /// up | read_only | down | out.
-    pub state: String,
-    /// ok | suspect | gone | error | foreign.
-    pub health: String,
-    /// Why, for people.
-    pub reason: String,
-    /// Age of the canary's last answer.
-    pub canary_age_ms: u64,
-    /// Room left, as the node reports it; 0 when it is unknown.
-    #[serde(default)]
-    pub available_bytes: u64,
-}
-
-/// Something the node itself found wrong.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FindingFact {
-    /// Rises within one node process.
-    pub sequence: u64,
-    /// corrupt_shard | missing_shard | disk.
-    pub kind: String,
-    /// Disk it was found on.
-    pub disk: String,
-    /// Bucket of the object.
-    pub bucket: String,
-    /// Key of the object.
-    pub key: String,
-    /// scrub | read | canary | verify.
-    pub found_by: String,
-    /// For people.
-    pub detail: String,
-    /// The node has repaired it already.
-    pub repaired: bool,
-}
-
-/// Raft as the node sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RaftFact {
-    /// leader | follower | candidate | learner | shutdown.
-    pub role: String,
-    /// Term.
-    pub term: u64,
-    /// The leader's node name; empty when none is known.
-    pub leader: String,
-    /// Committed index.
-    pub committed: u64,
-    /// Applied index.
-    pub applied: u64,
-    /// How many voters the membership has, as the leader's replication or the map shows.
-    pub voters: u64,
-}
-
-/// A member of the cluster, from the cluster map as the node has applied it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberFact {
-    /// Its node name.
-    pub node: String,
-    /// up | down | out, as in the map.
-    pub state: String,
-    /// voter | learner (a leader is a voter).
-    pub role: String,
-}
-
-/// One answer of the node to its agent.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeFact {
-    /// Process that answered.
-    pub pid: u32,
-    /// starting | waiting | recovering | verifying | healthy | lost_voter | stopping.
-    pub phase: String,
-    /// What it waits for.
-    pub phase_detail: String,
-    /// Cluster epoch.
-    pub epoch: u64,
-    /// Raft; absent while it is not running.
-    pub raft: Option<RaftFact>,
-    /// Its disks.
-    pub disks: Vec<DiskFact>,
-    /// Bounded, newest kept.
-    pub findings: Vec<FindingFact>,
-    /// Shards queued for repair on this node.
-    pub repair_queue: u64,
-    /// Shards without a home, cluster-wide.
-    pub missing_shards: u64,
-    /// Client operations in flight: what the pressure guard looks at.
-    #[serde(default)]
-    pub operations_in_flight: u64,
-    /// The cluster's members, this node among them.
-    #[serde(default)]
-    pub members: Vec<MemberFact>,
-}
-
-/// Another agent's answer about itself and its node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerFact {
-    /// The peer's node name.
-    pub node: String,
-    /// Whether its agent answered.
-    pub agent_answers: bool,
-    /// Whether its node lives, as its agent says; `None` when the agent did not answer.
-    pub node_alive: Option<bool>,
-    /// Its node's phase, as its agent says; empty when unknown.
-    pub node_phase: String,
-    /// Whether its node answered us directly; `None`: not asked.
-    pub node_answers: Option<bool>,
-}
-
-/// A timestamped fact from one sensor about one subject.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "sensor")]
-pub enum Observation {
-    /// pidfd or keeper's record.
-    Process(ProcessFact),
-    /// The node answered.
-    Heartbeat(Box<NodeFact>),
-    /// The node did not answer within the heartbeat's deadline.
-    HeartbeatMissed {
-        /// For people.
-        error: String,
-    },
-    /// Another agent.
-    Peer(PeerFact),
 }
 
 /// Names one step of one incident on one agent. Unique over restarts of the agent: from the journal's sequence.

@@ -76,8 +76,13 @@ fn starts_come_after_0_2_and_8_seconds_then_after_the_cool_down_and_five_are_eno
     let begin = bench.ms;
     let starts = crash_loop(&mut bench, &ExitClass::Signal(9), 9);
     let waits: Vec<u64> = starts.iter().scan(begin, |last, at| Some(at - std::mem::replace(last, *at))).collect();
-    assert_eq!(waits, [0, 2_000, 8_000, 60_000, 60_000]);
-    bench.wait(61_000);
+    assert_eq!(waits.len(), 5, "{waits:?}");
+    for (wait, asked) in waits.iter().zip([0, 2_000, 8_000, 60_000, 60_000]) {
+        // Spread by at most a quarter; the bench looks every 100 ms.
+        let most = if asked == 0 { 0 } else { asked + asked / 4 + 100 };
+        assert!((asked..=most).contains(wait), "{waits:?}: {wait} ms where {asked} were asked for");
+    }
+    bench.wait(76_000);
     assert_eq!(bench.state(), IncidentState::Escalated);
     assert_eq!(bench.records(RecordKind::Escalated).len(), 1, "told once");
     assert!(bench.refusals().contains(&GuardName::Backoff), "and the waits stand in the journal");
@@ -290,7 +295,7 @@ fn an_agent_that_dies_in_the_middle_of_a_start_finishes_the_recovery_once() {
     bench.restart_agent();
     bench.process(exited(100, ExitClass::Signal(9)));
     assert_eq!(bench.records(RecordKind::Reconciled)[0].text("resolution"), Some("not done"));
-    bench.wait(2_000);
+    bench.wait(2_600);
     assert_eq!(bench.actions().len(), 2);
     assert!(bench.last_step().id > first.id, "step ids are never used twice");
     assert_eq!(bench.last_step().attempt, 2, "the attempt before counts");

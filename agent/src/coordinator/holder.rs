@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use futures_util::future::join_all;
+use resilver_host::audit::{self, Fact};
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::agent::SlotRequest as WireSlotRequest;
 use resilver_strategies::coordinator::SlotAsk;
 use resilver_strategies::lease::{Ballot, Slot, SlotBook, SlotRequest, SlotState, majority};
@@ -12,7 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, SlotReply, wish};
+use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, SlotReply, action_named};
+use crate::facts;
 use crate::lease::{ballot_to_wire, slot_to_wire};
 use crate::links::agent_peer;
 use crate::main_loop::Request;
@@ -49,7 +52,9 @@ impl Coordinator {
             return Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}"));
         }
         let name = format!("{step}:{target}-{}", self.setup.time.wall_ms());
-        let fence = match self.request_slot(wish(target, &name, true), &name, "", operator).await {
+        let ask =
+            SlotAsk { target: target.to_owned(), action: action_named(step), operator: true, disk_unreadable: false };
+        let fence = match self.request_slot(ask, &name, "", operator).await {
             Ok(fence) => fence,
             Err((guard, why)) => return Outcome::refused(guard, why),
         };
@@ -68,21 +73,24 @@ impl Coordinator {
             }
             Err(status) => {
                 // It may be under way: the slot stays, and the target counts as down until it is seen well.
-                self.with_desk(|desk| desk.book.unreachable(target));
+                self.counts_as_down(target);
                 Outcome::failed(format!("{target}'s agent did not say how the step ended: {}", status.message()))
             }
         }
     }
 
     /// The holder: opens a slot for a step, at a majority and in its own journal.
-    pub(crate) async fn slot_for(&self, target: &str, step: &str, incident: &str, operator: bool) -> SlotReply {
-        let asked_by = if incident.is_empty() { target } else { incident };
-        self.request_slot(wish(target, step, operator), step, incident, asked_by).await
+    pub(crate) async fn slot_for(&self, ask: SlotAsk, step: &str, incident: &str) -> SlotReply {
+        let asked_by = if incident.is_empty() { ask.target.clone() } else { incident.to_owned() };
+        self.request_slot(ask, step, incident, &asked_by).await
     }
 
     /// As above.
     pub(super) async fn request_slot(&self, ask: SlotAsk, step: &str, incident: &str, asked_by: &str) -> SlotReply {
         let refused = |guard, why: String| Err((guard, why));
+        if let Some(fence) = self.forged_fence() {
+            return Ok(fence);
+        }
         let Some(held) = self.setup.lease.fence().await else {
             return refused(GuardName::OneAtATime, format!("{} does not hold the lease", self.setup.own));
         };
@@ -95,7 +103,7 @@ impl Coordinator {
             let same = |(slot, state): (&Slot, SlotState)| {
                 slot.target == ask.target && slot.step == step && state == SlotState::Open
             };
-            if !desk.book.all().any(same) {
+            if !desk.book.all().any(same) && !bug(Bug::ActOnStaleView) {
                 let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
                 judge.request(now, &desk.book, &ask).map_err(|guard| (guard.guard, guard.evidence))?;
             }
@@ -117,6 +125,8 @@ impl Coordinator {
             self.withdraw(&ballot, &slot).await;
             return refused(GuardName::IntentFirst, why);
         }
+        let Slot { target, step, fence, .. } = &slot;
+        audit::state(|| Fact::SlotGranted { target: target.clone(), step: step.clone(), fence: facts::fence(fence) });
         Ok(slot.fence)
     }
 
@@ -144,10 +154,16 @@ impl Coordinator {
             Err(why) => {
                 // It blocks further steps until its target was seen well: then closing is tried again.
                 tracing::warn!(target = slot.target, step = slot.step, why, "a slot could not be closed at a majority");
-                self.with_desk(|desk| desk.book.unreachable(&slot.target));
+                self.counts_as_down(&slot.target);
                 false
             }
         }
+    }
+
+    /// The target's slots hold nobody back any more; it counts as down until it is seen well.
+    pub(super) fn counts_as_down(&self, target: &str) {
+        audit::state(|| Fact::TargetDown { target: target.to_owned() });
+        self.with_desk(|desk| desk.book.unreachable(target));
     }
 
     /// Takes back a slot whose step was never ordered.

@@ -15,6 +15,7 @@ mod settle;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::agent::{CoordinateRequest, FinishSlotRequest, RequestSlotRequest, RunStepRequest};
 use resilver_strategies::api::{Observation, Step, Subject};
 use resilver_strategies::coordinator::{Coordinator as Judge, SlotAsk};
@@ -40,9 +41,6 @@ const CALL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The only step that one agent may order on another's host. A closed list: an order is never a script.
 const RESTART: &str = "restart_node";
-
-/// Marks, in a step's name, a disk that holds nothing readable.
-const UNREADABLE: &str = "+unreadable";
 
 /// How a refusal by a guard of the target's own engine begins.
 pub(crate) const HELD_BY: &str = "held by ";
@@ -150,13 +148,24 @@ impl Coordinator {
         let refused = |why: String| Err((GuardName::OneAtATime, why));
         let incident = step.incident.as_ref().map(|incident| incident.0.clone()).unwrap_or_default();
         let name = self.step_name(step);
+        if let Some(fence) = self.forged_fence() {
+            return Ok(fence);
+        }
+        let ask = self.ask_for(step);
         let Some(holder) = self.setup.lease.holder() else {
             return refused("nobody holds the lease: no majority of the agents can be reached".to_owned());
         };
         if holder == self.setup.own {
-            return self.request_slot(wish(&self.setup.own, &name, false), &name, &incident, &incident).await;
+            return self.request_slot(ask, &name, &incident, &incident).await;
         }
-        let request = RequestSlotRequest { target: self.setup.own.clone(), step: name, incident, operator: false };
+        let request = RequestSlotRequest {
+            target: ask.target,
+            step: name,
+            incident,
+            operator: ask.operator,
+            action: ask.action.as_str().to_owned(),
+            disk_unreadable: ask.disk_unreadable,
+        };
         let call = |channel| async { agent_peer(channel).request_slot(request).await };
         let asked = async { self.setup.links.agent(&holder)?.call(2 * CALL_DEADLINE, call).await };
         match asked.await.map(tonic::Response::into_inner) {
@@ -228,12 +237,20 @@ impl Coordinator {
         }
     }
 
-    /// Names a step over all agents: `ACTION[+unreadable]:NODE-ID`. The contract's request has no field for what is done
-    /// and to what kind of disk, and the holder's guards need to know both: the name says them.
+    /// The fence of nobody's lease, for the planted bug that does without one.
+    fn forged_fence(&self) -> Option<Fence> {
+        bug(Bug::SkipLease).then(|| Fence { epoch: 0, round: 0, holder: self.setup.own.clone() })
+    }
+
+    /// Names a step over all agents.
     fn step_name(&self, step: &Step) -> String {
-        let unreadable = matches!(&step.subject, Subject::Disk { disk, .. } if self.is_unreadable(disk));
-        let mark = if unreadable { UNREADABLE } else { "" };
-        format!("{}{mark}:{}-{}", step.action, self.setup.own, step.id.0)
+        format!("{}:{}-{}", step.action, self.setup.own, step.id.0)
+    }
+
+    /// What the holder's guards have to know of a step of this agent.
+    fn ask_for(&self, step: &Step) -> SlotAsk {
+        let disk_unreadable = matches!(&step.subject, Subject::Disk { disk, .. } if self.is_unreadable(disk));
+        SlotAsk { target: self.setup.own.clone(), action: step.action, operator: false, disk_unreadable }
     }
 
     fn is_unreadable(&self, disk: &str) -> bool {
@@ -277,15 +294,9 @@ fn refusal_in(detail: &str) -> Option<Outcome> {
     Some(Outcome::Refused { guard: guard.to_owned(), why: why.to_owned() })
 }
 
-/// The wish that a step's name tells. An unknown one is judged like the strictest: a restart.
-fn wish(target: &str, step: &str, operator: bool) -> SlotAsk {
-    let does = step.split(':').next().unwrap_or_default();
-    let (action, disk_unreadable) = match does.strip_suffix(UNREADABLE) {
-        Some(action) => (action, true),
-        None => (does, false),
-    };
-    let action = Action::ALL.iter().copied().find(|known| known.as_str() == action).unwrap_or(Action::RestartNode);
-    SlotAsk { target: target.to_owned(), action, operator, disk_unreadable }
+/// An action by its name on the wire. One that this version does not know is judged like the strictest: a restart.
+pub(crate) fn action_named(name: &str) -> Action {
+    Action::ALL.iter().copied().find(|known| known.as_str() == name).unwrap_or(Action::RestartNode)
 }
 
 fn guard_named(name: &str) -> GuardName {

@@ -91,15 +91,16 @@ impl Coordinator {
     }
 
     fn give_up_forgotten(&self) {
-        self.with_desk(|desk| {
+        let forgotten = self.with_desk(|desk| {
             let late = |since: &Instant| since.elapsed() > SLOT_PATIENCE;
             let forgotten: Vec<String> =
                 desk.opened.iter().filter(|(_, since)| late(since)).map(|(target, _)| target.clone()).collect();
-            for target in forgotten {
-                desk.opened.remove(&target);
-                desk.book.unreachable(&target);
-            }
+            desk.opened.retain(|_, since| !late(since));
+            forgotten
         });
+        for target in forgotten.into_iter().flatten() {
+            self.counts_as_down(&target);
+        }
     }
 
     /// From now on the predecessor's fence is refused where its step would take effect.
@@ -114,7 +115,7 @@ impl Coordinator {
                 }
                 Err(status) => {
                     tracing::warn!(target = slot.target, %status, "an inherited slot's target counts as down");
-                    self.with_desk(|desk| desk.book.unreachable(&slot.target));
+                    self.counts_as_down(&slot.target);
                 }
             }
         }

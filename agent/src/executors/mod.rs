@@ -14,12 +14,15 @@ mod proof;
 use std::sync::Arc;
 use std::time::Duration;
 
+use resilver_host::audit::{self, Fact};
+use resilver_host::planted::{Bug, bug};
 use resilver_strategies::api::{IncidentId, Input, Proof, Step, StepResult};
 use resilver_strategies::types::{Action, GuardName};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::facts;
 use crate::lease::LeaseHandle;
 use crate::links::Links;
 use crate::service::ServiceManager;
@@ -64,6 +67,7 @@ impl Executors {
         let (tools, out) = (self.tools.clone(), self.out.clone());
         self.tasks.spawn(async move {
             let result = within(step.deadline, run(&tools, &step)).await;
+            audit::state(|| Fact::StepEnded { step: step.id.0, result: facts::result(&result) });
             tracing::info!(step = step.id.0, action = %step.action, subject = %step.subject, ?result, "step ended");
             // Only a stopping agent has dropped the receiver.
             let _ = out.send(Input::Finished { step: step.id, result }).await;
@@ -93,6 +97,7 @@ async fn run(tools: &Tools, step: &Step) -> StepResult {
     if let Some(refused) = pass_gate(tools, step).await {
         return refused;
     }
+    audit::state(|| Fact::StepBegan(facts::step(step)));
     let reason = if step.reason.is_empty() { step.action.as_str() } else { &step.reason };
     match step.action {
         Action::StartNode => started(tools, tools.service.start().await),
@@ -110,6 +115,7 @@ async fn pass_gate(tools: &Tools, step: &Step) -> Option<StepResult> {
     match (&step.fence, step.disruptive) {
         (None, true) => refused("a disruptive step without a fence".to_owned()),
         (None, false) => None,
+        (Some(_), true) if bug(Bug::SkipLease) => None,
         (Some(fence), _) => match tools.lease.admit(fence.clone()).await {
             Ok(()) => None,
             Err(error) => refused(error.to_string()),

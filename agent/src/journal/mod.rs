@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use resilver_host::audit::{self, Fact};
 use resilver_host::{File, Host};
 use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::record::{Draft, RecordKind};
@@ -94,11 +95,13 @@ impl Journal {
         let mut tip = Tip::default();
         let mut notes = Vec::new();
         let mut last = None;
+        let mut broken = false;
         let segments = segment::list(host, dir).await?;
         for (position, path) in segments.iter().enumerate() {
             let may_be_torn = position + 1 == segments.len();
             let found = segment::scan(host, path, may_be_torn, &mut tip, &index, &mut replay).await?;
             notes.extend(notes_of(path, &found));
+            broken |= found.broken.is_some();
             last = Some((path.clone(), found.len_bytes));
         }
         let current = match last {
@@ -109,6 +112,7 @@ impl Journal {
             None => None,
         };
         let tip_sequence = tip.next_sequence;
+        audit::state(|| Fact::JournalOpened { next_sequence: tip_sequence, hash: tip.hash.clone(), broken });
         let mut journal = Journal {
             host: host.clone(),
             dir: dir.to_owned(),
@@ -152,6 +156,7 @@ impl Journal {
         }
         let line = seal(&self.tip, wall_ms, draft);
         self.tip = line.tip();
+        audit::state(|| Fact::JournalLine { line: line.to_text() });
         if self.pending.is_empty() {
             self.pending_first = line.sequence;
         }
@@ -181,6 +186,9 @@ impl Journal {
             let Some(current) = &self.current else { return Ok(()) };
             current.file.sync().await.map_err(io_error("sync the journal", &current.path))?;
             self.unsynced = false;
+            // What waits may have been added since: the gap that is told.
+            let next = if self.pending.is_empty() { self.tip.next_sequence } else { self.pending_first };
+            audit::state(|| Fact::JournalDurable { through: next - 1 });
         }
         Ok(())
     }

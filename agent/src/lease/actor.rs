@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use resilver_host::audit::{self, Fact, Prepared};
+use resilver_host::planted::{Bug, bug};
 use resilver_host::{Host, rand::Rng};
 use resilver_proto::agent::ReleaseRequest as WireRelease;
 use resilver_strategies::lease::{
@@ -23,6 +25,7 @@ use tonic::Status;
 use super::file::{LeaseFile, Stored};
 use super::wire;
 use super::{Answered, Ask, LeaseError, LeaseHandle, LeaseView, MAX_WAITING};
+use crate::facts;
 use crate::links::{Links, agent_peer};
 use crate::sensors::stopped;
 use crate::timebase::Timebase;
@@ -197,7 +200,10 @@ impl LeaseActor {
             Ask::Admit(fence, tx) => self.admit(&fence, tx).await,
             Ask::RaiseFence(fence, tx) => {
                 let answer = self.acceptor().map(|acceptor| acceptor.raise_fence(&fence));
-                self.give(answer, tx).await;
+                let raised = answer.as_ref().ok().map(|answer| facts::gate_at(&answer.reply));
+                if self.give(answer, tx).await {
+                    raised.map(Prepared::state);
+                }
             }
             Ask::Fence(tx) => {
                 // Whoever asked may have stopped waiting.
@@ -219,15 +225,17 @@ impl LeaseActor {
         }
     }
 
-    /// Stores what came with the answer, then gives it. When it cannot be stored there is no answer.
-    async fn give<T>(&mut self, answer: Result<Answer<T>, LeaseError>, tx: Answered<T>) {
+    /// Stores what came with the answer, then gives it. When it cannot be stored there is no answer. Whether there was.
+    async fn give<T>(&mut self, answer: Result<Answer<T>, LeaseError>, tx: Answered<T>) -> bool {
         let reply = match answer {
             Ok(Answer { persist: Some(lease), reply }) => self.store(lease).await.map(|()| reply),
             Ok(Answer { persist: None, reply }) => Ok(reply),
             Err(error) => Err(error),
         };
+        let answered = reply.is_ok();
         // Whoever asked may have stopped waiting; the promise stays.
         let _ = tx.send(reply);
+        answered
     }
 
     async fn admit(&mut self, fence: &Fence, tx: Answered<()>) {
@@ -236,10 +244,16 @@ impl LeaseActor {
         self.give(answer, checked).await;
         let reply = match result.await {
             Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(_))) if bug(Bug::ReuseOldFence) => Ok(()),
             Ok(Ok(Err(stale))) => Err(LeaseError::Stale(stale)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(LeaseError::Stopping),
         };
+        match &reply {
+            Ok(()) => facts::gate_at(fence).state(),
+            Err(LeaseError::Stale(_)) => audit::state(|| Fact::FenceRefused { fence: facts::fence(fence) }),
+            Err(_) => {}
+        }
         // As above.
         let _ = tx.send(reply);
     }
@@ -302,9 +316,13 @@ impl LeaseActor {
                     }
                     LeaseEffect::Send { to, attempt, message } => self.ask_other(to, attempt, message),
                     LeaseEffect::Acquired { fence, slots } => {
+                        audit::state(|| Fact::LeaseAcquired { fence: facts::fence(&fence) });
                         self.notice(LeaseNotice::Acquired { fence, slots }).await;
                     }
-                    LeaseEffect::Lost { why } => self.notice(LeaseNotice::Lost { why }).await,
+                    LeaseEffect::Lost { why } => {
+                        audit::state(|| Fact::LeaseLost);
+                        self.notice(LeaseNotice::Lost { why }).await;
+                    }
                 }
             }
         }

@@ -49,6 +49,8 @@ pub struct SystemdService {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct UnitState {
     active: String,
+    /// Finer, and of the unit's own kind.
+    sub: String,
     main_pid: u32,
     last_pid: u32,
     /// As waitid's si_code: 1 exited, 2 killed, 3 killed with a core dump.
@@ -63,6 +65,7 @@ impl UnitState {
         for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
             match name {
                 "ActiveState" => value.clone_into(&mut state.active),
+                "SubState" => value.clone_into(&mut state.sub),
                 "MainPID" => state.main_pid = value.parse().unwrap_or(0),
                 "ExecMainPID" => state.last_pid = value.parse().unwrap_or(0),
                 "ExecMainCode" => state.code = value.parse().unwrap_or(0),
@@ -80,6 +83,11 @@ impl UnitState {
             2 | 3 => classify(ExitStatus::Signal(self.status), self.result == "oom-kill", ""),
             _ => ExitClass::Unknown,
         }
+    }
+
+    /// systemd waits out RestartSec= before it starts the unit again by itself.
+    fn awaits_restart(&self) -> bool {
+        self.sub == "auto-restart"
     }
 
     /// A stop job, or the end with success: systemd then calls the result a success and the unit inactive, not failed.
@@ -191,7 +199,9 @@ impl ServiceManager for SystemdService {
 
     async fn start(&self) -> Result<ProcId, ServiceError> {
         let _one = self.acting.lock().await;
-        self.job("start").await
+        // A start job would only queue behind the unit's own restart, seconds away; a restart job takes its place at once.
+        let verb = if self.show().await?.awaits_restart() { "restart" } else { "start" };
+        self.job(verb).await
     }
 
     async fn restart(&self, owner: &str, reason: &str) -> Result<ProcId, ServiceError> {
@@ -223,6 +233,13 @@ fn record_error(what: &'static str) -> impl Fn(io::Error) -> ServiceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_that_systemd_will_restart_is_known_as_such() {
+        let waiting = UnitState::parse("ActiveState=activating\nSubState=auto-restart\nMainPID=0\nResult=signal\n");
+        assert!(waiting.awaits_restart() && !waiting.deliberate());
+        assert!(!UnitState::parse("ActiveState=active\nSubState=running\nMainPID=7\n").awaits_restart());
+    }
 
     #[test]
     fn a_killed_unit_and_a_stopped_one_are_told_apart() {

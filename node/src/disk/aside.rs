@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resilver_host::FileKind;
+use resilver_host::planted::{Bug, bug};
 use tokio::time::Instant;
 
 use super::error::DiskError;
@@ -25,7 +26,12 @@ pub(super) async fn move_all(core: &Core, keys: &[ShardKey], why: &str) -> Resul
     for key in keys {
         let Some(bytes) = core.shard_length(*key).await? else { continue };
         let name = free_name(core, &why, *key).await?;
-        match core.io.rename(&core.shard_path(*key), &aside.join(&name)).await {
+        let path = core.shard_path(*key);
+        let moving = match bug(Bug::DeleteNotAside) {
+            false => core.io.rename(&path, &aside.join(&name)).await,
+            true => core.io.remove_file(&path).await,
+        };
+        match moving {
             Ok(()) => {}
             // Somebody else was faster, or the folder is gone: then the canary will say so.
             Err(error) if error.is_not_found() => {

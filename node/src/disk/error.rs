@@ -252,6 +252,18 @@ impl DiskError {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// The configuration or what is mounted is wrong: starting again changes nothing before an operator does.
+    pub fn is_mistake(&self) -> bool {
+        matches!(
+            self,
+            Self::ForeignCluster { .. }
+                | Self::ForeignNode { .. }
+                | Self::NotAFolder { .. }
+                | Self::NotEmpty { .. }
+                | Self::Duplicate { .. }
+        )
+    }
+
     /// The shard itself is lost here, and a repair would help: it is missing, corrupt or on a sector that cannot be read.
     pub fn shard_is_bad(&self) -> bool {
         match self {

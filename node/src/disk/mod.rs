@@ -158,6 +158,8 @@ pub enum ShardVerdict {
     Ok {
         /// Length of the file.
         bytes: u64,
+        /// CRC32C of its content: of all its blocks' data, one behind the other.
+        crc: u32,
     },
     /// It is not.
     Corrupt {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use resilver_host::audit::{self, Fact};
+use resilver_host::planted::{Bug, bug};
 use resilver_host::{File, OpenMode, fault};
 
 use super::error::DiskError;
@@ -149,8 +151,10 @@ impl ShardWriter {
         }
         assert_eq!(self.written, self.head.file_bytes(), "all blocks came with their due lengths");
         let core = Arc::clone(&self.core);
-        let synced = core.io.sync(&self.file, self.temporary_path()).await;
-        synced.map_err(|error| self.in_full(error))?;
+        if !bug(Bug::AckBeforeShardSync) {
+            let synced = core.io.sync(&self.file, self.temporary_path()).await;
+            synced.map_err(|error| self.in_full(error))?;
+        }
         fault::point("disk.shard_synced");
 
         // A disk that turned out to be another one meanwhile must not be given our shard.
@@ -162,13 +166,16 @@ impl ShardWriter {
             result => result.map_err(|error| self.in_full(error))?,
         }
         self.temporary.path = None;
+        audit::state(|| Fact::ShardWritten { path: path.display().to_string() });
         if let Some(bytes) = replaced {
             core.removed(bytes);
         }
         core.added(self.written);
         fault::point("disk.shard_renamed");
         // Only the new name must be durable. That the old one is gone need not be: what is under tmp/ is removed at open.
-        core.io.sync_dir(&core.shard_folder(key)).await.map_err(|error| self.in_full(error))?;
+        if !bug(Bug::AckBeforeShardSync) {
+            core.io.sync_dir(&core.shard_folder(key)).await.map_err(|error| self.in_full(error))?;
+        }
         Ok(self.written)
     }
 

@@ -87,6 +87,9 @@ pub enum GatewayError {
     /// Disks are full.
     #[error("too few disks have room: {0}; nothing was stored")]
     Full(String),
+    /// The cluster could never hold a bucket like this.
+    #[error("the bucket was not made: {0}")]
+    TooFewDisks(String),
     /// Placement finds no homes.
     #[error("no place for the shards: {0}")]
     NoPlace(String),
@@ -130,6 +133,10 @@ impl GatewayError {
         Self::NoPlace(error.to_string())
     }
 
+    pub(super) fn too_few_disks(error: PlacementError) -> Self {
+        Self::TooFewDisks(error.to_string())
+    }
+
     pub(super) fn unexpected(outcome: &Outcome) -> Self {
         Self::Unexpected(format!("{outcome:?}"))
     }
@@ -168,7 +175,7 @@ impl From<GatewayError> for Status {
             E::NoBucket(_) | E::NoObject { .. } => Self::not_found(message),
             E::BucketExists(_) => Self::already_exists(message),
             E::BadRange { .. } => Self::out_of_range(message),
-            E::Condition { .. } => Self::failed_precondition(message),
+            E::Condition { .. } | E::TooFewDisks(_) => Self::failed_precondition(message),
             E::GivenUp(_) | E::Body(_) => Self::aborted(message),
             E::Full(_) | E::Busy(_) => Self::resource_exhausted(message),
             E::TooSlow => Self::deadline_exceeded(message),

@@ -136,9 +136,10 @@ impl Gateway {
         let (coding, warning) = match coding {
             Some(coding) => {
                 crate::codec::codec(coding).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
-                (coding, None)
+                let warning = crate::placement::check_room(&self.inner.meta.map(), coding);
+                (coding, warning.map_err(GatewayError::too_few_disks)?)
             }
-            None => crate::placement::default_coding(&self.inner.meta.map()).map_err(GatewayError::placement)?,
+            None => crate::placement::default_coding(&self.inner.meta.map()).map_err(GatewayError::too_few_disks)?,
         };
         let record = BucketRecord { name: bucket.clone(), coding, created_ms: self.inner.host.clock.now().as_millis() };
         match self.inner.meta.propose(Command::CreateBucket { bucket: record, if_absent }).await? {

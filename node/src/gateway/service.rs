@@ -223,7 +223,7 @@ fn object_message(bucket: &BucketName, key: &str, record: &ObjectRecord) -> Obje
 
 fn shard_message(check: &super::ShardCheck) -> wire::ShardStatus {
     let (crc_expected, crc_got, detail) = match &check.state {
-        ShardState::Ok { bytes } => (0, 0, format!("{bytes} bytes read back")),
+        ShardState::Ok { bytes, crc } => (*crc, *crc, format!("{bytes} bytes read back")),
         ShardState::Corrupt { expected, got, detail } => (*expected, *got, detail.clone()),
         ShardState::Missing(detail) | ShardState::Unreachable(detail) => (0, 0, detail.clone()),
     };

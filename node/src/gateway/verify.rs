@@ -19,6 +19,8 @@ pub enum ShardState {
     Ok {
         /// Its size on disk.
         bytes: u64,
+        /// CRC32C of its content.
+        crc: u32,
     },
     /// Its bytes are not what was written.
     Corrupt {
@@ -211,7 +213,7 @@ fn given_up(map: &ClusterMap, home: Home) -> bool {
 
 fn state_of(verdict: Result<ShardVerdict, TransportError>) -> ShardState {
     match verdict {
-        Ok(ShardVerdict::Ok { bytes }) => ShardState::Ok { bytes },
+        Ok(ShardVerdict::Ok { bytes, crc }) => ShardState::Ok { bytes, crc },
         Ok(ShardVerdict::Corrupt { expected, got, detail }) => ShardState::Corrupt { expected, got, detail },
         Ok(ShardVerdict::Missing) => ShardState::Missing("its home does not have it".to_owned()),
         Err(error) => ShardState::Unreachable(error.to_string()),

@@ -18,6 +18,8 @@
 mod error;
 mod header;
 mod plan;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod prefix;
 mod reader;
 mod recent;

@@ -51,6 +51,8 @@ pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> R
 
     let slots::Opened { mut slots, content, .. } = Slots::open(disk, &header_path, &HEADER_KIND).await?;
     let header = Header::decode(&header_path, &content)?;
+    #[cfg(feature = "planted-bugs")]
+    let header = super::planted::cut_at_bad_record(disk, dir, header).await?;
     let (segments, strays) = survey.sort_out(dir, &header)?;
     let segments = replay(disk, dir, &header, &segments, options.indexed_records).await?;
 

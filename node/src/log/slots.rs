@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use resilver_host::planted::{Bug, bug};
 use resilver_host::{Disk, File, OpenMode};
 
 use super::error::{Damage, LogError};
@@ -101,7 +102,9 @@ impl Slots {
         for which in 0..2 {
             let written = self.file.write_at(which * SLOT_BYTES, slot.clone()).await;
             written.map_err(LogError::io("write", &self.path))?;
-            self.file.sync().await.map_err(LogError::io("sync", &self.path))?;
+            if !bug(Bug::AckBeforeLogSync) {
+                self.file.sync().await.map_err(LogError::io("sync", &self.path))?;
+            }
         }
         self.sequence = sequence;
         Ok(())

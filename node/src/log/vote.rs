@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use resilver_host::planted::{Bug, bug};
 use resilver_host::{Disk, Host};
 use tokio::sync::Mutex;
 
@@ -59,6 +60,9 @@ impl VoteFile {
         if vote.len() > MAX_VOTE_BYTES {
             let (bytes, limit_bytes) = (vote.len() as u64, MAX_VOTE_BYTES as u64);
             return Err(LogError::TooLarge { what: "the vote".to_owned(), bytes, limit_bytes });
+        }
+        if bug(Bug::ForgetVote) {
+            return Ok(());
         }
         let mut writer = self.writer.lock().await;
         writer.fuse.begin("writing the vote")?;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use resilver_host::Disk;
+use resilver_host::planted::{Bug, bug};
 
 use super::error::{Fuse, LogError};
 use super::header::{Header, MAX_NOTE_BYTES};
@@ -65,7 +66,9 @@ impl Writer {
             chunk.check(&segment.path);
             let (offset, data) = (chunk.offset, chunk.data.freeze());
             segment.write(offset, data.clone()).await?;
-            segment.sync().await?;
+            if !bug(Bug::AckBeforeLogSync) {
+                segment.sync().await?;
+            }
             extensions.push(Extension {
                 segment,
                 payloads: payloads(&data, offset, &chunk.entries),

@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
+use resilver_host::audit::{self, Fact};
 use tokio::sync::watch;
 
+use super::facts;
 use super::raft::{Entry, Node, StorageError, TypeConfig};
 use super::wire::{self, WireError};
 use crate::log::{LogStore, Record, VoteFile};
@@ -155,6 +157,7 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
         let failed = |error: AnyError| StorageError::from(StorageIOError::write_vote(error));
         let bytes = wire::encode(vote).map_err(|error| failed(AnyError::new(&error)))?;
         self.vote_file.write(bytes).await.map_err(|error| failed(AnyError::new(&error)))?;
+        audit::state(|| Fact::VoteStored { vote: facts::vote(vote) });
         *self.vote.lock().unwrap_or_else(PoisonError::into_inner) = Some(*vote);
         Ok(())
     }
@@ -166,6 +169,9 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
     /// For people only: it is not kept, since the state machine knows how far it got.
     async fn save_committed(&mut self, committed: Option<LogId<Node>>) -> Result<(), StorageError> {
         self.committed.store(committed.map_or(0, |id| id.index), Ordering::Relaxed);
+        if let Some(id) = &committed {
+            audit::state(|| Fact::Committed { id: facts::log_id(id) });
+        }
         Ok(())
     }
 
@@ -178,13 +184,19 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
             .into_iter()
             .map(|entry| Ok(Record { index: entry.log_id.index, payload: wire::encode(&entry)? }))
             .collect();
-        self.log.append(records.map_err(|error| writing(&error))?).await.map_err(|error| writing(&error))?;
+        let records = records.map_err(|error| writing(&error))?;
+        let appended = facts::appended(&records);
+        self.log.append(records).await.map_err(|error| writing(&error))?;
+        appended.state();
         callback.log_io_completed(Ok(()));
         Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId<Node>) -> Result<(), StorageError> {
-        self.log.truncate(log_id.index).await.map_err(|error| writing(&error))
+        audit::state(|| Fact::Truncating { from: log_id.index });
+        self.log.truncate(log_id.index).await.map_err(|error| writing(&error))?;
+        audit::state(|| Fact::Truncated { from: log_id.index });
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: LogId<Node>) -> Result<(), StorageError> {
@@ -196,6 +208,8 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
         } else {
             self.log.purge(log_id.index, note).await
         };
-        purged.map_err(|error| writing(&error))
+        purged.map_err(|error| writing(&error))?;
+        audit::state(|| Fact::Purged { through: facts::log_id(&log_id) });
+        Ok(())
     }
 }

@@ -88,6 +88,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let applied = Applied { index: last.index, note: bytes.to_vec() };
         let outcomes = self.state.apply(changes, applied).await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
         self.note = note;
+        #[cfg(feature = "audit")]
+        super::facts::applied(&self.state, &self.note).await;
         Ok(outcomes)
     }
 
@@ -111,6 +113,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Err(self.fail(ErrorVerb::Write, &error));
         }
         self.note = note;
+        #[cfg(feature = "audit")]
+        super::facts::installed(&self.state, &self.note).await;
         self.snapshots.adopt(&snapshot.path, head).await.map_err(|error| self.fail(ErrorVerb::Write, &error))
     }
 

@@ -12,6 +12,7 @@
 
 mod barrier;
 mod error;
+mod facts;
 mod handover;
 pub mod identity;
 mod log_store;
@@ -137,6 +138,8 @@ impl Meta {
         let log = LogAdapter::new(storage.log, storage.vote_file, storage.vote, gate);
         let committed = log.committed();
         let machine = Machine::new(state.clone(), snapshots.clone(), failed_tx.clone())?;
+        #[cfg(feature = "audit")]
+        facts::opened(&ids, log.clone(), &machine::note_of(state.applied().as_ref())?).await;
         let links = Links::new(host.clone(), ids, peers, state.map_changes());
         let raft = Raft::new(ids.raft_id.0, config, Network { links: links.clone() }, log, machine)
             .await

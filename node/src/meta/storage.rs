@@ -120,6 +120,10 @@ async fn open_vote(host: &Host, layout: &Layout) -> Result<(VoteFile, Option<Vot
 }
 
 fn lost_state(error: StateError, layout: &Layout) -> MetaError {
+    if let StateError::TooNew { found, known } = error {
+        let what = format!("the metadata database {}", layout.database.display());
+        return MetaError::TooNew { what, found: found.into(), known: known.into() };
+    }
     if error.is_damage() { MetaError::lost(error.to_string(), layout.database.display()) } else { error.into() }
 }
 

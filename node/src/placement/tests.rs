@@ -295,3 +295,20 @@ fn the_default_coding_follows_the_size_of_the_cluster() {
     assert_eq!(chosen(1, 2), Ok((coding(1, 1), true)));
     assert_eq!(chosen(1, 1), Err(PlacementError::TooFewDisks { need: 2, have: 1 }));
 }
+
+#[test]
+fn a_chosen_coding_needs_its_disks_and_is_warned_about_too_few_hosts() {
+    let room = |hosts, disks, coding| check_room(&flat(hosts, disks), coding);
+    assert_eq!(room(1, 2, coding(2, 1)), Err(PlacementError::TooFewDisks { need: 3, have: 2 }));
+    assert_eq!(room(2, 2, coding(4, 2)), Err(PlacementError::TooFewDisks { need: 6, have: 4 }));
+    assert_eq!(room(6, 1, coding(4, 2)), Ok(None));
+    assert!(room(3, 2, coding(4, 2)).unwrap().unwrap().contains("only 3 hosts"));
+    assert!(room(1, 3, coding(2, 1)).unwrap().unwrap().contains("only one host"));
+    // What is away comes back; what is out does not.
+    let mut map = flat(6, 1);
+    let disk = *map.disks.keys().next().unwrap();
+    map.disks.get_mut(&disk).unwrap().state = DiskState::Down;
+    assert_eq!(check_room(&map, coding(4, 2)), Ok(None));
+    map.disks.get_mut(&disk).unwrap().state = DiskState::Out;
+    assert_eq!(check_room(&map, coding(4, 2)), Err(PlacementError::TooFewDisks { need: 6, have: 5 }));
+}

@@ -15,6 +15,7 @@
 mod board;
 mod check;
 mod collect;
+mod finding;
 mod orphans;
 mod progress;
 mod rebuild;
@@ -31,7 +32,8 @@ use resilver_host::Host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use board::{Board, Finding, FoundBy, RepairStatus, Suspect, SuspectKind};
+pub use board::Board;
+pub use finding::{Finding, FoundBy, RepairStatus, Suspect, SuspectKind};
 pub use progress::Progress;
 pub use rebuild::{Rebuilder, target_of};
 pub use report::{RebuildReport, RebuildState};

@@ -228,7 +228,7 @@ impl Verb {
         let mut progress = Progress { phase: "verify", total: verdict.shards.len() as u64, ..Progress::default() };
         for check in &verdict.shards {
             match &check.state {
-                ShardState::Ok { bytes } => {
+                ShardState::Ok { bytes, .. } => {
                     progress.done += 1;
                     progress.bytes += bytes;
                 }
@@ -325,7 +325,7 @@ impl Verb {
             .buffer_unordered(VERIFIES_IN_FLIGHT);
         while let Some((disk, key, verdict)) = verdicts.next().await {
             match verdict {
-                Ok(ShardVerdict::Ok { bytes }) => {
+                Ok(ShardVerdict::Ok { bytes, .. }) => {
                     progress.done += 1;
                     progress.bytes += bytes;
                 }

@@ -64,7 +64,7 @@ async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, first: 
 
 async fn scrub(parts: &RepairParts, volume: &Volume, throttle: &Throttle, shard: ShardKey) {
     let (expected, got, detail) = match volume.verify_shard(shard).await {
-        Ok(ShardVerdict::Ok { bytes }) => {
+        Ok(ShardVerdict::Ok { bytes, .. }) => {
             parts.board.scrubbed(bytes);
             // Paid afterwards: the length is known by now.
             return throttle.take(bytes).await;

@@ -13,6 +13,8 @@
 mod apply;
 mod backend;
 mod counts;
+#[cfg(feature = "audit")]
+mod digest;
 mod error;
 mod objects;
 mod query;
@@ -26,6 +28,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use resilver_host::audit::{self, Fact};
 use resilver_host::{Host, OpenMode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -311,6 +314,7 @@ impl Inner {
         });
         self.applied.send_replace(applied);
         if matches!(durability, Durability::Immediate) {
+            audit::state(|| Fact::StateDurable { applied });
             self.durable.send_replace(applied);
         }
     }
@@ -324,6 +328,7 @@ fn open_database(
     seal: Seal,
     owner: Owner,
 ) -> Result<(Database, Memory), StateError> {
+    let sealed = seal.clone();
     let backend = Backend::open(host, path, mode, seal).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => StateError::Missing { path: path.to_path_buf() },
         _ => StateError::Io { what: "opening", path: path.to_path_buf(), source },
@@ -336,6 +341,7 @@ fn open_database(
     if empty && mode == OpenMode::Write {
         return Err(StateError::Corrupt { table: "the file", detail: format!("{} is empty", path.display()) });
     }
+    let admission = backend.admission();
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         let mut database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
         if !empty && !database.check_integrity()? {
@@ -343,6 +349,11 @@ fn open_database(
             return Err(StateError::Corrupt { table: "the file", detail });
         }
         let memory = if empty { initialise(&database, owner)? } else { load(&database, owner)? };
+        // Whole, of our format, ours: only now may anything of this reach the file.
+        admission.admit().map_err(|source| {
+            sealed.close();
+            StateError::Io { what: "opening", path: path.to_path_buf(), source }
+        })?;
         Ok((database, memory))
     }));
     opened.unwrap_or_else(|_| {

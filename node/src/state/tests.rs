@@ -1,6 +1,8 @@
 //! What every command does, and when it is refused; what survives a crash; what a snapshot carries.
 #![allow(clippy::disallowed_methods)]
 
+mod flush;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -496,29 +498,4 @@ async fn a_damaged_database_is_told_from_one_of_a_later_release_and_from_another
 
     std::fs::write(&path, &whole).unwrap();
     State::open(&story.host, &path, OWNER).await.expect("the whole one opens").close().await;
-}
-
-/// Found by the demonstration: three of six members disagreed about how many shards are lost. A flush published the memory
-/// it had begun with after the next batch had published its own, and took that batch's totals back.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flush_never_takes_back_what_a_batch_applied_meanwhile() {
-    let mut story = Story::cluster().await;
-    let flusher = {
-        let state = story.state.clone();
-        tokio::spawn(async move {
-            loop {
-                state.flush().await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        })
-    };
-    for turn in 0..300u64 {
-        story.run(bucket(&format!("b{turn}"))).await;
-        assert_eq!(
-            story.state.applied().map(|applied| applied.index),
-            Some(story.index),
-            "the applied index went back"
-        );
-    }
-    flusher.abort();
 }

@@ -57,9 +57,13 @@ fn small(number: u32, what: &str) -> Result<u8, Status> {
 
 pub(super) fn to_verdict(verdict: &ShardVerdict) -> internal::VerifyShardResponse {
     match verdict {
-        ShardVerdict::Ok { bytes } => {
-            internal::VerifyShardResponse { state: "ok".to_owned(), bytes: *bytes, ..Default::default() }
-        }
+        ShardVerdict::Ok { bytes, crc } => internal::VerifyShardResponse {
+            state: "ok".to_owned(),
+            crc_expected: *crc,
+            crc_got: *crc,
+            detail: String::new(),
+            bytes: *bytes,
+        },
         ShardVerdict::Corrupt { expected, got, detail } => internal::VerifyShardResponse {
             state: "corrupt".to_owned(),
             crc_expected: *expected,
@@ -73,7 +77,7 @@ pub(super) fn to_verdict(verdict: &ShardVerdict) -> internal::VerifyShardRespons
 
 pub(super) fn from_verdict(answer: internal::VerifyShardResponse) -> ShardVerdict {
     match answer.state.as_str() {
-        "ok" => ShardVerdict::Ok { bytes: answer.bytes },
+        "ok" => ShardVerdict::Ok { bytes: answer.bytes, crc: answer.crc_got },
         "missing" => ShardVerdict::Missing,
         // An unknown word is never taken for ok.
         _ => ShardVerdict::Corrupt { expected: answer.crc_expected, got: answer.crc_got, detail: answer.detail },

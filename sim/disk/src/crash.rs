@@ -240,6 +240,7 @@ fn sectors(offset: u64, len: u64) -> impl Iterator<Item = Range<u64>> {
     let end = offset + len;
     (offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES))
         .map(move |sector| (sector * SECTOR_BYTES).max(offset)..((sector + 1) * SECTOR_BYTES).min(end))
+        .filter(|range| !range.is_empty())
 }
 
 impl DirData {
@@ -258,7 +259,7 @@ mod tests {
     fn sectors_cover_a_write_exactly() {
         let cut: Vec<_> = sectors(500, 600).collect();
         assert_eq!(cut, [500..512, 512..1024, 1024..1100]);
-        assert_eq!(sectors(1024, 512).collect::<Vec<_>>(), [1024..1536]);
+        assert!(sectors(1024, 512).eq(std::iter::once(1024..1536)));
         assert_eq!(sectors(7, 0).count(), 0);
     }
 

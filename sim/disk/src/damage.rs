@@ -122,7 +122,7 @@ impl State {
         offset: u64,
         data: &Bytes,
     ) -> bool {
-        if !self.device(device).misdirect.take_if(|filter| filter.matches(path)).is_some() {
+        if self.device(device).misdirect.take_if(|filter| filter.matches(path)).is_none() {
             return false;
         }
         let landed = self.draw_victim(device, inode, offset);

@@ -2,6 +2,7 @@
 //!
 //! Owns: the effects of an open file's operations, faults included. Must never: wait; a hung device is told.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -77,6 +78,9 @@ impl State {
     }
 
     pub(crate) fn read(&mut self, token: &Token, offset: u64, len: usize) -> Result<Vec<u8>, Refusal> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
         if offset > i64::MAX as u64 {
             return refuse(EINVAL);
         }
@@ -85,12 +89,16 @@ impl State {
 
     /// Writes what finds room; the error is then still told.
     pub(crate) fn write(&mut self, token: &Token, offset: u64, mut data: Bytes) -> Result<(), Refusal> {
+        if data.is_empty() {
+            // Nothing to ask the system for; so with a read.
+            return Ok(());
+        }
+        if offset > i64::MAX as u64 {
+            return refuse(EINVAL);
+        }
         let file = self.admit(token, Access::Look)?;
         if !token.writable {
             return refuse(EBADF);
-        }
-        if data.is_empty() {
-            return Ok(());
         }
         check_end(offset, data.len() as u64)?;
         let len = file.visible.len_bytes();
@@ -113,8 +121,12 @@ impl State {
     }
 
     pub(crate) fn set_len(&mut self, token: &Token, len_bytes: u64) -> Result<(), Refusal> {
+        if len_bytes > i64::MAX as u64 {
+            // The standard library tells this by itself, without a number.
+            return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
+        }
         self.admit(token, Access::Look)?;
-        if !token.writable || len_bytes > i64::MAX as u64 {
+        if !token.writable {
             return refuse(EINVAL);
         }
         check_end(0, len_bytes)?;
@@ -124,10 +136,13 @@ impl State {
     }
 
     pub(crate) fn allocate(&mut self, token: &Token, len_bytes: u64, grow: bool) -> Result<(), Refusal> {
-        let missing = self.admit(token, Access::Look)?.visible.missing_pages(0, len_bytes);
         if len_bytes == 0 {
             return Ok(());
         }
+        if len_bytes > i64::MAX as u64 {
+            return refuse(EINVAL);
+        }
+        let missing = self.admit(token, Access::Look)?.visible.missing_pages(0, len_bytes);
         if !token.writable {
             return refuse(EBADF);
         }
@@ -172,8 +187,5 @@ impl State {
 }
 
 fn check_end(offset: u64, len: u64) -> Result<(), Refusal> {
-    if offset > i64::MAX as u64 || len > i64::MAX as u64 {
-        return refuse(EINVAL);
-    }
-    if offset + len > FILE_BYTES { refuse(EFBIG) } else { Ok(()) }
+    if offset.saturating_add(len) > FILE_BYTES { refuse(EFBIG) } else { Ok(()) }
 }

@@ -200,7 +200,9 @@ impl Disk for SimDisk {
         let effect = |state: &mut State| {
             let names = admitted(state, Access::Look, path)?;
             let folder = state.find(&names)?;
-            let dirty = !state.dir(folder)?.pending.is_empty();
+            // The real one tells this by itself, without a number.
+            let dir = state.dir(folder).map_err(|_| io::Error::from(io::ErrorKind::NotADirectory))?;
+            let dirty = !dir.pending.is_empty();
             let device = state.device_of(&names);
             state.device(device).admit_sync(path, dirty)?;
             state.commit_all(folder);

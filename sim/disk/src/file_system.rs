@@ -179,6 +179,7 @@ impl FileSystem {
     pub fn fork(&self, seed: u64) -> Self {
         let mut state = self.shared.lock().clone();
         state.rng = Rng::new(seed);
+        state.close_all();
         Self { shared: Shared::new(state) }
     }
 

@@ -10,7 +10,7 @@ use resilver_host::{BlockingFile, File};
 
 use crate::data::Token;
 use crate::disk::{Door, Wish};
-use crate::errno::{EINVAL, EIO, Refusal, errno, refuse};
+use crate::errno::{EIO, Refusal};
 use crate::gate::OpKind;
 use crate::state::State;
 
@@ -98,9 +98,8 @@ impl File for OpenFile {
 impl BlockingFile for OpenFile {
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let len = buf.len();
-        let read = self.run_blocking(self.wish(OpKind::Read, len), |state, token| {
-            if offset > i64::MAX as u64 { refuse(EINVAL) } else { state.read(token, offset, len) }
-        })?;
+        let wish = self.wish(OpKind::Read, len);
+        let read = self.run_blocking(wish, |state, token| state.read(token, offset, len))?;
         buf[..read.len()].copy_from_slice(&read);
         if read.len() < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
@@ -119,9 +118,6 @@ impl BlockingFile for OpenFile {
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        if len_bytes > i64::MAX as u64 {
-            return Err(errno(EINVAL));
-        }
         self.run_blocking(self.wish(OpKind::SetLen, 0), |state, token| state.set_len(token, len_bytes))
     }
 }

@@ -154,6 +154,16 @@ impl State {
         self.release(id);
     }
 
+    /// Closes whatever is open: of a copy nothing is.
+    pub(crate) fn close_all(&mut self) {
+        let open: Vec<_> = self.inodes.iter().map(|(id, inode)| (*id, inode.handles)).collect();
+        for (id, handles) in open {
+            for _ in 0..handles {
+                self.closed(id);
+            }
+        }
+    }
+
     /// Frees the room of a file that no process can reach any more. Its durable side stays for as long as a power loss
     /// could bring it back.
     pub(crate) fn give_room_back(&mut self, id: InodeId) {

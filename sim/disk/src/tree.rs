@@ -26,7 +26,7 @@ pub(crate) fn names(path: &Path) -> Vec<String> {
     for component in path.components() {
         match component {
             Component::Normal(name) => names.push(name.to_string_lossy().into_owned()),
-            // Without links the folder above is the name before.
+            // Without links the folder above is the name before. (Linux asks besides that the one before be there.)
             Component::ParentDir => drop(names.pop()),
             Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
         }
@@ -236,11 +236,11 @@ impl State {
             return Err(errno(EBUSY));
         }
         self.record_rename(&source, &target, inode, replaced);
-        // Held across the moment in which no entry names it.
-        self.hold(inode);
+        // As if open, across the moment in which no entry names it.
+        self.opened(inode);
         self.take_entry(source.folder, source.name);
         self.set_entry(target.folder, target.name, inode);
-        self.release(inode);
+        self.closed(inode);
         Ok(())
     }
 

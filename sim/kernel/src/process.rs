@@ -5,6 +5,7 @@
 //! Invariants: a dying process has no effect any more (its calls through the seam wait for ever), and its runtime is
 //! dropped at the end of the step; a frozen one takes no step, and finds on waking that time has passed at once.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -54,13 +55,14 @@ pub(crate) struct Entry {
     pub(crate) machine: MachineId,
     pub(crate) role: String,
     pub(crate) parent: Option<Pid>,
-    pub(crate) boot: u32,
     pub(crate) started: Duration,
     pub(crate) state: ProcessState,
     /// Those who wait for its end.
     pub(crate) waiting: Vec<Waker>,
     /// Disk operations so far.
     pub(crate) disk_ops: u64,
+    /// How often randomness was forked, by label.
+    pub(crate) forks: BTreeMap<String, u64>,
     /// It is killed when this many are reached, before the last takes effect.
     pub(crate) kill_at_op: Option<u64>,
 }

@@ -36,11 +36,11 @@ impl State {
             machine,
             role: role.to_owned(),
             parent,
-            boot: self.machine(machine).boots,
             started: self.now,
             state: ProcessState::Running,
             waiting: Vec::new(),
             disk_ops: 0,
+            forks: Default::default(),
             kill_at_op: None,
         };
         self.processes.insert(pid, entry);

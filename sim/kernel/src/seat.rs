@@ -119,8 +119,13 @@ impl Clock for Seat {
 
 impl Rand for Seat {
     fn fork(&self, label: &str) -> Rng {
-        // The pid is never used twice, and names machine, role and incarnation.
-        let seed = self.world.with(|state| mix(state.seed, &format!("{}/{label}", self.pid.0)));
+        // The pid is never used twice, and names machine, role and incarnation. Counted, because two users of one label
+        // (the ids of two disks) must not draw the same numbers.
+        let seed = self.world.with(|state| {
+            let forks = state.processes.get_mut(&self.pid).map(|entry| entry.forks.entry(label.to_owned()).or_default());
+            let nth = forks.map_or(0, |forks| std::mem::replace(forks, *forks + 1));
+            mix(state.seed, &format!("{}/{label}/{nth}", self.pid.0))
+        });
         Box::new(rand::rngs::StdRng::seed_from_u64(seed))
     }
 }

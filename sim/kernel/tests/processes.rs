@@ -119,3 +119,20 @@ fn clocks_run_at_their_own_rates() {
     pass(&mut kernel, 1_100);
     assert_eq!(said.all().len(), 2);
 }
+
+#[test]
+fn two_forks_of_one_label_draw_different_numbers() {
+    let said = Said::default();
+    let mut kernel = Kernel::new(5);
+    let a = kernel.add_machine("a");
+    let drawing = program(&said, |host, _, said| async move {
+        for _ in 0..2 {
+            said.say(host.rand.fork("disk.id").next_u64().to_string());
+        }
+        0
+    });
+    kernel.start(a, "p", &drawing);
+    pass(&mut kernel, 5);
+    let drawn = said.all();
+    assert_ne!(drawn[0], drawn[1]);
+}

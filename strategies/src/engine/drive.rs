@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::engine::decide::{Move, Present};
 use crate::engine::guards;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
+use crate::engine::jitter;
 use crate::engine::ladder::{self, Effect, Rung};
 use crate::record::{GuardResult, RecordKind};
 use crate::types::{Action, Fence, GuardName, Mode, Moment, Now};
@@ -270,7 +271,8 @@ impl Engine {
         incident.flight = Flight::Idle;
         incident.state =
             if incident.state == IncidentState::Escalated { incident.state } else { IncidentState::Recovering };
-        incident.not_before = now.mono + self.policy.wait_before(incident.attempt.max(incident.undone));
+        let attempt = incident.attempt.max(incident.undone);
+        incident.not_before = now.mono + jitter::spread(self.policy.wait_before(attempt), &incident.id, attempt);
     }
 
     fn next_rung(&mut self, now: Now, incident: &mut Incident, why: &str) {

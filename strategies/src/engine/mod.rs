@@ -17,6 +17,7 @@ mod explain;
 mod facts;
 mod guards;
 mod incidents;
+mod jitter;
 mod ladder;
 mod ledger;
 mod modes;

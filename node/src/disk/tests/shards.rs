@@ -21,7 +21,9 @@ async fn shards_of_all_sizes_come_back() {
         bytes += head.file_bytes();
         read(&disk.volume, &head).await.unwrap();
         let verdict = disk.volume.verify_shard(head.key).await.unwrap();
-        assert_eq!(verdict, ShardVerdict::Ok { bytes: head.file_bytes() });
+        let blocks = (0..head.layout().stripes()).map(|block| block_of(&head, block));
+        let crc = blocks.fold(0, |crc, block| crc32c::crc32c_append(crc, &block));
+        assert_eq!(verdict, ShardVerdict::Ok { bytes: head.file_bytes(), crc });
     }
     assert_eq!(disk.temporary_files(), 0);
     let status = disk.volume.status();

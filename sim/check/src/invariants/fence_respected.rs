@@ -37,11 +37,6 @@ impl Invariant for FenceRespected {
                 *highest = fence.clone();
                 self.passed.insert((machine.clone(), stamped.pid, fence.clone()));
             }
-            Fact::FenceRefused { fence } => {
-                if self.highest.get(machine).is_none_or(|highest| *fence >= *highest) {
-                    return broken(format!("{machine} refused {fence:?}, which nothing had overtaken"));
-                }
-            }
             Fact::StepBegan(step) => {
                 if let Some(fence) = &step.fence
                     && !self.passed.contains(&(machine.clone(), stamped.pid, fence.clone()))
@@ -70,9 +65,8 @@ mod tests {
     }
 
     #[test]
-    fn rising_fences_pass_and_old_ones_are_refused() {
+    fn rising_fences_pass() {
         let mut story = gate(&[3, 3, 5]);
-        story.agent_says("n1", Fact::FenceRefused { fence: fence(4, "n2") });
         story.agent_says("n1", Fact::StepBegan(restart(1, "n1", Some(fence(5, "n2")))));
         story.passes(FenceRespected::default());
     }
@@ -89,12 +83,5 @@ mod tests {
     fn a_step_that_did_not_pass_the_gate_is_found() {
         let began = Fact::StepBegan(restart(1, "n1", Some(fence(4, "n2"))));
         gate(&[3]).agent_says("n1", began).breaks(FenceRespected::default(), "never passed");
-    }
-
-    #[test]
-    fn a_refusal_without_a_reason_is_found() {
-        gate(&[3])
-            .agent_says("n1", Fact::FenceRefused { fence: fence(3, "n2") })
-            .breaks(FenceRespected::default(), "refused");
     }
 }

@@ -86,7 +86,7 @@ impl Book {
             // Lines that nobody can read any more.
             self.intents.retain(|_, intent| intent.ended.is_some());
         }
-        *self = Book { pid, intents: std::mem::take(&mut self.intents), durable: next_sequence - 1, lost: false };
+        (self.pid, self.lost) = (pid, false);
     }
 
     fn begins(&self, machine: &str, step: &StepFact) -> Result<(), Broken> {

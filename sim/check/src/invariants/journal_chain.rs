@@ -86,7 +86,8 @@ impl Invariant for JournalChain {
                     chain.opened(machine, *next_sequence, hash)?;
                 }
                 chain.tip = Tip { next_sequence: *next_sequence, hash: hash.clone() };
-                chain.durable = next_sequence - 1;
+                // What was read may lie in the page cache only: no line is durable that was not before.
+                chain.durable = chain.durable.min(next_sequence - 1);
                 chain.hashes.split_off(next_sequence);
                 Ok(())
             }

@@ -32,7 +32,11 @@ impl Invariant for OneLeaderPerTerm {
 
     fn observe(&mut self, event: &Event, world: &World) -> Result<(), Broken> {
         let Event::Fact(stamped) = event else { return Ok(()) };
-        if let Fact::MemberOpened { cluster, raft_id, .. } = &stamped.fact {
+        if let Fact::MemberOpened { cluster, raft_id, vote, .. } = &stamped.fact {
+            // A crash may have swallowed the fact of this vote.
+            if let Some(vote) = vote {
+                self.granted.entry((cluster.clone(), vote.leader)).or_default().insert(*raft_id);
+            }
             let id = MemberId { cluster: cluster.clone(), raft_id: *raft_id };
             let other =
                 world.member(&id).filter(|known| known.pid != stamped.pid && world.runs(&known.machine, known.pid));
