@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use resilver_host::disk::create_dir_durably;
 use resilver_host::planted::{Bug, bug};
 use resilver_host::{Host, Listener};
 use resilver_proto::agent::agent_peer_server::AgentPeerServer;
@@ -92,7 +93,7 @@ impl Agent {
         options.policy.check()?;
         let grpc = bind(&host, "other agents", &options.address).await?;
         let http = bind(&host, "HTTP", &options.http).await?;
-        let made = host.disk.create_dir_all(&options.dir).await;
+        let made = create_dir_durably(&*host.disk, &options.dir).await;
         made.map_err(|source| AgentError::Dir { path: options.dir.clone(), source })?;
         let mut replay = Replay::new(time.wall_ms());
         let journal = Journal::open(&host, &options.journal_dir(), |line| replay.push(line)).await?;

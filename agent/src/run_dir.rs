@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use resilver_host::disk::{read_file, replace_file};
+use resilver_host::disk::{create_dir_durably, read_file, replace_file};
 use resilver_host::{BootId, ExitStatus, Host, ProcId, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,7 @@ impl RunDir {
     /// # Errors
     /// Of the file system.
     pub async fn create(&self) -> io::Result<()> {
-        self.host.disk.create_dir_all(&self.dir).await
+        create_dir_durably(&*self.host.disk, &self.dir).await
     }
 
     /// Where it is.

@@ -155,3 +155,26 @@ pub async fn replace_file(disk: &dyn Disk, path: &Path, data: Bytes) -> io::Resu
     disk.rename(&temporary, path).await?;
     disk.sync_dir(dir).await
 }
+
+/// Creates a folder and its parents, durably: a folder whose own name was never synced is gone after a loss of power,
+/// with everything synced inside it. Parents are synced also when the folder is there already: whoever made it may have
+/// been killed before it came to that.
+///
+/// # Errors
+/// Of the creation, or of a sync. A parent that we may not read, or that is on a read-only file system, was not made by us
+/// and ends the way up.
+pub async fn create_dir_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    disk.create_dir_all(path).await?;
+    for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+        match disk.sync_dir(parent).await {
+            Ok(()) => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

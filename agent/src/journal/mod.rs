@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use resilver_host::audit::{self, Fact};
+use resilver_host::disk::create_dir_durably;
 use resilver_host::{File, Host};
 use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::record::{Draft, RecordKind};
@@ -90,7 +91,7 @@ impl Journal {
     /// # Errors
     /// Of the file system. Damaged lines are no error: the agent is needed most on a day when disks fail.
     pub async fn open(host: &Host, dir: &Path, mut replay: impl FnMut(Line)) -> Result<Journal, JournalError> {
-        host.disk.create_dir_all(dir).await.map_err(io_error("make the folder", dir))?;
+        create_dir_durably(&*host.disk, dir).await.map_err(io_error("make the folder", dir))?;
         let index = Arc::new(Index::default());
         let mut tip = Tip::default();
         let mut notes = Vec::new();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use resilver_host::disk::read_file;
+use resilver_host::disk::{create_dir_durably, read_file};
 use resilver_host::{ExitStatus, Host, ProcId, SpawnSpec};
 use resilver_strategies::api::ExitClass;
 use tokio::sync::Mutex;
@@ -152,7 +152,7 @@ impl SystemdService {
     /// Runs systemctl and returns what it printed. The seam hands output only into files: one per call, removed after.
     async fn systemctl(&self, args: &[&str], deadline: Duration) -> Result<String, ServiceError> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        self.host.disk.create_dir_all(&self.dir).await.map_err(record_error("make the folder for runs"))?;
+        create_dir_durably(&*self.host.disk, &self.dir).await.map_err(record_error("make the folder for runs"))?;
         let answer = self.dir.join(format!("systemctl-{}-{call}.out", self.host.proc.own().pid));
         let spec = SpawnSpec {
             program: PathBuf::from("systemctl"),

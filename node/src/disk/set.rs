@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use resilver_host::Host;
+use resilver_host::disk::create_dir_durably;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -32,7 +33,7 @@ enum Plan {
     /// It is a disk of ours.
     Use(Superblock),
     /// It becomes one.
-    Found { absent: bool },
+    Found,
     /// It is a disk of ours that is not there or not readable.
     Without { id: DiskId, health: Health, reason: String },
 }
@@ -174,8 +175,7 @@ fn without(id: DiskId, path: &Path, found: Found) -> Plan {
 fn anew(path: &Path, found: Found) -> Result<Plan, DiskError> {
     let path = path.to_owned();
     match found {
-        Found::Absent => Ok(Plan::Found { absent: true }),
-        Found::Empty => Ok(Plan::Found { absent: false }),
+        Found::Absent | Found::Empty => Ok(Plan::Found),
         Found::Occupied { first } => Err(DiskError::NotEmpty { path, first }),
         Found::Damaged(detail) => Err(DiskError::SuperblockDamaged { path, detail }),
         Found::Failed(source) => Err(DiskError::NotWritable { path, source }),
@@ -229,10 +229,10 @@ async fn carry_out(
             (Superblock { cluster, node: owner.node.clone(), ..found }, well)
         }
         Plan::Without { id, health, reason } => (fresh(id, 0), HealthReport { health, reason, hanging: false }),
-        Plan::Found { absent } => {
+        Plan::Found => {
             let id = DiskId::draw(&mut host.rand.fork("disk.id"));
             let superblock = fresh(id, host.clock.now().as_millis());
-            found(host, &path, absent, &superblock, opened).await?;
+            found(host, &path, &superblock, opened).await?;
             (superblock, well)
         }
     };
@@ -240,19 +240,9 @@ async fn carry_out(
 }
 
 /// Makes a new disk: the superblock first. Everything else can be made later, because the superblock says whose it is.
-async fn found(
-    host: &Host,
-    path: &Path,
-    absent: bool,
-    superblock: &Superblock,
-    opened: &[Arc<Volume>],
-) -> Result<(), DiskError> {
+async fn found(host: &Host, path: &Path, superblock: &Superblock, opened: &[Arc<Volume>]) -> Result<(), DiskError> {
     let not_writable = |source| DiskError::NotWritable { path: path.to_owned(), source };
-    if absent {
-        host.disk.create_dir_all(path).await.map_err(not_writable)?;
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        host.disk.sync_dir(parent).await.map_err(not_writable)?;
-    }
+    create_dir_durably(&*host.disk, path).await.map_err(not_writable)?;
     // Looked at again: through a symbolic link this may be the folder that was made a disk a moment ago.
     match superblock::inspect(host, path).await? {
         Found::Empty => superblock::write(host, path, superblock).await.map_err(not_writable)?,

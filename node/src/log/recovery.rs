@@ -19,6 +19,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use resilver_host::disk::create_dir_durably;
 use resilver_host::{Disk, FileKind};
 
 use super::error::{Damage, LogError};
@@ -135,10 +136,7 @@ impl Survey {
 
 /// Makes a fresh log. The header comes last: once it is there, everything is.
 async fn create(disk: &dyn Disk, dir: &Path, vote_exists: bool) -> Result<(), LogError> {
-    disk.create_dir_all(dir).await.map_err(LogError::io("create", dir))?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        disk.sync_dir(parent).await.map_err(LogError::io("sync", parent))?;
-    }
+    create_dir_durably(disk, dir).await.map_err(LogError::io("create", dir))?;
     if !vote_exists {
         vote::create(disk, dir).await?;
     }

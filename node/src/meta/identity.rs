@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use resilver_host::disk::{read_file, replace_file};
+use resilver_host::disk::{create_dir_durably, read_file, replace_file};
 use resilver_host::{Host, Rng};
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,7 @@ impl Identity {
         let bad = |error: serde_json::Error| MetaError::Identity { path: path.clone(), detail: error.to_string() };
         let crc32c = checksum(&identity).map_err(bad)?;
         let text = serde_json::to_vec_pretty(&File { format: FORMAT, crc32c, identity }).map_err(bad)?;
-        host.disk.create_dir_all(dir).await.map_err(MetaError::io("creating", dir))?;
+        create_dir_durably(&*host.disk, dir).await.map_err(MetaError::io("creating", dir))?;
         replace_file(host.disk.as_ref(), &path, Bytes::from(text)).await.map_err(MetaError::io("writing", &path))
     }
 }

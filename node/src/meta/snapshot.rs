@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use resilver_host::disk::create_dir_durably;
 use resilver_host::{FileKind, Host};
 
 use super::MetaError;
@@ -41,7 +42,7 @@ impl Snapshots {
     /// Opens the folder, keeps the newest whole snapshot that reaches at least to `least_next` (the log begins there),
     /// removes everything else.
     pub(crate) async fn open(host: &Host, dir: &Path, label: String, least_next: u64) -> Result<Self, MetaError> {
-        host.disk.create_dir_all(dir).await.map_err(MetaError::io("creating", dir))?;
+        create_dir_durably(&*host.disk, dir).await.map_err(MetaError::io("creating", dir))?;
         let entries = host.disk.list(dir).await.map_err(MetaError::io("listing", dir))?;
         let files: Vec<PathBuf> =
             entries.iter().filter(|entry| entry.kind == FileKind::File).map(|entry| dir.join(&entry.name)).collect();

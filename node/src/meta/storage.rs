@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use openraft::Vote;
 use resilver_host::Host;
+use resilver_host::disk::create_dir_durably;
 
 use super::identity::{Identity, Membership};
 use super::log_store::decode_note;
@@ -80,7 +81,7 @@ fn check_same(
 
 /// A first start. What an earlier first start left behind, cut off before its end, is empty and taken up again.
 async fn create(host: &Host, dir: &Path, layout: &Layout, owner: Owner) -> Result<Storage, MetaError> {
-    host.disk.create_dir_all(dir).await.map_err(MetaError::io("creating", dir))?;
+    create_dir_durably(&*host.disk, dir).await.map_err(MetaError::io("creating", dir))?;
     let (log, _) = LogStore::open(host, &layout.log, LogOptions { create: true, ..LogOptions::default() }).await?;
     let (vote_file, vote) = open_vote(host, layout).await?;
     if log.next() != 0 || vote.is_some_and(|vote| vote != Vote::default()) {

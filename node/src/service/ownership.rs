@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use resilver_host::disk::{read_file, replace_file};
+use resilver_host::disk::{create_dir_durably, read_file, replace_file};
 use resilver_host::{BootId, Host, ProcId};
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub(crate) async fn take(host: &Host, folder: &Path) -> Result<(), NodeError> {
         let folder = folder.display().to_string();
         move |source| NodeError::Io { what, folder, source }
     };
-    host.disk.create_dir_all(folder).await.map_err(failed("cannot make the data folder"))?;
+    create_dir_durably(&*host.disk, folder).await.map_err(failed("cannot make the data folder"))?;
     let path = folder.join(FILE);
     let boot = host.proc.boot_id().map_err(failed("cannot tell this boot"))?;
     // An unreadable note names nobody: it was torn by a crash, and its process is gone with it.

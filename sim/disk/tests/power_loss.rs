@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use common::*;
 use resilver_host::OpenMode;
-use resilver_host::disk::{read_file, replace_file};
+use resilver_host::disk::{create_dir_durably, read_file, replace_file};
 use resilver_sim_disk::FileSystem;
 
 /// More than enough for every outcome of a handful of draws.
@@ -305,5 +305,27 @@ fn what_nobody_syncs_is_written_back_in_the_end_and_not_held_twice() {
             assert!(log.len() >= 8 * 5_000, "seed {seed}: {}", log.len());
             assert!(system.content(path("/data/done-1000")).is_some(), "seed {seed}");
         }
+    });
+}
+
+/// Found by the simulator (`power`, seed 0): a node forgot that it was a member, and an agent its journal, because the
+/// folder that all of it lay in had been made and never synced by name.
+#[test]
+fn a_folder_made_durably_survives_with_what_was_synced_in_it() {
+    run(async {
+        let mut lost = 0;
+        for seed in 0..SEEDS {
+            let (system, disk) = machine(seed, ROOMY);
+            disk.create_dir_all(path("/data/careless/deep")).await.unwrap();
+            create_dir_durably(&*disk, path("/data/careful/deep")).await.unwrap();
+            for folder in ["careless", "careful"] {
+                let file = format!("/data/{folder}/deep/file");
+                replace_file(&*disk, path(&file), Bytes::from_static(b"synced")).await.unwrap();
+            }
+            system.power_loss();
+            assert_eq!(&system.content(path("/data/careful/deep/file")).unwrap()[..], b"synced", "seed {seed}");
+            lost += u64::from(system.content(path("/data/careless/deep/file")).is_none());
+        }
+        assert!(lost > 0, "a careless folder is never lost: this story could not fail");
     });
 }
