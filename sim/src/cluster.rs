@@ -24,7 +24,7 @@ use resilver_sim_kernel::{Kernel, MachineId, Pid, ProcessState, Program};
 use resilver_strategies::config::{PolicyConfig, Profile};
 
 /// The bucket every workload writes to.
-pub const BUCKET: &str = "data";
+pub(crate) const BUCKET: &str = "data";
 /// Where a node answers gRPC.
 const NODE_PORT: u16 = 7000;
 /// Where a node answers HTTP.
@@ -52,12 +52,12 @@ const EXIT_OK: i32 = 0;
 const EXIT_FAILED: i32 = 1;
 
 /// The metadata folder's mount on every machine.
-pub const META_MOUNT: &str = "/meta";
+pub(crate) const META_MOUNT: &str = "/meta";
 /// The agent's mount on every machine.
-pub const AGENT_MOUNT: &str = "/agent";
+pub(crate) const AGENT_MOUNT: &str = "/agent";
 
 /// A founded cluster.
-pub struct Cluster {
+pub(crate) struct Cluster {
     machines: Vec<MachineId>,
     client: MachineId,
     disks: usize,
@@ -66,7 +66,7 @@ pub struct Cluster {
 
 /// Why there is no cluster.
 #[derive(Debug, thiserror::Error)]
-pub enum BootError {
+pub(crate) enum BootError {
     /// It did not come up in time.
     #[error("the cluster was not founded within {} s of simulated time: {last}", FOUNDING_DEADLINE.as_secs())]
     Late {
@@ -76,7 +76,7 @@ pub enum BootError {
 }
 
 /// The name of node `index`, from 0.
-pub fn node_name(index: usize) -> String {
+pub(crate) fn node_name(index: usize) -> String {
     format!("n{}", index + 1)
 }
 
@@ -85,17 +85,17 @@ fn at(name: &str, port: u16) -> String {
 }
 
 /// The address of a node's gRPC, by its name.
-pub fn node_address(name: &str) -> String {
+pub(crate) fn node_address(name: &str) -> String {
     at(name, NODE_PORT)
 }
 
 /// The address of an agent's HTTP, by its node's name.
-pub fn agent_http(name: &str) -> String {
+pub(crate) fn agent_http(name: &str) -> String {
     at(name, AGENT_HTTP_PORT)
 }
 
 /// The mount of a shard disk, from 0.
-pub fn disk_mount(disk: usize) -> PathBuf {
+pub(crate) fn disk_mount(disk: usize) -> PathBuf {
     PathBuf::from(format!("/disk{}", disk + 1))
 }
 
@@ -244,7 +244,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`BootError::Late`]: a bug of the product or of the simulator, since no fault is on yet.
-    pub fn boot(kernel: &mut Kernel, nodes: usize, disks: usize) -> Result<Cluster, BootError> {
+    pub(crate) fn boot(kernel: &mut Kernel, nodes: usize, disks: usize) -> Result<Cluster, BootError> {
         let machines: Vec<MachineId> = (0..nodes).map(|index| kernel.add_machine(&node_name(index))).collect();
         let client = kernel.add_machine("client");
         let log = PathBuf::from(AGENT_MOUNT).join("node.log");
@@ -302,39 +302,39 @@ impl Cluster {
     }
 
     /// Starts the agent of node `index`, as its machine's init does.
-    pub fn start_agent(&self, kernel: &mut Kernel, index: usize) -> Option<Pid> {
+    pub(crate) fn start_agent(&self, kernel: &mut Kernel, index: usize) -> Option<Pid> {
         let machine = self.machine(index);
         let program = self.agents.get(&machine)?;
         Some(kernel.start(machine, "agent", program))
     }
 
     /// The machine of node `index`.
-    pub fn machine(&self, index: usize) -> MachineId {
+    pub(crate) fn machine(&self, index: usize) -> MachineId {
         self.machines[index]
     }
 
     /// All machines with nodes.
-    pub fn machines(&self) -> &[MachineId] {
+    pub(crate) fn machines(&self) -> &[MachineId] {
         &self.machines
     }
 
     /// The clients' machine.
-    pub fn client(&self) -> MachineId {
+    pub(crate) fn client(&self) -> MachineId {
         self.client
     }
 
     /// How many shard disks each node has.
-    pub fn disks(&self) -> usize {
+    pub(crate) fn disks(&self) -> usize {
         self.disks
     }
 
     /// The running node process, if there is one.
-    pub fn node_pid(&self, kernel: &Kernel, index: usize) -> Option<Pid> {
+    pub(crate) fn node_pid(&self, kernel: &Kernel, index: usize) -> Option<Pid> {
         kernel.find(self.machine(index), "node")
     }
 
     /// The running agent process, if there is one.
-    pub fn agent_pid(&self, kernel: &Kernel, index: usize) -> Option<Pid> {
+    pub(crate) fn agent_pid(&self, kernel: &Kernel, index: usize) -> Option<Pid> {
         kernel.find(self.machine(index), "agent")
     }
 }

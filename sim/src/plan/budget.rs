@@ -117,6 +117,7 @@ fn node_span(event: &Event) -> Option<Impaired> {
         (fault, target) if fault.damages_metadata(target) => FOR_EVER,
         (Fault::Kill(Role::Node | Role::All) | Fault::PowerOff | Fault::Freeze(Role::Node | Role::All), _)
         | (Fault::KillAtOp { role: Role::Node, .. } | Fault::Partition(_), _)
+        // An operator's restart is not here: one that would cost the quorum has to be refused.
         | (Fault::SlowLinks { .. } | Fault::LossyLinks { .. }, _)
         | (Fault::DiskError(_) | Fault::DiskFull | Fault::DiskSlow { .. }, Target::MetaDisk(_))
         | (Fault::DiskHung | Fault::DiskVanished, Target::MetaDisk(_)) => event.at_ms + event.for_ms + RECOVERY_MS,
@@ -144,7 +145,7 @@ fn agent_span(event: &Event) -> Option<Impaired> {
 fn ended(event: &Event) -> Vec<usize> {
     let ends = match event.fault {
         Fault::Kill(role) | Fault::KillAtOp { role, .. } | Fault::Freeze(role) => role != Role::Agent,
-        Fault::PowerOff => true,
+        Fault::PowerOff | Fault::OperatorRestart { .. } => true,
         _ => matches!(event.target, Target::MetaDisk(_)),
     };
     match (ends, event.machine()) {
@@ -161,7 +162,10 @@ fn places(event: &Event) -> Vec<String> {
         None => (1..=MACHINES).map(|machine| format!("{what} {machine}")).collect(),
     };
     match event.fault {
-        Fault::Kill(_) | Fault::KillAtOp { .. } | Fault::PowerOff | Fault::Freeze(_) => machines("processes"),
+        Fault::Kill(_) | Fault::KillAtOp { .. } | Fault::PowerOff | Fault::Freeze(_) | Fault::OperatorRestart { .. } => {
+            machines("processes")
+        }
+        Fault::OperatorPause => machines("pause"),
         Fault::Partition(Cut::Both | Cut::Inbound | Cut::Outbound | Cut::Flapping { .. })
         | Fault::SlowLinks { .. }
         | Fault::LossyLinks { .. } => machines("links"),

@@ -20,6 +20,8 @@ pub(crate) enum Class {
     KillAtOp,
     /// A machine loses power.
     Power,
+    /// A machine loses power for longer than others need to give it up.
+    LongPower,
     /// A node hangs.
     FreezeNode,
     /// An agent hangs.
@@ -72,6 +74,10 @@ pub(crate) enum Class {
     ClockJump,
     /// A clock runs fast or slow.
     ClockRate,
+    /// An operator restarts a node.
+    OperatorRestart,
+    /// An operator pauses an agent.
+    OperatorPause,
     /// An agent dies in the middle of a recovery.
     KillInRecovery,
 }
@@ -83,6 +89,8 @@ const HOLDER_AWAY_MS: (u64, u64) = (10_500, 14_000);
 /// From a blip to longer than a conviction.
 const CUT_MS: (u64, u64) = (400, 9_000);
 const POWER_MS: (u64, u64) = (500, 8_000);
+/// Longer than the 15 s after which a machine that is away counts as down.
+const LONG_POWER_MS: (u64, u64) = (16_500, 22_000);
 const LINK_MS: (u64, u64) = (1_000, 8_000);
 const DISK_MS: (u64, u64) = (200, 8_000);
 /// Short enough that a node outlives it (its agent gives a hung one a few seconds), long enough to be noticed.
@@ -120,6 +128,7 @@ impl Class {
                 (Fault::KillAtOp { role, nth: between(rng, OPS) }, any, 0)
             }
             Class::Power => (Fault::PowerOff, any, seconds(rng, POWER_MS)),
+            Class::LongPower => (Fault::PowerOff, any, seconds(rng, LONG_POWER_MS)),
             Class::FreezeNode => (Fault::Freeze(Role::Node), any, seconds(rng, FREEZE_MS)),
             Class::FreezeAgent => (Fault::Freeze(Role::Agent), any, seconds(rng, FREEZE_MS)),
             Class::Partition => (Fault::Partition(Cut::Both), any, seconds(rng, CUT_MS)),
@@ -193,6 +202,10 @@ impl Class {
                 let ppm = rng.random_range(-RATE_PPM..=RATE_PPM);
                 (Fault::ClockRate { ppm }, any, seconds(rng, (5_000, 30_000)))
             }
+            Class::OperatorRestart => {
+                (Fault::OperatorRestart { through: rng.random_range(1..=MACHINES) }, any, 0)
+            }
+            Class::OperatorPause => (Fault::OperatorPause, any, seconds(rng, DISK_MS)),
             Class::KillInRecovery => {
                 let by_op = rng.random_bool(0.6);
                 let nth_op = if by_op { between(rng, (1, 15)) } else { 0 };

@@ -174,6 +174,13 @@ pub(crate) enum Fault {
         /// By so many millionths.
         ppm: i64,
     },
+    /// Somebody asks for the restart of the node, through the agent of another machine.
+    OperatorRestart {
+        /// That machine.
+        through: usize,
+    },
+    /// Somebody pauses the machine's agent.
+    OperatorPause,
     /// The next agent that writes an intent is killed soon after.
     KillInRecovery {
         /// At this disk operation after the intent; 0: after `after_ms`.
@@ -299,6 +306,8 @@ impl Fault {
             Fault::MisdirectedWrite(_) => "misdirected_write",
             Fault::ClockJump { .. } => "clock_jump",
             Fault::ClockRate { .. } => "clock_rate",
+            Fault::OperatorRestart { .. } => "operator_restart",
+            Fault::OperatorPause => "operator_pause",
             Fault::KillInRecovery { .. } => "trap_in_recovery",
         }
     }

@@ -85,6 +85,8 @@ impl fmt::Display for Fault {
             Fault::MisdirectedWrite(files) => write!(f, "the next write to its {files} lands elsewhere"),
             Fault::ClockJump { by_ms } => write!(f, "wall clock jumps by {by_ms} ms"),
             Fault::ClockRate { ppm } => write!(f, "clocks run at {ppm:+} ppm"),
+            Fault::OperatorRestart { through } => write!(f, "an operator restarts the node through the agent of n{through}"),
+            Fault::OperatorPause => f.write_str("an operator pauses the agent"),
             Fault::KillInRecovery { nth_op, after_ms } if *nth_op > 0 => {
                 let _ = after_ms;
                 write!(f, "its agent is killed at disk operation {nth_op} after an intent")

@@ -16,7 +16,7 @@ use resilver_sim_kernel::{Kernel, MachineId, Pid};
 use super::links::{Ill, Links};
 use super::places::Places;
 use super::views::{Intent, Views};
-use super::devices;
+use super::{devices, people};
 use crate::cluster::Cluster;
 use crate::outcome::Coverage;
 use crate::plan::{Cut, Event, Fault, Plan, Role, Target};
@@ -210,6 +210,16 @@ impl Injector {
                     _ => None,
                 };
                 self.active.push(Active { until, undo: Undo::Links(machine), flap });
+                true
+            }
+            Fault::OperatorRestart { through } => {
+                let through = field.kernel.machine_name(field.cluster.machine(field.places.index(through)));
+                field.kernel.start(field.cluster.client(), "operator", &people::restart_node(through, name));
+                true
+            }
+            Fault::OperatorPause => {
+                let length = Duration::from_millis(event.for_ms);
+                field.kernel.start(field.cluster.client(), "operator", &people::pause(name, length));
                 true
             }
             Fault::ClockJump { by_ms } => {

@@ -15,6 +15,7 @@ mod links;
 mod places;
 mod shelf;
 mod stage;
+mod people;
 mod survey;
 mod tap;
 mod views;
@@ -125,6 +126,7 @@ fn liveness(stage: &mut Stage, plan: &Plan) -> Result<Vec<usize>, Failure> {
     let program = survey::survey(spared, board.clone());
     stage.kernel.note("phase", "liveness");
     stage.kernel.start(stage.cluster.client(), "survey", &program);
+    let person = stage.kernel.start(stage.cluster.client(), "person", &people::on_call());
     while !board.report().well {
         stage.step()?;
         if stage.kernel.now() > began + LIVENESS_BOUND {
@@ -133,6 +135,7 @@ fn liveness(stage: &mut Stage, plan: &Plan) -> Result<Vec<usize>, Failure> {
             return Err(stage.failure("heals", detail));
         }
     }
+    stage.kernel.kill(person);
     let report = board.report();
     let took = stage.kernel.now().saturating_sub(began);
     stage.kernel.note("phase", &format!("all well after {} ms, {} looks", took.as_millis(), report.looks));
