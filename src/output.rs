@@ -9,6 +9,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::exit::Failure;
 
@@ -194,6 +195,29 @@ pub(crate) fn rfc3339(millis: u64) -> Option<String> {
     (millis > 0 && millis < 253_402_300_800_000).then(|| humantime::format_rfc3339_millis(time).to_string())
 }
 
+/// Wall times in an agent's document; its other `_ms` are ages and durations, which stay numbers.
+const WALL_TIMES: [&str; 8] =
+    ["at_ms", "began_ms", "closed_ms", "ended_ms", "expires_ms", "first_step_ms", "opened_ms", "started_ms"];
+
+/// An agent's document as this command prints it: `opened_ms: 17…` becomes `opened: 2026-…`. Journal records are left as
+/// they are: they carry RFC 3339 already, and a hash over their own words.
+pub(crate) fn with_rfc3339(document: Value) -> Value {
+    match document {
+        Value::Array(items) => items.into_iter().map(with_rfc3339).collect(),
+        Value::Object(fields) => {
+            let field = |(key, value): (String, Value)| match key.strip_suffix("_ms") {
+                _ if key == "records" => (key, value),
+                Some(name) if WALL_TIMES.contains(&key.as_str()) => {
+                    (name.to_owned(), value.as_u64().and_then(rfc3339).map_or(Value::Null, Value::String))
+                }
+                _ => (key, with_rfc3339(value)),
+            };
+            fields.into_iter().map(field).collect()
+        }
+        other => other,
+    }
+}
+
 /// A text, or `None` where the wire's empty string means "not known".
 pub(crate) fn known(text: &str) -> Option<String> {
     (!text.is_empty() && text != UNKNOWN).then(|| text.to_owned())
@@ -207,6 +231,19 @@ pub(crate) fn cell(value: Option<impl ToString>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wall_times_of_agents_are_rfc_3339_and_durations_stay_numbers() {
+        let said = serde_json::json!({
+            "opened_ms": 1_700_000_000_000_u64, "closed_ms": null, "age_ms": 5,
+            "steps": [{ "began_ms": 1_700_000_000_001_u64 }], "records": [{ "at_ms": 1 }],
+        });
+        let expected = serde_json::json!({
+            "opened": "2023-11-14T22:13:20.000Z", "closed": null, "age_ms": 5,
+            "steps": [{ "began": "2023-11-14T22:13:20.001Z" }], "records": [{ "at_ms": 1 }],
+        });
+        assert_eq!(with_rfc3339(said), expected);
+    }
 
     #[test]
     fn columns_are_aligned_and_unknown_is_a_dash() {

@@ -112,6 +112,15 @@ fn values_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_policy_that_is_not_builtin_is_refused_where_it_stands() {
+    assert_eq!(check(&format!("{GOOD}strategies:\n  split_brain: builtin\n")), (0, String::new()));
+    let (code, text) = check(&format!("{GOOD}strategies:\n  split_brain: my-policy\n"));
+    assert_eq!(code, 2);
+    assert!(text.starts_with("error: r.yaml:18:16: there is no policy `my-policy`"), "{text}");
+    assert!(text.contains("`builtin` alone"), "{text}");
+}
+
+#[test]
 fn a_daemon_refuses_what_check_refuses_before_it_touches_anything() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(dir.path().join("resilver.yaml"), GOOD.replace("data_dir: meta", "data_dir: meta\n  colour: red"))

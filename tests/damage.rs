@@ -107,7 +107,7 @@ fn a_newer_format_is_refused_and_kept() {
                 *bytes = text.replacen("\"format\": 1", &format!("\"format\": {NEWER}"), 1).into_bytes();
             }),
             _ if path.ends_with("resilver-disk") => newer_superblock(&path),
-            _ => change(&path, newer_prefixes),
+            _ => change(&path, |bytes| newer_prefixes(bytes)),
         }
         let before = lone.evidence();
         let said = lone.start().ended();
@@ -205,7 +205,7 @@ fn unchanged(what: &str, lone: &Lone, before: &std::collections::BTreeMap<PathBu
 }
 
 /// Gives every sound prefix of a log file (16 bytes: magic, format, CRC) a newer format, checksum included.
-fn newer_prefixes(bytes: &mut Vec<u8>) {
+fn newer_prefixes(bytes: &mut [u8]) {
     for at in [0, SLOT_BYTES] {
         let Some(prefix) = bytes.get_mut(at..at + 16).filter(|prefix| prefix.starts_with(b"RSLV")) else { continue };
         prefix[8] = NEWER;

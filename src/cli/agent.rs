@@ -1,12 +1,14 @@
 //! `agent run|status`.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::Context;
 use crate::exit::{Code, Failure};
-use crate::output::{Table, UNKNOWN};
+use crate::output::{Table, UNKNOWN, with_rfc3339};
 
 /// Verbs of agents.
 #[derive(Debug, Subcommand)]
@@ -16,6 +18,9 @@ pub(crate) enum AgentVerb {
         /// Look once, print the plan and exit: 0 nothing to do, 3 something found
         #[arg(long)]
         once: bool,
+        /// Over the configuration's `interval`: how often slow sensors look. This version has none of them yet
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        interval: Option<Duration>,
     },
     /// All agents and who holds their lease; exits 3 when one does not answer
     Status {
@@ -47,7 +52,7 @@ struct Row {
 impl AgentVerb {
     pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
         match self {
-            AgentVerb::Run { once } => crate::daemon::agent(cx, once).await,
+            AgentVerb::Run { once, interval } => crate::daemon::agent(cx, once, interval).await,
             AgentVerb::Status { node: None } => status(cx).await,
             AgentVerb::Status { node: Some(node) } => one(cx, &node).await,
         }
@@ -59,7 +64,7 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
     let rows: Vec<Row> = answers
         .into_iter()
         .map(|(agent, answer)| match answer {
-            Ok(status) => Row { agent, answers: true, status: Some(status), error: None },
+            Ok(status) => Row { agent, answers: true, status: Some(with_rfc3339(status)), error: None },
             Err(error) => Row { agent, answers: false, status: None, error: Some(error) },
         })
         .collect();
@@ -89,7 +94,7 @@ async fn one(cx: &Context, node: &str) -> Result<Code, Failure> {
     if !answer.is_success() {
         return Err(Failure::failed(format!("the agent of {node} says: {}", answer.reason())));
     }
-    let mut body = answer.body;
+    let mut body = with_rfc3339(answer.body);
     let fence = body.pointer("/lease/highest_fence").and_then(Value::as_str).and_then(fence_of);
     if let (Some(fields), Some(fence)) = (body.as_object_mut(), fence) {
         fields.insert("fence".to_owned(), fence);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use crate::agents::Agents;
 use crate::exit::{Code, Failure};
-use crate::output::{Table, UNKNOWN};
+use crate::output::{Table, UNKNOWN, with_rfc3339};
 
 /// Verbs of incidents.
 #[derive(Debug, Subcommand)]
@@ -53,7 +53,7 @@ async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
         match answer {
             Ok(body) => {
                 for incident in body.get("incidents").and_then(Value::as_array).into_iter().flatten() {
-                    let mut incident = incident.clone();
+                    let mut incident = with_rfc3339(incident.clone());
                     if let Some(fields) = incident.as_object_mut() {
                         fields.entry("agent").or_insert_with(|| json!(agent));
                     }
@@ -141,7 +141,7 @@ async fn fetch(agents: &Agents, id: &str) -> Result<Value, Failure> {
     let mut silent = Vec::new();
     for agent in order {
         match agent.get(&format!("/api/v1/incidents/{id}")).await {
-            Ok(answer) if answer.is_success() => return Ok(answer.body),
+            Ok(answer) if answer.is_success() => return Ok(with_rfc3339(answer.body)),
             Ok(_) => {}
             Err(error) => silent.push(format!("{}: {error}", agent.name)),
         }
@@ -163,8 +163,7 @@ fn text(value: &Value, key: &str) -> String {
 
 /// When it was opened, RFC 3339.
 fn opened(incident: &Value) -> String {
-    let millis = incident.get("opened_ms").and_then(Value::as_u64);
-    millis.and_then(crate::output::rfc3339).unwrap_or_else(|| UNKNOWN.to_owned())
+    text(incident, "opened")
 }
 
 /// `{"node": "n1"}` as `node n1`, `{"object": {"bucket": b, "key": k}}` as `object b/k`.

@@ -147,9 +147,9 @@ impl Noun {
     /// How much the verb logs by itself.
     pub(crate) fn verbosity(&self) -> Verbosity {
         match self {
-            Noun::Node(node::NodeVerb::Run) | Noun::Agent(agent::AgentVerb::Run { once: false }) | Noun::Keeper(_) => {
-                Verbosity::Daemon
-            }
+            Noun::Node(node::NodeVerb::Run)
+            | Noun::Agent(agent::AgentVerb::Run { once: false, .. })
+            | Noun::Keeper(_) => Verbosity::Daemon,
             _ => Verbosity::Verb,
         }
     }

@@ -78,6 +78,12 @@ enum ScopeError {
     Gone,
 }
 
+/// The metadata, asked behind a barrier, says that the object is gone: it has no shard that could be bad.
+fn nothing_left(phase: &'static str) -> Progress {
+    let message = "the object was deleted: nothing of it is left to be repaired".to_owned();
+    Progress { phase, message, ..Progress::default() }
+}
+
 #[derive(Clone)]
 struct Verb {
     parts: Arc<RepairParts>,
@@ -206,7 +212,10 @@ impl Verb {
     }
 
     async fn sync_object(&self, bucket: &BucketName, key: &str) -> Result<Progress, ScopeError> {
-        let repair = self.gateway.repair(bucket, key).await?;
+        let repair = match self.gateway.repair(bucket, key).await {
+            Err(GatewayError::NoObject { .. } | GatewayError::NoBucket(_)) => return Ok(nothing_left("sync")),
+            repair => repair?,
+        };
         let failed = repair.shards.iter().filter(|shard| shard.report.state == RebuildState::Failed);
         let details: Vec<&str> = failed.clone().map(|shard| shard.report.detail.as_str()).collect();
         let failed = failed.count() as u64;
@@ -224,7 +233,10 @@ impl Verb {
 
     async fn verify_object(&self, bucket: &BucketName, key: &str) -> Result<Progress, ScopeError> {
         use crate::gateway::ShardState;
-        let verdict = self.gateway.check_shards(bucket, key).await?;
+        let verdict = match self.gateway.check_shards(bucket, key).await {
+            Err(GatewayError::NoObject { .. } | GatewayError::NoBucket(_)) => return Ok(nothing_left("verify")),
+            verdict => verdict?,
+        };
         let mut progress = Progress { phase: "verify", total: verdict.shards.len() as u64, ..Progress::default() };
         for check in &verdict.shards {
             match &check.state {

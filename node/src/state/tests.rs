@@ -495,7 +495,6 @@ async fn a_damaged_database_is_told_from_one_of_a_later_release_and_from_another
     bytes[at + 1] ^= 0xff;
     std::fs::write(&path, &bytes).unwrap();
     assert!(State::open(&story.host, &path, OWNER).await.err().expect("a flipped byte").is_damage());
-
     std::fs::write(&path, &whole).unwrap();
     State::open(&story.host, &path, OWNER).await.expect("the whole one opens").close().await;
 }

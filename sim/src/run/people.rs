@@ -81,10 +81,8 @@ async fn given_up(host: &Host, name: &str) -> bool {
 
 /// Whether the node answers on its port at all.
 async fn runs(host: &Host, name: &str) -> bool {
-    let connect = host.net.connect(&crate::cluster::node_address(name));
-    // Its own variable: a match on the await would hold a stream that is of no use.
-    let connected = tokio::time::timeout(ASK_DEADLINE, connect).await;
-    matches!(connected, Ok(Ok(_)))
+    let address = crate::cluster::node_address(name);
+    matches!(tokio::time::timeout(ASK_DEADLINE, host.net.connect(&address)).await, Ok(Ok(_)))
 }
 
 async fn ask(host: &Host, name: &str, path: &str) -> Option<Value> {
