@@ -72,6 +72,8 @@ pub(crate) enum Request {
         reason: String,
         /// Under which fence.
         fence: Fence,
+        /// Admitted as the start of a node that does not run.
+        dead: bool,
         /// Whether it was verified, and how it went.
         done: oneshot::Sender<(bool, String)>,
     },
@@ -151,9 +153,9 @@ impl MainLoop {
                 // Whoever asked may have stopped waiting.
                 let _ = done.send(());
             }
-            Request::Restart { owner, reason, fence, done } => {
+            Request::Restart { owner, reason, fence, dead, done } => {
                 self.waiting.insert(fence.clone(), done);
-                self.take(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence })).await;
+                self.take(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence, dead })).await;
             }
             Request::Look { question, answer } => {
                 // As above.

@@ -189,6 +189,8 @@ pub enum OperatorCommand {
         reason: String,
         /// The slot's fence.
         fence: Fence,
+        /// Admitted because no process runs: it is started, and nothing is taken away. One that runs by now is left be.
+        dead: bool,
     },
 }
 

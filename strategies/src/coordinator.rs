@@ -117,6 +117,10 @@ fn storm_brake(view: &View, _: &SlotAsk) -> GuardResult {
 }
 
 fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
+    if ask.action == Action::StartNode {
+        let evidence = "its own agent says that no process runs: starting it takes nothing away".to_owned();
+        return result(GuardName::QuorumKept, true, evidence);
+    }
     let down = |node: &NodeView| !node.well || view.open_targets.contains(&node.node);
     let others_down: Vec<&str> =
         view.nodes.iter().filter(|node| node.node != ask.target && down(node)).map(|node| node.node.as_str()).collect();
@@ -166,6 +170,8 @@ pub struct Coordinator {
     began: Moment,
     storm: StormBrake,
     well: BTreeMap<String, (bool, Moment)>,
+    /// Whose agent says that no process runs, and when it said so.
+    dead: BTreeMap<String, Moment>,
     members: Vec<MemberFact>,
     missing_shards: u64,
     map_seen: Option<Moment>,
@@ -186,6 +192,7 @@ impl Coordinator {
             began: now,
             storm,
             well: BTreeMap::new(),
+            dead: BTreeMap::new(),
             members: Vec::new(),
             missing_shards: 0,
             map_seen: None,
@@ -220,6 +227,16 @@ impl Coordinator {
     /// A peer's agent answered, or did not.
     pub fn peer(&mut self, now: Moment, fact: &PeerFact) {
         self.see(now, &fact.node, fact.node_alive == Some(true) && fact.node_phase == "healthy");
+        if fact.node_alive == Some(false) {
+            self.dead.insert(fact.node.clone(), now);
+        } else {
+            self.dead.remove(&fact.node);
+        }
+    }
+
+    /// Whether the node's own agent says, freshly, that no process of it runs.
+    pub fn is_dead(&self, now: Moment, node: &str) -> bool {
+        self.dead.get(node).is_some_and(|seen| now.since(*seen) <= self.policy.fresh_within())
     }
 
     /// Judges a wish, and counts it when it is admitted.
@@ -335,6 +352,21 @@ mod tests {
     fn refused(result: Result<Vec<GuardResult>, GuardResult>) -> (GuardName, String) {
         let refusal = result.expect_err("a refusal");
         (refusal.guard, refusal.evidence)
+    }
+
+    /// Found by the simulator (`metadata`, seed 3): its own missing shards kept a dead node from being started by hand.
+    #[test]
+    fn a_dead_node_may_be_started_while_its_shards_are_missing() {
+        let now = at(3600);
+        let mut coordinator = calm(now);
+        coordinator.heartbeat(now, &NodeFact { missing_shards: 20, ..fact() });
+        coordinator.peer(now, &peer("n3", false));
+        assert!(coordinator.is_dead(now, "n3") && !coordinator.is_dead(now, "n2"));
+        assert!(!coordinator.is_dead(at(3700), "n3"), "what it said long ago says nothing");
+        let ask = |action| SlotAsk { target: "n3".into(), action, operator: true, disk_unreadable: false };
+        let view = coordinator.view(now, &SlotBook::inherit(fence(), vec![]), "n3");
+        assert!(admit(&view, &ask(Action::StartNode)).is_ok());
+        assert_eq!(admit(&view, &ask(Action::RestartNode)).unwrap_err().guard, GuardName::QuorumKept);
     }
 
     #[test]

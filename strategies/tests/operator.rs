@@ -14,11 +14,36 @@ use resilver_strategies::record::RecordKind;
 use resilver_strategies::types::{Action, GuardName};
 
 fn restart(bench: &mut Bench) -> Vec<Command> {
-    bench.give(Input::Operator(OperatorCommand::RestartNode {
-        owner: "ada".into(),
-        reason: "new kernel".into(),
-        fence: fence(9),
-    }))
+    admitted(bench, false)
+}
+
+fn admitted(bench: &mut Bench, dead: bool) -> Vec<Command> {
+    let (owner, reason) = ("ada".into(), "new kernel".into());
+    bench.give(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence: fence(9), dead }))
+}
+
+/// Found by the simulator (`metadata`, seed 3): a node that its agent had given up could not be started by hand.
+#[test]
+fn a_dead_node_that_was_given_up_is_started_by_hand_and_a_live_one_is_not_touched() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let mut failed = 0;
+    while bench.records(RecordKind::Escalated).is_empty() {
+        if bench.executed().len() > failed {
+            failed += 1;
+            bench.failed(bench.last_step().id);
+        }
+        bench.miss(1);
+    }
+    let before = bench.actions().len();
+    admitted(&mut bench, true);
+    assert_eq!(bench.actions()[before..], [Action::StartNode]);
+    let step = bench.last_step();
+    assert!(!step.disruptive && step.fence == Some(fence(9)));
+
+    let mut bench = Bench::calm(Profile::Production);
+    admitted(&mut bench, true);
+    assert_eq!((bench.actions().len(), bench.refusals()), (0, vec![GuardName::Fresh]), "it runs by now");
 }
 
 #[test]

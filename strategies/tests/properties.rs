@@ -168,7 +168,7 @@ impl Story {
             }
             Happens::Restart => {
                 let (owner, reason) = ("bob".to_owned(), "why not".to_owned());
-                let command = OperatorCommand::RestartNode { owner, reason, fence: fence(5) };
+                let command = OperatorCommand::RestartNode { owner, reason, fence: fence(5), dead: false };
                 self.bench.give(Input::Operator(command));
             }
             Happens::Finish(how) => {

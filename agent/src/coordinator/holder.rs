@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, SlotReply, action_named};
+use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, START, SlotReply, action_named, no_such_order};
 use crate::facts;
 use crate::lease::{ballot_to_wire, slot_to_wire};
 use crate::links::agent_peer;
@@ -49,8 +49,10 @@ impl Coordinator {
     /// The holder: opens a slot for the target and has its agent do the step.
     pub(crate) async fn coordinate(&self, target: &str, step: &str, reason: &str, operator: &str) -> Outcome {
         if step != RESTART {
-            return Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}"));
+            return no_such_order(step);
         }
+        // Another thing to judge: a node that does not run has nothing that a restart could take away.
+        let step = if self.is_dead(target) { START } else { step };
         let name = format!("{step}:{target}-{}", self.setup.time.wall_ms());
         let ask =
             SlotAsk { target: target.to_owned(), action: action_named(step), operator: true, disk_unreadable: false };
@@ -66,7 +68,7 @@ impl Coordinator {
             opened_ms: self.setup.time.wall_ms(),
         };
         resilver_host::fault::point("coordinator.before_step");
-        match self.order(&slot, reason, operator).await {
+        match self.order(&slot, step, reason, operator).await {
             Ok(outcome) => {
                 self.finish_slot(slot, matches!(outcome, Outcome::Done { .. })).await;
                 outcome
@@ -77,6 +79,11 @@ impl Coordinator {
                 Outcome::failed(format!("{target}'s agent did not say how the step ended: {}", status.message()))
             }
         }
+    }
+
+    fn is_dead(&self, target: &str) -> bool {
+        let judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
+        judge.is_dead(self.setup.time.mono(), target)
     }
 
     /// The holder: opens a slot for a step, at a majority and in its own journal.

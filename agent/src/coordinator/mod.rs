@@ -39,8 +39,15 @@ const STEP_DEADLINE: Duration = Duration::from_secs(300);
 /// How long another agent may take for one small answer with a store in it.
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The only step that one agent may order on another's host. A closed list: an order is never a script.
+/// The only steps that one agent may order on another's host. A closed list: an order is never a script.
 const RESTART: &str = "restart_node";
+/// As a restart, of a node that does not run.
+const START: &str = "start_node";
+
+/// Why another step is not done.
+fn no_such_order(step: &str) -> Outcome {
+    Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}, {START}"))
+}
 
 /// How a refusal by a guard of the target's own engine begins.
 pub(crate) const HELD_BY: &str = "held by ";
@@ -208,8 +215,8 @@ impl Coordinator {
 
     /// An order from the holder: do this step here. Answered when it is verified or given up.
     pub(crate) async fn run_here(&self, fence: Fence, step: &str, reason: &str, operator: &str) -> Outcome {
-        if step != RESTART {
-            return Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}"));
+        if step != RESTART && step != START {
+            return no_such_order(step);
         }
         // Persisted before the engine even hears of it: from now on lower fences are refused, whatever comes of this.
         if let Err(error) = self.setup.lease.admit(fence.clone()).await {
@@ -226,7 +233,7 @@ impl Coordinator {
         }
         let (done, ended) = oneshot::channel();
         let (owner, reason) = (operator.to_owned(), reason.to_owned());
-        let request = Request::Restart { owner, reason, fence: fence.clone(), done };
+        let request = Request::Restart { owner, reason, fence: fence.clone(), dead: step == START, done };
         if self.setup.requests.send(request).await.is_err() {
             return Outcome::failed("the target's agent is stopping");
         }
@@ -260,13 +267,13 @@ impl Coordinator {
     }
 
     /// Orders a step at the target's agent, which may be this one. `Err`: it did not answer, nobody knows.
-    async fn order(&self, slot: &Slot, reason: &str, operator: &str) -> Result<Outcome, Status> {
+    async fn order(&self, slot: &Slot, step: &str, reason: &str, operator: &str) -> Result<Outcome, Status> {
         if slot.target == self.setup.own {
-            return Ok(self.run_here(slot.fence.clone(), RESTART, reason, operator).await);
+            return Ok(self.run_here(slot.fence.clone(), step, reason, operator).await);
         }
         let request = RunStepRequest {
             fence: Some(fence_to_wire(&slot.fence)),
-            step: RESTART.to_owned(),
+            step: step.to_owned(),
             incident: slot.incident.clone(),
             reason: reason.to_owned(),
             operator: operator.to_owned(),

@@ -43,7 +43,9 @@ impl Engine {
                 self.pause = Some(pause);
             }
             OperatorCommand::Resume { owner } => self.resume(&owner, "resumed; the present is judged"),
-            OperatorCommand::RestartNode { owner, reason, fence } => self.restart(now, owner, reason, fence),
+            OperatorCommand::RestartNode { owner, reason, fence, dead } => {
+                self.restart(now, owner, reason, fence, dead);
+            }
         }
     }
 
@@ -77,16 +79,16 @@ impl Engine {
         }
     }
 
-    fn restart(&mut self, now: Now, owner: String, reason: String, fence: Fence) {
-        let guards = self.restart_guards(now, &fence);
+    fn restart(&mut self, now: Now, owner: String, reason: String, fence: Fence, dead: bool) {
+        let guards = self.restart_guards(now, &fence, dead);
         let step = Step {
             id: self.next_step(),
             incident: None,
             mode: None,
-            action: Action::RestartNode,
-            grade: Grade::RESTART,
+            action: if dead { Action::StartNode } else { Action::RestartNode },
+            grade: if dead { Grade::RELIEVE } else { Grade::RESTART },
             subject: Subject::Node(self.node.clone()),
-            disruptive: true,
+            disruptive: !dead,
             fence: Some(fence),
             deadline: ladder::restart_deadline(),
             attempt: 1,
@@ -104,23 +106,24 @@ impl Engine {
         }
         let life = self.facts.running();
         self.planned = life.map_or(Planned::No, Planned::Life);
-        self.ledger.note(now.mono, step.action, &step.subject, true, None);
+        self.ledger.note(now.mono, step.action, &step.subject, step.disruptive, None);
         self.record_intent(&step, &guards, None);
         self.out.push(Command::Execute(step.clone()));
         self.operator = Some(OperatorStep { step, owner, life, phase: Phase::Doing { since: now.mono } });
     }
 
-    fn restart_guards(&self, now: Now, fence: &Fence) -> Vec<GuardResult> {
+    fn restart_guards(&self, now: Now, fence: &Fence, dead: bool) -> Vec<GuardResult> {
         let mut guards = Vec::new();
         let mut ask = |guard, passed, evidence: String| guards.push(GuardResult { guard, passed, evidence });
         let paused = self.pause.as_ref().map(|pause| pause.evidence(now.mono));
         ask(GuardName::Pause, paused.is_none(), paused.unwrap_or_else(|| "not paused".to_owned()));
         let running = self.facts.running();
         let alive = running.map_or_else(
-            || "the process does not run: process_crash sees to it".to_owned(),
+            || "the process does not run".to_owned(),
             |(pid, _)| format!("process {pid} runs"),
         );
-        ask(GuardName::Fresh, running.is_some(), alive);
+        // What the holder has judged is what is done: the other thing was not admitted.
+        ask(GuardName::Fresh, running.is_some() != dead, alive);
         let mut busy = self.operator.as_ref().map(|other| format!("{} for {}", other.step.action, other.owner));
         let node = Subject::Node(self.node.clone());
         for incident in self.incidents.open.values() {
