@@ -13,7 +13,7 @@ use resilver_strategies::lease::ReleaseRequest;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::coordinator::{Coordinator, HELD_BY, Outcome, action_named};
+use crate::coordinator::{Coordinator, HELD_BY, Outcome, Wish, action_named};
 use crate::lease::{
     LeaseError, LeaseHandle, accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire,
     prepare_from_wire, prepare_reply_to_wire, slot_from_wire, slot_request,
@@ -89,10 +89,12 @@ impl AgentPeer for PeerService {
         &self,
         request: Request<wire::RequestSlotRequest>,
     ) -> Result<Response<wire::RequestSlotResponse>, Status> {
-        let wire::RequestSlotRequest { target, step, incident, operator, action, disk_unreadable } =
+        let wire::RequestSlotRequest { target, step, incident, operator, action, disk_unreadable, under_way } =
             request.into_inner();
+        let under_way = under_way.into_iter().collect();
+        let wish = Wish { step: &step, incident: &incident, under_way: &under_way };
         let ask = SlotAsk { target, action: action_named(&action), operator, disk_unreadable };
-        let answer = match self.coordinator.slot_for(ask, &step, &incident).await {
+        let answer = match self.coordinator.slot_for(ask, &wish).await {
             Ok(fence) => {
                 wire::RequestSlotResponse { granted: true, fence: Some(fence_to_wire(&fence)), ..Default::default() }
             }

@@ -206,7 +206,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "recovery",
         about: "agents are killed at each step of a recovery",
-        mix: &[(Class::KillInRecovery, 8), (Class::KillNode, 3), (Class::DiskVanished, 1), (Class::RotShards, 1), (Class::OperatorRestart, 2)],
+        mix: &[
+            (Class::KillInRecovery, 8),
+            (Class::KillNode, 3),
+            (Class::DiskVanished, 1),
+            (Class::RotShards, 1),
+            (Class::OperatorRestart, 2),
+        ],
         faults: (2, 5),
         safety_seconds: (25, 40),
         bounds: Bounds::Redundancy,

@@ -1,6 +1,6 @@
 //! What only the holder of the lease does: opening and closing slots, ordering steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use futures_util::future::join_all;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, START, SlotReply, action_named, no_such_order};
+use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, START, SlotReply, Wish, action_named, no_such_order};
 use crate::facts;
 use crate::lease::{ballot_to_wire, slot_to_wire};
 use crate::links::agent_peer;
@@ -56,7 +56,10 @@ impl Coordinator {
         let name = format!("{step}:{target}-{}", self.setup.time.wall_ms());
         let ask =
             SlotAsk { target: target.to_owned(), action: action_named(step), operator: true, disk_unreadable: false };
-        let fence = match self.request_slot(ask, &name, "", operator).await {
+        let fence = match self
+            .request_slot(ask, &Wish { step: &name, incident: "", under_way: &BTreeSet::new() }, operator)
+            .await
+        {
             Ok(fence) => fence,
             Err((guard, why)) => return Outcome::refused(guard, why),
         };
@@ -87,13 +90,37 @@ impl Coordinator {
     }
 
     /// The holder: opens a slot for a step, at a majority and in its own journal.
-    pub(crate) async fn slot_for(&self, ask: SlotAsk, step: &str, incident: &str) -> SlotReply {
-        let asked_by = if incident.is_empty() { ask.target.clone() } else { incident.to_owned() };
-        self.request_slot(ask, step, incident, &asked_by).await
+    pub(crate) async fn slot_for(&self, ask: SlotAsk, wish: &Wish<'_>) -> SlotReply {
+        let asked_by = if wish.incident.is_empty() { ask.target.clone() } else { wish.incident.to_owned() };
+        self.request_slot(ask, wish, &asked_by).await
+    }
+
+    /// Closes slots that the target's own agent got and knows nothing of any more: it was killed between the grant and
+    /// its own record. They would hold everybody back until they are given up, long after.
+    async fn close_forgotten(&self, ask: &SlotAsk, wish: &Wish<'_>) {
+        // An operator's step is the holder's to remember.
+        if wish.incident.is_empty() {
+            return;
+        }
+        let forgotten = |(slot, state): &(&Slot, SlotState)| {
+            let own = slot.target == ask.target && !slot.incident.is_empty() && *state == SlotState::Open;
+            own && slot.step != wish.step && !wish.under_way.contains(&slot.step)
+        };
+        let found = self.with_desk(|desk| {
+            let slots: Vec<Slot> = desk.book.all().filter(forgotten).map(|(slot, _)| slot.clone()).collect();
+            (slots, desk.book.ballot().clone())
+        });
+        let Some((slots, ballot)) = found else { return };
+        for slot in slots {
+            if self.close(&ballot, &slot).await {
+                self.tell_closed(&slot, false, "forgotten: its agent has begun anew without it").await;
+            }
+        }
     }
 
     /// As above.
-    pub(super) async fn request_slot(&self, ask: SlotAsk, step: &str, incident: &str, asked_by: &str) -> SlotReply {
+    pub(super) async fn request_slot(&self, ask: SlotAsk, wish: &Wish<'_>, asked_by: &str) -> SlotReply {
+        let Wish { step, incident, .. } = *wish;
         let refused = |guard, why: String| Err((guard, why));
         if let Some(fence) = self.forged_fence() {
             return Ok(fence);
@@ -101,6 +128,7 @@ impl Coordinator {
         let Some(held) = self.setup.lease.fence().await else {
             return refused(GuardName::OneAtATime, format!("{} does not hold the lease", self.setup.own));
         };
+        self.close_forgotten(&ask, wish).await;
         let now = self.setup.time.mono();
         let opened = self.with_desk(|desk| {
             if *desk.book.fence() != held {

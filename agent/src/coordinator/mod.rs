@@ -12,6 +12,7 @@
 mod holder;
 mod settle;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -96,13 +97,30 @@ pub(crate) struct Coordinator {
     desk: Arc<Mutex<Option<Desk>>>,
     /// What the guards are judged by. Fed always, asked only while this agent holds the lease.
     judge: Arc<Mutex<Judge>>,
+    /// This agent's own steps that have a slot, or have asked for one.
+    under_way: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// A step that wants a slot.
+pub(crate) struct Wish<'a> {
+    /// Its name over all agents.
+    pub(crate) step: &'a str,
+    /// Its incident; empty: an operator's.
+    pub(crate) incident: &'a str,
+    /// The other steps of the target's agent that may have a slot.
+    pub(crate) under_way: &'a BTreeSet<String>,
 }
 
 impl Coordinator {
     /// A coordinator that holds nothing yet.
     pub(crate) fn new(setup: CoordinatorSetup) -> Coordinator {
         let judge = Judge::new(setup.time.mono(), &setup.own, setup.policy.clone());
-        Coordinator { setup: Arc::new(setup), desk: Arc::default(), judge: Arc::new(Mutex::new(judge)) }
+        Coordinator {
+            setup: Arc::new(setup),
+            desk: Arc::default(),
+            judge: Arc::new(Mutex::new(judge)),
+            under_way: Arc::default(),
+        }
     }
 
     /// What the sensors see: the holder's guards are judged by it.
@@ -152,9 +170,27 @@ impl Coordinator {
 
     /// This agent's own step needs a slot.
     pub(crate) async fn take_slot(&self, step: &Step) -> SlotReply {
+        let name = self.step_name(step);
+        // Entered before the holder hears of it: another request on its way says that this one is not forgotten.
+        let others = self.with_own(|own| {
+            let others = own.clone();
+            own.insert(name.clone());
+            others
+        });
+        let reply = self.ask_for_slot(step, &name, &others).await;
+        if reply.is_err() {
+            self.with_own(|own| own.remove(&name));
+        }
+        reply
+    }
+
+    fn with_own<T>(&self, work: impl FnOnce(&mut BTreeSet<String>) -> T) -> T {
+        work(&mut self.under_way.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn ask_for_slot(&self, step: &Step, name: &str, under_way: &BTreeSet<String>) -> SlotReply {
         let refused = |why: String| Err((GuardName::OneAtATime, why));
         let incident = step.incident.as_ref().map(|incident| incident.0.clone()).unwrap_or_default();
-        let name = self.step_name(step);
         if let Some(fence) = self.forged_fence() {
             return Ok(fence);
         }
@@ -163,12 +199,14 @@ impl Coordinator {
             return refused("nobody holds the lease: no majority of the agents can be reached".to_owned());
         };
         if holder == self.setup.own {
-            return self.request_slot(ask, &name, &incident, &incident).await;
+            let wish = Wish { step: name, incident: &incident, under_way };
+            return self.request_slot(ask, &wish, &incident).await;
         }
         let request = RequestSlotRequest {
             target: ask.target,
-            step: name,
+            step: name.to_owned(),
             incident,
+            under_way: under_way.iter().cloned().collect(),
             operator: ask.operator,
             action: ask.action.as_str().to_owned(),
             disk_unreadable: ask.disk_unreadable,
@@ -186,6 +224,7 @@ impl Coordinator {
 
     /// This agent's own step under a slot has ended.
     pub(crate) async fn give_slot_back(&self, step: &Step, verified: bool) {
+        self.with_own(|own| own.remove(&self.step_name(step)));
         let Some(fence) = step.fence.clone() else { return };
         let slot = Slot {
             target: self.setup.own.clone(),

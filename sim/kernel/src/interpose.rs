@@ -23,6 +23,8 @@ pub fn begin(seed: u64) {
     RANDOM.store(seed, Relaxed);
     NOW_NANOS.store(0, Relaxed);
     ON.store(true, Relaxed);
+    // The keys of this thread's hash maps, drawn here and not whenever the first map happens to be made.
+    let _ = std::hash::RandomState::new();
 }
 
 /// Sets the run's clock, in nanoseconds since its beginning.

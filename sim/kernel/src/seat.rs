@@ -122,7 +122,8 @@ impl Rand for Seat {
         // The pid is never used twice, and names machine, role and incarnation. Counted, because two users of one label
         // (the ids of two disks) must not draw the same numbers.
         let seed = self.world.with(|state| {
-            let forks = state.processes.get_mut(&self.pid).map(|entry| entry.forks.entry(label.to_owned()).or_default());
+            let forks =
+                state.processes.get_mut(&self.pid).map(|entry| entry.forks.entry(label.to_owned()).or_default());
             let nth = forks.map_or(0, |forks| std::mem::replace(forks, *forks + 1));
             mix(state.seed, &format!("{}/{label}/{nth}", self.pid.0))
         });

@@ -79,8 +79,10 @@ impl Pool {
     /// When no process can be started.
     pub(crate) fn begin(&mut self, job: Job) -> std::io::Result<()> {
         self.started += 1;
-        let (out, err) = (self.dir.join(format!("{}.out", self.started)), self.dir.join(format!("{}.err", self.started)));
-        let child = command(&job)?.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?).spawn()?;
+        let (out, err) =
+            (self.dir.join(format!("{}.out", self.started)), self.dir.join(format!("{}.err", self.started)));
+        let child =
+            command(&job)?.stdin(Stdio::null()).stdout(File::create(&out)?).stderr(File::create(&err)?).spawn()?;
         self.running.push(Running { job, child, began: Instant::now(), out, err });
         Ok(())
     }

@@ -25,7 +25,9 @@ pub(crate) fn list() -> Exit {
     }
     println!("\nInvariants, and where they come from");
     let checker = Checker::new(&Limits::default());
-    for (name, origin) in checker.rules().chain(OWN_RULES.iter().copied()).chain(crate::workload::ORACLE_RULES.iter().copied()) {
+    for (name, origin) in
+        checker.rules().chain(OWN_RULES.iter().copied()).chain(crate::workload::ORACLE_RULES.iter().copied())
+    {
         println!("  {name:<22} {origin}");
     }
     println!("\nPlanted bugs, and the scenario that hunts them");

@@ -25,7 +25,8 @@ struct Seeds {
 /// Runs all seeds that were not judged yet.
 pub(crate) fn many(args: &RunArgs) -> anyhow::Result<Exit> {
     let plant = args.plant.map(|plant| plant.as_str().to_owned());
-    let what = format!("{}{}", args.scenario.name, plant.as_deref().map(|bug| format!(" with {bug}")).unwrap_or_default());
+    let what =
+        format!("{}{}", args.scenario.name, plant.as_deref().map(|bug| format!(" with {bug}")).unwrap_or_default());
     let mut progress = match &args.state {
         Some(path) => Progress::load(path, &what)?,
         None => Progress::new(&what),
@@ -60,7 +61,11 @@ pub(crate) fn many(args: &RunArgs) -> anyhow::Result<Exit> {
             progress.store(path)?;
         }
         if judged > 0 && judged % SAY_EVERY == 0 {
-            eprintln!("{judged} seeds judged, {} failed, {:.1} s", progress.failed.len(), watch.elapsed().as_secs_f64());
+            eprintln!(
+                "{judged} seeds judged, {} failed, {:.1} s",
+                progress.failed.len(),
+                watch.elapsed().as_secs_f64()
+            );
         }
         if args.fail_fast && !progress.failed.is_empty() {
             break;

@@ -48,7 +48,8 @@ fn traced(job: &Job, args: &ReplayArgs) -> anyhow::Result<Exit> {
         let _ = std::fs::remove_file(&path);
         return Ok(exit(status));
     }
-    let copied = std::fs::File::open(&path).and_then(|mut file| std::io::copy(&mut file, &mut std::io::stdout().lock()));
+    let copied =
+        std::fs::File::open(&path).and_then(|mut file| std::io::copy(&mut file, &mut std::io::stdout().lock()));
     // A reader that went away is no error of the run.
     let _ = copied.map(|_| std::io::stdout().flush());
     let _ = std::fs::remove_file(&path);

@@ -39,8 +39,13 @@ fn smallest(
     let mut parts = 1;
     while !kept.is_empty() && parts <= kept.len() {
         let size = kept.len().div_ceil(parts);
-        let chunks: Vec<BTreeSet<u32>> =
-            kept.iter().copied().collect::<Vec<_>>().chunks(size).map(|chunk| chunk.iter().copied().collect()).collect();
+        let chunks: Vec<BTreeSet<u32>> = kept
+            .iter()
+            .copied()
+            .collect::<Vec<_>>()
+            .chunks(size)
+            .map(|chunk| chunk.iter().copied().collect())
+            .collect();
         let mut smaller = None;
         for chunk in chunks {
             let without: BTreeSet<u32> = kept.difference(&chunk).copied().collect();

@@ -133,7 +133,9 @@ fn node_span(event: &Event) -> Option<Impaired> {
 /// When the agent of which machine does not do its part.
 fn agent_span(event: &Event) -> Option<Impaired> {
     let impaired = match event.fault {
-        Fault::Kill(role) | Fault::Freeze(role) | Fault::KillAtOp { role, .. } => matches!(role, Role::Agent | Role::All),
+        Fault::Kill(role) | Fault::Freeze(role) | Fault::KillAtOp { role, .. } => {
+            matches!(role, Role::Agent | Role::All)
+        }
         Fault::PowerOff | Fault::Partition(_) | Fault::KillInRecovery { .. } => true,
         _ => matches!(event.target, Target::AgentDisk(_)),
     };
@@ -162,9 +164,11 @@ fn places(event: &Event) -> Vec<String> {
         None => (1..=MACHINES).map(|machine| format!("{what} {machine}")).collect(),
     };
     match event.fault {
-        Fault::Kill(_) | Fault::KillAtOp { .. } | Fault::PowerOff | Fault::Freeze(_) | Fault::OperatorRestart { .. } => {
-            machines("processes")
-        }
+        Fault::Kill(_)
+        | Fault::KillAtOp { .. }
+        | Fault::PowerOff
+        | Fault::Freeze(_)
+        | Fault::OperatorRestart { .. } => machines("processes"),
         Fault::OperatorPause => machines("pause"),
         Fault::Partition(Cut::Both | Cut::Inbound | Cut::Outbound | Cut::Flapping { .. })
         | Fault::SlowLinks { .. }

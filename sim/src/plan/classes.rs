@@ -142,9 +142,7 @@ impl Class {
             }
             Class::FreezeLeader => (Fault::Freeze(Role::Node), Target::RaftLeader, seconds(rng, FREEZE_MS)),
             Class::FreezeHolder => (Fault::Freeze(Role::Agent), Target::LeaseHolder, seconds(rng, HOLDER_AWAY_MS)),
-            Class::IsolateHolder => {
-                (Fault::Partition(Cut::Both), Target::LeaseHolder, seconds(rng, HOLDER_AWAY_MS))
-            }
+            Class::IsolateHolder => (Fault::Partition(Cut::Both), Target::LeaseHolder, seconds(rng, HOLDER_AWAY_MS)),
             Class::SlowLinks => {
                 let low_ms = between(rng, (5, 100));
                 let high_ms = low_ms + between(rng, (5, 400));
@@ -186,12 +184,15 @@ impl Class {
                 (Fault::MisdirectedWrite(pick(rng, &[Files::Log, Files::Vote, Files::Database])), meta, 0)
             }
             Class::AgentDisk => {
-                let fault = pick(rng, &[
-                    Fault::DiskError(DiskOp::Write),
-                    Fault::DiskError(DiskOp::Sync),
-                    Fault::DiskFull,
-                    Fault::DiskSlow { factor: 50 },
-                ]);
+                let fault = pick(
+                    rng,
+                    &[
+                        Fault::DiskError(DiskOp::Write),
+                        Fault::DiskError(DiskOp::Sync),
+                        Fault::DiskFull,
+                        Fault::DiskSlow { factor: 50 },
+                    ],
+                );
                 (fault, Target::AgentDisk(rng.random_range(1..=MACHINES)), seconds(rng, DISK_MS))
             }
             Class::ClockJump => {
@@ -202,9 +203,7 @@ impl Class {
                 let ppm = rng.random_range(-RATE_PPM..=RATE_PPM);
                 (Fault::ClockRate { ppm }, any, seconds(rng, (5_000, 30_000)))
             }
-            Class::OperatorRestart => {
-                (Fault::OperatorRestart { through: rng.random_range(1..=MACHINES) }, any, 0)
-            }
+            Class::OperatorRestart => (Fault::OperatorRestart { through: rng.random_range(1..=MACHINES) }, any, 0),
             Class::OperatorPause => (Fault::OperatorPause, any, seconds(rng, DISK_MS)),
             Class::KillInRecovery => {
                 let by_op = rng.random_bool(0.6);

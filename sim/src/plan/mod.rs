@@ -243,7 +243,11 @@ impl Plan {
     /// Machines whose metadata the plan damages for good, and which the product cannot bring back by itself yet: they may
     /// stay `lost_voter`.
     pub(crate) fn metadata_victims(&self) -> BTreeSet<usize> {
-        self.events.iter().filter(|event| event.fault.damages_metadata(event.target)).filter_map(Event::machine).collect()
+        self.events
+            .iter()
+            .filter(|event| event.fault.damages_metadata(event.target))
+            .filter_map(Event::machine)
+            .collect()
     }
 
     /// Disks that a fault may have taken out of service for good: the agent gives up a disk that fails for longer than a
@@ -325,8 +329,14 @@ impl Fault {
     pub(crate) fn ails_disk(self) -> bool {
         matches!(
             self,
-            Fault::DiskError(_) | Fault::DiskFull | Fault::DiskHung | Fault::DiskVanished | Fault::DiskReplaced
-                | Fault::DiskSlow { .. } | Fault::BitRot { .. } | Fault::MisdirectedWrite(_)
+            Fault::DiskError(_)
+                | Fault::DiskFull
+                | Fault::DiskHung
+                | Fault::DiskVanished
+                | Fault::DiskReplaced
+                | Fault::DiskSlow { .. }
+                | Fault::BitRot { .. }
+                | Fault::MisdirectedWrite(_)
         )
     }
 }

@@ -6,7 +6,14 @@ use super::{Cut, DiskOp, Event, Fault, Files, Plan, Role, Target};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, seed {}: {} faults within {} ms", self.scenario, self.seed, self.events.len(), self.safety_ms)?;
+        writeln!(
+            f,
+            "{}, seed {}: {} faults within {} ms",
+            self.scenario,
+            self.seed,
+            self.events.len(),
+            self.safety_ms
+        )?;
         self.events.iter().try_for_each(|event| writeln!(f, "  {event}"))
     }
 }
@@ -85,7 +92,9 @@ impl fmt::Display for Fault {
             Fault::MisdirectedWrite(files) => write!(f, "the next write to its {files} lands elsewhere"),
             Fault::ClockJump { by_ms } => write!(f, "wall clock jumps by {by_ms} ms"),
             Fault::ClockRate { ppm } => write!(f, "clocks run at {ppm:+} ppm"),
-            Fault::OperatorRestart { through } => write!(f, "an operator restarts the node through the agent of n{through}"),
+            Fault::OperatorRestart { through } => {
+                write!(f, "an operator restarts the node through the agent of n{through}")
+            }
             Fault::OperatorPause => f.write_str("an operator pauses the agent"),
             Fault::KillInRecovery { nth_op, after_ms } if *nth_op > 0 => {
                 let _ = after_ms;

@@ -136,9 +136,10 @@ impl Injector {
                     Damage::Rot { .. } => "fault.bits_flipped",
                     Damage::Misdirected { .. } => "fault.writes_misdirected",
                 });
-                happened.extend(done.files().map(|path| {
-                    Happening::Rotted { machine: name.clone(), path: path.display().to_string() }
-                }));
+                happened.extend(
+                    done.files()
+                        .map(|path| Happening::Rotted { machine: name.clone(), path: path.display().to_string() }),
+                );
             }
             *told = damage.len();
         }
@@ -376,9 +377,7 @@ fn processes(field: &Field<'_>, index: usize, role: Role) -> Vec<Pid> {
 
 fn ill(fault: Fault) -> Ill {
     match fault {
-        Fault::Partition(cut) => {
-            Ill { no_in: cut != Cut::Outbound, no_out: cut != Cut::Inbound, ..Ill::default() }
-        }
+        Fault::Partition(cut) => Ill { no_in: cut != Cut::Outbound, no_out: cut != Cut::Inbound, ..Ill::default() },
         Fault::SlowLinks { low_ms, high_ms } => {
             let latency = Some((Duration::from_millis(low_ms), Duration::from_millis(high_ms)));
             Ill { latency, ..Ill::default() }

@@ -12,10 +12,10 @@
 mod devices;
 pub(crate) mod inject;
 mod links;
+mod people;
 mod places;
 mod shelf;
 mod stage;
-mod people;
 mod survey;
 mod tap;
 mod views;

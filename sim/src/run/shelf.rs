@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn shards_are_told_from_what_lies_beside_them() {
         assert!(is_shard(Path::new("/disk1/shards/shards/4f/4f00-0-1")));
-        for other in ["/disk1/shards/aside/corrupt-4f00-0-1.7", "/disk1/shards/tmp/4f00-0-1.7", "/disk1/shards/canary"] {
+        for other in ["/disk1/shards/aside/corrupt-4f00-0-1.7", "/disk1/shards/tmp/4f00-0-1.7", "/disk1/shards/canary"]
+        {
             assert!(!is_shard(Path::new(other)), "{other}");
         }
         let gone = Path::new("/disk1/shards/shards/4f/4f00-0-1");

@@ -180,7 +180,12 @@ impl Surveyor {
                 let state = text("state");
                 let excused = state == "escalated" && (lost.contains(&number) || self.spared.struck.contains(&number));
                 if state != "resolved" && !excused {
-                    return Err(format!("agent {name}: {} {} is {state}: {}", text("mode"), text("id"), text("evidence")));
+                    return Err(format!(
+                        "agent {name}: {} {} is {state}: {}",
+                        text("mode"),
+                        text("id"),
+                        text("evidence")
+                    ));
                 }
             }
         }

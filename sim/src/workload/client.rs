@@ -8,9 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use resilver_host::Host;
 use resilver_proto::store::store_client::StoreClient;
-use resilver_proto::store::{
-    DeleteRequest, GetRequest, ListRequest, PutBegin, PutRequest, get_response, put_request,
-};
+use resilver_proto::store::{DeleteRequest, GetRequest, ListRequest, PutBegin, PutRequest, get_response, put_request};
 use resilver_proto::transport::{self, MAX_MESSAGE_BYTES};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -139,12 +137,8 @@ impl Door {
 
     /// The keys that begin with `prefix`, of one moment: one page, which is more than a run writes.
     pub(crate) async fn list(&self, prefix: &str) -> Seen<Vec<String>> {
-        let request = ListRequest {
-            bucket: BUCKET.to_owned(),
-            prefix: prefix.to_owned(),
-            after: String::new(),
-            limit: PAGE,
-        };
+        let request =
+            ListRequest { bucket: BUCKET.to_owned(), prefix: prefix.to_owned(), after: String::new(), limit: PAGE };
         let mut store = self.store.clone();
         match within(store.list(request)).await.map(tonic::Response::into_inner) {
             Ok(page) if page.truncated => Seen::Corrupt(format!("a page of {} keys is truncated", page.objects.len())),
@@ -162,9 +156,9 @@ fn version_of(condition: &Condition) -> String {
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| {
-        Err(Status::deadline_exceeded(format!("no answer within {} ms", DEADLINE.as_millis())))
-    })
+    tokio::time::timeout(DEADLINE, work)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {} ms", DEADLINE.as_millis()))))
 }
 
 /// What an answer to a change allows to conclude. Only what a node promises counts as "not done"; a code that a broken

@@ -165,7 +165,9 @@ impl Notes {
                 self.end(id, "delete_ok", Outcome::Ok(Answer::Done), detail);
             }
             // It had no condition: a node that says so says nothing about what it did.
-            Changed::ConditionFailed => self.end(id, "delete_unknown", Outcome::Unknown, "a condition that was not set"),
+            Changed::ConditionFailed => {
+                self.end(id, "delete_unknown", Outcome::Unknown, "a condition that was not set")
+            }
             Changed::Not(why) => self.end(id, "delete_refused", Outcome::Failed, why),
             Changed::Unknown(why) => self.end(id, "delete_unknown", Outcome::Unknown, why),
         }

@@ -12,7 +12,8 @@ pub(crate) fn read_back(spared: Vec<usize>, must_answer: bool, notes: Notes) -> 
     std::sync::Arc::new(move |host, _| {
         let (notes, spared) = (notes.clone(), spared.clone());
         Box::pin(async move {
-            let doors = (1..=MACHINES).filter(|node| !spared.contains(node)).map(|node| Door::new(&host, &format!("n{node}")));
+            let doors =
+                (1..=MACHINES).filter(|node| !spared.contains(node)).map(|node| Door::new(&host, &format!("n{node}")));
             let Ok(doors) = doors.collect::<Result<Vec<_>, _>>() else { return 1 };
             for (at, key) in keys().enumerate() {
                 let door = &doors[at % doors.len()];

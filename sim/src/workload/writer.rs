@@ -85,9 +85,7 @@ impl Writer {
     fn condition(&mut self, key: &str) -> Condition {
         match (self.rng.random_range(0..100), self.versions.get(key)) {
             (0..8, _) => Condition::IfAbsent,
-            (8..20, Some((version, value))) => {
-                Condition::IfVersion { version: version.clone(), value: *value }
-            }
+            (8..20, Some((version, value))) => Condition::IfVersion { version: version.clone(), value: *value },
             _ => Condition::Always,
         }
     }

@@ -118,10 +118,8 @@ impl Engine {
         let paused = self.pause.as_ref().map(|pause| pause.evidence(now.mono));
         ask(GuardName::Pause, paused.is_none(), paused.unwrap_or_else(|| "not paused".to_owned()));
         let running = self.facts.running();
-        let alive = running.map_or_else(
-            || "the process does not run".to_owned(),
-            |(pid, _)| format!("process {pid} runs"),
-        );
+        let alive =
+            running.map_or_else(|| "the process does not run".to_owned(), |(pid, _)| format!("process {pid} runs"));
         // What the holder has judged is what is done: the other thing was not admitted.
         ask(GuardName::Fresh, running.is_some() != dead, alive);
         let mut busy = self.operator.as_ref().map(|other| format!("{} for {}", other.step.action, other.owner));
