@@ -82,7 +82,7 @@ async fn reserve(file: &Arc<dyn File>, path: &Path) {
 }
 
 /// Reads a segment: every line that holds goes to `replay` and into the index, `tip` follows. In the last segment
-/// (`may_be_torn`) bytes behind the last line end are a line that was being written when the host stopped: they are
+/// (`may_be_torn`) bytes behind the last line end, or behind a hole, were being written when the host stopped: they are
 /// cut. The caller may hand in a tip of an older segment; the chain is checked across.
 pub(super) async fn scan(
     host: &Host,
@@ -98,10 +98,15 @@ pub(super) async fn scan(
     let mut found = Found::default();
     let mut lines = Lines::new(file.clone());
     let mut number = 0;
+    let mut never_written = None;
     while let Some((offset, text)) = lines.next().await.map_err(io_error("read the journal's segment", path))? {
         number += 1;
         let line = match parse(number, &text) {
             Ok(line) => line,
+            Err(_) if may_be_torn && has_hole(&text) => {
+                never_written = Some(offset);
+                break;
+            }
             Err(broken) => {
                 found.unreadable += 1;
                 found.broken.get_or_insert(broken);
@@ -117,14 +122,22 @@ pub(super) async fn scan(
         index.add(path, line.sequence, offset, text.len() as u64 + 1);
         replay(line);
     }
-    found.len_bytes = lines.complete_bytes();
-    let torn = lines.rest_bytes();
+    found.len_bytes = never_written.unwrap_or_else(|| lines.complete_bytes());
+    let len = file.len().await.map_err(io_error("measure the journal's segment", path))?;
+    let torn = if never_written.is_some() { len.saturating_sub(found.len_bytes) } else { lines.rest_bytes() };
     if torn > 0 && may_be_torn {
         file.set_len(found.len_bytes).await.map_err(io_error("cut the torn line of", path))?;
         file.sync().await.map_err(io_error("sync the journal's segment", path))?;
         found.torn_bytes = torn;
     }
     Ok(found)
+}
+
+/// Whether part of a line was never written: the room of a segment is reserved as zeros, and text has none. A disk that
+/// loses power may keep the end of what was not synced and lose its middle; nothing synced comes after such a hole. Two
+/// zeros, because one flipped bit can make one of a space.
+fn has_hole(text: &[u8]) -> bool {
+    text.windows(2).any(|pair| pair == [0, 0])
 }
 
 /// A line by itself.
