@@ -328,11 +328,6 @@ impl Cluster {
         self.disks
     }
 
-    /// The running node process, if there is one.
-    pub(crate) fn node_pid(&self, kernel: &Kernel, index: usize) -> Option<Pid> {
-        kernel.find(self.machine(index), "node")
-    }
-
     /// The running agent process, if there is one.
     pub(crate) fn agent_pid(&self, kernel: &Kernel, index: usize) -> Option<Pid> {
         kernel.find(self.machine(index), "agent")

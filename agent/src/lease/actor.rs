@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_host::audit::{self, Fact, Prepared};
+use resilver_host::audit::{self, Fact};
 use resilver_host::planted::{Bug, bug};
 use resilver_host::{Host, rand::Rng};
 use resilver_proto::agent::ReleaseRequest as WireRelease;
@@ -201,8 +201,10 @@ impl LeaseActor {
             Ask::RaiseFence(fence, tx) => {
                 let answer = self.acceptor().map(|acceptor| acceptor.raise_fence(&fence));
                 let raised = answer.as_ref().ok().map(|answer| facts::gate_at(&answer.reply));
-                if self.give(answer, tx).await {
-                    raised.map(Prepared::state);
+                if self.give(answer, tx).await
+                    && let Some(raised) = raised
+                {
+                    raised.state();
                 }
             }
             Ask::Fence(tx) => {

@@ -1,5 +1,7 @@
 //! One story alone in its binary: what libc says of randomness is the whole process's, and other tests would draw from it.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::time::Duration;

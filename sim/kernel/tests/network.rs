@@ -1,5 +1,7 @@
 //! Stories about streams: what a cut, a kill and a loss of power look like from the other side.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::time::Duration;

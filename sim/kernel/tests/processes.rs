@@ -1,5 +1,7 @@
 //! Stories about processes: started, watched, killed, frozen; and the clock they see.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::sync::Arc;

@@ -50,6 +50,16 @@ pub(crate) fn selftest(args: &SelftestArgs) -> anyhow::Result<Exit> {
 /// Rule, seed and what was seen.
 type Caught = (String, u64, String);
 
+/// Runs the seed with nothing planted.
+fn passes_without(job: &Job) -> anyhow::Result<()> {
+    let mut pool = Pool::new(1)?;
+    pool.begin(Job { plant: None, ..job.clone() })?;
+    match pool.next()? {
+        Some((_, Ended::Judged(outcome))) if outcome.failure.is_none() => Ok(()),
+        _ => anyhow::bail!("{}, seed {} fails without any planted bug: see to that first", job.scenario, job.seed),
+    }
+}
+
 /// Seeds so far, the scenario, and what caught the bug.
 fn hunt(bug: Bug, args: &SelftestArgs) -> anyhow::Result<Option<(u64, &'static str, Caught)>> {
     let scenarios = hunting_ground(bug);
@@ -67,6 +77,8 @@ fn hunt(bug: Bug, args: &SelftestArgs) -> anyhow::Result<Option<(u64, &'static s
         match ended {
             Ended::Judged(outcome) => {
                 if let Some(failure) = outcome.failure {
+                    // What fails without the bug, too, was not caught by it: that is a finding of its own.
+                    passes_without(&job)?;
                     let scenario = scenarios.iter().find(|name| **name == job.scenario).copied().unwrap_or_default();
                     return Ok(Some((done, scenario, (failure.invariant, job.seed, failure.detail))));
                 }

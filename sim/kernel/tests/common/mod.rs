@@ -1,5 +1,6 @@
 //! Programs for the stories: what they see is told through a shared list of words.
 #![allow(dead_code, reason = "each story uses some")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 
