@@ -98,17 +98,11 @@ impl Coordinator {
     /// Closes slots that the target's own agent got and knows nothing of any more: it was killed between the grant and
     /// its own record. They would hold everybody back until they are given up, long after.
     async fn close_forgotten(&self, ask: &SlotAsk, wish: &Wish<'_>) {
-        // An operator's step is the holder's to remember.
-        if wish.incident.is_empty() {
+        if ask.operator {
             return;
         }
-        let forgotten = |(slot, state): &(&Slot, SlotState)| {
-            let own = slot.target == ask.target && !slot.incident.is_empty() && *state == SlotState::Open;
-            own && slot.step != wish.step && !wish.under_way.contains(&slot.step)
-        };
         let found = self.with_desk(|desk| {
-            let slots: Vec<Slot> = desk.book.all().filter(forgotten).map(|(slot, _)| slot.clone()).collect();
-            (slots, desk.book.ballot().clone())
+            (desk.book.forgotten(&ask.target, wish.step, wish.under_way), desk.book.ballot().clone())
         });
         let Some((slots, ballot)) = found else { return };
         for slot in slots {

@@ -20,7 +20,7 @@ use resilver_host::planted::{Bug, bug};
 use resilver_proto::agent::{CoordinateRequest, FinishSlotRequest, RequestSlotRequest, RunStepRequest};
 use resilver_strategies::api::{Observation, Step, Subject};
 use resilver_strategies::coordinator::{Coordinator as Judge, SlotAsk};
-use resilver_strategies::lease::Slot;
+use resilver_strategies::lease::{Slot, step_name};
 use resilver_strategies::types::{Action, Fence, GuardName};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
@@ -290,7 +290,7 @@ impl Coordinator {
 
     /// Names a step over all agents.
     fn step_name(&self, step: &Step) -> String {
-        format!("{}:{}-{}", step.action, self.setup.own, step.id.0)
+        step_name(step.action, &self.setup.own, step.id.0)
     }
 
     /// What the holder's guards have to know of a step of this agent.

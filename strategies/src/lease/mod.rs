@@ -33,7 +33,7 @@ pub use messages::{
 pub use proposer::{
     BadMembers, LeaseEffect, LeaseEvent, LeaseMessage, LeaseReply, LeaseState, Proposer, ProposerOptions,
 };
-pub use slots::{Busy, SlotBook, SlotState};
+pub use slots::{Busy, SlotBook, SlotState, step_name};
 
 use std::time::Duration;
 

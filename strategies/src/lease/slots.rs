@@ -7,10 +7,10 @@
 //! stop blocking, and both count as down in the quorum guard until the target is seen well: the old step may have begun
 //! before the fence was raised. Then the slot is closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::messages::{Ballot, Slot};
-use crate::types::Fence;
+use crate::types::{Action, Fence};
 
 /// What is known of an open slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,20 @@ impl SlotBook {
         of.map(|(slot, _)| slot.clone()).collect()
     }
 
+    /// Open slots that the target's own agent got for earlier steps and knows nothing of any more, now that it asks for
+    /// `step` and says which others are `under_way`: it was killed between the grant and its own record. Later ones are
+    /// not among them: then this request is the one that was held up on its way.
+    pub fn forgotten(&self, target: &str, step: &str, under_way: &BTreeSet<String>) -> Vec<Slot> {
+        let Some(asking) = number_of(step) else { return Vec::new() };
+        let forgotten = |slot: &Slot| {
+            // An operator's step has no incident: it is the holder's to remember.
+            let own = slot.target == target && !slot.incident.is_empty() && !under_way.contains(&slot.step);
+            own && number_of(&slot.step).is_some_and(|number| number < asking)
+        };
+        let open = self.all().filter(|(slot, state)| *state == SlotState::Open && forgotten(slot));
+        open.map(|(slot, _)| slot.clone()).collect()
+    }
+
     /// The slot was closed at a majority of the acceptors.
     pub fn closed(&mut self, slot: &Slot) -> bool {
         self.slots.remove(&key(slot)).is_some()
@@ -144,6 +158,15 @@ impl SlotBook {
             }
         }
     }
+}
+
+/// Names a step over all agents. Numbers of one agent's steps rise.
+pub fn step_name(action: Action, node: &str, number: u64) -> String {
+    format!("{action}:{node}-{number}")
+}
+
+fn number_of(step: &str) -> Option<u64> {
+    step.rsplit_once('-')?.1.parse().ok()
 }
 
 fn key(slot: &Slot) -> (String, String, Fence) {
@@ -171,6 +194,25 @@ mod tests {
         assert_eq!(book.down(), ["n2"]);
         assert!(book.closed(&slot));
         assert!(book.open("n3", "n3-1", "", 7).is_ok());
+    }
+
+    /// Found by the simulator (`mixed`, seed 143): the agent lost power between the grant and its own record, and its slot
+    /// held every disruptive step of the cluster back for ten minutes.
+    #[test]
+    fn a_slot_that_its_agent_has_forgotten_is_found_when_that_agent_asks_again() {
+        let name = |number| step_name(Action::DetachDisk, "n2", number);
+        let none = BTreeSet::new();
+        let mut book = SlotBook::inherit(fence(3), vec![]);
+        let slot = book.open("n2", &name(5), "n2-3", 5).expect("free");
+        assert_eq!(book.forgotten("n2", &name(11), &none), [slot]);
+        assert!(book.forgotten("n2", &name(11), &BTreeSet::from([name(5)])).is_empty(), "it is still at it");
+        assert!(book.forgotten("n2", &name(4), &none).is_empty(), "a request that was held up on its way");
+        assert!(book.forgotten("n2", &name(5), &none).is_empty(), "a request that was repeated");
+        assert!(book.forgotten("n3", &step_name(Action::DetachDisk, "n3", 11), &none).is_empty(), "another's");
+
+        let mut book = SlotBook::inherit(fence(3), vec![]);
+        book.open("n2", &name(5), "", 5).expect("free");
+        assert!(book.forgotten("n2", &name(11), &none).is_empty(), "an operator's");
     }
 
     #[test]
