@@ -10,6 +10,7 @@ use crate::scenario::SCENARIOS;
 
 /// The harness's own rules, which no list of the checker has.
 pub(crate) const OWN_RULES: &[(&str, &str)] = &[
+    ("enough_shards", "issue 3: never fewer than k good shards while k+1 once existed and faults stayed within bounds"),
     ("no_panic", "a panic is a bug wherever it happens: the product handles what can happen (design.md, Style)"),
     ("heals", "issue 3: faults off, the cluster must converge, serve, and be fully redundant within a bound"),
     ("readable", "issue 3: once it has converged, it serves: reading everything back ends"),

@@ -1,4 +1,5 @@
-//! Watches the shelves from outside: a shard that was on its disk and is neither there nor moved aside was removed.
+//! Watches the shelves from outside: a shard that was on its disk and is neither there nor moved aside was removed; and
+//! an object that clients were promised has k good shards at any time, whatever is being moved and repaired.
 //!
 //! Must never: mind what a power loss or a replaced disk took away; that is a fault's doing and nobody's decision.
 
@@ -14,10 +15,15 @@ use crate::cluster::{Cluster, disk_mount};
 /// Between two looks: far shorter than what is moved aside is kept (the read deadline, 30 s).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Shards of which an object can be read: k of the workload's 4+2.
+const ENOUGH: usize = 4;
+
 /// What was on the shelves at the last look.
 #[derive(Default)]
 pub(crate) struct Shelf {
     looked: Duration,
+    /// Shards whose bytes are not what was written.
+    bad: BTreeSet<(MachineId, PathBuf)>,
     seen: BTreeMap<(MachineId, usize), BTreeSet<PathBuf>>,
 }
 
@@ -25,6 +31,34 @@ impl Shelf {
     /// A fault took or changed what this machine has: what is there at the next look counts as what was there.
     pub(crate) fn forget(&mut self, machine: MachineId) {
         self.seen.retain(|(of, _), _| *of != machine);
+    }
+
+    /// A fault changed bytes of this file.
+    pub(crate) fn rotted(&mut self, machine: MachineId, path: &Path) {
+        self.bad.insert((machine, path.to_owned()));
+    }
+
+    /// A version that was promised and has too few good shards, as of the last look: which, and how many.
+    pub(crate) fn thin(&self, promised: &BTreeSet<String>) -> Option<(String, usize)> {
+        let mut good: BTreeMap<&str, BTreeSet<&str>> =
+            promised.iter().map(|version| (version.as_str(), BTreeSet::new())).collect();
+        for ((machine, _), shards) in &self.seen {
+            for path in shards.iter().filter(|path| !self.bad.contains(&(*machine, (*path).clone()))) {
+                // Objects of the workload are of one extent.
+                let mut name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().split('-');
+                let (Some(version), Some("0"), Some(shard)) = (name.next(), name.next(), name.next()) else { continue };
+                if let Some(found) = good.get_mut(version) {
+                    found.insert(shard);
+                }
+            }
+        }
+        let thin = good.into_iter().find(|(_, shards)| shards.len() < ENOUGH);
+        thin.map(|(version, shards)| (version.to_owned(), shards.len()))
+    }
+
+    /// Whether the last look was at `now`.
+    pub(crate) fn is_fresh(&self, now: Duration) -> bool {
+        self.looked == now
     }
 
     /// Looks, when it is time to. What was removed.
@@ -47,6 +81,9 @@ impl Shelf {
                         removed.push(Happening::FileRemoved { machine, path });
                     }
                 }
+                // One that was moved aside is written anew under its name.
+                let mount = disk_mount(disk);
+                self.bad.retain(|(at, path)| at != machine || !path.starts_with(&mount) || shards.contains(path));
                 self.seen.insert((*machine, disk), shards);
             }
         }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use resilver_sim_check::{Checker, Event, Happening, Limits, Violation};
-use resilver_sim_kernel::{Kernel, Pid, TICK};
+use resilver_sim_kernel::{Kernel, MachineId, Pid, TICK};
 
 use super::HarnessError;
 use super::inject::{Field, Injector};
@@ -17,7 +17,7 @@ use super::views::Views;
 use crate::cluster::Cluster;
 use crate::outcome::{Coverage, Failure, Outcome};
 use crate::plan::{DISKS, MACHINES, Plan};
-use crate::scenario::Scenario;
+use crate::scenario::{Bounds, Scenario};
 use crate::workload::Notes;
 
 /// Starts of a node count together within this: the budget's window (30 min) in the profile `fast` (a 60th).
@@ -35,6 +35,8 @@ pub(crate) struct Stage {
     checker: Checker,
     injector: Injector,
     shelf: Shelf,
+    /// Faults keep within what redundancy bears.
+    bounded: bool,
 }
 
 impl Stage {
@@ -42,7 +44,7 @@ impl Stage {
     pub(crate) fn new(
         seed: u64,
         plan: &Plan,
-        _scenario: &Scenario,
+        scenario: &Scenario,
         trace: Option<Box<dyn Write + Send>>,
     ) -> Result<Stage, HarnessError> {
         let mut kernel = Kernel::new(seed);
@@ -67,7 +69,8 @@ impl Stage {
             }
         }
         coverage = Coverage::default();
-        Ok(Stage { kernel, cluster, places, notes, coverage, views, tap, checker, injector, shelf: Shelf::default() })
+        let (shelf, bounded) = (Shelf::default(), scenario.bounds == Bounds::Redundancy);
+        Ok(Stage { kernel, cluster, places, notes, coverage, views, tap, checker, injector, shelf, bounded })
     }
 
     /// The plan's time begins.
@@ -98,19 +101,42 @@ impl Stage {
         }
         let happened = self.inject(Injector::tick);
         for what in &happened {
+            if let Happening::Rotted { machine, path } = what
+                && let Some(machine) = self.named(machine)
+            {
+                self.shelf.rotted(machine, std::path::Path::new(path));
+            }
             if let Happening::PowerLost { machine } | Happening::Wiped { machine, .. } = what {
                 self.forget(machine);
             }
         }
         self.tell(happened)?;
         let removed = self.shelf.look(&self.kernel, &self.cluster);
-        self.tell(removed)
+        self.tell(removed)?;
+        self.enough_shards()
+    }
+
+    /// Within what redundancy bears, what was promised can be read from its shards at any time.
+    fn enough_shards(&mut self) -> Result<(), Failure> {
+        if !self.bounded || !self.shelf.is_fresh(self.kernel.now()) {
+            return Ok(());
+        }
+        match self.shelf.thin(&self.notes.settled()) {
+            Some((version, shards)) => {
+                Err(self.failure("enough_shards", format!("version {version} has {shards} good shards left")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn forget(&mut self, name: &str) {
-        let machines = self.cluster.machines().to_vec();
-        let lost = machines.into_iter().filter(|machine| self.kernel.machine_name(*machine) == name);
-        lost.collect::<Vec<_>>().into_iter().for_each(|machine| self.shelf.forget(machine));
+        if let Some(machine) = self.named(name) {
+            self.shelf.forget(machine);
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<MachineId> {
+        self.cluster.machines().iter().copied().find(|machine| self.kernel.machine_name(*machine) == name)
     }
 
     /// So many ticks.

@@ -12,6 +12,7 @@ mod client;
 pub(crate) mod content;
 mod notes;
 mod reader;
+mod standing;
 mod writer;
 
 pub(crate) use self::notes::{Notes, ORACLE_RULES};

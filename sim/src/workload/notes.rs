@@ -4,7 +4,7 @@
 //!
 //! Invariant: a call that has not ended when the run is judged counts as one with an unknown outcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::client::{Changed, Condition, Seen};
 use super::content::Value;
+use super::standing::{Ended, Standings};
 
 /// How often an operation ended in which way.
 pub(crate) type Counts = BTreeMap<String, u64>;
@@ -46,6 +47,7 @@ struct Inner {
     next: u64,
     pending: BTreeMap<CallId, Pending>,
     history: History,
+    standings: Standings,
     counts: Counts,
     lines: Vec<(String, String)>,
 }
@@ -92,6 +94,11 @@ impl Notes {
         self.with(|inner| inner.counts.clone())
     }
 
+    /// The versions that certainly are the present ones of their keys.
+    pub(crate) fn settled(&self) -> BTreeSet<String> {
+        self.with(|inner| inner.standings.settled())
+    }
+
     /// What the oracle says of all of it: the rule and what is wrong.
     ///
     /// # Errors
@@ -115,6 +122,9 @@ impl Notes {
             inner.next += 1;
             let id = CallId(inner.next);
             let client = u32::try_from(client).unwrap_or(u32::MAX);
+            if let Call::Put { key, .. } | Call::Delete { key } = &call {
+                inner.standings.begin(key);
+            }
             inner.pending.insert(id, Pending { client, node: node.to_owned(), begin: inner.now, call });
             id
         })
@@ -124,6 +134,17 @@ impl Notes {
         self.with(|inner| {
             let Some(Pending { client, node, begin, call }) = inner.pending.remove(&id) else { return };
             let end = inner.now;
+            match (&call, &outcome) {
+                (Call::Put { key, .. }, Outcome::Ok(Answer::Done)) => {
+                    inner.standings.end(key, Ended::Stored(detail.to_owned()));
+                }
+                (Call::Delete { key }, Outcome::Ok(Answer::Done)) => inner.standings.end(key, Ended::Deleted),
+                (Call::Put { key, .. } | Call::Delete { key }, Outcome::Unknown) => {
+                    inner.standings.end(key, Ended::Unknown);
+                }
+                (Call::Put { key, .. } | Call::Delete { key }, _) => inner.standings.end(key, Ended::Nothing),
+                _ => {}
+            }
             *inner.counts.entry(what.to_owned()).or_default() += 1;
             let took = end.saturating_sub(begin).as_millis();
             let line = format!("{} via {node}: {what} after {took} ms {detail}", asked(&call));
