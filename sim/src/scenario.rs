@@ -180,6 +180,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             (Class::FreezeNode, 3),
             (Class::KillAgent, 2),
             (Class::OperatorRestart, 8),
+            (Class::IsolateInGrant, 6),
             (Class::LongPower, 3),
             (Class::OperatorPause, 2),
         ],

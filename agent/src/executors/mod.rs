@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use crate::facts;
 use crate::lease::LeaseHandle;
 use crate::links::Links;
-use crate::service::ServiceManager;
+use crate::service::{ServiceManager, ServiceState};
 
 /// What steps are done with.
 #[derive(Clone)]
@@ -97,6 +97,9 @@ async fn run(tools: &Tools, step: &Step) -> StepResult {
     if let Some(refused) = pass_gate(tools, step).await {
         return refused;
     }
+    if let Some(refused) = runs_by_now(tools, step).await {
+        return refused;
+    }
     audit::state(|| Fact::StepBegan(facts::step(step)));
     let reason = if step.reason.is_empty() { step.action.as_str() } else { &step.reason };
     match step.action {
@@ -120,6 +123,24 @@ async fn pass_gate(tools: &Tools, step: &Step) -> Option<StepResult> {
             Ok(()) => None,
             Err(error) => refused(error.to_string()),
         },
+    }
+}
+
+/// An operator asked for a restart, and it was admitted as the start of a node that does not run. One that was started
+/// meanwhile (the holder's view is seconds old) would be called done, and was not restarted.
+async fn runs_by_now(tools: &Tools, step: &Step) -> Option<StepResult> {
+    let operators_start = step.action == Action::StartNode && step.incident.is_none();
+    if !operators_start {
+        return None;
+    }
+    match tools.service.state().await {
+        Ok(ServiceState::Running(node)) => {
+            tools.changed.notify_one();
+            let evidence = format!("process {} runs by now: ask again", node.pid);
+            Some(StepResult::Refused { guard: GuardName::Fresh, evidence })
+        }
+        // What cannot be asked is told by the start itself.
+        _ => None,
     }
 }
 

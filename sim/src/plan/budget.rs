@@ -122,6 +122,8 @@ fn node_span(event: &Event) -> Option<Impaired> {
         | (Fault::DiskError(_) | Fault::DiskFull | Fault::DiskSlow { .. }, Target::MetaDisk(_))
         | (Fault::DiskHung | Fault::DiskVanished, Target::MetaDisk(_)) => event.at_ms + event.for_ms + RECOVERY_MS,
         // A keeper that dies leaves its node running; its agent may restart both.
+        // Whose machine it will be is not known yet: any voter's.
+        (Fault::IsolateInGrant { .. }, _) => event.at_ms + event.for_ms + RECOVERY_MS,
         (Fault::Kill(Role::Keeper), _) => event.at_ms + RECOVERY_MS,
         // One disk of the victim: its machine may be short of shards until they are rebuilt.
         (fault, Target::Disk { .. }) if fault.ails_disk() => event.at_ms + event.for_ms + RECOVERY_MS,
@@ -136,7 +138,7 @@ fn agent_span(event: &Event) -> Option<Impaired> {
         Fault::Kill(role) | Fault::Freeze(role) | Fault::KillAtOp { role, .. } => {
             matches!(role, Role::Agent | Role::All)
         }
-        Fault::PowerOff | Fault::Partition(_) | Fault::KillInRecovery { .. } => true,
+        Fault::PowerOff | Fault::Partition(_) | Fault::KillInRecovery { .. } | Fault::IsolateInGrant { .. } => true,
         _ => matches!(event.target, Target::AgentDisk(_)),
     };
     let until = event.at_ms + event.for_ms + RECOVERY_MS;
@@ -175,6 +177,7 @@ fn places(event: &Event) -> Vec<String> {
         | Fault::LossyLinks { .. } => machines("links"),
         Fault::ClockJump { .. } | Fault::ClockRate { .. } => machines("clock"),
         Fault::KillInRecovery { .. } => vec!["recovery".to_owned()],
+        Fault::IsolateInGrant { .. } => machines("links"),
         _ => vec![event.target.to_string()],
     }
 }

@@ -78,6 +78,8 @@ pub(crate) enum Class {
     OperatorRestart,
     /// An operator pauses an agent.
     OperatorPause,
+    /// The holder of the lease is cut off while its order for a step is on the way.
+    IsolateInGrant,
     /// An agent dies in the middle of a recovery.
     KillInRecovery,
 }
@@ -205,6 +207,10 @@ impl Class {
             }
             Class::OperatorRestart => (Fault::OperatorRestart { through: rng.random_range(1..=MACHINES) }, any, 0),
             Class::OperatorPause => (Fault::OperatorPause, any, seconds(rng, DISK_MS)),
+            Class::IsolateInGrant => {
+                let away_ms = between(rng, HOLDER_AWAY_MS);
+                (Fault::IsolateInGrant { away_ms }, Target::WhoeverActs, away_ms + between(rng, (2_000, 5_000)))
+            }
             Class::KillInRecovery => {
                 let by_op = rng.random_bool(0.6);
                 let nth_op = if by_op { between(rng, (1, 15)) } else { 0 };

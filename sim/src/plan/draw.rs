@@ -61,6 +61,10 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
         let (fault, target, for_ms) = prey[rng.random_range(0..prey.len())].draw(rng, victim);
         events.push(event(at_ms + TRAP_MS, fault, target, for_ms));
     }
+    if matches!(fault, Fault::IsolateInGrant { .. }) {
+        let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);
+        events.push(event(at_ms + TRAP_MS, fault, target, for_ms));
+    }
     // What an intent is needed for is not known before the run; a leader there always is.
     debug_assert!(events.iter().all(|event| event.target != Target::WhoeverActs || events.len() == 2));
     events

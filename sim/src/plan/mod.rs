@@ -181,6 +181,12 @@ pub(crate) enum Fault {
     },
     /// Somebody pauses the machine's agent.
     OperatorPause,
+    /// The next agent that grants a slot is cut off with its machine in that very moment, for longer than its lease: its
+    /// order is held up on the way, and arrives when another one holds.
+    IsolateInGrant {
+        /// For so long.
+        away_ms: u64,
+    },
     /// The next agent that writes an intent is killed soon after.
     KillInRecovery {
         /// At this disk operation after the intent; 0: after `after_ms`.
@@ -312,6 +318,7 @@ impl Fault {
             Fault::ClockRate { .. } => "clock_rate",
             Fault::OperatorRestart { .. } => "operator_restart",
             Fault::OperatorPause => "operator_pause",
+            Fault::IsolateInGrant { .. } => "trap_in_grant",
             Fault::KillInRecovery { .. } => "trap_in_recovery",
         }
     }

@@ -96,6 +96,7 @@ impl fmt::Display for Fault {
                 write!(f, "an operator restarts the node through the agent of n{through}")
             }
             Fault::OperatorPause => f.write_str("an operator pauses the agent"),
+            Fault::IsolateInGrant { away_ms } => write!(f, "cut off for {away_ms} ms in the moment of its grant"),
             Fault::KillInRecovery { nth_op, after_ms } if *nth_op > 0 => {
                 let _ = after_ms;
                 write!(f, "its agent is killed at disk operation {nth_op} after an intent")

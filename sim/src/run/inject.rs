@@ -66,6 +66,8 @@ pub(crate) struct Injector {
     active: Vec<Active>,
     links: Links,
     trap: Option<Trap>,
+    /// How long the next holder that grants a slot is cut off.
+    grant_trap: Option<Duration>,
     /// Agents that will be killed, and when.
     condemned: Vec<(Duration, Pid)>,
     /// Processes told to die at a disk operation: counted when they did.
@@ -88,6 +90,7 @@ impl Injector {
             active: Vec::new(),
             links: Links::new(machines),
             trap: None,
+            grant_trap: None,
             condemned: Vec::new(),
             at_op: Vec::new(),
             agent_due: BTreeMap::new(),
@@ -110,6 +113,9 @@ impl Injector {
         }
         for intent in &field.views.intents {
             self.spring(field.kernel, intent);
+        }
+        for machine in &field.views.grants {
+            self.cut_off_in_grant(field, machine, &mut happened);
         }
         let due: Vec<Pid> = self.condemned.iter().filter(|(at, _)| *at <= now).map(|(_, pid)| *pid).collect();
         self.condemned.retain(|(at, _)| *at > now);
@@ -150,6 +156,7 @@ impl Injector {
         self.todo.clear();
         self.condemned.clear();
         self.trap = None;
+        self.grant_trap = None;
         let mut happened = self.links.mend(field.kernel);
         for active in std::mem::take(&mut self.active) {
             self.undo(field, active.undo, &mut happened);
@@ -163,6 +170,11 @@ impl Injector {
         let until = now + Duration::from_millis(event.for_ms);
         if let Fault::KillInRecovery { nth_op, after_ms } = event.fault {
             self.trap = Some(Trap { nth_op, after: Duration::from_millis(after_ms) });
+            self.active.push(Active { until, undo: Undo::Disarm, flap: None });
+            return true;
+        }
+        if let Fault::IsolateInGrant { away_ms } = event.fault {
+            self.grant_trap = Some(Duration::from_millis(away_ms));
             self.active.push(Active { until, undo: Undo::Disarm, flap: None });
             return true;
         }
@@ -244,7 +256,7 @@ impl Injector {
                 system.misdirect_next_write(&mount, filter);
                 true
             }
-            Fault::KillInRecovery { .. } => false,
+            Fault::KillInRecovery { .. } | Fault::IsolateInGrant { .. } => false,
             lasting => {
                 let (Some(mount), Some(fault)) = (devices::mount(event.target), devices::lasting(lasting)) else {
                     return false;
@@ -267,6 +279,19 @@ impl Injector {
         } else {
             self.condemned.push((kernel.now() + trap.after, pid));
         }
+    }
+
+    /// The order has left, and arrives nowhere before the cut is over.
+    fn cut_off_in_grant(&mut self, field: &mut Field<'_>, name: &str, happened: &mut Vec<Happening>) {
+        let named = |index: &usize| field.kernel.machine_name(field.cluster.machine(*index)) == name;
+        let Some(index) = (0..field.cluster.machines().len()).find(named) else { return };
+        let Some(away) = self.grant_trap.take() else { return };
+        let machine = field.cluster.machine(index);
+        field.kernel.note("fault", &format!("{name} is cut off in the moment of its grant"));
+        field.coverage.count("fault.isolated_in_grant");
+        happened.extend(self.links.set(field.kernel, machine, Some(ill(Fault::Partition(Cut::Both)))));
+        let until = field.kernel.now() + away;
+        self.active.push(Active { until, undo: Undo::Links(machine), flap: None });
     }
 
     fn flap(&mut self, kernel: &mut Kernel, now: Duration, happened: &mut Vec<Happening>) {
@@ -314,7 +339,10 @@ impl Injector {
                 happened.push(Happening::PowerBack { machine: kernel.machine_name(machine) });
             }
             Undo::Rate(machine) => kernel.set_rate(machine, 0),
-            Undo::Disarm => self.trap = None,
+            Undo::Disarm => {
+                self.trap = None;
+                self.grant_trap = None;
+            }
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Views {
     /// Who holds the lease, by process.
     holders: BTreeMap<u32, String>,
     voters: Vec<u64>,
+    /// Machines whose agents, as holders of the lease, granted a slot in the last tick.
+    pub(crate) grants: Vec<String>,
     /// Intents of the last tick.
     pub(crate) intents: Vec<Intent>,
     /// What is worth a line of the trace, of the last tick: who and what.
@@ -56,6 +58,7 @@ impl Views {
     /// Takes in what happened in a tick.
     pub(crate) fn take(&mut self, events: &[Event], coverage: &mut Coverage) {
         self.intents.clear();
+        self.grants.clear();
         self.notes.clear();
         for event in events {
             match event {
@@ -97,6 +100,10 @@ impl Views {
             Fact::LeaseLost => {
                 self.holders.remove(pid);
                 self.say(stamped, "holds the lease no more".to_owned());
+            }
+            Fact::SlotGranted { target, step, .. } => {
+                self.grants.push(machine.clone());
+                self.say(stamped, format!("grants a slot for {step} on {target}"));
             }
             Fact::StepBegan(step) => {
                 coverage.count("steps");

@@ -157,7 +157,10 @@ impl Engine {
         } else {
             // If it was stopped and not started, it is dead: process_crash goes on from here.
             self.planned = operator.life.map_or(Planned::No, Planned::Failed);
-            self.close_slot(&operator.step, false, &format!("{resolution}: {detail}"));
+            // A refusal is told as every guard's is: whoever asked may ask again.
+            let told =
+                if resolution == "refused" { format!("held by {detail}") } else { format!("{resolution}: {detail}") };
+            self.close_slot(&operator.step, false, &told);
         }
         true
     }
