@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Exit;
@@ -63,7 +64,10 @@ impl Pool {
     /// # Errors
     /// When the folder cannot be made.
     pub(crate) fn new(at_once: usize) -> std::io::Result<Pool> {
-        let dir = std::env::temp_dir().join(format!("resilver-sim-{}", std::process::id()));
+        // Numbered: a pool that ends takes its folder with it, and must not take another's.
+        static POOLS: AtomicU32 = AtomicU32::new(0);
+        let number = POOLS.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("resilver-sim-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         Ok(Pool { at_once: at_once.max(1), running: Vec::new(), dir, started: 0 })
     }

@@ -56,6 +56,7 @@ fn passes_without(job: &Job) -> anyhow::Result<()> {
     pool.begin(Job { plant: None, ..job.clone() })?;
     match pool.next()? {
         Some((_, Ended::Judged(outcome))) if outcome.failure.is_none() => Ok(()),
+        Some((_, Ended::Broken(why))) => anyhow::bail!("{}, seed {}: {why}", job.scenario, job.seed),
         _ => anyhow::bail!("{}, seed {} fails without any planted bug: see to that first", job.scenario, job.seed),
     }
 }
