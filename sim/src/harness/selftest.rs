@@ -15,10 +15,11 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::TruncateAtBadRecord => &["metadata"],
         Bug::AckBeforeLogSync | Bug::ForgetVote => &["power", "crashes"],
         Bug::AckBeforeShardSync => &["power"],
-        Bug::ActOnStaleView | Bug::SkipLease => &["recovery", "leaders", "crashes"],
-        Bug::ReuseOldFence => &["leaders"],
+        // Operators restart nodes there while a machine stays away.
+        Bug::ActOnStaleView | Bug::ReuseOldFence => &["leaders"],
+        Bug::SkipLease => &["recovery", "leaders"],
         Bug::TrustBadShard => &["disks"],
-        Bug::RestartInLoop => &["crashes", "metadata"],
+        Bug::RestartInLoop => &["metadata"],
         Bug::DeleteNotAside => &["disks", "mixed"],
     }
 }

@@ -17,6 +17,9 @@ const QUIET_MS: u64 = 2_000;
 /// A fault that is to be met in the middle of its recovery follows its trap this soon.
 const TRAP_MS: u64 = 20;
 
+/// A machine that is away counts as down after 15 s; it comes back after 16.5 s at the earliest.
+const KNOWN_DOWN_MS: u64 = 15_800;
+
 /// The plan of a seed.
 pub(crate) fn draw(seed: u64, scenario: &Scenario) -> Plan {
     let mut rng = StdRng::seed_from_u64(mix(seed, &format!("plan/{}", scenario.name)));
@@ -60,6 +63,11 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
         let prey = [Class::KillNode, Class::FreezeNode, Class::DiskVanished, Class::RotShards];
         let (fault, target, for_ms) = prey[rng.random_range(0..prey.len())].draw(rng, victim);
         events.push(event(at_ms + TRAP_MS, fault, target, for_ms));
+    }
+    if class == Class::LongPower {
+        // While it counts as down somebody asks for another one's restart: a quorum may depend on the answer.
+        let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);
+        events.push(event(at_ms + KNOWN_DOWN_MS, fault, target, for_ms));
     }
     if matches!(fault, Fault::IsolateInGrant { .. }) {
         let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);
