@@ -121,9 +121,9 @@ fn node_span(event: &Event) -> Option<Impaired> {
         | (Fault::SlowLinks { .. } | Fault::LossyLinks { .. }, _)
         | (Fault::DiskError(_) | Fault::DiskFull | Fault::DiskSlow { .. }, Target::MetaDisk(_))
         | (Fault::DiskHung | Fault::DiskVanished, Target::MetaDisk(_)) => event.at_ms + event.for_ms + RECOVERY_MS,
-        // A keeper that dies leaves its node running; its agent may restart both.
         // Whose machine it will be is not known yet: any voter's.
         (Fault::IsolateInGrant { .. }, _) => event.at_ms + event.for_ms + RECOVERY_MS,
+        // A keeper that dies leaves its node running; its agent may restart both.
         (Fault::Kill(Role::Keeper), _) => event.at_ms + RECOVERY_MS,
         // One disk of the victim: its machine may be short of shards until they are rebuilt.
         (fault, Target::Disk { .. }) if fault.ails_disk() => event.at_ms + event.for_ms + RECOVERY_MS,
