@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use resilver_chaos::bench::{Figures, crash, idle, rebuild};
+use resilver_chaos::bench::{Figures, crash, idle, rebuild, s3};
 use resilver_chaos::demo::{self, DemoOptions};
 use resilver_chaos::target::{HostInfo, Target};
 use resilver_host::FileKind;
 
 use crate::cli::context::Context;
 use crate::daemon::shutdown_signal;
+use crate::discover;
 use crate::exit::{Code, Failure};
 use crate::local::{DEFAULT_DISKS, DEFAULT_NODES, LocalCluster, LocalOptions};
 
@@ -64,6 +65,34 @@ enum Bench {
         #[arg(long = "for", default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
         span: Duration,
     },
+    /// What the S3 door gives clients: throughput, latency, memory, and where the time goes
+    S3(S3Args),
+}
+
+/// `bench s3`.
+#[derive(Debug, Args)]
+struct S3Args {
+    /// Measure the cluster that runs in --dir DIR (or RESILVER_DIR), instead of a new one
+    #[arg(long)]
+    running: bool,
+    /// How long each run of a workload is
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Runs of each workload
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    runs: u64,
+    /// Keys to list; 0: no listing
+    #[arg(long, default_value_t = 100_000, value_name = "KEYS")]
+    listing_keys: u64,
+    /// How long making those keys may take: what is there by then is listed
+    #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
+    fill_time: Duration,
+    /// Uploads at a time through one node, to see what memory it takes; 0: none
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(0..=1024))]
+    uploads: u64,
+    /// Length of each
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    upload_size: u64,
 }
 
 /// `demo`.
@@ -80,6 +109,15 @@ pub(crate) async fn demo(cx: &Context, args: DemoArgs) -> Result<Code, Failure> 
 
 /// `bench`.
 pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure> {
+    if let Bench::S3(s3) = &args.what
+        && s3.running
+    {
+        let target = running_target(cx).await?;
+        return tokio::select! {
+            shown = bench_s3(cx, &target, s3) => shown.map(|()| Code::Ok),
+            () = shutdown_signal() => Err(Failure::new(Code::Internal, "interrupted: its buckets stay")),
+        };
+    }
     in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
         Bench::Crash { runs } => {
             figures(cx, crash::run(&cx.host, target, *runs).await.map_err(|error| harness(&error))?)
@@ -92,6 +130,11 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             }
             cx.out.say(format!("looking for {}", humantime::format_duration(*span)));
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
+        }
+        Bench::S3(s3) => {
+            // It leaves the key where the benchmark looks for it: in the cluster's folder.
+            cluster.s3_access().await?;
+            bench_s3(cx, target, s3).await
         }
         Bench::Rebuild { size } => {
             let say = |text: &str| cx.out.say(text);
@@ -112,6 +155,41 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
     })
     .await?;
     Ok(Code::Ok)
+}
+
+async fn bench_s3(cx: &Context, target: &Target, args: &S3Args) -> Result<(), Failure> {
+    let options = s3::S3Options {
+        span: Duration::from_secs(args.seconds),
+        runs: usize::try_from(args.runs).unwrap_or(usize::MAX),
+        listing_keys: args.listing_keys,
+        fill_time: args.fill_time,
+        uploads: usize::try_from(args.uploads).unwrap_or(usize::MAX),
+        upload_mib: args.upload_size,
+        // A cluster of our own goes as a whole.
+        tidy: args.running,
+    };
+    let say = |text: &str| cx.out.say(text);
+    let report = s3::run(&cx.host, target, &options, &say).await.map_err(|error| harness(&error))?;
+    cx.out.show(&report, s3::Report::table)
+}
+
+/// The cluster that somebody else runs in the folder of --dir.
+async fn running_target(cx: &Context) -> Result<Target, Failure> {
+    let dir = cx.place.dir.clone().ok_or_else(|| {
+        Failure::usage("no folder named").next("name that of a running `resilver up`: --dir DIR (or RESILVER_DIR)")
+    })?;
+    let file = discover::read_cluster_file(&cx.host, &dir).await?;
+    let host = |member: discover::Member| {
+        let own = dir.join("nodes").join(&member.name);
+        HostInfo {
+            disks: (1..=file.disks).map(|disk| own.join(format!("disk{disk}"))).collect(),
+            name: member.name,
+            address: member.address,
+            http: member.http.unwrap_or_default(),
+            api: member.api.unwrap_or_default(),
+        }
+    };
+    Ok(Target { hosts: file.nodes.into_iter().map(host).collect(), dir })
 }
 
 fn figures(cx: &Context, figures: Vec<Figures>) -> Result<(), Failure> {

@@ -22,8 +22,9 @@ pub(crate) const CLUSTER_FILE: &str = "cluster.json";
 pub(crate) const LOCAL_CONFIG: &str = "resilver.yaml";
 /// The configuration of an installed host.
 pub(crate) const SYSTEM_CONFIG: &str = "/etc/resilver/resilver.yaml";
-/// The format of [`ClusterFile`]. A higher one is refused.
-pub(crate) const FORMAT: u32 = 1;
+/// The format of [`ClusterFile`]. A higher one is refused; of a lower one the members are still known, but `resilver up`
+/// does not start it: see [`ClusterFile::check_startable`]. Format 2 brought the S3 addresses.
+pub(crate) const FORMAT: u32 = 2;
 /// The longest cluster file that is read: some hundred bytes per member.
 const MAX_CLUSTER_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -49,6 +50,9 @@ pub(crate) struct Member {
     /// Where it serves /metrics and /health, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) http: Option<String>,
+    /// Where it speaks S3, `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) s3: Option<String>,
     /// Where its agent answers other agents, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<String>,
@@ -72,6 +76,26 @@ pub(crate) struct ClusterFile {
     pub(crate) disks: u32,
     /// All members.
     pub(crate) nodes: Vec<Member>,
+}
+
+impl ClusterFile {
+    /// Whether nodes of this version can run on the folder.
+    ///
+    /// # Errors
+    /// [`Code::Usage`] for a folder of an older format: its nodes' metadata is older, too, and each of them would refuse
+    /// it by itself. No release has written one.
+    pub(crate) fn check_startable(&self, dir: &Path) -> Result<(), Failure> {
+        if self.format >= FORMAT {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "{} holds a cluster of format {}, made before the S3 door: this version cannot read its metadata",
+            dir.display(),
+            self.format
+        ))
+        .next("use the version of resilver that made it, for example to read its objects out")
+        .next("or make a new one in another folder: --dir DIR"))
+    }
 }
 
 /// A cluster that was found.
@@ -185,6 +209,7 @@ fn members_of(config: &Config) -> Vec<Member> {
             name: peer.id.clone(),
             address: peer.address.clone(),
             http: None,
+            s3: None,
             agent: Some(peer.agent.clone()),
             api: peer.api.clone(),
             agent_dir: own_dir(&peer.id),
@@ -200,6 +225,7 @@ fn members_of(config: &Config) -> Vec<Member> {
                 name: node.name.clone(),
                 address: node.address.clone(),
                 http: Some(node.http.clone()),
+                s3: node.s3.as_ref().map(|s3| s3.address.clone()),
                 agent: beside.map(|agent| agent.address.clone()),
                 api: beside.map(|agent| agent.http.clone()),
                 agent_dir: own_dir(&node.name),

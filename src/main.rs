@@ -14,6 +14,7 @@ mod discover;
 mod exit;
 mod local;
 mod output;
+mod size;
 mod telemetry;
 mod up;
 

@@ -33,9 +33,10 @@ pub(crate) enum Verbosity {
 /// Sets the process's subscriber. A filter that cannot be read is said and replaced by the default.
 pub(crate) fn init(format: LogFormat, verbosity: Verbosity) {
     let default = match verbosity {
-        // openraft tells every election and append at info: its facade logs what matters.
-        Verbosity::Daemon => "info,openraft=error,openraft::replication=off",
-        Verbosity::Verb => "warn,openraft=off",
+        // openraft tells every election and append at info, s3s every mistake of a client as an error: what stands before
+        // them logs what matters.
+        Verbosity::Daemon => "info,openraft=error,openraft::replication=off,s3s=off",
+        Verbosity::Verb => "warn,openraft=off,s3s=off",
     };
     let (filter, bad) = match std::env::var(FILTER) {
         Ok(text) => match EnvFilter::try_new(&text) {

@@ -3,7 +3,7 @@
 //! Owns: the conversation, and the place of systemd: an agent that ends is started again. Must never: start or restart
 //! a node, which is the agents' part.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::cli::context::Context;
 use crate::daemon::shutdown_signal;
 use crate::discover::DEFAULT_DIR;
 use crate::exit::{Code, Failure};
-use crate::local::{LocalCluster, LocalNode, LocalOptions};
+use crate::local::{LocalCluster, LocalNode, LocalOptions, S3Access};
 use crate::output::Table;
 
 /// How long the cluster may take to be whole: replaying logs and catching up after a crash included.
@@ -49,6 +49,24 @@ pub(crate) struct UpArgs {
 struct Started {
     dir: PathBuf,
     nodes: Vec<StartedNode>,
+    /// The first node's; every node has one of its own and serves everything.
+    s3_endpoint: String,
+    access_key: String,
+    secret_key: Secret,
+    #[serde(skip)]
+    s3_file: PathBuf,
+    #[serde(skip)]
+    s3_variables: PathBuf,
+}
+
+/// Shown to programs that ask for JSON, and to nobody else.
+#[derive(Serialize)]
+struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -59,6 +77,7 @@ struct StartedNode {
     address: String,
     http: String,
     api: String,
+    s3: String,
 }
 
 /// `up`.
@@ -98,7 +117,17 @@ async fn serve(cx: &Context, cluster: &LocalCluster) -> Result<(), Failure> {
     ));
     cluster.start().await?;
     cluster.wait_healthy(START_TIME).await?;
-    let started = describe(cluster).await?;
+    let access = cluster.s3_access().await?;
+    if !cluster.knows_key(&access).await? {
+        let file = cluster.s3_file();
+        cx.out.say(format!(
+            "the access key {} in {} was revoked: S3 clients are refused with it; remove that file and start again to \
+             have a new one made",
+            access.access_key,
+            file.display()
+        ));
+    }
+    let started = describe(cluster, access).await?;
     if cx.out.is_json() {
         cx.out.json_line(&started)?;
     } else {
@@ -128,7 +157,7 @@ async fn end_of(node: &LocalNode, agent: Arc<dyn Process>) -> &LocalNode {
     node
 }
 
-async fn describe(cluster: &LocalCluster) -> Result<Started, Failure> {
+async fn describe(cluster: &LocalCluster, access: S3Access) -> Result<Started, Failure> {
     let mut nodes = Vec::new();
     for node in cluster.nodes() {
         let failed =
@@ -141,19 +170,29 @@ async fn describe(cluster: &LocalCluster) -> Result<Started, Failure> {
             address: node.address.clone(),
             http: node.http.clone(),
             api: format!("http://{}", node.api),
+            s3: format!("http://{}", node.s3),
         });
     }
-    Ok(Started { dir: cluster.dir().to_owned(), nodes })
+    Ok(Started {
+        dir: cluster.dir().to_owned(),
+        nodes,
+        s3_endpoint: access.endpoints.into_iter().next().unwrap_or_default(),
+        access_key: access.access_key,
+        secret_key: Secret(access.secret_key),
+        s3_file: cluster.s3_file(),
+        s3_variables: cluster.s3_variables(),
+    })
 }
 
 impl Started {
     fn text(&self) -> String {
-        let mut table = Table::new(["NODE", "PID", "AGENT_PID", "ADDRESS", "API"]);
+        let mut table = Table::new(["NODE", "PID", "AGENT_PID", "ADDRESS", "API", "S3"]);
         let pid = |pid: Option<u32>| crate::output::cell(pid);
         for node in &self.nodes {
-            table.row([node.name.clone(), pid(node.pid), pid(node.agent_pid), node.address.clone(), node.api.clone()]);
+            let (address, api, s3) = (node.address.clone(), node.api.clone(), node.s3.clone());
+            table.row([node.name.clone(), pid(node.pid), pid(node.agent_pid), address, api, s3]);
         }
-        let dir = self.dir.display();
+        let dir = quoted(&self.dir);
         let victim =
             self.nodes.last().and_then(|node| node.pid).map_or_else(|| "PID".to_owned(), |pid| pid.to_string());
         format!(
@@ -168,9 +207,37 @@ The cluster is whole. In another terminal:
   kill -9 {victim}             # and watch: resilver journal follow
   resilver incident list
 
+Its S3 door is {endpoint} (or any other of the column S3); an access key that may do everything is in
+{keys}, and for your shell in s3.env beside it:
+
+  . {variables}
+  aws s3 cp README.md s3://photos/ && aws s3 ls s3://photos
+
 Ctrl-C here ends it; the data stays.
 ",
-            table.render()
+            table.render(),
+            keys = self.s3_file.display(),
+            variables = quoted(&self.s3_variables),
+            endpoint = self.s3_endpoint,
         )
+    }
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_a_blank_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted(Path::new("/srv/data-1")), "/srv/data-1");
+        assert_eq!(quoted(Path::new("/srv/my data")), "'/srv/my data'");
+        assert_eq!(quoted(Path::new("/srv/it's")), r"'/srv/it'\''s'");
     }
 }

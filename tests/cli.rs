@@ -61,6 +61,7 @@ fn help_names_every_noun_and_every_exit_code() {
         "disk",
         "bucket",
         "object",
+        "key",
         "meta",
         "repair",
         "incident",
@@ -93,12 +94,19 @@ fn every_verb_of_the_specification_exists() {
         "disk status",
         "bucket create",
         "bucket list",
+        "bucket set",
+        "bucket delete",
         "object put",
         "object get",
         "object list",
         "object delete",
         "object verify",
         "object repair",
+        "key create",
+        "key list",
+        "key grant",
+        "key deny",
+        "key revoke",
         "meta status",
         "repair status",
         "incident list",
@@ -118,7 +126,19 @@ fn every_verb_of_the_specification_exists() {
 #[test]
 fn usage_errors_end_with_two() {
     let dir = scratch();
-    for args in [&["nonsense"][..], &[], &["object", "put"], &["bucket", "create", "b", "--coding", "0+2"]] {
+    for args in [
+        &["nonsense"][..],
+        &[],
+        &["object", "put"],
+        &["bucket", "create", "b", "--coding", "0+2"],
+        &["bucket", "create", "b", "--quota", "10G"],
+        &["bucket", "create", "b", "--quota", "-1"],
+        &["bucket", "create", "b", "--repair-priority", "256"],
+        &["bucket", "set", "b"],
+        &["bucket", "set", "b", "--quota", "lots"],
+        &["key", "create"],
+        &["key", "grant", "RSX", "b"],
+    ] {
         let output = resilver(dir.path(), args);
         assert_eq!(code(&output), 2, "{args:?}: {}", err(&output));
         assert_eq!(out(&output), "", "talk does not belong on standard output");
@@ -130,6 +150,16 @@ fn codings_out_of_range_say_what_is_allowed() {
     let dir = scratch();
     let output = resilver(dir.path(), &["bucket", "create", "b", "--coding", "30+3"]);
     assert!(err(&output).contains("at most 32"), "{}", err(&output));
+}
+
+#[test]
+fn sizes_that_are_none_say_what_one_looks_like() {
+    let dir = scratch();
+    let text = |quota: &str| err(&resilver(dir.path(), &["bucket", "set", "b", "--quota", quota]));
+    assert!(text("10G").contains("no unit `g`: use B, KB, MB"), "{}", text("10G"));
+    assert!(text("ten").contains("or `none`"), "{}", text("ten"));
+    let nothing = err(&resilver(dir.path(), &["key", "grant", "RSX", "b"]));
+    assert!(nothing.contains("--read") && nothing.contains("--admin"), "{nothing}");
 }
 
 #[test]
@@ -157,6 +187,13 @@ fn a_cluster_that_does_not_answer_ends_with_four() {
         &["disk", "list"],
         &["bucket", "list"],
         &["bucket", "create", "b"],
+        &["bucket", "set", "b", "--quota", "none"],
+        &["bucket", "delete", "b"],
+        &["bucket", "delete", "b", "--confirm=b"],
+        &["key", "list"],
+        &["key", "create", "backup"],
+        &["key", "grant", "RSX", "b", "--read"],
+        &["key", "revoke", "RSX", "--confirm=RSX"],
         &["object", "verify", "b/k"],
         &["meta", "status"],
         &["repair", "status"],
@@ -172,6 +209,17 @@ fn a_cluster_that_does_not_answer_ends_with_four() {
         assert_eq!(code(&output), 4, "{verb:?}: {}", err(&output));
         assert!(err(&output).contains("n1"), "{verb:?} names who was asked: {}", err(&output));
         assert_eq!(out(&output), "", "{verb:?}");
+    }
+}
+
+#[test]
+fn what_is_taken_away_is_confirmed_by_its_own_name() {
+    let dir = scratch();
+    let config = config_of_nobody(dir.path());
+    for verb in [["bucket", "delete", "photos", "--confirm=phtos"], ["key", "revoke", "RSX", "--confirm=RSY"]] {
+        let output = resilver(dir.path(), &[&verb[..], &["--config", &config]].concat());
+        assert_eq!(code(&output), 5, "{}", err(&output));
+        assert!(err(&output).contains("nothing was done"), "{}", err(&output));
     }
 }
 

@@ -1,8 +1,10 @@
-//! Benchmarks of recovery: they print, and assert nothing. Each runs on a cluster that is up and that may be broken.
+//! Benchmarks: they print, and assert nothing. Each runs on a cluster that is up and that may be broken.
 
 pub mod crash;
 pub mod idle;
+mod procfs;
 pub mod rebuild;
+pub mod s3;
 
 use serde::Serialize;
 

@@ -81,7 +81,12 @@ impl Client {
     /// # Errors
     /// When no node could.
     pub async fn ensure_bucket(&self, bucket: &str, coding: Option<Coding>) -> Result<(), Status> {
-        let request = CreateBucketRequest { bucket: bucket.to_owned(), coding, if_absent: true };
+        let request = CreateBucketRequest {
+            bucket: bucket.to_owned(),
+            coding,
+            if_absent: true,
+            ..CreateBucketRequest::default()
+        };
         let mut last = Status::unavailable("no node is configured");
         for (_, channel) in self.rotate() {
             match Self::store(channel.clone()).create_bucket(request.clone()).await {

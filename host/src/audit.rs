@@ -151,6 +151,13 @@ pub enum Fact {
         /// The membership in it.
         voters: Voters,
     },
+    /// An upload in parts becomes an object. Stated before: within the transaction that applies it.
+    ObjectCompleted {
+        /// The object's version.
+        version: String,
+        /// Its extents, as their shards' files are named, without the shard.
+        extents: Vec<String>,
+    },
     /// A shard got its name; its bytes are durable.
     ShardWritten {
         /// Its file.

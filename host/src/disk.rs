@@ -2,7 +2,7 @@
 //! sync, rename).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -103,6 +103,11 @@ pub trait BlockingFile: Send + Sync + std::fmt::Debug + 'static {
 pub trait Disk: Send + Sync + 'static {
     /// Opens a file.
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// Creates a file for secrets: nobody but its owner may read or write it, from its first moment on. An error
+    /// (`AlreadyExists`) when present. A file system without users has no such thing, and makes an ordinary file.
+    async fn create_private(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path, OpenMode::CreateNew).await
+    }
     /// Opens a file, synchronous face.
     fn open_blocking(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockingFile>>;
     /// Length and kind. `NotFound` when absent.
@@ -144,16 +149,38 @@ pub async fn read_file(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> io::Re
 /// # Errors
 /// Of any of the steps; the old content is then still in place.
 pub async fn replace_file(disk: &dyn Disk, path: &Path, data: Bytes) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = dir.join(name);
+    let temporary = temporary(path);
     let file = disk.open(&temporary, OpenMode::Create).await?;
     file.set_len(0).await?;
+    put_in_place(disk, &*file, &temporary, path, data).await
+}
+
+/// As [`replace_file`], for secrets: see [`Disk::create_private`].
+///
+/// # Errors
+/// As [`replace_file`].
+pub async fn replace_private_file(disk: &dyn Disk, path: &Path, data: Bytes) -> io::Result<()> {
+    let temporary = temporary(path);
+    // What a crash left behind may be readable for others: it is not written into.
+    match disk.remove_file(&temporary).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.create_private(&temporary).await?;
+    put_in_place(disk, &*file, &temporary, path, data).await
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    path.parent().unwrap_or(Path::new("/")).join(name)
+}
+
+async fn put_in_place(disk: &dyn Disk, file: &dyn File, temporary: &Path, path: &Path, data: Bytes) -> io::Result<()> {
     file.write_at(0, data).await?;
     file.sync().await?;
-    disk.rename(&temporary, path).await?;
-    disk.sync_dir(dir).await
+    disk.rename(temporary, path).await?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new("/"))).await
 }
 
 /// Creates a folder and its parents, durably: a folder whose own name was never synced is gone after a loss of power,

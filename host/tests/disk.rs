@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
 use bytes::Bytes;
-use resilver_host::disk::{read_file, replace_file};
+use resilver_host::disk::{read_file, replace_file, replace_private_file};
 use resilver_host::{FileKind, OpenMode, real};
 
 #[tokio::test]
@@ -161,4 +161,20 @@ fn the_synchronous_face_reads_exactly_or_says_so() {
     assert_eq!(&page, b"\0\0page");
     assert_eq!(file.read_exact_at(4, &mut page).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(disk.open_blocking(&path, OpenMode::CreateNew).unwrap_err().kind(), ErrorKind::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_secret_is_readable_for_nobody_else_and_replaced_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = real::host().disk;
+    let path = dir.path().join("secret.json");
+    // A crash left a temporary file that everybody may read.
+    std::fs::write(dir.path().join("secret.json.tmp"), "half").unwrap();
+
+    for content in ["first and long", "second"] {
+        replace_private_file(&*disk, &path, Bytes::from_static(content.as_bytes())).await.unwrap();
+        assert_eq!(read_file(&*disk, &path, 100).await.unwrap(), content.as_bytes());
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
 }

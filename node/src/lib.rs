@@ -1,7 +1,7 @@
 //! The storage node: metadata in Raft, Reed-Solomon shards on disks, recovery services.
 //!
 //! Reading order: [`types`] and [`model`] name what everything is about; [`meta`] keeps it agreed upon; [`disk`] keeps
-//! shards; [`gateway`] turns puts and gets into both; [`repair`] brings redundancy back; [`control`] answers the agent;
+//! shards; [`gateway`] turns puts and gets into both; [`s3`] is how clients come to it; [`repair`] brings redundancy back; [`control`] answers the agent;
 //! [`service`] wires one node together and decides when it may serve.
 
 pub mod codec;
@@ -18,6 +18,7 @@ pub mod peers;
 pub mod phase;
 pub mod placement;
 pub mod repair;
+pub mod s3;
 pub mod service;
 pub mod state;
 mod telemetry;

@@ -36,6 +36,53 @@ pub struct Options {
     #[serde(default = "default_read_deadline", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub read_deadline: Duration,
+    /// How long an upload in parts may be left alone, without a part being put, before it is aborted and its parts are
+    /// collected. 7 days: a client that was to come back after a weekend has, and what nobody completes does not fill the
+    /// disks for ever.
+    #[serde(default = "default_abandoned_uploads_after", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub abandoned_uploads_after: Duration,
+    /// The S3 door. Absent: this node has none.
+    #[serde(default)]
+    pub s3: Option<S3Options>,
+}
+
+/// The S3 door of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct S3Options {
+    /// Where it listens, `host:port`. Without TLS: a proxy in front ends it.
+    pub address: String,
+    /// With a domain, a bucket may also be named by the host: `bucket.domain`. Without, by the path alone.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// The region that clients sign for.
+    #[serde(default = "default_region")]
+    pub region: String,
+    /// Connections at a time. An idle one makes room for a new one. 4096: about 50 MB when all of them do nothing.
+    #[serde(default = "default_connections")]
+    pub max_connections: usize,
+    /// Requests at work at a time, on this node; more are told to slow down. 512: beyond it, all of them get slower and
+    /// none is done sooner.
+    #[serde(default = "default_requests")]
+    pub max_requests: usize,
+    /// Requests at work at a time of one access key, on this node. 256: one client leaves room for others.
+    #[serde(default = "default_requests_per_key")]
+    pub max_requests_per_key: usize,
+}
+
+impl S3Options {
+    /// A door at this address, everything else as it is by default.
+    pub fn at(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            domain: None,
+            region: default_region(),
+            max_connections: default_connections(),
+            max_requests: default_requests(),
+            max_requests_per_key: default_requests_per_key(),
+        }
+    }
 }
 
 /// Failure domains above the host.
@@ -88,6 +135,26 @@ impl Default for RepairOptions {
     }
 }
 
+fn default_abandoned_uploads_after() -> Duration {
+    Duration::from_secs(7 * 86_400)
+}
+
 fn default_read_deadline() -> Duration {
     Duration::from_secs(300)
+}
+
+fn default_region() -> String {
+    "us-east-1".to_owned()
+}
+
+fn default_connections() -> usize {
+    4096
+}
+
+fn default_requests() -> usize {
+    512
+}
+
+fn default_requests_per_key() -> usize {
+    256
 }

@@ -36,6 +36,7 @@ use crate::options::Options;
 use crate::peers::Peers;
 use crate::phase::{Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairParts};
+use crate::s3::Door;
 use crate::transport::{ShardClient, ShardService};
 
 /// How long parts may take to end before the process ends without them: nothing acknowledged depends on it.
@@ -55,6 +56,7 @@ pub struct Node {
     disks: Arc<DiskSet>,
     grpc: Box<dyn Listener>,
     http: Box<dyn Listener>,
+    s3: Option<Box<dyn Listener>>,
     found: mpsc::Receiver<FoundRequest>,
     lost: Option<String>,
 }
@@ -68,7 +70,7 @@ struct LateServices {
 }
 
 impl Node {
-    /// Binds the node's addresses, then opens its folders. Nothing is written before both addresses are ours.
+    /// Binds the node's addresses, then opens its folders. Nothing is written before all of them are ours.
     ///
     /// # Errors
     /// Whatever an operator has to mend: each says what, where and what next.
@@ -76,6 +78,10 @@ impl Node {
         error::check(&options)?;
         let grpc = bind(&host, &options.address).await?;
         let http = bind(&host, &options.http).await?;
+        let s3 = match &options.s3 {
+            Some(s3) => Some(bind(&host, &s3.address).await?),
+            None => None,
+        };
         ownership::take(&host, &options.data_dir).await?;
         let (identity, lost) = membership::identify(&host, &options).await?;
         let (disks, known) =
@@ -86,9 +92,12 @@ impl Node {
             identity.store(&host, &membership::meta_dir(&options)).await?;
         }
         let (tx, found) = mpsc::channel(1);
+        let phase = PhaseCell::new();
+        let door = options.s3.clone().map(|s3| Door::new(s3, phase.clone()));
         let shared = Arc::new(Shared {
             name: options.name.as_str().into(),
-            phase: PhaseCell::new(),
+            phase,
+            door,
             peers: Peers::new(host.net.clone()),
             started: host.clock.now(),
             disks: OnceLock::from(disks.clone()),
@@ -98,7 +107,7 @@ impl Node {
             options,
             host,
         });
-        Ok(Self { shared, identity, disks, grpc, http, found, lost })
+        Ok(Self { shared, identity, disks, grpc, http, s3, found, lost })
     }
 
     /// Runs until told to stop, or until something ends it.
@@ -115,6 +124,8 @@ impl Node {
         };
         let servers = serve(self.shared.clone(), late.clone(), self.grpc, self.http, stopping.clone());
         let disks = tokio::spawn(self.disks.clone().run(stopping.clone()));
+        let door = self.s3.zip(self.shared.door.clone());
+        let door = door.map(|(listener, door)| tokio::spawn(door.run(listener, stopping.clone())));
         let life = Life { shared: self.shared.clone(), disks: self.disks, late, stopping };
         let ended = tokio::select! {
             ended = servers => Err(ended),
@@ -123,6 +134,10 @@ impl Node {
         };
         phase.set(Phase::Stopping, "ending");
         stop.send_replace(true);
+        if let Some(door) = door {
+            // Requests at work may end while there is metadata to commit them.
+            let _ = tokio::time::timeout(SHUTDOWN_GRACE, door).await;
+        }
         if let Some(core) = self.shared.core.get() {
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, core.meta.shutdown()).await;
         }
@@ -239,6 +254,7 @@ impl Life {
             repair: options.repair.clone(),
             scrub: options.scrub.clone(),
             read_deadline: options.read_deadline,
+            abandoned_uploads_after: options.abandoned_uploads_after,
         });
         let handle = repair.handle(gateway.clone());
         let core = Core { meta: meta.clone(), gateway: gateway.clone(), repair: handle };
@@ -249,6 +265,9 @@ impl Life {
         membership::catch_up(&self.shared, &self.disks, &meta).await;
         phase.set(Phase::Verifying, "waiting for a disk to answer its canary");
         membership::one_disk_answers(&self.disks).await;
+        if let Some(door) = &self.shared.door {
+            door.open(gateway.clone());
+        }
         self.late.store.fill(StoreService::new(gateway, meta, phase.serving()).into_server());
         phase.set(Phase::Healthy, "serving");
         repair.run(self.stopping.clone()).await;

@@ -3,6 +3,7 @@
 //!
 //! Invariant: the number of series grows with disks and peers only.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -60,6 +61,20 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
         ] {
             seconds.with_label_values(&[phase]).set(Duration::from_nanos(nanos).as_secs_f64());
         }
+    }
+    if let Some(door) = &shared.door {
+        let counts = door.counts();
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let answers = page.counter("resilver_s3_answers_total", "answers of the S3 door, by class", &["class"])?;
+        for (class, count) in ["2xx", "3xx", "4xx", "5xx"].into_iter().zip(&counts.answers) {
+            answers.with_label_values(&[class]).inc_by(read(count));
+        }
+        page.gauge("resilver_s3_connections", "connections to the S3 door", &[])?
+            .with_label_values::<&str>(&[])
+            .set(int(read(&counts.connections)));
+        page.counter("resilver_s3_connections_refused_total", "connections refused, all others being at work", &[])?
+            .with_label_values::<&str>(&[])
+            .inc_by(read(&counts.refused));
     }
     let used = page.gauge("resilver_disk_used_bytes", "bytes in shards", &["disk"])?;
     let available = page.gauge("resilver_disk_available_bytes", "bytes that can still be written", &["disk"])?;

@@ -93,8 +93,12 @@ hex_id!(
     InstanceId
 );
 hex_id!(
-    /// One version of one object's content. Names its shards.
+    /// One version of one object's content, or one upload of content. Names its shards.
     Version
+);
+hex_id!(
+    /// An upload in parts, drawn when it is begun.
+    UploadId
 );
 
 /// A member's id in Raft: from a counter in the state machine, never reused, and not the node's name.
@@ -125,20 +129,50 @@ impl ShardIndex {
     }
 }
 
-/// Which extent of an object, from 0.
+/// Which extent of one upload, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ExtentIndex(pub u32);
 
+/// Names one extent for ever: the version it was uploaded under, and its number there. An object completed from parts has
+/// extents of many versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ExtentId {
+    /// The version of its upload.
+    pub version: Version,
+    /// Its number there, from 0.
+    pub index: ExtentIndex,
+}
+
+impl ExtentId {
+    /// The name of one of its shards.
+    pub fn shard(self, shard: ShardIndex) -> ShardKey {
+        ShardKey { version: self.version, extent: self.index, shard }
+    }
+}
+
+impl fmt::Display for ExtentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.version, self.index.0)
+    }
+}
+
 /// One shard of one extent of one version: what a shard file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardKey {
-    /// The object's version.
+    /// The version of its upload.
     pub version: Version,
-    /// Its extent.
+    /// The extent of that upload.
     pub extent: ExtentIndex,
     /// The shard of that extent.
     pub shard: ShardIndex,
+}
+
+impl ShardKey {
+    /// The extent it is of.
+    pub fn extent_id(self) -> ExtentId {
+        ExtentId { version: self.version, index: self.extent }
+    }
 }
 
 impl fmt::Display for ShardKey {

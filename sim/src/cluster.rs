@@ -112,6 +112,8 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
         scrub: ScrubOptions { period: Duration::from_secs(20), rate_bytes_per_second: 200_000_000 },
         repair: RepairOptions { check_interval: Duration::from_secs(2), ..RepairOptions::default() },
         read_deadline: Duration::from_secs(30),
+        // Parts of uploads that broke off are collected within a run.
+        abandoned_uploads_after: Duration::from_secs(20),
         name,
     }
 }
@@ -350,7 +352,12 @@ async fn found_once(host: &Host, nodes: usize) -> Result<(), String> {
         return Err(format!("{healthy} of {nodes} nodes are healthy, leader {:?}", status.leader));
     }
     let (k, m) = if nodes >= 6 { (4, 2) } else { (2, 2) };
-    let request = CreateBucketRequest { bucket: BUCKET.to_owned(), coding: Some(Coding { k, m }), if_absent: true };
+    let request = CreateBucketRequest {
+        bucket: BUCKET.to_owned(),
+        coding: Some(Coding { k, m }),
+        if_absent: true,
+        ..CreateBucketRequest::default()
+    };
     call(StoreClient::new(channel).create_bucket(request)).await?;
     Ok(())
 }

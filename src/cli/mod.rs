@@ -6,11 +6,13 @@ pub(crate) mod agent;
 pub(crate) mod bucket;
 pub(crate) mod cluster;
 pub(crate) mod config;
+pub(crate) mod confirm;
 pub(crate) mod context;
 pub(crate) mod disk;
 pub(crate) mod docs;
 pub(crate) mod incident;
 pub(crate) mod journal;
+pub(crate) mod key;
 pub(crate) mod meta;
 pub(crate) mod node;
 pub(crate) mod object;
@@ -101,6 +103,9 @@ pub(crate) enum Noun {
     /// Objects
     #[command(subcommand)]
     Object(object::ObjectVerb),
+    /// Access keys: who may come in through the S3 door, and do what
+    #[command(subcommand)]
+    Key(key::KeyVerb),
     /// Metadata: leader, term, who is how far
     #[command(subcommand)]
     Meta(meta::MetaVerb),
@@ -169,6 +174,7 @@ impl Noun {
             Noun::Disk(verb) => verb.run(cx).await,
             Noun::Bucket(verb) => verb.run(cx).await,
             Noun::Object(verb) => verb.run(cx).await,
+            Noun::Key(verb) => verb.run(cx).await,
             Noun::Meta(verb) => verb.run(cx).await,
             Noun::Repair(verb) => verb.run(cx).await,
             Noun::Incident(verb) => verb.run(cx).await,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use resilver_agent::options::{Options as AgentOptions, Peer};
-use resilver_node::options::Options as NodeOptions;
+use resilver_node::options::{Options as NodeOptions, S3Options};
 
 use super::Config;
 use crate::exit::Failure;
@@ -41,6 +41,9 @@ fn check_node(node: &NodeOptions) -> Result<(), Failure> {
         return Err(Failure::usage(format!("node.address and node.http are both {}", node.address))
             .next("give them different ports"));
     }
+    if let Some(s3) = &node.s3 {
+        check_s3(s3, node)?;
+    }
     for to in &node.join {
         address("node.join", to)?;
     }
@@ -70,6 +73,42 @@ fn check_node(node: &NodeOptions) -> Result<(), Failure> {
         return Err(
             Failure::usage("a rate_bytes_per_second is 0: the work would never end").next("use 1000000 or more")
         );
+    }
+    Ok(())
+}
+
+fn check_s3(s3: &S3Options, node: &NodeOptions) -> Result<(), Failure> {
+    address("node.s3.address", &s3.address)?;
+    for (key, other) in [("node.address", &node.address), ("node.http", &node.http)] {
+        if *other == s3.address {
+            return Err(
+                Failure::usage(format!("node.s3.address and {key} are both {other}")).next("give them different ports")
+            );
+        }
+    }
+    if let Some(domain) = &s3.domain {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+        let bare = domain.trim_matches('.') == domain && !domain.is_empty() && domain.chars().all(fits);
+        if !bare {
+            return Err(Failure::usage(format!("node.s3.domain is `{domain}`: not the name of a domain")).next(
+                "write it bare and in lower case, without scheme, port or bucket: s3.example.com stands for \
+                 BUCKET.s3.example.com",
+            ));
+        }
+    }
+    for (key, limit) in [
+        ("max_connections", s3.max_connections),
+        ("max_requests", s3.max_requests),
+        ("max_requests_per_key", s3.max_requests_per_key),
+    ] {
+        if limit == 0 {
+            return Err(Failure::usage(format!("node.s3.{key} is 0: nobody would ever be answered"))
+                .next("use 1 or more, or leave `node.s3` out on a node that is to serve no clients"));
+        }
+    }
+    if s3.region.is_empty() || !s3.region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Err(Failure::usage(format!("node.s3.region is `{}`", s3.region))
+            .next("use letters, digits and `-`: every client signs with it; us-east-1 is what they use by default"));
     }
     Ok(())
 }
@@ -176,6 +215,12 @@ mod tests {
         assert!(with("[/d/disk1]", "[/a, /a]").contains("lists /a twice"));
         assert!(with("/d/meta", "/d/disk1/meta").contains("lie in each other"));
         assert!(with("name: n1", "name: 'n 1'").contains("node.name is `n 1`"));
+        let s3 = |s3: &str| with("disks:", &format!("s3: {{ {s3} }}, disks:"));
+        assert!(s3("address: 'h'").contains("node.s3.address is `h`: a port is missing"));
+        assert!(s3("address: 'h:2'").contains("node.s3.address and node.http are both h:2"));
+        assert!(s3("address: 'h:3', domain: 'http://s3'").contains("not the name of a domain"));
+        assert!(s3("address: 'h:3', max_requests: 0").contains("node.s3.max_requests is 0"));
+        assert!(s3("address: 'h:3', region: ''").contains("node.s3.region is ``"));
         let agent = "agent: { name: n2, node_address: 'h:1', address: 'h:3', http: 'h:4', dir: /d/agent }\n";
         assert!(complaint(&format!("{NODE}{agent}")).contains("agent.name is n2, but node.name is n1"));
     }

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! DIR/cluster.json                 the members and their addresses
+//! DIR/s3.json, DIR/s3.env          endpoints and an access key of the S3 door, for their owner's eyes only
 //! DIR/lock/                        who runs it
 //! DIR/nodes/n1/resilver.yaml       configuration of node and agent
 //! DIR/nodes/n1/{meta,disk1,disk2}/ the node's data
@@ -32,8 +33,8 @@ const MIN_DISKS_IN_ALL: u32 = 2;
 /// Ports are taken from here: below the range the kernel hands to outgoing connections (32768 and up), so that none of
 /// those sits on a node's port while it is down.
 const PORTS: std::ops::Range<u32> = 20_000..32_000;
-/// Ports per node: node, its HTTP, agent, its HTTP.
-const PORTS_PER_NODE: u32 = 4;
+/// Ports per node: node, its HTTP, agent, its HTTP, S3.
+const PORTS_PER_NODE: u32 = 5;
 /// How many places are tried for the block of ports.
 const PORT_ATTEMPTS: u32 = 200;
 
@@ -75,6 +76,7 @@ fn size(options: &LocalOptions) -> (u32, u32) {
 
 async fn open(host: &Host, dir: &Path, options: &LocalOptions) -> Result<ClusterFile, Failure> {
     let file = discover::read_cluster_file(host, dir).await?;
+    file.check_startable(dir)?;
     let differs = |what: &str, asked: u32, there: u32| {
         Failure::usage(format!("{} holds a cluster with {there} {what}, not {asked}", dir.display()))
             .next(format!("continue it as it is: `resilver up --dir {}`", dir.display()))
@@ -99,6 +101,7 @@ async fn create(host: &Host, dir: &Path, options: &LocalOptions) -> Result<Clust
             http: Some(address(1)),
             agent: Some(address(2)),
             api: Some(address(3)),
+            s3: Some(address(4)),
             agent_dir: Some(Path::new("nodes").join(&name).join("agent")),
             name,
         }
@@ -192,6 +195,7 @@ pub(super) fn local_node(dir: &Path, disks: u32, member: &Member) -> LocalNode {
         name: member.name.clone(),
         address: member.address.clone(),
         http: member.http.clone().unwrap_or_default(),
+        s3: member.s3.clone().unwrap_or_default(),
         agent_address: member.agent.clone().unwrap_or_default(),
         api: member.api.clone().unwrap_or_default(),
         disks: (1..=disks).map(|disk| own.join(format!("disk{disk}"))).collect(),
@@ -224,6 +228,7 @@ node:
   scrub: {{ period: 20s, rate_bytes_per_second: 200000000 }}
   repair: {{ check_interval: 2s }}
   read_deadline: 30s
+  s3: {{ address: {s3} }}
 agent:
   name: {name}
   node_address: {address}
@@ -236,6 +241,7 @@ nodes:
         name = member.name,
         address = member.address,
         http = member.http.as_deref().unwrap_or_default(),
+        s3 = member.s3.as_deref().unwrap_or_default(),
         agent = member.agent.as_deref().unwrap_or_default(),
         api = member.api.as_deref().unwrap_or_default(),
         disks = disks.join(", "),
@@ -267,13 +273,14 @@ mod tests {
             http: Some(format!("127.0.0.1:{}", port + 1)),
             agent: Some(format!("127.0.0.1:{}", port + 2)),
             api: Some(format!("127.0.0.1:{}", port + 3)),
+            s3: Some(format!("127.0.0.1:{}", port + 4)),
             agent_dir: None,
         };
         ClusterFile {
             format: FORMAT,
             name: "local".to_owned(),
             disks: 2,
-            nodes: vec![member("n1", 20_000), member("n2", 20_004)],
+            nodes: vec![member("n1", 20_000), member("n2", 20_005)],
         }
     }
 
@@ -285,7 +292,17 @@ mod tests {
         let node = config.node.expect("a node");
         assert_eq!(node.join, ["127.0.0.1:20000"]);
         assert_eq!(node.disks, [PathBuf::from("disk1"), PathBuf::from("disk2")]);
+        assert_eq!(node.s3.map(|s3| s3.address).as_deref(), Some("127.0.0.1:20009"));
         assert_eq!(config.nodes.len(), 2);
+    }
+
+    #[test]
+    fn a_folder_from_before_the_s3_door_is_known_but_not_started() {
+        let old =
+            r#"{ "format": 1, "name": "local", "disks": 2, "nodes": [{ "name": "n1", "address": "127.0.0.1:1" }] }"#;
+        let file: ClusterFile = serde_json::from_str(old).expect("its members are known");
+        let refusal = file.check_startable(Path::new("old")).expect_err("not started").to_string();
+        assert!(refusal.contains("old holds a cluster of format 1, made before the S3 door"), "{refusal}");
     }
 
     #[test]

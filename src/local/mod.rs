@@ -10,6 +10,7 @@
 
 mod layout;
 mod lock;
+mod s3;
 mod wait;
 
 use std::io;
@@ -24,6 +25,7 @@ use resilver_host::disk::{read_file, replace_file};
 use resilver_host::{Host, ProcId, Process, Signal, SpawnSpec};
 
 use self::lock::{DirLock, ProcessRecord};
+pub(crate) use self::s3::S3Access;
 use crate::exit::Failure;
 
 /// Nodes when nobody says how many: six hosts are the fewest on which 4+2 survives any two.
@@ -62,6 +64,8 @@ pub(crate) struct LocalNode {
     pub(crate) address: String,
     /// Its HTTP address.
     pub(crate) http: String,
+    /// Its S3 address.
+    pub(crate) s3: String,
     /// Its agent's gRPC address.
     pub(crate) agent_address: String,
     /// Its agent's HTTP address.

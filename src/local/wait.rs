@@ -61,6 +61,7 @@ impl LocalCluster {
             name: node.name.clone(),
             address: node.address.clone(),
             http: Some(node.http.clone()),
+            s3: Some(node.s3.clone()),
             agent: Some(node.agent_address.clone()),
             api: Some(node.api.clone()),
             agent_dir: Some(node.agent_dir.clone()),

@@ -74,6 +74,36 @@ impl Lone {
         Self { name: name.to_owned(), address, dir }
     }
 
+    /// Adds keys to the node's part of the configuration, each on a line of its own.
+    pub fn configure(&self, keys: &str) {
+        let path = self.path("resilver.yaml");
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for key in keys.lines() {
+            writeln!(text, "  {key}").unwrap();
+        }
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Opens the S3 door of a node that was not started yet, with more keys of `s3`, and tells its address.
+    pub fn open_s3(&self, more: &str) -> String {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        self.configure(&format!("s3: {{ address: \"{address}\"{more} }}"));
+        address
+    }
+
+    /// Makes a key that may do everything, and writes it with the door's address as `up` does.
+    pub fn s3_access(&self, address: &str) -> PathBuf {
+        let key: Value = serde_json::from_str(&self.ok(&["key", "create", "test", "--admin", "--json"])).unwrap();
+        let access = self.path("s3.json");
+        let told = serde_json::json!({
+            "endpoints": [format!("http://{address}")],
+            "access_key": key["access_key"],
+            "secret_key": key["secret_key"],
+        });
+        std::fs::write(&access, told.to_string()).unwrap();
+        access
+    }
+
     /// A cluster of one: founded, with the bucket `kept` (1+1) and the object `kept/object` of `content`. Stopped again.
     pub fn founded(content: &[u8]) -> Self {
         let lone = Self::new("n1", 2, &[]);

@@ -53,6 +53,14 @@ impl Mounts {
         filler
     }
 
+    /// Fills a file system until so many bytes are left.
+    pub fn fill_but(&self, folder: &Path, left_bytes: u64) -> PathBuf {
+        let filler = self.fill(folder);
+        let file = std::fs::File::options().write(true).open(&filler).unwrap();
+        file.set_len(file.metadata().unwrap().len() - left_bytes).unwrap();
+        filler
+    }
+
     /// Mounts a folder read-only, or writable again. A bind mount: the file system itself has open writers.
     pub fn remount(&self, folder: &Path, mode: &str) {
         let folder = folder.to_str().unwrap().to_owned();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ const TRUSTED_READ_BYTES: usize = 1024 * 1024;
 /// Zeros written at a time where a file system cannot reserve room itself.
 const ZERO_FILL_BYTES: usize = 1024 * 1024;
 
+/// Read and written by the owner, nobody else.
+const PRIVATE_MODE: u32 = 0o600;
+
 #[derive(Debug)]
 pub(super) struct RealDisk;
 
@@ -30,6 +33,12 @@ impl Disk for RealDisk {
         let path = path.to_owned();
         let file = off_loop(move || open(&path, mode)).await?;
         Ok(Arc::new(RealFile(Arc::new(file))))
+    }
+
+    async fn create_private(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let path = path.to_owned();
+        let create = move || OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE_MODE).open(path);
+        Ok(Arc::new(RealFile(Arc::new(off_loop(create).await?))))
     }
 
     fn open_blocking(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockingFile>> {

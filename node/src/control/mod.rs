@@ -22,6 +22,7 @@ use crate::options::Options;
 use crate::peers::Peers;
 use crate::phase::PhaseCell;
 use crate::repair::RepairHandle;
+use crate::s3::Door;
 use crate::types::NodeName;
 
 pub(crate) use cluster::ClusterService;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) name: NodeName,
     pub(crate) phase: PhaseCell,
+    /// The S3 door, where there is one.
+    pub(crate) door: Option<Door>,
     pub(crate) peers: Peers,
     pub(crate) started: WallTime,
     pub(crate) disks: OnceLock<Arc<DiskSet>>,

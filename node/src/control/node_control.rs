@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::observe::{millis, observe};
 use super::{CANARY_BUCKET, Shared, meta_status, unimplemented};
-use crate::gateway::{ByteRange, GatewayError, PutOptions};
+use crate::gateway::{BucketSettings, ByteRange, GatewayError, PutOptions};
 use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
 use crate::types::{BucketName, DiskId, Fence};
 
@@ -144,7 +144,10 @@ impl NodeControl for NodeControlService {
         let begun = tokio::time::Instant::now();
         let failed = |what: &str, error: GatewayError| Status::unavailable(format!("canary {what}: {error}"));
         let bucket = BucketName::from(CANARY_BUCKET);
-        core.gateway.create_bucket(&bucket, None, true).await.map_err(|error| failed("bucket", error))?;
+        core.gateway
+            .create_bucket(&bucket, BucketSettings::default(), true)
+            .await
+            .map_err(|error| failed("bucket", error))?;
         // Wall time makes every write differ from the one before: a stale read cannot pass for a fresh one.
         let stamp = self.shared.host.clock.now().as_millis().to_le_bytes();
         let written = Bytes::from(stamp.iter().copied().cycle().take(CANARY_BYTES).collect::<Vec<u8>>());
@@ -167,7 +170,7 @@ impl NodeControl for NodeControlService {
         if got != written {
             return Err(Status::data_loss("canary read: the content is not what was written"));
         }
-        core.gateway.delete(&bucket, &key, None).await.map_err(|error| failed("delete", error))?;
+        core.gateway.delete(&bucket, &key, Condition::None).await.map_err(|error| failed("delete", error))?;
         Ok(Response::new(CanaryResponse { millis: millis(begun.elapsed()) }))
     }
 }

@@ -74,21 +74,38 @@ fn label(why: &str) -> String {
     if label.is_empty() { "unnamed".to_owned() } else { label }
 }
 
+/// Under which reason shards of versions that were given up by the metadata go aside. No decision of this node's: every
+/// member applied it, and nobody can ever read them again.
+pub(crate) const REPLACED: &str = "replaced";
+
+/// Removes what the metadata gave up, however short it has been aside: for a disk that has no room left. What was found
+/// corrupt, or judged an orphan here, stays its time, since that finding may have been wrong.
+pub(super) async fn purge_replaced(core: &Core) -> Result<u64, DiskError> {
+    let given_up = format!("{REPLACED}-");
+    let names = names(core).await?.into_iter().filter(|name| name.starts_with(&given_up)).collect();
+    remove(core, names).await
+}
+
 /// Removes what has been aside long enough. Ages are monotonic and begin when this process first sees a file: a restart
 /// only ever keeps it longer, and a wall clock that jumps removes nothing.
 pub(super) async fn purge(core: &Core, older_than: Duration) -> Result<u64, DiskError> {
+    let due = due(core, names(core).await?, older_than);
+    remove(core, due).await
+}
+
+async fn names(core: &Core) -> Result<BTreeSet<String>, DiskError> {
     core.admit(true)?;
-    let folder = core.io.root.join(ASIDE);
-    let entries = match core.io.list(&folder).await {
+    let entries = match core.io.list(&core.io.root.join(ASIDE)).await {
         Err(error) if error.is_not_found() => return Err(core.lost_folder()),
         result => result?,
     };
-    let names: BTreeSet<String> =
-        entries.into_iter().filter(|entry| entry.kind == FileKind::File).map(|entry| entry.name).collect();
-    let due = due(core, names, older_than);
-    let removed = due.len() as u64;
-    for name in due {
-        core.io.remove_file(&folder.join(&name)).await?;
+    Ok(entries.into_iter().filter(|entry| entry.kind == FileKind::File).map(|entry| entry.name).collect())
+}
+
+async fn remove(core: &Core, names: Vec<String>) -> Result<u64, DiskError> {
+    let removed = names.len() as u64;
+    for name in names {
+        core.io.remove_file(&core.io.root.join(ASIDE).join(&name)).await?;
         lock(&core.aside_since).remove(&name);
     }
     // Not synced: what a crash brings back is purged again.

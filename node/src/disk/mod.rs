@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::aside::REPLACED;
 pub use self::error::DiskError;
 pub use self::reader::ShardReader;
 pub use self::set::DiskSet;

@@ -448,4 +448,12 @@ impl Volume {
     pub async fn purge_aside(&self, older_than: Duration) -> Result<u64, DiskError> {
         aside::purge(&self.core, older_than).await
     }
+
+    /// Removes for good what the metadata gave up and is aside, whatever its age: for a disk without room. How many.
+    ///
+    /// # Errors
+    /// When the disk does not serve or takes no writes.
+    pub async fn purge_replaced(&self) -> Result<u64, DiskError> {
+        aside::purge_replaced(&self.core).await
+    }
 }

@@ -2,10 +2,10 @@
 
 use tonic::Status;
 
-use crate::meta::MetaError;
-use crate::model::{Coding, Outcome, Refusal};
+use crate::meta::{MetaError, NoRoom};
+use crate::model::{Coding, MIN_PART_BYTES, Outcome, Refusal};
 use crate::placement::PlacementError;
-use crate::types::{BucketName, ExtentIndex, Version};
+use crate::types::{BucketName, ExtentId, ExtentIndex, Version};
 
 /// A request that failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,6 +32,53 @@ pub enum GatewayError {
     /// The bucket exists.
     #[error("bucket {0} exists already")]
     BucketExists(BucketName),
+    /// It has objects.
+    #[error("bucket {0} is not empty: delete its objects first, and abort its uploads if they are very many")]
+    BucketNotEmpty(BucketName),
+    /// What is put does not fit in the bucket's quota.
+    #[error(
+        "bucket {bucket} may have {quota_bytes} bytes and has {used_bytes}: this does not fit; delete something, or have \
+         its quota raised"
+    )]
+    Quota {
+        /// The bucket.
+        bucket: BucketName,
+        /// What it may have.
+        quota_bytes: u64,
+        /// What it has.
+        used_bytes: u64,
+    },
+    /// No such upload.
+    #[error("there is no such upload: it was completed or aborted, or never begun")]
+    NoUpload,
+    /// A part that is not there as the client says.
+    #[error("part {number} is not there as named: upload it, and name parts in rising order with the ETags they have")]
+    InvalidPart {
+        /// Its number.
+        number: u16,
+    },
+    /// A part before the last is too small.
+    #[error("part {number} is smaller than {MIN_PART_BYTES} bytes, and only the last may be")]
+    PartTooSmall {
+        /// Its number.
+        number: u16,
+    },
+    /// Larger than it may be.
+    #[error("{what} of {bytes} bytes is over the limit of {limit} bytes")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// How large, as far as is known.
+        bytes: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// The metadata disk of this node, or of too many voters, is nearly full.
+    #[error("{0}")]
+    MetadataFull(String),
+    /// No such access key.
+    #[error("there is no access key {0}")]
+    NoKey(String),
     /// No such object.
     #[error("there is no object {key:?} in bucket {bucket}")]
     NoObject {
@@ -94,10 +141,10 @@ pub enum GatewayError {
     #[error("no place for the shards: {0}")]
     NoPlace(String),
     /// Fewer than k shards of an extent can be read now.
-    #[error("extent {} cannot be read now: {detail}", extent.0)]
+    #[error("extent {extent} cannot be read now: {detail}")]
     Unreadable {
         /// The extent.
-        extent: ExtentIndex,
+        extent: ExtentId,
         /// What happened at each home.
         detail: String,
     },
@@ -151,11 +198,25 @@ impl From<MetaError> for GatewayError {
     }
 }
 
+impl From<NoRoom> for GatewayError {
+    fn from(error: NoRoom) -> Self {
+        Self::MetadataFull(error.to_string())
+    }
+}
+
 impl From<Refusal> for GatewayError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoBucket(bucket) => Self::NoBucket(bucket),
             Refusal::BucketExists(bucket) => Self::BucketExists(bucket),
+            Refusal::BucketNotEmpty(bucket) => Self::BucketNotEmpty(bucket),
+            Refusal::Quota { bucket, quota_bytes, used_bytes } => Self::Quota { bucket, quota_bytes, used_bytes },
+            Refusal::NoUpload => Self::NoUpload,
+            Refusal::InvalidPart { number } => Self::InvalidPart { number },
+            Refusal::PartTooSmall { number } => Self::PartTooSmall { number },
+            Refusal::TooLarge { bytes, limit } => Self::TooLarge { what: "an object", bytes, limit },
+            Refusal::NoKey(id) => Self::NoKey(id),
+            Refusal::TooManyKeys(_) | Refusal::KeyExists(_) => Self::BadRequest(refusal.to_string()),
             Refusal::Condition { at } => Self::Condition { at },
             Refusal::NoObject => Self::Condition { at: None },
             Refusal::Forbidden => Self::GivenUp(refusal.to_string()),
@@ -171,13 +232,19 @@ impl From<GatewayError> for Status {
         use GatewayError as E;
         let message = error.to_string();
         match error {
-            E::BadName { .. } | E::BadCoding(_) | E::BadRequest(_) | E::Size { .. } => Self::invalid_argument(message),
-            E::NoBucket(_) | E::NoObject { .. } => Self::not_found(message),
+            E::BadName { .. }
+            | E::BadCoding(_)
+            | E::BadRequest(_)
+            | E::Size { .. }
+            | E::InvalidPart { .. }
+            | E::PartTooSmall { .. }
+            | E::TooLarge { .. } => Self::invalid_argument(message),
+            E::NoBucket(_) | E::NoObject { .. } | E::NoUpload | E::NoKey(_) => Self::not_found(message),
             E::BucketExists(_) => Self::already_exists(message),
             E::BadRange { .. } => Self::out_of_range(message),
-            E::Condition { .. } | E::TooFewDisks(_) => Self::failed_precondition(message),
+            E::Condition { .. } | E::TooFewDisks(_) | E::BucketNotEmpty(_) => Self::failed_precondition(message),
             E::GivenUp(_) | E::Body(_) => Self::aborted(message),
-            E::Full(_) | E::Busy(_) => Self::resource_exhausted(message),
+            E::Full(_) | E::Busy(_) | E::Quota { .. } | E::MetadataFull(_) => Self::resource_exhausted(message),
             E::TooSlow => Self::deadline_exceeded(message),
             E::Checksum { .. } => Self::data_loss(message),
             E::Unexpected(_) => Self::internal(message),

@@ -15,7 +15,7 @@ use crate::codec::{CodecError, ErasureCodec, Layout};
 use crate::model::{Coding, ExtentRecord, Home, ObjectRecord};
 use crate::repair::{FoundBy, Suspect, SuspectKind, Timings};
 use crate::transport::{BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE, Preference, ShardClient, TransportError};
-use crate::types::{BucketName, DiskId, ExtentIndex, ShardIndex, ShardKey, Version};
+use crate::types::{BucketName, DiskId, ExtentId, ShardIndex, ShardKey};
 
 /// How far a reader reads ahead. A run is asked for only when there is room for all of it, so that what a peer sends never
 /// waits in the connection; a lane holds two runs, one being used while the next arrives.
@@ -59,10 +59,8 @@ pub struct ExtentSpec {
     pub bucket: BucketName,
     /// The object's key, for reports.
     pub key: String,
-    /// The version.
-    pub version: Version,
     /// Which extent.
-    pub extent: ExtentIndex,
+    pub id: ExtentId,
     /// How it is coded.
     pub coding: Coding,
     /// The block size its shards were written with.
@@ -75,18 +73,11 @@ pub struct ExtentSpec {
 
 impl ExtentSpec {
     /// Of an extent of an object.
-    pub fn of(
-        bucket: &BucketName,
-        key: &str,
-        object: &ObjectRecord,
-        index: ExtentIndex,
-        extent: &ExtentRecord,
-    ) -> Self {
+    pub fn of(bucket: &BucketName, key: &str, object: &ObjectRecord, extent: &ExtentRecord) -> Self {
         Self {
             bucket: bucket.clone(),
             key: key.to_owned(),
-            version: object.version,
-            extent: index,
+            id: extent.id,
             coding: object.coding,
             block_bytes: object.block_bytes,
             len_bytes: extent.len_bytes,
@@ -101,16 +92,16 @@ impl ExtentSpec {
 
     /// The name of one of its shards.
     pub fn shard(&self, shard: ShardIndex) -> ShardKey {
-        ShardKey { version: self.version, extent: self.extent, shard }
+        self.id.shard(shard)
     }
 }
 
 /// Fewer than k shards of the extent can be read now.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("extent {} cannot be read now: {detail}", extent.0)]
+#[error("extent {extent} cannot be read now: {detail}")]
 pub struct Unreadable {
     /// The extent.
-    pub extent: ExtentIndex,
+    pub extent: ExtentId,
     /// What happened at each home.
     pub detail: String,
 }
@@ -294,7 +285,7 @@ impl ExtentReader {
     fn unreadable(&self) -> Unreadable {
         let detail =
             if self.trouble.is_empty() { "too few shards have a home".to_owned() } else { self.trouble.join("; ") };
-        Unreadable { extent: self.spec.extent, detail }
+        Unreadable { extent: self.spec.id, detail }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::disk::ShardHead;
 use crate::model::{BLOCK_BYTES, ClusterMap, ExtentRecord, Home};
 use crate::placement::survives_any_domain;
 use crate::transport::{BLOCK_DEADLINE, FINISH_DEADLINE, ShardClient, TransportError};
-use crate::types::{DiskId, Epoch, ExtentIndex, ShardIndex, ShardKey, Version};
+use crate::types::{DiskId, Epoch, ExtentId, ExtentIndex, ShardIndex};
 
 /// Blocks on their way to one home: what an upload holds in memory per home (256 KiB).
 const HOME_BLOCKS: usize = 4;
@@ -28,8 +28,7 @@ const STRAGGLER_GRACE: Duration = Duration::from_millis(1000);
 
 /// What an extent is written as.
 pub(super) struct ExtentPlan {
-    pub(super) version: Version,
-    pub(super) extent: ExtentIndex,
+    pub(super) id: ExtentId,
     pub(super) len_bytes: u64,
     pub(super) epoch: Epoch,
     pub(super) homes: Vec<DiskId>,
@@ -63,7 +62,7 @@ impl ExtentWriter {
             .zip(&plan.homes)
             .map(|(shard, disk)| {
                 let head = ShardHead {
-                    key: ShardKey { version: plan.version, extent: plan.extent, shard },
+                    key: plan.id.shard(shard),
                     coding,
                     codec: codec.id(),
                     block_bytes: BLOCK_BYTES,
@@ -129,11 +128,11 @@ impl ExtentWriter {
         }
         if until.is_none() {
             let count = durable.iter().flatten().count();
-            return Err(failures.into_error(count, coding, self.plan.extent));
+            return Err(failures.into_error(count, coding, self.plan.id.index));
         }
         let homes =
             durable.iter().zip(&self.plan.homes).map(|(at, wanted)| Home { at: *at, wanted: *wanted }).collect();
-        Ok(ExtentRecord { len_bytes: self.plan.len_bytes, homes })
+        Ok(ExtentRecord { id: self.plan.id, len_bytes: self.plan.len_bytes, homes })
     }
 
     /// Why no home is left.
@@ -144,7 +143,7 @@ impl ExtentWriter {
                 failures.add(error);
             }
         }
-        failures.into_error(0, self.codec.coding(), self.plan.extent)
+        failures.into_error(0, self.codec.coding(), self.plan.id.index)
     }
 }
 

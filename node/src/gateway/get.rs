@@ -14,7 +14,7 @@ use super::{ExtentReader, ExtentSpec, Gateway, GatewayError, ReadAhead, ReadPlan
 use crate::codec::{ErasureCodec, codec};
 use crate::model::{ExtentRecord, ObjectRecord};
 use crate::transport::ShardClient;
-use crate::types::{BucketName, DiskId, ExtentIndex, ShardIndex};
+use crate::types::{BucketName, DiskId, ShardIndex};
 
 /// Pieces of at most a block on their way to the client: two stripes of 4+2, so that the next is read while one is sent.
 const PIECES_AHEAD: usize = 8;
@@ -58,8 +58,22 @@ impl Gateway {
     /// # Errors
     /// When there is no such object or range, or no quorum of the metadata answers. What happens later is in the stream.
     pub async fn get(&self, bucket: &BucketName, key: &str, range: ByteRange) -> Result<Content, GatewayError> {
-        let operation = self.inner.operations.begin();
         let record = self.head(bucket, key).await?;
+        self.read(bucket, key, record, range)
+    }
+
+    /// Reads the content that a record names, or a part of it, whatever the key holds by now.
+    ///
+    /// # Errors
+    /// When there is no such range. What happens later is in the stream.
+    pub fn read(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        record: ObjectRecord,
+        range: ByteRange,
+    ) -> Result<Content, GatewayError> {
+        let operation = self.inner.operations.begin();
         if range.offset > record.size_bytes || (range.offset == record.size_bytes && range.offset > 0) {
             return Err(GatewayError::BadRange { offset: range.offset, size_bytes: record.size_bytes });
         }
@@ -124,7 +138,8 @@ struct Read {
 /// The part of an extent that a read wants, in bytes of the extent.
 #[derive(Clone, Copy)]
 struct Part {
-    index: ExtentIndex,
+    /// Which of the object's extents.
+    at: usize,
     from: u64,
     to: u64,
 }
@@ -160,10 +175,10 @@ impl Read {
     fn parts(&self) -> Vec<Part> {
         let mut parts = Vec::new();
         let mut start = 0;
-        for (index, ExtentRecord { len_bytes, .. }) in (0u32..).map(ExtentIndex).zip(&self.record.extents) {
+        for (at, ExtentRecord { len_bytes, .. }) in self.record.extents.iter().enumerate() {
             let (from, to) = (self.from.max(start), self.to.min(start + len_bytes));
             if from < to {
-                parts.push(Part { index, from: from - start, to: to - start });
+                parts.push(Part { at, from: from - start, to: to - start });
             }
             start += len_bytes;
         }
@@ -171,8 +186,7 @@ impl Read {
     }
 
     fn open(&self, part: Part, avoid: &BTreeSet<DiskId>) -> ExtentReader {
-        let extent = &self.record.extents[part.index.0 as usize];
-        let spec = ExtentSpec::of(&self.bucket, &self.key, &self.record, part.index, extent);
+        let spec = ExtentSpec::of(&self.bucket, &self.key, &self.record, &self.record.extents[part.at]);
         let stripe_bytes = self.stripe_bytes();
         let first = part.from / stripe_bytes;
         let end = part.to.div_ceil(stripe_bytes);
@@ -199,9 +213,10 @@ impl Read {
             })
             .collect();
         let shards: Vec<ShardIndex> = wanted.iter().map(|(shard, ..)| *shard).collect();
-        stripe
-            .complete(codec, &shards)
-            .map_err(|error| GatewayError::Unreadable { extent: part.index, detail: error.to_string() })?;
+        stripe.complete(codec, &shards).map_err(|error| GatewayError::Unreadable {
+            extent: self.record.extents[part.at].id,
+            detail: error.to_string(),
+        })?;
         for (shard, from, to) in wanted {
             let Some(block) = &stripe.blocks[shard.as_usize()] else { continue };
             let piece = block.slice(from as usize..to as usize);

@@ -13,14 +13,22 @@
 //! - A get reads one version from its first byte to its last, whatever is put meanwhile.
 
 mod body;
+mod buckets;
+mod digest;
 mod error;
 mod extent_reader;
 mod extent_writer;
 mod get;
+mod keys;
 mod names;
+mod objects;
 mod operations;
 mod put;
+#[cfg(feature = "audit")]
+mod rehearsal;
 mod service;
+mod upload;
+mod uploads;
 mod verify;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,20 +37,25 @@ use std::time::Duration;
 use resilver_host::{Host, Rng};
 use tokio::sync::Semaphore;
 
+pub use buckets::{BucketChange, BucketSettings};
 pub use error::GatewayError;
 pub use extent_reader::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Stripe, Unreadable};
 pub use get::{ByteRange, Content, ContentStream};
 pub use names::{RESERVED_PREFIX, check_bucket_name, check_key};
+pub use objects::ObjectPage;
 pub use operations::Operations;
-pub use put::{PutDone, PutOptions};
+pub use put::{PutDone, PutOptions, PutTarget};
 pub use service::StoreService;
+pub use upload::Uploaded;
+pub use uploads::{Complete, CompleteDone, NewUpload, PartTarget};
 pub use verify::{ObjectRepair, ObjectVerdict, RepairedShard, ShardCheck, ShardState};
 
 use crate::meta::Meta;
-use crate::model::{BucketRecord, Coding, Command, Condition, ObjectRecord, Outcome};
+pub use crate::meta::{Entry, ListQuery, PartPage, UploadEntry, UploadPage, UploadQuery};
+use crate::model::{Command, Outcome};
 use crate::repair::Rebuilder;
 use crate::transport::ShardClient;
-use crate::types::{BucketName, Version};
+use crate::types::Version;
 
 /// Puts at work on one node. Each holds some stripes per home and up to an extent of an unannounced body: beyond this the
 /// node refuses, because memory is what it would run out of.
@@ -81,26 +94,17 @@ struct Inner {
     rebuilder: Rebuilder,
     read_deadline: Duration,
     versions: Mutex<Rng>,
+    secrets: Mutex<Rng>,
     operations: Operations,
     puts: Arc<Semaphore>,
     unsized_puts: Arc<Semaphore>,
-}
-
-/// One page of a listing.
-#[derive(Clone, Debug)]
-pub struct ObjectPage {
-    /// Keys and records in order.
-    pub objects: Vec<(String, ObjectRecord)>,
-    /// Whether there are more.
-    pub truncated: bool,
-    /// The applied index the page is of.
-    pub applied: u64,
 }
 
 impl Gateway {
     /// A gateway over the given parts.
     pub fn new(parts: GatewayParts) -> Self {
         let versions = Mutex::new(parts.host.rand.fork("gateway.version"));
+        let secrets = Mutex::new(parts.host.rand.fork("gateway.secret"));
         Self {
             inner: Arc::new(Inner {
                 host: parts.host,
@@ -109,6 +113,7 @@ impl Gateway {
                 rebuilder: parts.rebuilder,
                 read_deadline: parts.read_deadline,
                 versions,
+                secrets,
                 operations: Operations::default(),
                 puts: Arc::new(Semaphore::new(MAX_PUTS)),
                 unsized_puts: Arc::new(Semaphore::new(MAX_UNSIZED_PUTS)),
@@ -121,106 +126,27 @@ impl Gateway {
         &self.inner.operations
     }
 
-    /// Makes a bucket. Without a coding it gets the default for the cluster as it is now. The second value warns an
-    /// operator when that default cannot survive the loss of a host.
-    ///
-    /// # Errors
-    /// For a bad name or coding, an existing bucket (unless `if_absent`), or metadata that cannot be reached.
-    pub async fn create_bucket(
-        &self,
-        bucket: &BucketName,
-        coding: Option<Coding>,
-        if_absent: bool,
-    ) -> Result<(BucketRecord, Option<String>), GatewayError> {
-        check_bucket_name(bucket)?;
-        let (coding, warning) = match coding {
-            Some(coding) => {
-                crate::codec::codec(coding).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
-                let warning = crate::placement::check_room(&self.inner.meta.map(), coding);
-                (coding, warning.map_err(GatewayError::too_few_disks)?)
-            }
-            None => crate::placement::default_coding(&self.inner.meta.map()).map_err(GatewayError::too_few_disks)?,
-        };
-        let record = BucketRecord { name: bucket.clone(), coding, created_ms: self.inner.host.clock.now().as_millis() };
-        match self.inner.meta.propose(Command::CreateBucket { bucket: record, if_absent }).await? {
-            Outcome::Bucket(record) => Ok((record, warning)),
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            other => Err(GatewayError::unexpected(&other)),
-        }
-    }
-
-    /// All buckets, as of now.
-    ///
-    /// # Errors
-    /// When no quorum of the metadata answers.
-    pub async fn list_buckets(&self) -> Result<Vec<BucketRecord>, GatewayError> {
-        self.inner.meta.barrier().await?;
-        let mut buckets = self.inner.meta.buckets().await?;
-        buckets.retain(|bucket| !bucket.name.as_str().starts_with(RESERVED_PREFIX));
-        Ok(buckets)
-    }
-
-    /// The record of an object, as of now.
-    ///
-    /// # Errors
-    /// When there is none, or no quorum of the metadata answers.
-    pub async fn head(&self, bucket: &BucketName, key: &str) -> Result<ObjectRecord, GatewayError> {
-        check_bucket_name(bucket)?;
-        check_key(key)?;
-        self.inner.meta.barrier().await?;
-        match self.inner.meta.object(bucket, key).await? {
-            Some(record) => Ok(record),
-            None if self.inner.meta.bucket(bucket).await?.is_none() => Err(GatewayError::NoBucket(bucket.clone())),
-            None => Err(GatewayError::NoObject { bucket: bucket.clone(), key: key.to_owned() }),
-        }
-    }
-
-    /// Deletes an object; answers whether there was one. With a version, only that version.
-    ///
-    /// # Errors
-    /// When the condition does not hold, or the metadata cannot be reached; [`GatewayError::Unknown`] when it may have
-    /// happened.
-    pub async fn delete(
-        &self,
-        bucket: &BucketName,
-        key: &str,
-        if_version: Option<Version>,
-    ) -> Result<bool, GatewayError> {
-        check_bucket_name(bucket)?;
-        check_key(key)?;
-        let condition = if_version.map_or(Condition::None, Condition::Version);
-        let now_ms = self.inner.host.clock.now().as_millis();
-        let command = Command::DeleteObject { bucket: bucket.clone(), key: key.to_owned(), condition, now_ms };
+    /// Proposes what has no answer but that it was done.
+    async fn done(&self, command: Command) -> Result<(), GatewayError> {
         match self.inner.meta.propose(command).await? {
-            Outcome::Deleted { existed } => Ok(existed),
+            Outcome::Done => Ok(()),
             Outcome::Refused(refusal) => Err(refusal.into()),
             other => Err(GatewayError::unexpected(&other)),
         }
     }
 
-    /// One page of keys that begin with `prefix`, after `after`; `limit` 0 is [`MAX_PAGE`]. One applied index.
-    ///
-    /// # Errors
-    /// When there is no such bucket, or no quorum of the metadata answers.
-    pub async fn list(
-        &self,
-        bucket: &BucketName,
-        prefix: &str,
-        after: &str,
-        limit: usize,
-    ) -> Result<ObjectPage, GatewayError> {
-        check_bucket_name(bucket)?;
-        let limit = if limit == 0 { MAX_PAGE } else { limit.min(MAX_PAGE) };
-        self.inner.meta.barrier().await?;
-        if self.inner.meta.bucket(bucket).await?.is_none() {
-            return Err(GatewayError::NoBucket(bucket.clone()));
-        }
-        let page = self.inner.meta.list(bucket, prefix, after, limit).await?;
-        Ok(ObjectPage { objects: page.objects, truncated: page.truncated, applied: page.applied })
+    fn now_ms(&self) -> u64 {
+        self.inner.host.clock.now().as_millis()
     }
 
     fn draw_version(&self) -> Version {
         // Drawing cannot panic; a poisoned generator still draws.
         Version::draw(&mut self.inner.versions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Draws for names and secrets. Another stream than the versions': who sees many of the one learns nothing of the
+    /// other.
+    fn with_rng<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.inner.secrets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -52,9 +52,9 @@ impl ShardState {
 /// One shard of an object, checked.
 #[derive(Clone, Debug)]
 pub struct ShardCheck {
-    /// Its extent.
+    /// Which of the object's extents, from 0.
     pub extent: ExtentIndex,
-    /// Which shard.
+    /// Which shard of it.
     pub shard: ShardIndex,
     /// Where it is, or should be.
     pub disk: DiskId,
@@ -80,7 +80,7 @@ pub struct ObjectVerdict {
 /// What was done about one shard.
 #[derive(Clone, Debug)]
 pub struct RepairedShard {
-    /// Its extent.
+    /// Which of the object's extents, from 0.
     pub extent: ExtentIndex,
     /// Which shard.
     pub shard: ShardIndex,
@@ -157,7 +157,7 @@ impl Gateway {
     ) -> RepairedShard {
         let map = self.inner.meta.map();
         let extent = &record.extents[check.extent.0 as usize];
-        let spec = ExtentSpec::of(bucket, key, record, check.extent, extent);
+        let spec = ExtentSpec::of(bucket, key, record, extent);
         let target = crate::repair::target_of(&map, &spec, check.shard);
         let report = match (target, &check.state) {
             // Its node is away for a while: rebuilding elsewhere is decided when the disk is given up.
@@ -176,7 +176,7 @@ impl Gateway {
         let map = self.inner.meta.map();
         let mut work = Vec::new();
         for (index, extent) in (0u32..).map(ExtentIndex).zip(&record.extents) {
-            let spec = ExtentSpec::of(bucket, key, &record, index, extent);
+            let spec = ExtentSpec::of(bucket, key, &record, extent);
             for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
                 work.push((index, shard, *home, spec.shard(shard)));
             }

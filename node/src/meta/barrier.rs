@@ -3,7 +3,7 @@
 //! Owns: the batching. Invariant: a question is answered only by a round that began after it was asked: those that come
 //! while a round runs wait for the next.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::LogId;
@@ -53,7 +53,8 @@ impl Barrier {
         let (leader, leader_rx) = mpsc::channel(MAX_WAITING);
         let (any, any_rx) = mpsc::channel(MAX_WAITING);
         let own = raft.clone();
-        tokio::spawn(rounds(leader_rx, move || leader_round(own.clone(), *yielding.borrow())));
+        let floor = Arc::new(OnceLock::new());
+        tokio::spawn(rounds(leader_rx, move || leader_round(own.clone(), *yielding.borrow(), floor.clone())));
         let own = leader.downgrade();
         tokio::spawn(rounds(any_rx, move || any_round(raft.clone(), links.clone(), own.clone())));
         Self { leader, any }
@@ -93,7 +94,10 @@ where
     }
 }
 
-async fn leader_round(raft: Raft, yielding: bool) -> Result<u64, NoIndex> {
+/// A leader that comes back within its term is restored as leader by openraft (0.9.25), which then knows neither what was
+/// committed before the crash nor that it must not answer before it does (its noop entry is the term's first). Everything
+/// that was acknowledged is in its log: no read index may lie before where that ended when the first round was answered.
+async fn leader_round(raft: Raft, yielding: bool, floor: Arc<OnceLock<u64>>) -> Result<u64, NoIndex> {
     if yielding {
         return Err(NoIndex::NotLeader);
     }
@@ -102,7 +106,8 @@ async fn leader_round(raft: Raft, yielding: bool) -> Result<u64, NoIndex> {
         RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)) => NoIndex::NoQuorum,
         RaftError::Fatal(fatal) => NoIndex::Stopped(fatal.to_string()),
     })?;
-    index.map(|id| id.index).ok_or(NoIndex::NotLeader)
+    let floor = *floor.get_or_init(|| raft.metrics().borrow().last_log_index.unwrap_or(0));
+    index.map(|id| id.index.max(floor)).ok_or(NoIndex::NotLeader)
 }
 
 async fn any_round(raft: Raft, links: Arc<Links>, own: mpsc::WeakSender<Reply>) -> Result<u64, NoIndex> {

@@ -32,6 +32,19 @@ pub enum MetaError {
         /// The newest this program reads.
         known: u32,
     },
+    /// Written by a build from before the first release. Nothing was changed.
+    #[error(
+        "{what} has format {found}, and this program reads format {known} only: no release wrote it; read its objects with \
+         the build that did, then begin with empty folders (metadata and disks) and put them again"
+    )]
+    TooOld {
+        /// What.
+        what: String,
+        /// Its format.
+        found: u32,
+        /// The one this program reads.
+        known: u32,
+    },
     /// The identity file cannot be believed.
     #[error(
         "the identity {path} cannot be read: {detail}; restore it from a copy, or remove the whole data folder and join anew"
@@ -146,6 +159,9 @@ impl From<StateError> for MetaError {
         match error {
             StateError::TooNew { found, known } => {
                 Self::TooNew { what: "the metadata database".to_owned(), found: found.into(), known: known.into() }
+            }
+            StateError::TooOld { found, known } => {
+                Self::TooOld { what: "the metadata database".to_owned(), found: found.into(), known: known.into() }
             }
             error => Self::State(error),
         }

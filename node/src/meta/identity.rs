@@ -17,8 +17,9 @@ pub use crate::disk::KnownDisk;
 
 /// The file's name within the metadata folder.
 const FILE: &str = "identity.json";
-/// Its format.
-const FORMAT: u32 = 1;
+/// Its format. It stands for the whole metadata folder, since it is the first that is read of it: raised with
+/// [`crate::model::FORMAT`].
+const FORMAT: u32 = 2;
 /// The longest identity believed: a thousand disks with long paths.
 const MAX_BYTES: u64 = 1024 * 1024;
 
@@ -69,6 +70,9 @@ impl Identity {
         let outer: Outer = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         if outer.format > FORMAT {
             return Err(MetaError::TooNew { what: path.display().to_string(), found: outer.format, known: FORMAT });
+        }
+        if outer.format < FORMAT {
+            return Err(MetaError::TooOld { what: path.display().to_string(), found: outer.format, known: FORMAT });
         }
         let file: File = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         let expected = checksum(&file.identity).map_err(|error| bad(error.to_string()))?;

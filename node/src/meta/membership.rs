@@ -189,6 +189,7 @@ mod tests {
         let mut map = ClusterMap::default();
         for (id, rack) in (1..).zip(racks) {
             let record = NodeRecord {
+                metadata_low: false,
                 name: format!("n{id}").as_str().into(),
                 raft_id: RaftId(id),
                 instance: InstanceId(u128::from(id)),

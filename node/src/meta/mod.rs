@@ -21,6 +21,8 @@ mod membership;
 mod network;
 mod propose;
 mod raft;
+mod reads;
+mod room;
 mod service;
 mod snapshot;
 mod status;
@@ -52,20 +54,23 @@ use self::machine::Machine;
 use self::network::{Ids, Links, Network};
 use self::propose::Sessions;
 use self::raft::{Node, Raft};
+use self::room::Room;
 use self::snapshot::Snapshots;
 use self::storage::Layout;
 use self::upkeep::Upkeep;
-use crate::model::{BucketRecord, ClusterMap, Command, GarbageRecord, ObjectRecord, Outcome};
+use crate::model::{ClusterMap, Command, Outcome};
 use crate::peers::Peers;
 use crate::state::State;
-use crate::types::{BucketName, RaftId, Version};
+use crate::types::RaftId;
 
 pub use self::error::MetaError;
 pub use self::propose::PROPOSE_DEADLINE;
 pub use self::raft::Tuning;
+pub use self::room::NoRoom;
 pub use self::service::RaftService;
 pub use self::status::{MetaStatus, Replication, Role};
-pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Page, Scan};
+pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Scan};
+pub use crate::state::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
 
 /// How long a read waits for its barrier. Several elections fit in.
 pub const BARRIER_DEADLINE: Duration = Duration::from_secs(10);
@@ -106,6 +111,7 @@ struct Inner {
     yielding: watch::Sender<bool>,
     /// Why the state machine failed, once it has.
     failed: watch::Receiver<Option<String>>,
+    room: Room,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -126,12 +132,13 @@ impl Meta {
     pub async fn start(host: &Host, options: MetaOptions, peers: Peers) -> Result<Self, MetaError> {
         let MetaOptions { dir, identity, address, tuning } = options;
         let config = tuning.config()?;
+        let (layout, node) = (Layout::of(&dir), identity.node.clone());
         let (storage, member) = storage::open(host, &dir, &identity).await?;
         let ids = Ids { cluster: member.cluster, epoch: member.epoch, raft_id: member.raft_id };
         let mut rng = host.rand.fork("meta.session");
         let label = format!("{}-{:08x}", ids.raft_id, rng.next_u32());
         let state = storage.state;
-        let snapshots = Snapshots::open(host, &Layout::of(&dir).snapshots, label, storage.log.first()).await?;
+        let snapshots = Snapshots::open(host, &layout.snapshots, label, storage.log.first()).await?;
 
         let (failed_tx, failed) = watch::channel(None);
         let gate = PurgeGate { durable: state.durable_changes(), failed: failed.clone() };
@@ -165,10 +172,14 @@ impl Meta {
             committed,
             yielding,
             failed,
+            room: Room { host: host.clone(), node, database: layout.database, dir, low: watch::Sender::new(false) },
             stop,
             tasks: Mutex::new(tasks),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let meta = Self { inner: Arc::new(inner) };
+        let watched = tokio::spawn(room::run(meta.clone(), meta.inner.stop.subscribe()));
+        meta.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+        Ok(meta)
     }
 
     /// Makes this member the only voter of a new cluster. Done before, it does nothing. The caller then proposes
@@ -211,51 +222,6 @@ impl Meta {
     /// Follows the cluster map.
     pub fn map_changes(&self) -> watch::Receiver<Arc<ClusterMap>> {
         self.inner.state.map_changes()
-    }
-
-    /// The bucket of this name, as applied here.
-    pub async fn bucket(&self, bucket: &BucketName) -> Result<Option<BucketRecord>, MetaError> {
-        Ok(self.inner.state.bucket(bucket).await?)
-    }
-
-    /// All buckets, as applied here.
-    pub async fn buckets(&self) -> Result<Vec<BucketRecord>, MetaError> {
-        Ok(self.inner.state.buckets().await?)
-    }
-
-    /// The object under this key, as applied here.
-    pub async fn object(&self, bucket: &BucketName, key: &str) -> Result<Option<ObjectRecord>, MetaError> {
-        Ok(self.inner.state.object(bucket, key).await?)
-    }
-
-    /// One page of a listing, at one applied index: keys that begin with `prefix` and come after `after`.
-    pub async fn list(&self, bucket: &BucketName, prefix: &str, after: &str, limit: usize) -> Result<Page, MetaError> {
-        Ok(self.inner.state.list(bucket, prefix, after, limit).await?)
-    }
-
-    /// One step through all objects, for repair.
-    pub async fn scan(&self, after: Option<(BucketName, String)>, limit: usize) -> Result<Scan, MetaError> {
-        Ok(self.inner.state.scan(after, limit).await?)
-    }
-
-    /// Versions that wait to be collected.
-    pub async fn garbage(&self, limit: usize) -> Result<Vec<GarbageRecord>, MetaError> {
-        Ok(self.inner.state.garbage(limit).await?)
-    }
-
-    /// Whether a version was given up.
-    pub async fn forbidden(&self, version: Version) -> Result<bool, MetaError> {
-        Ok(self.inner.state.forbidden(version).await?)
-    }
-
-    /// The live object that has this version.
-    pub async fn owner_of(&self, version: Version) -> Result<Option<(BucketName, String)>, MetaError> {
-        Ok(self.inner.state.owner_of(version).await?)
-    }
-
-    /// The totals, as applied here.
-    pub fn counts(&self) -> Counts {
-        self.inner.state.counts()
     }
 
     /// This member's view of Raft.

@@ -14,6 +14,7 @@ use super::identity::{Identity, Membership};
 use super::log_store::decode_note;
 use super::machine::note_of;
 use super::raft::Node;
+use super::wire::WireError;
 use super::{MetaError, wire};
 use crate::log::{LogOptions, LogStore, VoteFile};
 use crate::state::{Owner, State, StateError};
@@ -30,7 +31,7 @@ pub(super) struct Storage {
 pub(super) struct Layout {
     /// Log and vote.
     log: PathBuf,
-    database: PathBuf,
+    pub(super) database: PathBuf,
     pub(super) snapshots: PathBuf,
 }
 
@@ -115,9 +116,21 @@ async fn reopen(host: &Host, layout: &Layout, owner: Owner) -> Result<Storage, M
 async fn open_vote(host: &Host, layout: &Layout) -> Result<(VoteFile, Option<Vote<Node>>), MetaError> {
     let (file, bytes) = VoteFile::open(host, &layout.log).await?;
     let vote = bytes.as_deref().map(wire::decode).transpose();
-    let vote =
-        vote.map_err(|error| MetaError::lost(format!("the vote cannot be read: {error}"), layout.log.display()))?;
+    let vote = vote.map_err(|error| unread("the vote", &error, layout))?;
     Ok((file, vote))
+}
+
+/// What lies in the log and cannot be decoded: of another format, or damaged.
+fn unread(what: &str, error: &WireError, layout: &Layout) -> MetaError {
+    let known = u32::from(wire::WIRE_FORMAT);
+    let whole = || format!("the log {}", layout.log.display());
+    match *error {
+        WireError::Format { found } if u32::from(found) < known => {
+            MetaError::TooOld { what: whole(), found: found.into(), known }
+        }
+        WireError::Format { found } => MetaError::TooNew { what: whole(), found: found.into(), known },
+        _ => MetaError::lost(format!("{what} cannot be read: {error}"), layout.log.display()),
+    }
 }
 
 fn lost_state(error: StateError, layout: &Layout) -> MetaError {
@@ -125,14 +138,16 @@ fn lost_state(error: StateError, layout: &Layout) -> MetaError {
         let what = format!("the metadata database {}", layout.database.display());
         return MetaError::TooNew { what, found: found.into(), known: known.into() };
     }
+    if let StateError::TooOld { found, known } = error {
+        let what = format!("the metadata database {}", layout.database.display());
+        return MetaError::TooOld { what, found: found.into(), known: known.into() };
+    }
     if error.is_damage() { MetaError::lost(error.to_string(), layout.database.display()) } else { error.into() }
 }
 
 /// The database must reach to where the log begins: what lies between them is nowhere.
 fn check_fit(log: &LogStore, state: &State, layout: &Layout) -> Result<(), MetaError> {
-    decode_note(&log.note()).map_err(|error| {
-        MetaError::lost(format!("the log does not say what was purged: {error}"), layout.log.display())
-    })?;
+    decode_note(&log.note()).map_err(|error| unread("what was purged", &error, layout))?;
     let applied = state.applied();
     note_of(applied.as_ref())?;
     let next = applied.map_or(0, |applied| applied.index + 1);

@@ -43,7 +43,8 @@ impl Upkeep {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let since = metrics.last_applied.next_index().saturating_sub(metrics.snapshot.next_index());
-        is_due(since, self.state.counts().objects, self.tuning.snapshot_after)
+        let counts = self.state.counts();
+        is_due(since, counts.objects + counts.parts, self.tuning.snapshot_after)
     }
 }
 

@@ -16,7 +16,7 @@ fn map(hosts: &[HostShape]) -> ClusterMap {
         let instance = InstanceId(i as u128);
         map.nodes.insert(
             name.clone(),
-            NodeRecord { name: name.clone(), raft_id, instance, address: String::new(), location },
+            NodeRecord { name: name.clone(), raft_id, instance, address: String::new(), location, metadata_low: false },
         );
         for (d, size) in disks.iter().enumerate() {
             let id = DiskId(((i as u128 + 1) << 64) | ((d as u128 + 1) * 0x9E37_79B9));

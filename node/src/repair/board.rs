@@ -11,9 +11,9 @@ use resilver_host::Host;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{Finding, FoundBy, RebuildReport, RebuildState, RepairStatus, Suspect, Timings};
+use super::{Finding, FoundBy, RebuildReport, RebuildState, RepairStatus, Suspect, Timings, holder_of};
 use crate::meta::Meta;
-use crate::model::{ClusterMap, ObjectRecord};
+use crate::model::{ClusterMap, DEFAULT_REPAIR_PRIORITY, ObjectRecord, accounted_bucket};
 use crate::types::{BucketName, DiskId, ShardKey};
 
 /// Shards waiting at most. The check pass finds again what did not fit: nothing is forgotten, only found later.
@@ -37,6 +37,8 @@ pub(super) struct Job {
     pub(super) disk: DiskId,
     /// How many more shards of its extent may be lost: fewest first.
     pub(super) spare: u8,
+    /// Its bucket's: among jobs of equal need, lower first.
+    pub(super) priority: u8,
     pub(super) bytes: u64,
 }
 
@@ -55,10 +57,13 @@ struct Inner {
     timings: Timings,
 }
 
+/// A place in the queue: spare shards, the bucket's priority, then who came first.
+type Ticket = (u8, u8, u64);
+
 #[derive(Default)]
 struct State {
-    queue: BTreeMap<(u8, u64), Job>,
-    queued: BTreeMap<ShardKey, (u8, u64)>,
+    queue: BTreeMap<Ticket, Job>,
+    queued: BTreeMap<ShardKey, Ticket>,
     queued_bytes: u64,
     running: BTreeMap<ShardKey, DiskId>,
     next_ticket: u64,
@@ -98,16 +103,20 @@ impl Board {
     /// Takes a suspicion about a shard of this node: noted as a finding and put into the queue, unless the object has
     /// changed meanwhile.
     pub async fn suspect(&self, meta: &Meta, suspect: Suspect) {
-        let record = match meta.object(&suspect.bucket, &suspect.key).await {
-            Ok(Some(record)) if record.version == suspect.shard.version => record,
+        let record = match holder_of(meta, &suspect.bucket, &suspect.key, suspect.shard.extent_id()).await {
+            Ok(Some((_, _, record))) => record,
             // Replaced or deleted: nobody misses it.
-            Ok(_) => return,
+            Ok(None) => return,
             Err(error) => {
                 tracing::warn!(shard = %suspect.shard, %error, "a report could not be looked at; the next check finds it");
                 return;
             }
         };
-        let Some(job) = job_of(&meta.map(), &record, &suspect) else { return };
+        let priority = match meta.bucket(&accounted_bucket(&suspect.bucket, &suspect.key)).await {
+            Ok(bucket) => bucket.map_or(DEFAULT_REPAIR_PRIORITY, |bucket| bucket.repair_priority),
+            Err(_) => DEFAULT_REPAIR_PRIORITY,
+        };
+        let Some(job) = job_of(&meta.map(), &record, &suspect, priority) else { return };
         // A home that was away during an upload is no discovery.
         if suspect.found_by != FoundBy::Write {
             self.note(suspect);
@@ -123,12 +132,12 @@ impl Board {
         }
         if let Some(ticket) = state.queued.get(&job.shard).copied() {
             // It may have become more urgent: another home of its extent failed.
-            if ticket.0 <= job.spare {
+            if (ticket.0, ticket.1) <= (job.spare, job.priority) {
                 return false;
             }
             state.forget(ticket);
         }
-        let ticket = (job.spare, state.next_ticket);
+        let ticket = (job.spare, job.priority, state.next_ticket);
         state.next_ticket += 1;
         state.queued_bytes += job.bytes;
         state.queued.insert(job.shard, ticket);
@@ -329,7 +338,7 @@ impl Board {
 }
 
 impl State {
-    fn forget(&mut self, ticket: (u8, u64)) -> Option<Job> {
+    fn forget(&mut self, ticket: Ticket) -> Option<Job> {
         let job = self.queue.remove(&ticket)?;
         self.queued.remove(&job.shard);
         self.queued_bytes = self.queued_bytes.saturating_sub(job.bytes);
@@ -351,8 +360,8 @@ impl Drop for Claim {
 }
 
 /// The job that a suspicion makes; `None` when the object has no such shard.
-pub(super) fn job_of(map: &ClusterMap, record: &ObjectRecord, suspect: &Suspect) -> Option<Job> {
-    let extent = record.extents.get(suspect.shard.extent.0 as usize)?;
+pub(super) fn job_of(map: &ClusterMap, record: &ObjectRecord, suspect: &Suspect, priority: u8) -> Option<Job> {
+    let extent = record.extent(suspect.shard.extent_id())?;
     extent.homes.get(suspect.shard.shard.as_usize())?;
     let others = extent.homes.iter().enumerate().filter(|(index, home)| {
         *index != suspect.shard.shard.as_usize() && home.at.is_some_and(|disk| map.readable(disk))
@@ -366,6 +375,34 @@ pub(super) fn job_of(map: &ClusterMap, record: &ObjectRecord, suspect: &Suspect)
         shard: suspect.shard,
         disk: suspect.disk,
         spare: u8::try_from(spare).unwrap_or(u8::MAX),
+        priority,
         bytes: layout.shard_bytes(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ExtentIndex, ShardIndex, Version};
+
+    fn job(number: u8, spare: u8, priority: u8) -> Job {
+        let shard = ShardKey { version: Version(1), extent: ExtentIndex(0), shard: ShardIndex(number) };
+        let (bucket, key) = (BucketName::from("b"), "k".to_owned());
+        Job { bucket, key, shard, disk: DiskId(1), spare, priority, bytes: 1 }
+    }
+
+    #[tokio::test]
+    async fn the_fewest_spare_shards_come_first_then_the_buckets_priority_then_who_waited_longest() {
+        let board = Board::new(&resilver_host::real::host());
+        for (number, spare, priority) in [(0, 1, 0), (1, 0, 200), (2, 0, 128), (3, 0, 128), (4, 1, 255)] {
+            assert!(board.push(job(number, spare, priority)));
+        }
+        assert!(!board.push(job(4, 1, 255)), "it is queued already");
+        assert!(board.push(job(4, 0, 5)), "it became more urgent");
+        let mut order = Vec::new();
+        while let Some((job, _claim)) = board.try_next() {
+            order.push(job.shard.shard.0);
+        }
+        assert_eq!(order, [4, 2, 3, 1, 0]);
+    }
 }

@@ -1,6 +1,7 @@
 //! The check pass: compares what metadata says should be on our disks with what is there (names and sizes; contents are
 //! the scrub's), and finds the shards that have no home and belong here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
@@ -13,8 +14,8 @@ use crate::codec::REED_SOLOMON;
 use crate::disk::{DiskError, Health, ShardHead};
 use crate::gateway::ExtentSpec;
 use crate::meta::MetaError;
-use crate::model::{ClusterMap, DiskState, Home, ObjectRecord};
-use crate::types::{BucketName, DiskId, Epoch, ExtentIndex, ShardIndex, ShardKey};
+use crate::model::{ClusterMap, DEFAULT_REPAIR_PRIORITY, DiskState, Home, ObjectRecord, accounted_bucket};
+use crate::types::{BucketName, DiskId, Epoch, ShardIndex, ShardKey};
 
 /// Objects per step of the walk: one read transaction, one rest.
 pub(super) const PAGE: usize = 256;
@@ -44,12 +45,14 @@ pub(super) async fn pass(parts: &RepairParts, only: Option<DiskId>) -> Result<()
     let map = parts.meta.map();
     parts.board.forget_moves(|disk| map.disks.get(&disk).is_some_and(|record| record.state != DiskState::Out));
     let mut after = None;
+    let mut priorities = BTreeMap::new();
     loop {
         let began = Instant::now();
         let map = parts.meta.map();
         let scan = parts.meta.scan(after.take(), PAGE).await?;
         for (bucket, key, record) in &scan.objects {
-            check_object(parts, &map, bucket, key, record, only).await;
+            let priority = priority_of(parts, &mut priorities, accounted_bucket(bucket, key)).await?;
+            check_object(parts, &map, &Checked { bucket, key, record, priority }, only).await;
         }
         if scan.end {
             return Ok(());
@@ -59,22 +62,39 @@ pub(super) async fn pass(parts: &RepairParts, only: Option<DiskId>) -> Result<()
     }
 }
 
-async fn check_object(
+/// The repair priority of a bucket, asked for once per pass.
+async fn priority_of(
     parts: &RepairParts,
-    map: &ClusterMap,
-    bucket: &BucketName,
-    key: &str,
-    record: &ObjectRecord,
-    only: Option<DiskId>,
-) {
-    for (index, extent) in (0u32..).map(ExtentIndex).zip(&record.extents) {
-        let spec = ExtentSpec::of(bucket, key, record, index, extent);
+    known: &mut BTreeMap<BucketName, u8>,
+    bucket: BucketName,
+) -> Result<u8, MetaError> {
+    if let Some(priority) = known.get(&bucket) {
+        return Ok(*priority);
+    }
+    let record = parts.meta.bucket(&bucket).await?;
+    let priority = record.map_or(DEFAULT_REPAIR_PRIORITY, |record| record.repair_priority);
+    known.insert(bucket, priority);
+    Ok(priority)
+}
+
+/// An object being looked at.
+struct Checked<'a> {
+    bucket: &'a BucketName,
+    key: &'a str,
+    record: &'a ObjectRecord,
+    priority: u8,
+}
+
+async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_>, only: Option<DiskId>) {
+    let Checked { bucket, key, record, priority } = *object;
+    for extent in &record.extents {
+        let spec = ExtentSpec::of(bucket, key, record, extent);
         for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
             let Some(found) = look(parts, map, &spec, shard, *home).await else { continue };
             if only.is_some_and(|disk| disk != found.disk) {
                 continue;
             }
-            let Some(job) = job_of(map, record, &found) else { continue };
+            let Some(job) = job_of(map, record, &found, priority) else { continue };
             // A shard that lost its home with a disk or an upload is known to everybody: that is no finding.
             if home.at == Some(found.disk) {
                 parts.board.note(found);

@@ -6,15 +6,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use super::RepairParts;
 use crate::meta::{MetaError, Role};
 use crate::model::{Command, GarbageRecord, Outcome};
-use crate::types::{DiskId, ExtentIndex, ShardIndex, ShardKey, Version};
+use crate::types::{DiskId, ShardIndex, ShardKey, Version};
 
 /// Versions looked at per round. More wait for the next: their shards only take room a little longer.
 const ROUND: usize = 4096;
+
+/// Homes asked to discard side by side: an object of many parts has as many versions on each of its disks, and one slow
+/// home must not hold up the others.
+const DISCARDS_IN_FLIGHT: usize = 8;
 
 /// Rounds come at least this often and at most once a second; in between, often enough for the read deadline to be met
 /// within a quarter.
@@ -37,44 +42,47 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
 }
 
 async fn round(parts: &RepairParts, seen: &mut BTreeMap<Version, Instant>) -> Result<(), MetaError> {
-    let garbage = parts.meta.garbage(ROUND).await?;
     let now = Instant::now();
     let mut still = BTreeMap::new();
     let mut due = Vec::new();
-    for record in garbage {
-        let since = seen.get(&record.object.version).copied().unwrap_or(now);
-        still.insert(record.object.version, since);
+    for version in parts.meta.garbage_versions(ROUND).await? {
+        let since = seen.get(&version).copied().unwrap_or(now);
+        still.insert(version, since);
         if now - since >= parts.read_deadline {
-            due.push(record);
+            due.push(version);
         }
     }
     *seen = still;
-    for record in due {
-        collect(parts, &record).await?;
-        seen.remove(&record.object.version);
+    for version in due {
+        // One at a time: the record of a large object has some megabytes.
+        if let Some(record) = parts.meta.garbage(version).await? {
+            collect(parts, &record).await?;
+        }
+        seen.remove(&version);
     }
     Ok(())
 }
 
-/// Forbids the version, then has its homes move its shards aside. A home that is away keeps them until its own search
-/// for orphans finds the version forbidden.
+/// Forbids the version, and with it all that its extents were uploaded under, then has its homes move its shards aside. A
+/// home that is away keeps them until its own search for orphans finds them forbidden.
 async fn collect(parts: &RepairParts, record: &GarbageRecord) -> Result<(), MetaError> {
     let version = record.object.version;
     if !matches!(parts.meta.propose(Command::ForbidVersion { version }).await?, Outcome::Done) {
         return Ok(());
     }
-    let mut by_disk: BTreeMap<DiskId, Vec<ShardKey>> = BTreeMap::new();
-    for (extent, parts) in (0u32..).map(ExtentIndex).zip(&record.object.extents) {
-        for (shard, home) in (0u8..).map(ShardIndex).zip(&parts.homes) {
+    let mut by_home: BTreeMap<(DiskId, Version), Vec<ShardKey>> = BTreeMap::new();
+    for extent in &record.object.extents {
+        for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
             if let Some(disk) = home.at {
-                by_disk.entry(disk).or_default().push(ShardKey { version, extent, shard });
+                by_home.entry((disk, extent.id.version)).or_default().push(extent.id.shard(shard));
             }
         }
     }
-    for (disk, shards) in by_disk {
+    let discards = stream::iter(by_home).map(|((disk, version), shards)| async move {
         if let Err(error) = parts.shards.discard(disk, version, &shards).await {
             tracing::debug!(%disk, %version, %error, "a home keeps shards of a replaced version until it looks for orphans");
         }
-    }
+    });
+    discards.buffer_unordered(DISCARDS_IN_FLIGHT).collect::<()>().await;
     Ok(())
 }

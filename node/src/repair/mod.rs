@@ -1,7 +1,7 @@
 //! Brings redundancy back, by itself and all the time: every node does its own part for its own disks.
 //!
 //! Owns: the check pass (what metadata says should be here, is it?), the scrub (is it still what was written?), the queue
-//! of shards to rebuild, the rebuild itself, the collection of replaced versions and of orphans.
+//! of shards to rebuild, the rebuild itself, the collection of replaced versions, of orphans and of abandoned uploads.
 //! Must never: overwrite or move aside a shard while fewer than k others are good; move a shard aside whose version was
 //! not forbidden first (or that metadata does not place elsewhere); delete anything that was not moved aside long ago.
 //!
@@ -10,7 +10,7 @@
 //!   rebuild loses a temporary file and nothing else, and doing a job twice does no harm.
 //! - A shard is rebuilt by the node that is to hold it: it is written, synced, read back from disk, and only then
 //!   recorded as being there.
-//! - The fewest spare shards first. Bounded in flight and in bytes per second.
+//! - The fewest spare shards first, and of those the bucket with the lower priority. Bounded in flight and in bytes per second.
 
 mod board;
 mod check;
@@ -20,10 +20,12 @@ mod orphans;
 mod progress;
 mod rebuild;
 mod report;
+mod room;
 mod scope;
 mod scrub;
 mod throttle;
 mod timings;
+mod uploads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,9 +45,10 @@ pub use timings::{Timings, TimingsSnapshot};
 use crate::disk::DiskSet;
 use crate::gateway::Gateway;
 use crate::meta::{Meta, MetaError};
+use crate::model::ObjectRecord;
 use crate::options::{RepairOptions, ScrubOptions};
 use crate::transport::ShardClient;
-use crate::types::Version;
+use crate::types::{BucketName, ExtentId, Version};
 
 /// What repair is made of.
 pub struct RepairParts {
@@ -67,6 +70,8 @@ pub struct RepairParts {
     pub scrub: ScrubOptions,
     /// How long replaced versions stay.
     pub read_deadline: Duration,
+    /// How long an upload may be left alone.
+    pub abandoned_uploads_after: Duration,
 }
 
 /// The recovery services of one node.
@@ -93,7 +98,9 @@ impl Repair {
         }
         tasks.spawn(check::run(self.parts.clone()));
         tasks.spawn(collect::run(self.parts.clone()));
+        tasks.spawn(uploads::run(self.parts.clone()));
         tasks.spawn(orphans::run(self.parts.clone()));
+        tasks.spawn(room::run(self.parts.clone()));
         for volume in self.parts.disks.volumes() {
             tasks.spawn(scrub::run(self.parts.clone(), volume));
         }
@@ -171,6 +178,23 @@ pub(crate) async fn search_orphans(
     age: Duration,
 ) -> u64 {
     orphans::search(parts, volume, seen, age).await.expect("the disk serves")
+}
+
+/// The live object that has an extent of this name, as applied here: under the key that was told, or, a part having become
+/// an object meanwhile, under another.
+pub(crate) async fn holder_of(
+    meta: &Meta,
+    bucket: &BucketName,
+    key: &str,
+    extent: ExtentId,
+) -> Result<Option<(BucketName, String, ObjectRecord)>, MetaError> {
+    let has = |record: &ObjectRecord| record.position(extent).is_some();
+    if let Some(record) = meta.object(bucket, key).await?.filter(has) {
+        return Ok(Some((bucket.clone(), key.to_owned(), record)));
+    }
+    let Some((bucket, key)) = meta.owner_of(extent.version).await? else { return Ok(None) };
+    let record = meta.object(&bucket, &key).await?.filter(has);
+    Ok(record.map(|record| (bucket, key, record)))
 }
 
 /// Whether a version is forbidden, by metadata that is not behind: what this node has applied if that says yes, else the

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::RepairParts;
 use super::throttle::rest;
-use crate::disk::Volume;
+use crate::disk::{REPLACED, Volume};
 use crate::meta::MetaError;
 use crate::model::{Command, Outcome};
 use crate::types::{DiskId, ShardKey};
@@ -74,7 +74,7 @@ pub(super) async fn search(
             let name = (volume.id(), shard);
             match standing(parts, volume.id(), shard).await? {
                 Standing::Owned => {}
-                Standing::Forbidden => moved += u64::from(aside(volume, shard, "replaced").await?),
+                Standing::Forbidden => moved += u64::from(aside(volume, shard, REPLACED).await?),
                 standing @ (Standing::Orphan | Standing::Stray) => {
                     let since = seen.get(&name).copied().unwrap_or(began);
                     if since.elapsed() >= age && confirmed(parts, volume.id(), shard, standing).await? {
@@ -115,14 +115,11 @@ async fn standing(parts: &RepairParts, disk: DiskId, shard: ShardKey) -> Result<
         let forbidden = parts.meta.forbidden(shard.version).await?;
         return Ok(if forbidden { Standing::Forbidden } else { Standing::Orphan });
     };
-    let record = parts.meta.object(&bucket, &key).await?.filter(|record| record.version == shard.version);
+    let record = parts.meta.object(&bucket, &key).await?;
+    let extent = record.as_ref().and_then(|record| record.extent(shard.extent_id()));
     // It changed between the two reads: the next search knows better.
-    let Some(record) = record else { return Ok(Standing::Owned) };
-    let home = record
-        .extents
-        .get(shard.extent.0 as usize)
-        .and_then(|extent| extent.homes.get(shard.shard.as_usize()))
-        .copied();
+    let Some(extent) = extent else { return Ok(Standing::Owned) };
+    let home = extent.homes.get(shard.shard.as_usize()).copied();
     let map = parts.meta.map();
     let elsewhere =
         home.is_some_and(|home| home.wanted != disk && home.at.is_some_and(|at| at != disk && map.readable(at)));

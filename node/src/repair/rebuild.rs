@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::board::{Board, Job};
 use super::throttle::{Throttle, rest};
-use super::{RebuildReport, RebuildState, RepairParts, Timings};
+use super::{RebuildReport, RebuildState, RepairParts, Timings, holder_of};
 use crate::codec::{CodecError, ErasureCodec, codec};
 use crate::disk::{DiskError, DiskSet, ShardHead, ShardVerdict, ShardWriter, Volume};
 use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
@@ -70,7 +70,7 @@ pub fn target_of(map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex) -> Opti
         // It may come back as it was: whoever set it so also ends it.
         Some((_, DiskState::ReadOnly | DiskState::Down)) => None,
         Some((_, DiskState::Out)) | None => {
-            replacement(map, spec.version, spec.extent, spec.coding, &spec.homes, shard)
+            replacement(map, spec.id.version, spec.id.index, spec.coding, &spec.homes, shard)
         }
     }
 }
@@ -143,13 +143,13 @@ impl Rebuilder {
         shard: ShardKey,
         disk: DiskId,
     ) -> Result<RebuildReport, RebuildError> {
-        let record = self.inner.meta.object(bucket, key).await?.filter(|record| record.version == shard.version);
-        let extent = record.as_ref().and_then(|record| record.extents.get(shard.extent.0 as usize));
+        let found = holder_of(&self.inner.meta, bucket, key, shard.extent_id()).await?;
+        let extent = found.as_ref().and_then(|(_, _, record)| record.extent(shard.extent_id()));
         let home = extent.and_then(|extent| extent.homes.get(shard.shard.as_usize())).copied();
-        let (Some(record), Some(extent), Some(home)) = (&record, extent, home) else {
+        let (Some((bucket, key, record)), Some(extent), Some(home)) = (&found, extent, home) else {
             return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the object was replaced or deleted"));
         };
-        let spec = ExtentSpec::of(bucket, key, record, shard.extent, extent);
+        let spec = ExtentSpec::of(bucket, key, record, extent);
         let map = self.inner.meta.map();
         if target_of(&map, &spec, shard.shard) != Some(disk) {
             return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the shard belongs elsewhere by now"));
@@ -260,9 +260,7 @@ impl Rebuilder {
         let command = Command::SetHome {
             bucket: spec.bucket.clone(),
             key: spec.key.clone(),
-            version: shard.version,
-            extent: shard.extent,
-            shard: shard.shard,
+            shard,
             expected: home.at,
             at: Some(disk),
             wanted: disk,

@@ -19,7 +19,7 @@ use crate::gateway::{ExtentSpec, Gateway, GatewayError};
 use crate::meta::MetaError;
 use crate::model::{ClusterMap, DiskState, Home};
 use crate::placement::place;
-use crate::types::{BucketName, DiskId, ExtentIndex, ShardIndex, ShardKey};
+use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
 
 /// Shards being read back at a time: keeps several disks busy and leaves clients their share.
 const VERIFIES_IN_FLIGHT: usize = 4;
@@ -281,7 +281,7 @@ impl Verb {
             at => {
                 let key = spec.shard(shard);
                 let came_from_there = board.moved_from(disk, key)
-                    || place(&before, spec.version, spec.extent, spec.coding)
+                    || place(&before, spec.id.version, spec.id.index, spec.coding)
                         .is_ok_and(|placement| placement.homes.get(shard.as_usize()) == Some(&disk));
                 match at {
                     _ if !came_from_there => Look::Pass,
@@ -305,8 +305,8 @@ impl Verb {
             let scan = self.parts.meta.scan(after.take(), PAGE).await?;
             let mut reads = Vec::new();
             for (bucket, key, record) in &scan.objects {
-                for (index, extent) in (0u32..).map(ExtentIndex).zip(&record.extents) {
-                    let spec = ExtentSpec::of(bucket, key, record, index, extent);
+                for extent in &record.extents {
+                    let spec = ExtentSpec::of(bucket, key, record, extent);
                     for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
                         match choose(&spec, *home, shard) {
                             Look::Pass => continue,
@@ -361,12 +361,8 @@ impl Verb {
         self.parts.meta.barrier().await?;
         let Some((bucket, name)) = self.parts.meta.owner_of(key.version).await? else { return Ok(false) };
         let Some(record) = self.parts.meta.object(&bucket, &name).await? else { return Ok(false) };
-        let home = record
-            .extents
-            .get(key.extent.0 as usize)
-            .and_then(|extent| extent.homes.get(key.shard.as_usize()))
-            .and_then(|home| home.at);
-        Ok(record.version == key.version && home == Some(disk))
+        let home = record.extent(key.extent_id()).and_then(|extent| extent.homes.get(key.shard.as_usize()));
+        Ok(home.and_then(|home| home.at) == Some(disk))
     }
 
     fn shards_on(&self, disk: DiskId) -> u64 {

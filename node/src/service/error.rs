@@ -4,7 +4,7 @@ use std::io;
 
 use crate::disk::DiskError;
 use crate::meta::MetaError;
-use crate::options::Options;
+use crate::options::{Options, S3Options};
 
 /// The longest node name: it is part of folder names, labels and fences.
 const MAX_NAME_BYTES: usize = 63;
@@ -73,7 +73,8 @@ pub(crate) fn check(options: &Options) -> Result<(), NodeError> {
             "node.name {name:?}: 1 to {MAX_NAME_BYTES} of the characters a-z, 0-9, '-' and '.' are allowed"
         ));
     }
-    for (key, address) in [("node.address", &options.address), ("node.http", &options.http)] {
+    let s3 = options.s3.as_ref().map(|s3| ("node.s3.address", &s3.address));
+    for (key, address) in [("node.address", &options.address), ("node.http", &options.http)].into_iter().chain(s3) {
         let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none_or(|port| port == 0) {
             return bad(format!("{key} {address:?}: host:port with a port from 1 to 65535 is expected"));
@@ -94,11 +95,38 @@ pub(crate) fn check(options: &Options) -> Result<(), NodeError> {
             ));
         }
     }
+    if let Some(s3) = &options.s3 {
+        check_s3(s3)?;
+    }
     if options.repair.in_flight == 0 {
         return bad("node.repair.in_flight is 0: nothing would ever be repaired".to_owned());
     }
     if options.repair.rate_bytes_per_second == 0 || options.scrub.rate_bytes_per_second == 0 {
         return bad("a rate of 0 bytes per second stops repair or scrub for ever; choose a rate above 0".to_owned());
+    }
+    Ok(())
+}
+
+fn check_s3(s3: &S3Options) -> Result<(), NodeError> {
+    let bad = |text: String| Err(NodeError::Options(text));
+    let label = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if let Some(domain) = s3.domain.as_deref().filter(|domain| !domain.split('.').all(label)) {
+        return bad(format!("node.s3.domain {domain:?}: a host name without port is expected, such as s3.example.com"));
+    }
+    if !label(&s3.region) {
+        return bad(format!(
+            "node.s3.region {:?}: letters, digits and hyphens are expected, such as us-east-1",
+            s3.region
+        ));
+    }
+    for (key, limit) in [
+        ("max_connections", s3.max_connections),
+        ("max_requests", s3.max_requests),
+        ("max_requests_per_key", s3.max_requests_per_key),
+    ] {
+        if limit == 0 {
+            return bad(format!("node.s3.{key} is 0: nobody could get in; leave `node.s3` out to have no door"));
+        }
     }
     Ok(())
 }

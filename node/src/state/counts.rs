@@ -13,24 +13,34 @@ use crate::types::DiskId;
 pub struct Counts {
     /// Live objects.
     pub objects: u64,
-    /// Their shards that are nowhere and wait to be rebuilt.
+    /// Parts of uploads that are under way.
+    pub parts: u64,
+    /// Shards of both that are nowhere and wait to be rebuilt.
     pub homeless_shards: u64,
-    /// Their shards by the disk that holds them. Garbage is not counted.
+    /// Shards of both by the disk that holds them. Garbage is not counted.
     pub shards_by_disk: BTreeMap<DiskId, u64>,
 }
 
 impl Counts {
-    /// Counts an object that became live.
-    pub(super) fn add(&mut self, object: &ObjectRecord) {
+    /// Counts an object that became live; its shards are counted by themselves.
+    pub(super) fn add_object(&mut self) {
         self.objects += 1;
+    }
+
+    /// Counts an object that is live no more.
+    pub(super) fn remove_object(&mut self) {
+        self.objects = self.objects.saturating_sub(1);
+    }
+
+    /// Counts the shards of content that became live.
+    pub(super) fn add_shards(&mut self, object: &ObjectRecord) {
         for home in object.extents.iter().flat_map(|extent| &extent.homes) {
             self.arrive(home.at);
         }
     }
 
-    /// Counts an object that is live no more.
-    pub(super) fn remove(&mut self, object: &ObjectRecord) {
-        self.objects = self.objects.saturating_sub(1);
+    /// Counts the shards of content that is live no more.
+    pub(super) fn remove_shards(&mut self, object: &ObjectRecord) {
         for home in object.extents.iter().flat_map(|extent| &extent.homes) {
             self.leave(home.at);
         }

@@ -28,6 +28,14 @@ pub enum StateError {
         /// The newest this program reads.
         known: u16,
     },
+    /// Written by a build from before the first release.
+    #[error("the metadata has format {found}, this program reads format {known} only")]
+    TooOld {
+        /// Its format.
+        found: u16,
+        /// The one this program reads.
+        known: u16,
+    },
     /// The database of another member.
     #[error("the metadata database belongs to {found}, not to {expected}")]
     Foreign {
@@ -79,7 +87,7 @@ impl StateError {
                 redb::Error::PreviousIo => false,
                 _ => true,
             },
-            Self::TooNew { .. } | Self::Io { .. } | Self::Encoding { .. } | Self::Closed => false,
+            Self::TooNew { .. } | Self::TooOld { .. } | Self::Io { .. } | Self::Encoding { .. } | Self::Closed => false,
         }
     }
 }

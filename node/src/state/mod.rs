@@ -12,10 +12,15 @@
 
 mod apply;
 mod backend;
+mod buckets;
+mod complete;
 mod counts;
 #[cfg(feature = "audit")]
 mod digest;
 mod error;
+mod keys;
+mod listing;
+mod members;
 mod objects;
 mod query;
 mod sessions;
@@ -23,6 +28,7 @@ mod snapshot;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -45,7 +51,8 @@ use crate::types::{ClusterId, RaftId};
 pub use self::apply::FIRST_EPOCH;
 pub use self::counts::Counts;
 pub use self::error::StateError;
-pub use self::query::{Page, Scan};
+pub use self::listing::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
+pub use self::query::Scan;
 pub use self::sessions::Proposal;
 pub(crate) use self::snapshot::{SnapshotHead, inspect};
 
@@ -392,6 +399,9 @@ fn load(database: &Database, owner: Owner) -> Result<Memory, StateError> {
         .map_err(|_| StateError::Corrupt { table: "local", detail: "there is no format in it".to_owned() })?;
     if format > FORMAT {
         return Err(StateError::TooNew { found: format, known: FORMAT });
+    }
+    if format < FORMAT {
+        return Err(StateError::TooOld { found: format, known: FORMAT });
     }
     let found: Option<Owner> = get(&local, "local", KEY_OWNER)?;
     match found {

@@ -1,15 +1,17 @@
 //! Applying what concerns objects: put, delete, moved shards, versions given up.
 //!
-//! Owns: the tables of objects, versions and garbage. Invariants: a version is live under one key, or garbage, or
-//! neither, never both; a forbidden version is neither and never comes back.
+//! Owns: the tables of objects, versions and garbage. Invariants: a version is owned by one live object, or by garbage, or
+//! by nobody, never by two; a forbidden version has no owner and never gets one. An object owns its own version and every
+//! version its extents are named by.
 
 use redb::ReadableTable;
 
 use super::StateError;
 use super::apply::{Stop, Work};
+use super::buckets::{change_usage, demand, demand_room};
 use super::tables::{get, object_key, put, version_key};
-use crate::model::{BucketRecord, Condition, GarbageRecord, Home, ObjectRecord, Outcome, Refusal};
-use crate::types::{BucketName, DiskId, ExtentIndex, ShardIndex, Version};
+use crate::model::{Condition, GarbageRecord, Home, MAX_DELETES, MAX_PUT_BYTES, ObjectRecord, Outcome, Refusal};
+use crate::types::{BucketName, DiskId, ShardKey, Version};
 
 /// Which object, under which condition, and when.
 pub(super) struct At<'a> {
@@ -19,76 +21,84 @@ pub(super) struct At<'a> {
     pub(super) now_ms: u64,
 }
 
-/// One shard of one version.
-pub(super) struct Shard {
-    pub(super) version: Version,
-    pub(super) extent: ExtentIndex,
-    pub(super) shard: ShardIndex,
-}
-
 /// A shard's move.
-pub(super) struct Change {
+pub(super) struct Move {
     pub(super) expected: Option<DiskId>,
     pub(super) at: Option<DiskId>,
     pub(super) wanted: DiskId,
 }
 
 pub(super) fn put_object(work: &mut Work<'_>, at: &At<'_>, object: &ObjectRecord) -> Result<Outcome, Stop> {
-    demand_bucket(work, at.bucket)?;
+    let bucket = demand(work, at.bucket)?;
     let key = object_key(at.bucket.as_str(), at.key);
-    let version = version_key(object.version);
-    if work.tables.forbidden.get(version.as_slice())?.is_some() {
-        return Err(Refusal::Forbidden.into());
-    }
-    // A commit that comes again (through another session, after an unknown outcome) was already obeyed.
-    if let Some(holder) = live_key(work, &version)? {
-        return if holder == key { Ok(Outcome::Put { replaced: None }) } else { Err(Refusal::Forbidden.into()) };
-    }
-    if work.tables.garbage.get(version.as_slice())?.is_some() {
+    if obeyed(work, object, &key)? {
         return Ok(Outcome::Put { replaced: None });
+    }
+    if object.size_bytes > MAX_PUT_BYTES {
+        return Err(Refusal::TooLarge { bytes: object.size_bytes, limit: MAX_PUT_BYTES }.into());
     }
     let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
     judge(at.condition, present.as_ref())?;
+    demand_room(work, &bucket, object.size_bytes, present.as_ref().map_or(0, |old| old.size_bytes))?;
 
     let replaced = present.as_ref().map(|old| old.version);
     if let Some(old) = present {
-        discard(work, old, at.now_ms)?;
+        discard_object(work, at.bucket, old, at.now_ms)?;
     }
-    work.totals.counts.add(object);
-    put(&mut work.tables.objects, &key, object)?;
-    work.tables.versions.insert(version.as_slice(), key.as_slice())?;
+    work.totals.counts.add_object();
+    work.totals.counts.add_shards(object);
+    change_usage(work, at.bucket, |usage| {
+        usage.objects += 1;
+        usage.bytes = usage.bytes.saturating_add(object.size_bytes);
+    })?;
+    own(work, &key, object)?;
     Ok(Outcome::Put { replaced })
 }
 
 pub(super) fn delete_object(work: &mut Work<'_>, at: &At<'_>) -> Result<Outcome, Stop> {
-    demand_bucket(work, at.bucket)?;
+    demand(work, at.bucket)?;
+    Ok(Outcome::Deleted { existed: delete(work, at)? })
+}
+
+pub(super) fn delete_many(
+    work: &mut Work<'_>,
+    bucket: &BucketName,
+    keys: &[String],
+    now_ms: u64,
+) -> Result<Outcome, Stop> {
+    demand(work, bucket)?;
+    if keys.len() > MAX_DELETES {
+        return Err(Refusal::TooLarge { bytes: keys.len() as u64, limit: MAX_DELETES as u64 }.into());
+    }
+    let mut existed = Vec::with_capacity(keys.len());
+    for key in keys {
+        existed.push(delete(work, &At { bucket, key, condition: Condition::None, now_ms })?);
+    }
+    Ok(Outcome::DeletedMany(existed))
+}
+
+fn delete(work: &mut Work<'_>, at: &At<'_>) -> Result<bool, Stop> {
     let key = object_key(at.bucket.as_str(), at.key);
     let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
     judge(at.condition, present.as_ref())?;
-    let Some(old) = present else { return Ok(Outcome::Deleted { existed: false }) };
+    let Some(old) = present else { return Ok(false) };
     work.tables.objects.remove(key.as_slice())?;
-    discard(work, old, at.now_ms)?;
-    Ok(Outcome::Deleted { existed: true })
+    discard_object(work, at.bucket, old, at.now_ms)?;
+    Ok(true)
 }
 
-pub(super) fn set_home(
-    work: &mut Work<'_>,
-    bucket: &BucketName,
-    key: &str,
-    shard: &Shard,
-    change: &Change,
-) -> Result<Outcome, Stop> {
+/// The extent is looked for in whatever object it belongs to now: a part may have become an object while its shard was
+/// rebuilt.
+pub(super) fn set_home(work: &mut Work<'_>, shard: ShardKey, change: &Move) -> Result<Outcome, Stop> {
     for disk in change.at.iter().chain([&change.wanted]) {
         if !work.map.disks.contains_key(disk) {
             return Err(Refusal::NoDisk(*disk).into());
         }
     }
-    let key = object_key(bucket.as_str(), key);
+    let Some(key) = owner(work, &version_key(shard.version))? else { return Err(Refusal::NoObject.into()) };
     let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
-    let Some(mut object) = present.filter(|object| object.version == shard.version) else {
-        return Err(Refusal::NoObject.into());
-    };
-    let extent = usize::try_from(shard.extent.0).ok().and_then(|index| object.extents.get_mut(index));
+    let Some(mut object) = present else { return Err(Refusal::NoObject.into()) };
+    let extent = object.position(shard.extent_id()).and_then(|at| object.extents.get_mut(at));
     let Some(home) = extent.and_then(|extent| extent.homes.get_mut(shard.shard.as_usize())) else {
         return Err(Refusal::NoObject.into());
     };
@@ -104,37 +114,78 @@ pub(super) fn set_home(
 pub(super) fn forbid_version(work: &mut Work<'_>, version: Version) -> Result<Outcome, Stop> {
     let key = version_key(version);
     // The upload won the race after all: its shards are an object's now.
-    if live_key(work, &key)?.is_some() {
+    if owner(work, &key)?.is_some() {
         return Err(Refusal::Condition { at: Some(version) }.into());
     }
+    let garbage: Option<GarbageRecord> = get(&work.tables.garbage, "garbage", &key)?;
     work.tables.garbage.remove(key.as_slice())?;
-    work.tables.forbidden.insert(key.as_slice(), [].as_slice())?;
+    let versions = garbage.map_or_else(|| [version].into(), |garbage| garbage.object.versions());
+    for version in versions {
+        work.tables.forbidden.insert(version_key(version).as_slice(), [].as_slice())?;
+    }
     Ok(Outcome::Done)
 }
 
-fn demand_bucket(work: &Work<'_>, bucket: &BucketName) -> Result<(), Stop> {
-    let known: Option<BucketRecord> = get(&work.tables.buckets, "buckets", bucket.as_str().as_bytes())?;
-    known.map(|_| ()).ok_or_else(|| Refusal::NoBucket(bucket.clone()).into())
-}
-
-fn judge(condition: Condition, present: Option<&ObjectRecord>) -> Result<(), Stop> {
+pub(super) fn judge(condition: Condition, present: Option<&ObjectRecord>) -> Result<(), Stop> {
     let at = present.map(|object| object.version);
-    let holds = match condition {
-        Condition::None => true,
-        Condition::Absent => at.is_none(),
-        Condition::Version(version) => at == Some(version),
-    };
-    if holds { Ok(()) } else { Err(Refusal::Condition { at }.into()) }
+    if condition.holds(present) { Ok(()) } else { Err(Refusal::Condition { at }.into()) }
 }
 
-/// A live object becomes garbage: its shards stay readable for those who are still reading it.
-fn discard(work: &mut Work<'_>, object: ObjectRecord, now_ms: u64) -> Result<(), StateError> {
+/// Whether the commit of an upload of content was obeyed before (it comes again through another session, after an unknown
+/// outcome). One that may not be obeyed is refused.
+pub(super) fn obeyed(work: &Work<'_>, object: &ObjectRecord, key: &[u8]) -> Result<bool, Stop> {
     let version = version_key(object.version);
-    work.totals.counts.remove(&object);
-    work.tables.versions.remove(version.as_slice())?;
-    put(&mut work.tables.garbage, &version, &GarbageRecord { object, replaced_ms: now_ms })
+    // Extents of other versions are another upload's: nobody may have them twice.
+    let foreign = object.extents.iter().any(|extent| extent.id.version != object.version);
+    if foreign || is_forbidden(work, object.version)? {
+        return Err(Refusal::Forbidden.into());
+    }
+    match owner(work, &version)? {
+        Some(holder) if holder == key => Ok(true),
+        Some(_) => Err(Refusal::Forbidden.into()),
+        None => Ok(work.tables.garbage.get(version.as_slice())?.is_some()),
+    }
 }
 
-fn live_key(work: &Work<'_>, version: &[u8; 16]) -> Result<Option<Vec<u8>>, StateError> {
+pub(super) fn is_forbidden(work: &Work<'_>, version: Version) -> Result<bool, StateError> {
+    Ok(work.tables.forbidden.get(version_key(version).as_slice())?.is_some())
+}
+
+/// The key of the live object that has this version.
+pub(super) fn owner(work: &Work<'_>, version: &[u8; 16]) -> Result<Option<Vec<u8>>, StateError> {
     Ok(work.tables.versions.get(version.as_slice())?.map(|guard| guard.value().to_vec()))
+}
+
+/// The object is live under this key.
+pub(super) fn own(work: &mut Work<'_>, key: &[u8], object: &ObjectRecord) -> Result<(), StateError> {
+    put(&mut work.tables.objects, key, object)?;
+    for version in object.versions() {
+        work.tables.versions.insert(version_key(version).as_slice(), key)?;
+    }
+    Ok(())
+}
+
+/// A live object of a bucket becomes garbage. Its key is the caller's to take away, or to give to another.
+pub(super) fn discard_object(
+    work: &mut Work<'_>,
+    bucket: &BucketName,
+    object: ObjectRecord,
+    now_ms: u64,
+) -> Result<(), StateError> {
+    work.totals.counts.remove_object();
+    change_usage(work, bucket, |usage| {
+        usage.objects = usage.objects.saturating_sub(1);
+        usage.bytes = usage.bytes.saturating_sub(object.size_bytes);
+    })?;
+    discard(work, object, now_ms)
+}
+
+/// Content becomes garbage: its shards stay readable for those who are still reading it.
+pub(super) fn discard(work: &mut Work<'_>, object: ObjectRecord, now_ms: u64) -> Result<(), StateError> {
+    work.totals.counts.remove_shards(&object);
+    for version in object.versions() {
+        work.tables.versions.remove(version_key(version).as_slice())?;
+    }
+    let version = version_key(object.version);
+    put(&mut work.tables.garbage, &version, &GarbageRecord { object, replaced_ms: now_ms })
 }

@@ -274,6 +274,9 @@ impl Reader {
         if format > FORMAT {
             return Err(StateError::TooNew { found: format, known: FORMAT });
         }
+        if format < FORMAT {
+            return Err(StateError::TooOld { found: format, known: FORMAT });
+        }
         Ok(reader)
     }
 

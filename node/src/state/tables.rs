@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StateError;
-use crate::types::Version;
+use crate::types::{UploadId, Version};
 
 /// A table of bytes.
 pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -24,7 +24,7 @@ pub(super) const CLUSTER: Definition = TableDefinition::new("cluster");
 pub(super) const BUCKETS: Definition = TableDefinition::new("buckets");
 /// [`object_key`] to the object's record.
 pub(super) const OBJECTS: Definition = TableDefinition::new("objects");
-/// Version to the [`object_key`] of the live object that has it.
+/// Every version that names shards of a live object, and the object's own, to the [`object_key`] of that object.
 pub(super) const VERSIONS: Definition = TableDefinition::new("versions");
 /// Version to what was replaced or deleted.
 pub(super) const GARBAGE: Definition = TableDefinition::new("garbage");
@@ -37,8 +37,17 @@ pub(super) const SESSIONS: Definition = TableDefinition::new("sessions");
 /// Log index of a session's last command to the session: the oldest use first.
 pub(super) const USES: Definition = TableDefinition::new("uses");
 
+/// [`upload_key`] to the upload's record.
+pub(super) const UPLOADS: Definition = TableDefinition::new("uploads");
+/// Id of an access key to its record.
+pub(super) const KEYS: Definition = TableDefinition::new("keys");
+/// Bucket name to what there is in it.
+pub(super) const USAGE: Definition = TableDefinition::new("usage");
+/// [`leftover_key`] of uploads that went with their bucket: their parts wait to be dropped.
+pub(super) const LEFTOVERS: Definition = TableDefinition::new("leftovers");
+
 /// Every table a snapshot carries, with its tag there. A tag is never given to another table.
-pub(super) const REPLICATED: [(u8, Definition); 9] = [
+pub(super) const REPLICATED: [(u8, Definition); 13] = [
     (1, CLUSTER),
     (2, BUCKETS),
     (3, OBJECTS),
@@ -48,6 +57,10 @@ pub(super) const REPLICATED: [(u8, Definition); 9] = [
     (7, OUTCOMES),
     (8, SESSIONS),
     (9, USES),
+    (10, UPLOADS),
+    (11, KEYS),
+    (12, USAGE),
+    (13, LEFTOVERS),
 ];
 
 /// In [`LOCAL`]: the format, two bytes.
@@ -63,6 +76,8 @@ pub(super) const KEY_APPLIED: &[u8] = b"applied";
 
 /// Ends a bucket's name within a key. No bucket's name contains it.
 const SEPARATOR: u8 = 0;
+/// Behind the object's key in an upload's: a zero byte and the id.
+const UPLOAD_TAIL: usize = 1 + 16;
 /// A CRC32C in bytes.
 const CRC_BYTES: usize = 4;
 
@@ -77,6 +92,10 @@ pub(super) struct Tables<'txn> {
     pub(super) outcomes: Open<'txn>,
     pub(super) sessions: Open<'txn>,
     pub(super) uses: Open<'txn>,
+    pub(super) uploads: Open<'txn>,
+    pub(super) keys: Open<'txn>,
+    pub(super) usage: Open<'txn>,
+    pub(super) leftovers: Open<'txn>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -91,6 +110,10 @@ impl<'txn> Tables<'txn> {
             outcomes: txn.open_table(OUTCOMES)?,
             sessions: txn.open_table(SESSIONS)?,
             uses: txn.open_table(USES)?,
+            uploads: txn.open_table(UPLOADS)?,
+            keys: txn.open_table(KEYS)?,
+            usage: txn.open_table(USAGE)?,
+            leftovers: txn.open_table(LEFTOVERS)?,
         })
     }
 }
@@ -102,6 +125,50 @@ pub(super) fn object_key(bucket: &str, key: &str) -> Vec<u8> {
     bytes.push(SEPARATOR);
     bytes.extend_from_slice(key.as_bytes());
     bytes
+}
+
+/// The key of an upload: that of its object, a zero byte, its id. Uploads lie in byte order of their objects' keys, those
+/// of one key by id: a zero byte sorts before anything a key may go on with.
+pub(super) fn upload_key(bucket: &str, key: &str, upload: UploadId) -> Vec<u8> {
+    let mut bytes = object_key(bucket, key);
+    bytes.push(SEPARATOR);
+    bytes.extend_from_slice(&upload.0.to_be_bytes());
+    bytes
+}
+
+/// The name of the object that an upload is to become.
+pub(super) fn split_upload_key(bytes: &[u8]) -> Result<&str, StateError> {
+    let damaged = || StateError::Corrupt { table: "uploads", detail: "a key that is no upload".to_owned() };
+    let at = bytes.len().checked_sub(UPLOAD_TAIL).ok_or_else(damaged)?;
+    split_object_key(&bytes[..at]).map(|(_, key)| key).map_err(|_| damaged())
+}
+
+/// The key of a leftover: bucket, a zero byte, the upload's id.
+pub(super) fn leftover_key(bucket: &str, upload: UploadId) -> Vec<u8> {
+    let mut bytes = object_key(bucket, "");
+    bytes.extend_from_slice(&upload.0.to_be_bytes());
+    bytes
+}
+
+/// Bucket and upload of a [`leftover_key`].
+pub(super) fn split_leftover_key(bytes: &[u8]) -> Result<(&str, UploadId), StateError> {
+    let damaged = || StateError::Corrupt { table: "leftovers", detail: "a key that is no upload".to_owned() };
+    let at = bytes.iter().position(|byte| *byte == SEPARATOR).ok_or_else(damaged)?;
+    let bucket = std::str::from_utf8(&bytes[..at]).map_err(|_| damaged())?;
+    let id = <[u8; 16]>::try_from(&bytes[at + 1..]).map_err(|_| damaged())?;
+    Ok((bucket, UploadId(u128::from_be_bytes(id))))
+}
+
+/// The first key behind all that begin with `prefix`; `None` when there is none.
+pub(super) fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = prefix.to_vec();
+    while let Some(last) = bytes.pop() {
+        if last < u8::MAX {
+            bytes.push(last + 1);
+            return Some(bytes);
+        }
+    }
+    None
 }
 
 /// The first key after every object of this bucket.
@@ -124,6 +191,12 @@ pub(super) fn split_object_key(bytes: &[u8]) -> Result<(&str, &str), StateError>
 /// A version as a key.
 pub(super) fn version_key(version: Version) -> [u8; 16] {
     version.0.to_be_bytes()
+}
+
+/// The version of a [`version_key`].
+pub(super) fn split_version_key(bytes: &[u8]) -> Result<Version, StateError> {
+    let damaged = |_| StateError::Corrupt { table: "garbage", detail: "a key that is no version".to_owned() };
+    Ok(Version(u128::from_be_bytes(<[u8; 16]>::try_from(bytes).map_err(damaged)?)))
 }
 
 /// A session's outcome as a key: outcomes of one session lie in order of their sequences.

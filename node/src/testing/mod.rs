@@ -5,6 +5,7 @@
 //! connections, as a killed process does for its peers.
 #![allow(clippy::disallowed_methods)]
 
+mod multipart;
 mod stories;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::disk::{DiskSet, Owner};
-use crate::gateway::{ByteRange, Gateway, GatewayError, GatewayParts, PutDone, PutOptions, StoreService};
+use crate::gateway::{
+    BucketSettings, ByteRange, Gateway, GatewayError, GatewayParts, PutDone, PutOptions, StoreService,
+};
 use crate::meta::identity::{Identity, Membership};
 use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaOptions, Tuning};
 use crate::model::{Coding, Command, Condition, DiskState, JoiningDisk, Location, MarkedBy, ObjectRecord, Outcome};
@@ -38,12 +41,13 @@ pub(crate) struct Settings {
     pub(crate) check_interval: Duration,
     pub(crate) scrub_period: Duration,
     pub(crate) read_deadline: Duration,
+    pub(crate) abandoned_uploads_after: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let hour = Duration::from_secs(3600);
-        Self { check_interval: hour, scrub_period: 24 * hour, read_deadline: hour }
+        Self { check_interval: hour, scrub_period: 24 * hour, read_deadline: hour, abandoned_uploads_after: 24 * hour }
     }
 }
 
@@ -121,7 +125,16 @@ impl Cluster {
         }
         until("three voters", async || cluster.node(0).meta.status().voters.len() >= count.min(3)).await;
         let (k, m) = if count >= 6 { (4, 2) } else { (2, 2) };
-        cluster.node(0).gateway.create_bucket(&bucket(), Some(Coding { k, m }), false).await.unwrap();
+        cluster
+            .node(0)
+            .gateway
+            .create_bucket(
+                &bucket(),
+                BucketSettings { coding: Some(Coding { k, m }), ..BucketSettings::default() },
+                false,
+            )
+            .await
+            .unwrap();
         cluster
     }
 
@@ -234,6 +247,7 @@ impl Cluster {
             repair: options,
             scrub: ScrubOptions { period: self.settings.scrub_period, ..ScrubOptions::default() },
             read_deadline: self.settings.read_deadline,
+            abandoned_uploads_after: self.settings.abandoned_uploads_after,
         });
         let handle = repair.handle(gateway.clone());
         let (stop, stopping) = watch::channel(false);

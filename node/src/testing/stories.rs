@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 
 use super::{Cluster, Settings, bucket, content, until};
 use crate::disk::ShardVerdict;
-use crate::gateway::{ByteRange, GatewayError, PutOptions, ShardState};
+use crate::gateway::{ByteRange, Entry, GatewayError, ListQuery, PutOptions, ShardState};
 use crate::model::{Condition, DiskState, Home};
 use crate::repair::{FoundBy, Progress, Scope};
 use crate::types::{DiskId, ExtentIndex, ShardIndex, ShardKey};
@@ -22,7 +22,7 @@ fn flip_byte(path: &std::path::Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-async fn last(mut stream: crate::repair::ProgressStream) -> Progress {
+pub(super) async fn last(mut stream: crate::repair::ProgressStream) -> Progress {
     let mut last = None;
     let drained = tokio::time::timeout(Duration::from_secs(60), async {
         while let Some(progress) = stream.next().await {
@@ -178,8 +178,8 @@ async fn deleted_and_replaced_versions_are_collected_after_the_read_deadline() {
 
     let second = cluster.put(1, "replaced", &content(2 * MIB)).await.unwrap();
     assert_eq!(second.replaced, Some(old.version));
-    assert!(cluster.node(2).gateway.delete(&bucket(), "deleted", None).await.unwrap());
-    assert!(!cluster.node(2).gateway.delete(&bucket(), "deleted", None).await.unwrap());
+    assert!(cluster.node(2).gateway.delete(&bucket(), "deleted", Condition::None).await.unwrap());
+    assert!(!cluster.node(2).gateway.delete(&bucket(), "deleted", Condition::None).await.unwrap());
     assert!(cluster.file(old_disk, old).exists(), "whoever reads it still can");
 
     for (shard, disk) in [(old, old_disk), (gone, gone_disk)] {
@@ -188,8 +188,8 @@ async fn deleted_and_replaced_versions_are_collected_after_the_read_deadline() {
     }
     assert!(cluster.get(3, "replaced").await.unwrap() == content(2 * MIB));
     assert!(matches!(cluster.get(3, "deleted").await, Err(GatewayError::NoObject { .. })));
-    let page = cluster.node(4).gateway.list(&bucket(), "", "", 0).await.unwrap();
-    assert_eq!(page.objects.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["replaced"]);
+    let page = cluster.node(4).gateway.list(&bucket(), ListQuery::default()).await.unwrap();
+    assert!(matches!(&page.entries[..], [Entry::Object(key, _)] if key == "replaced"), "{page:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

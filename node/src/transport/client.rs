@@ -253,7 +253,7 @@ impl ShardClient {
         let Some(first) = keys.first().copied() else { return Ok(0) };
         match self.route(disk, Use::Discard)? {
             Route::Local(volume) => {
-                let moved = volume.move_all_aside(keys, "replaced").await;
+                let moved = volume.move_all_aside(keys, crate::disk::REPLACED).await;
                 moved.map_err(|error| TransportError::from_disk(&error, disk, first))
             }
             Route::Remote(home) => {

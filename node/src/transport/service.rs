@@ -151,7 +151,8 @@ impl Shards for ShardService {
         if let Some(key) = keys.iter().find(|key| key.version != version) {
             return Err(Status::invalid_argument(format!("shard {key} is not of version {version}")));
         }
-        let discarded = volume.move_all_aside(&keys, "replaced").await.map_err(|error| disk_status(&error))?;
+        let discarded =
+            volume.move_all_aside(&keys, crate::disk::REPLACED).await.map_err(|error| disk_status(&error))?;
         Ok(Response::new(DiscardResponse { discarded }))
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Shelf {
     /// Shards whose bytes are not what was written.
     bad: BTreeSet<(MachineId, PathBuf)>,
     seen: BTreeMap<(MachineId, usize), BTreeSet<PathBuf>>,
+    /// The extents of objects that were completed from parts, by version. Others have one, named after it.
+    composed: BTreeMap<String, Vec<String>>,
 }
 
 impl Shelf {
@@ -38,22 +40,29 @@ impl Shelf {
         self.bad.insert((machine, path.to_owned()));
     }
 
-    /// A version that was promised and has too few good shards, as of the last look: which, and how many.
+    /// An object was completed from parts: these are its extents.
+    pub(crate) fn composed(&mut self, version: &str, extents: &[String]) {
+        self.composed.insert(version.to_owned(), extents.to_vec());
+    }
+
+    /// An extent of a version that was promised and has too few good shards, as of the last look: which, and how many.
     pub(crate) fn thin(&self, promised: &BTreeSet<String>) -> Option<(String, usize)> {
-        let mut good: BTreeMap<&str, BTreeSet<&str>> =
-            promised.iter().map(|version| (version.as_str(), BTreeSet::new())).collect();
+        let extents = promised.iter().flat_map(|version| {
+            let composed = self.composed.get(version).cloned();
+            composed.unwrap_or_else(|| vec![format!("{version}-0")])
+        });
+        let mut good: BTreeMap<String, BTreeSet<&str>> = extents.map(|extent| (extent, BTreeSet::new())).collect();
         for ((machine, _), shards) in &self.seen {
             for path in shards.iter().filter(|path| !self.bad.contains(&(*machine, (*path).clone()))) {
-                // Objects of the workload are of one extent.
-                let mut name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().split('-');
-                let (Some(version), Some("0"), Some(shard)) = (name.next(), name.next(), name.next()) else { continue };
-                if let Some(found) = good.get_mut(version) {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let Some((extent, shard)) = name.rsplit_once('-') else { continue };
+                if let Some(found) = good.get_mut(extent) {
                     found.insert(shard);
                 }
             }
         }
         let thin = good.into_iter().find(|(_, shards)| shards.len() < ENOUGH);
-        thin.map(|(version, shards)| (version.to_owned(), shards.len()))
+        thin.map(|(extent, shards)| (extent, shards.len()))
     }
 
     /// Whether the last look was at `now`.

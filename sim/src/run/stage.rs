@@ -5,7 +5,8 @@
 use std::io::Write;
 use std::time::Duration;
 
-use resilver_sim_check::{Checker, Event, Happening, Limits, Violation};
+use resilver_host::audit::Fact;
+use resilver_sim_check::{Checker, Event, Happening, Limits, Stamped, Violation};
 use resilver_sim_kernel::{Kernel, MachineId, Pid, TICK};
 
 use super::HarnessError;
@@ -97,6 +98,9 @@ impl Stage {
             return Err(self.failure("no_panic", format!("{who}{what}")));
         }
         for event in &events {
+            if let Event::Fact(Stamped { fact: Fact::ObjectCompleted { version, extents }, .. }) = event {
+                self.shelf.composed(version, extents);
+            }
             self.judge(event)?;
         }
         let happened = self.inject(Injector::tick);
@@ -122,8 +126,8 @@ impl Stage {
             return Ok(());
         }
         match self.shelf.thin(&self.notes.settled()) {
-            Some((version, shards)) => {
-                Err(self.failure("enough_shards", format!("version {version} has {shards} good shards left")))
+            Some((extent, shards)) => {
+                Err(self.failure("enough_shards", format!("extent {extent} has {shards} good shards left")))
             }
             None => Ok(()),
         }

@@ -72,8 +72,9 @@ async fn a_lost_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     writer.propose(put("after", 1000)).await.unwrap();
     eprintln!("a lost leader cost {:?}, its own shutdown included", lost.elapsed());
     writer.barrier().await.unwrap();
-    let page = writer.list(&"b".into(), "k", "", 100).await.unwrap();
-    assert_eq!(page.objects.len(), 50);
+    let query = ListQuery { prefix: "k".to_owned(), limit: 100, ..ListQuery::default() };
+    let page = writer.list(&"b".into(), query).await.unwrap();
+    assert_eq!(page.entries.len(), 50);
 
     // It comes back, at another address, as what it was.
     let back = Member::start(dir.path(), id.0, Tuning::default()).await;

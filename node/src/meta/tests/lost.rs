@@ -87,6 +87,36 @@ async fn a_folder_of_somebody_else_is_refused() {
     assert_lost(&meta, "a log without its identity").await;
 }
 
+/// Every part says for itself that a build before the first release wrote it: none is taken for damaged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_format_1_is_refused_as_too_old_and_is_no_lost_voter() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = stopped(dir.path()).await;
+    let too_old = |result: Result<Meta, MetaError>, what: &str| match result {
+        Err(error @ MetaError::TooOld { found: 1, known: 2, .. }) => {
+            assert!(error.to_string().contains(what) && error.to_string().contains("put them again"), "{error}");
+        }
+        Err(error) => panic!("{what}: {error}"),
+        Ok(_) => panic!("{what}: started"),
+    };
+    // The vote in the log's folder: a format byte, then the vote.
+    let (file, vote) = crate::log::VoteFile::open(&host(), &meta.join("log")).await.unwrap();
+    let vote = vote.expect("it was founded");
+    let mut old = vote.to_vec();
+    old[0] = 1;
+    file.write(old.into()).await.unwrap();
+    too_old(start(&meta, identity(1)).await, "log");
+    file.write(vote).await.unwrap();
+    drop(file);
+
+    let path = meta.join("identity.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"format\": 2", "\"format\": 1")).unwrap();
+    too_old(start(&meta, identity(1)).await, "identity.json");
+    std::fs::write(&path, text).unwrap();
+    start(&meta, identity(1)).await.unwrap().shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_start_that_was_cut_off_is_taken_up_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,7 +17,10 @@ use tokio::task::JoinHandle;
 
 use super::identity::{Identity, Membership};
 use super::*;
-use crate::model::{BucketRecord, Coding, Command, Condition, Location, ObjectRecord, Outcome};
+use crate::model::{
+    Attributes, BucketRecord, Coding, Command, Condition, DEFAULT_REPAIR_PRIORITY, ETag, Location, ObjectRecord,
+    Outcome,
+};
 use crate::peers::Peers;
 use crate::types::{ClusterId, InstanceId, RaftId, Version};
 
@@ -132,7 +135,14 @@ async fn cluster(dir: &Path, size: u64, tuning: &Tuning) -> Vec<Member> {
 }
 
 fn bucket(name: &str) -> Command {
-    let bucket = BucketRecord { name: name.into(), coding: Coding { k: 1, m: 1 }, created_ms: 1 };
+    let bucket = BucketRecord {
+        name: name.into(),
+        coding: Coding { k: 1, m: 1 },
+        created_ms: 1,
+        quota_bytes: None,
+        repair_priority: DEFAULT_REPAIR_PRIORITY,
+        owner: String::new(),
+    };
     Command::CreateBucket { bucket, if_absent: true }
 }
 
@@ -145,6 +155,9 @@ fn put(key: &str, version: u128) -> Command {
         coding: Coding { k: 1, m: 1 },
         block_bytes: 1,
         extents: Vec::new(),
+        etag: ETag::Content([0; 16]),
+        attributes: Attributes::default(),
+        parts: Vec::new(),
     };
     Command::PutObject { bucket: "b".into(), key: key.to_owned(), object, condition: Condition::None, now_ms: 0 }
 }

@@ -1,0 +1,262 @@
+//! An upload of content, from its first byte until it is durable. What becomes of it (an object, a part, nothing) is the
+//! commit's to say.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::task::JoinHandle;
+
+use super::body::Body;
+use super::digest::Digest;
+use super::extent_writer::{ExtentPlan, ExtentWriter};
+use super::{Gateway, GatewayError, RESERVED_PREFIX, check_bucket_name};
+use crate::codec::{ErasureCodec, codec};
+use crate::model::{
+    Attributes, BLOCK_BYTES, BucketRecord, Coding, ETag, EXTENT_BYTES, ExtentRecord, MAX_PUT_BYTES, ObjectRecord,
+};
+use crate::placement::place;
+use crate::repair::{FoundBy, Suspect, SuspectKind};
+use crate::types::{BucketName, ExtentId, ExtentIndex, ShardIndex, Version};
+
+/// Extents of one upload that may still be syncing while the next is sent: the disks' syncs then cost no bandwidth.
+const EXTENTS_FINISHING: usize = 2;
+
+/// Bodies of unannounced length up to this need no permit to be held: most objects are small.
+const SMALL_BODY_BYTES: u64 = 1024 * 1024;
+
+/// Content that is durable and belongs to nobody yet. Dropped, it is an orphan, collected as one.
+#[derive(Clone, Debug)]
+pub struct Uploaded {
+    pub(super) object: ObjectRecord,
+    md5: [u8; 16],
+}
+
+impl Uploaded {
+    /// The version it was uploaded under.
+    pub fn version(&self) -> Version {
+        self.object.version
+    }
+
+    /// Bytes of content.
+    pub fn size_bytes(&self) -> u64 {
+        self.object.size_bytes
+    }
+
+    /// MD5 of the content.
+    pub fn md5(&self) -> [u8; 16] {
+        self.md5
+    }
+
+    /// CRC32C of the content.
+    pub fn crc32c(&self) -> u32 {
+        self.object.crc32c
+    }
+}
+
+impl Gateway {
+    /// Stores content for a bucket, to be committed as an object of it. Nothing shows before that.
+    ///
+    /// # Errors
+    /// Nothing is stored then that anybody could see.
+    pub async fn upload<S, E>(
+        &self,
+        bucket: &BucketName,
+        size_bytes: Option<u64>,
+        body: S,
+    ) -> Result<Uploaded, GatewayError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        check_bucket_name(bucket)?;
+        self.demand_metadata_room(bucket)?;
+        let bucket = self.bucket_for_put(bucket).await?;
+        self.store(bucket.coding, size_bytes, body).await
+    }
+
+    /// Makes content durable under a version of its own.
+    pub(super) async fn store<S, E>(
+        &self,
+        coding: Coding,
+        size_bytes: Option<u64>,
+        body: S,
+    ) -> Result<Uploaded, GatewayError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        if let Some(bytes) = size_bytes.filter(|bytes| *bytes > MAX_PUT_BYTES) {
+            return Err(too_large(bytes));
+        }
+        let _slot = self.inner.puts.clone().try_acquire_owned().map_err(|_| GatewayError::Busy(super::MAX_PUTS))?;
+        let _operation = self.inner.operations.begin();
+        let codec = codec(coding).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
+        let upload = Upload {
+            gateway: self,
+            codec,
+            version: self.draw_version(),
+            body: Body::new(body),
+            size_bytes: 0,
+            crc: 0,
+            digest: Digest::start(),
+            extents: Vec::new(),
+            finishing: VecDeque::new(),
+        };
+        upload.run(size_bytes).await
+    }
+
+    /// The product's own buckets hold a few small objects, replaced again and again: what proves that a node works must
+    /// not fail because clients filled a disk.
+    pub(super) fn demand_metadata_room(&self, bucket: &BucketName) -> Result<(), GatewayError> {
+        if bucket.as_str().starts_with(RESERVED_PREFIX) {
+            return Ok(());
+        }
+        Ok(self.inner.meta.has_room()?)
+    }
+
+    /// What this node has applied of a bucket is good: only its absence must be asked for. Content coded as the bucket was
+    /// a moment ago is as good as any.
+    pub(super) async fn bucket_for_put(&self, name: &BucketName) -> Result<BucketRecord, GatewayError> {
+        if let Some(bucket) = self.inner.meta.bucket(name).await? {
+            return Ok(bucket);
+        }
+        self.inner.meta.barrier().await?;
+        self.inner.meta.bucket(name).await?.ok_or_else(|| GatewayError::NoBucket(name.clone()))
+    }
+
+    /// Homes that failed the upload are told what they miss, should they be well again already.
+    pub(super) fn report_missing(&self, bucket: &BucketName, key: &str, object: &ObjectRecord) {
+        for record in &object.extents {
+            for (shard, home) in (0u8..).map(ShardIndex).zip(&record.homes).filter(|(_, home)| home.at.is_none()) {
+                self.inner.shards.report(Suspect {
+                    bucket: bucket.clone(),
+                    key: key.to_owned(),
+                    shard: record.id.shard(shard),
+                    disk: home.wanted,
+                    kind: SuspectKind::Missing,
+                    found_by: FoundBy::Write,
+                    detail: "its home failed during the upload".to_owned(),
+                });
+            }
+        }
+    }
+}
+
+fn too_large(bytes: u64) -> GatewayError {
+    GatewayError::TooLarge { what: "an upload", bytes, limit: MAX_PUT_BYTES }
+}
+
+struct Upload<'a, S> {
+    gateway: &'a Gateway,
+    codec: Arc<dyn ErasureCodec>,
+    version: Version,
+    body: Body<S>,
+    size_bytes: u64,
+    crc: u32,
+    digest: Digest,
+    extents: Vec<ExtentRecord>,
+    finishing: VecDeque<JoinHandle<Result<ExtentRecord, GatewayError>>>,
+}
+
+impl<S, E> Upload<'_, S>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    E: std::fmt::Display,
+{
+    async fn run(mut self, announced: Option<u64>) -> Result<Uploaded, GatewayError> {
+        match announced {
+            Some(announced) => self.announced(announced).await?,
+            None => self.unannounced().await?,
+        }
+        while let Some(finishing) = self.finishing.pop_front() {
+            self.extents.push(finished(finishing).await?);
+        }
+        let md5 = self.digest.finish().await?;
+        let object = ObjectRecord {
+            version: self.version,
+            size_bytes: self.size_bytes,
+            crc32c: self.crc,
+            modified_ms: self.gateway.inner.host.clock.now().as_millis(),
+            coding: self.codec.coding(),
+            block_bytes: BLOCK_BYTES,
+            extents: self.extents,
+            etag: ETag::Content(md5),
+            attributes: Attributes::default(),
+            parts: Vec::new(),
+        };
+        Ok(Uploaded { object, md5 })
+    }
+
+    /// Shard headers carry the extent's length and are written first: with the size known, nothing has to be held.
+    async fn announced(&mut self, announced: u64) -> Result<(), GatewayError> {
+        while self.size_bytes < announced {
+            self.extent((announced - self.size_bytes).min(EXTENT_BYTES), announced).await?;
+        }
+        if self.body.fill(1).await? > 0 {
+            return Err(GatewayError::Size { announced, got: None });
+        }
+        Ok(())
+    }
+
+    /// The length of an extent is known only when it is full or the body has ended: hold one, then write it.
+    async fn unannounced(&mut self) -> Result<(), GatewayError> {
+        let mut permit = None;
+        loop {
+            let mut held = self.body.fill(SMALL_BODY_BYTES.min(EXTENT_BYTES)).await?;
+            if held >= SMALL_BODY_BYTES {
+                if permit.is_none() {
+                    permit = self.gateway.inner.unsized_puts.clone().acquire_owned().await.ok();
+                }
+                held = self.body.fill(EXTENT_BYTES).await?;
+            }
+            if held == 0 {
+                return Ok(());
+            }
+            let len = held.min(EXTENT_BYTES);
+            if self.size_bytes + len > MAX_PUT_BYTES {
+                return Err(too_large(self.size_bytes + len));
+            }
+            self.extent(len, self.size_bytes + len).await?;
+        }
+    }
+
+    /// Sends one extent of `len` bytes to its homes, and leaves it to finish by itself.
+    async fn extent(&mut self, len: u64, announced: u64) -> Result<(), GatewayError> {
+        let index = ExtentIndex((self.extents.len() + self.finishing.len()) as u32);
+        let map = self.gateway.inner.meta.map();
+        let placement = place(&map, self.version, index, self.codec.coding()).map_err(GatewayError::placement)?;
+        let plan = ExtentPlan {
+            id: ExtentId { version: self.version, index },
+            len_bytes: len,
+            epoch: map.epoch,
+            homes: placement.homes,
+        };
+        let mut writer = ExtentWriter::begin(&self.gateway.inner.shards, self.codec.clone(), plan);
+        let layout = writer.layout();
+        for stripe in 0..layout.stripes() {
+            let want = layout.content_len(stripe);
+            let here = self.body.fill(want as u64).await?;
+            if here < want as u64 {
+                return Err(GatewayError::Size { announced, got: Some(self.size_bytes + here) });
+            }
+            let content = self.body.take(want);
+            self.crc = crc32c::crc32c_append(self.crc, &content);
+            self.size_bytes += want as u64;
+            self.digest.update(content.clone()).await;
+            writer.stripe(&content).await?;
+        }
+        self.finishing.push_back(tokio::spawn(async move { writer.finish(&map).await }));
+        if self.finishing.len() > EXTENTS_FINISHING
+            && let Some(oldest) = self.finishing.pop_front()
+        {
+            self.extents.push(finished(oldest).await?);
+        }
+        Ok(())
+    }
+}
+
+async fn finished(task: JoinHandle<Result<ExtentRecord, GatewayError>>) -> Result<ExtentRecord, GatewayError> {
+    task.await.unwrap_or_else(|_| Err(GatewayError::GivenUp("this node is stopping: put the object again".to_owned())))
+}

@@ -1,0 +1,111 @@
+//! Why a command was not applied.
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{BucketName, DiskId, Fence, NodeName, Version};
+
+/// Why a command was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// `cluster init` came twice.
+    #[error("the cluster exists already")]
+    ClusterExists,
+    /// Anything before `cluster init`.
+    #[error("the cluster is not initialised")]
+    NoCluster,
+    /// The name is held by another data folder.
+    #[error(
+        "the name {0} belongs to another node (a different data folder) of this cluster: choose another `node.name`, or \
+         bring back the data folder that was admitted under it"
+    )]
+    NameTaken(NodeName),
+    /// The disk is registered with another node.
+    #[error("disk {0} belongs to node {1}")]
+    DiskTaken(DiskId, NodeName),
+    /// No such disk.
+    #[error("there is no disk {0} in this cluster")]
+    NoDisk(DiskId),
+    /// A lower fence than the highest seen.
+    #[error("fence {}.{} of {} is older than {}.{} of {}, the highest seen", offered.epoch, offered.round, offered.holder, highest.epoch, highest.round, highest.holder)]
+    StaleFence {
+        /// The one that came.
+        offered: Fence,
+        /// The one that counts.
+        highest: Fence,
+    },
+    /// An operator's mark stands against it.
+    #[error("an operator marked this disk; only an operator undoes it")]
+    OperatorMark,
+    /// No such bucket.
+    #[error("there is no bucket {0}")]
+    NoBucket(BucketName),
+    /// The bucket exists.
+    #[error("bucket {0} exists already")]
+    BucketExists(BucketName),
+    /// It has objects.
+    #[error("bucket {0} is not empty: delete its objects first, and abort its uploads if they are very many")]
+    BucketNotEmpty(BucketName),
+    /// What is put does not fit.
+    #[error("bucket {bucket} may have {quota_bytes} bytes and has {used_bytes}: this does not fit")]
+    Quota {
+        /// The bucket.
+        bucket: BucketName,
+        /// What it may have.
+        quota_bytes: u64,
+        /// What it has.
+        used_bytes: u64,
+    },
+    /// No such upload: aborted, completed long ago, or never begun.
+    #[error("there is no such upload: it was completed or aborted, or never begun")]
+    NoUpload,
+    /// A part that is not there as the client says, out of order, or with a number that is none.
+    #[error("part {number} is not there as named: upload it, and name parts in rising order with the ETags they have")]
+    InvalidPart {
+        /// Its number.
+        number: u16,
+    },
+    /// A part before the last is too small.
+    #[error("part {number} is smaller than {} bytes, and only the last may be", super::MIN_PART_BYTES)]
+    PartTooSmall {
+        /// Its number.
+        number: u16,
+    },
+    /// Larger than anything may be.
+    #[error("{bytes} bytes are over the limit of {limit} bytes")]
+    TooLarge {
+        /// How large it is, or would become.
+        bytes: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// No such access key.
+    #[error("there is no access key {0}")]
+    NoKey(String),
+    /// An access key of this id exists.
+    #[error("an access key {0} exists already")]
+    KeyExists(String),
+    /// There are as many as there may be.
+    #[error("there are {0} access keys, as many as there may be: revoke some")]
+    TooManyKeys(usize),
+    /// No such member.
+    #[error("there is no node {0} in this cluster")]
+    NoNode(NodeName),
+    /// No such object, or another version by now.
+    #[error("there is no such object")]
+    NoObject,
+    /// The condition did not hold.
+    #[error("the condition does not hold: the object is at {}", .at.map_or("no version".to_owned(), |version| version.to_string()))]
+    Condition {
+        /// The version found.
+        at: Option<Version>,
+    },
+    /// The version was given up before it was committed.
+    #[error("this upload was given up and its parts may be gone: put the object again")]
+    Forbidden,
+    /// The shard is not where it was believed to be.
+    #[error("the shard was moved meanwhile")]
+    Moved,
+    /// The session's answer is no longer kept.
+    #[error("this command was superseded by later ones of its session")]
+    Expired,
+}

@@ -1,0 +1,157 @@
+//! Applying what concerns the cluster map: its birth, members, disks.
+//!
+//! Invariant: a command that says what is known changes nothing, not even the revision: the map's watchers sleep on.
+
+use std::sync::Arc;
+
+use super::apply::{FIRST_EPOCH, Stop, Work};
+use crate::model::{ClusterMap, DiskRecord, DiskState, JoiningDisk, Location, MarkedBy, NodeRecord, Outcome, Refusal};
+use crate::types::{ClusterId, DiskId, Fence, InstanceId, NodeName, RaftId};
+
+/// The map, to be changed: its revision counts the change.
+fn change_map<'a>(work: &'a mut Work<'_>) -> &'a mut ClusterMap {
+    let map = Arc::make_mut(&mut work.map);
+    map.revision += 1;
+    map
+}
+
+pub(super) fn init_cluster(work: &mut Work<'_>, cluster: ClusterId, name: &str) -> Result<Outcome, Stop> {
+    match work.map.cluster {
+        Some(known) if known == cluster => Ok(Outcome::Done),
+        Some(_) => Err(Refusal::ClusterExists.into()),
+        None => {
+            let map = change_map(work);
+            map.cluster = Some(cluster);
+            map.name = name.to_owned();
+            map.epoch = FIRST_EPOCH;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+pub(super) struct Join<'a> {
+    pub(super) name: &'a NodeName,
+    pub(super) instance: InstanceId,
+    pub(super) address: &'a str,
+    pub(super) location: &'a Location,
+    pub(super) disks: &'a [JoiningDisk],
+    pub(super) raft_id: Option<RaftId>,
+}
+
+pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome, Stop> {
+    let known = work.map.nodes.get(join.name);
+    if known.is_some_and(|node| node.instance != join.instance) {
+        return Err(Refusal::NameTaken(join.name.clone()).into());
+    }
+    // One data folder under two names would be two members with one log.
+    if let Some(other) = work.map.nodes.values().find(|n| n.instance == join.instance && n.name != *join.name) {
+        return Err(Refusal::NameTaken(other.name.clone()).into());
+    }
+    for disk in join.disks {
+        if let Some(record) = work.map.disks.get(&disk.id).filter(|record| record.node != *join.name) {
+            return Err(Refusal::DiskTaken(disk.id, record.node.clone()).into());
+        }
+    }
+    let metadata_low = known.is_some_and(|node| node.metadata_low);
+    let raft_id = match known {
+        Some(node) => node.raft_id,
+        None => draw_raft_id(work, join.raft_id),
+    };
+    let mut map = (*work.map).clone();
+    map.nodes.insert(
+        join.name.clone(),
+        NodeRecord {
+            name: join.name.clone(),
+            raft_id,
+            instance: join.instance,
+            address: join.address.to_owned(),
+            location: join.location.clone(),
+            metadata_low,
+        },
+    );
+    for disk in join.disks {
+        add_disk(&mut map, join.name, disk);
+    }
+    // A node that says again what is known changes nothing: the map's watchers sleep on.
+    if map != *work.map {
+        map.revision += 1;
+        work.map = Arc::new(map);
+    }
+    Ok(Outcome::Joined { raft_id })
+}
+
+/// The id asked for if it is the founder's and free, else the next of the counter.
+fn draw_raft_id(work: &mut Work<'_>, wanted: Option<RaftId>) -> RaftId {
+    let id = match wanted {
+        Some(id) if work.map.node_by_raft(id).is_none() => id,
+        _ => RaftId(work.next_raft_id),
+    };
+    work.next_raft_id = work.next_raft_id.max(id.0 + 1);
+    id
+}
+
+fn add_disk(map: &mut ClusterMap, node: &NodeName, disk: &JoiningDisk) {
+    let fresh = || DiskRecord {
+        id: disk.id,
+        node: node.clone(),
+        path: String::new(),
+        capacity_bytes: 0,
+        state: DiskState::Up,
+        marked_by: MarkedBy::Automatic,
+        reason: String::new(),
+    };
+    let record = map.disks.entry(disk.id).or_insert_with(fresh);
+    record.path.clone_from(&disk.path);
+    record.capacity_bytes = disk.capacity_bytes;
+}
+
+pub(super) fn set_disk_state(
+    work: &mut Work<'_>,
+    disk: DiskId,
+    state: DiskState,
+    by: MarkedBy,
+    reason: &str,
+    fence: Option<&Fence>,
+) -> Result<Outcome, Stop> {
+    if let Some(offered) = fence {
+        if *offered < work.map.fence {
+            let highest = work.map.fence.clone();
+            return Err(Refusal::StaleFence { offered: offered.clone(), highest }.into());
+        }
+        // Seen is seen, whatever becomes of this command: its holder is the highest there is.
+        if *offered > work.map.fence {
+            change_map(work).fence = offered.clone();
+        }
+    }
+    let Some(record) = work.map.disks.get(&disk) else { return Err(Refusal::NoDisk(disk).into()) };
+    let was = record.state;
+    let operators = record.marked_by == MarkedBy::Operator && by == MarkedBy::Automatic;
+    if operators && state < was {
+        return Err(Refusal::OperatorMark.into());
+    }
+    if was == state && (record.marked_by == by || operators) {
+        return Ok(Outcome::DiskWas(was));
+    }
+    if let Some(record) = change_map(work).disks.get_mut(&disk) {
+        record.state = state;
+        reason.clone_into(&mut record.reason);
+        record.marked_by = match (by, state) {
+            // An operator's `up` gives the disk back to the machine: holding it against a failure would serve nobody.
+            (MarkedBy::Operator, DiskState::Up) => MarkedBy::Automatic,
+            // A stricter automatic mark on an operator's keeps it a person's to undo.
+            _ if operators => MarkedBy::Operator,
+            _ => by,
+        };
+    }
+    Ok(Outcome::DiskWas(was))
+}
+
+pub(super) fn set_metadata_room(work: &mut Work<'_>, name: &NodeName, low: bool) -> Result<Outcome, Stop> {
+    let Some(node) = work.map.nodes.get(name) else { return Err(Refusal::NoNode(name.clone()).into()) };
+    if node.metadata_low != low
+        && let Some(node) = change_map(work).nodes.get_mut(name)
+    {
+        node.metadata_low = low;
+    }
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,1 @@
+"""Commands that people use, by the tool. Importing a module registers its checks."""
