@@ -72,6 +72,28 @@ fn a_restart_is_written_down_done_under_its_fence_proven_and_its_slot_closed() {
     assert_eq!(bench.actions(), [Action::RestartNode]);
 }
 
+/// Found by `properties.rs`: an incident that was open from an earlier death started the node while a person's restart had
+/// it stopped, so that two starts ran side by side.
+#[test]
+fn an_open_incident_does_not_start_the_node_beside_a_persons_restart() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let start = bench.last_step();
+    let (guard, evidence) = (GuardName::OneAtATime, "stale".to_owned());
+    bench.give(Input::Finished { step: start.id, result: StepResult::Refused { guard, evidence } });
+    bench.process(running(101));
+    bench.wait(1000);
+    restart(&mut bench);
+    let step = bench.last_step();
+    bench.process(stopped(101));
+    bench.wait(5000);
+    assert_eq!(bench.actions(), [Action::StartNode, Action::RestartNode]);
+    // When the restart fails, the node is dead, and the incident's to start.
+    bench.failed(step.id);
+    bench.miss(10);
+    assert_eq!(bench.actions().last(), Some(&Action::StartNode));
+}
+
 #[test]
 fn a_restart_under_a_stale_fence_is_recorded_and_nothing_else_happens() {
     let mut bench = Bench::calm(Profile::Production);

@@ -72,6 +72,9 @@ struct Watcher {
     /// Slots that were asked for and not closed, and whether they were refused.
     slots: BTreeSet<StepId>,
     closed: BTreeSet<StepId>,
+    /// An operator's restart has failed, or was not answered in time, and nothing has been heard of the node since: an end
+    /// seen now may be that restart's own, and bringing the node back is right.
+    restart_failed: bool,
 }
 
 impl Watcher {
@@ -101,6 +104,8 @@ impl Watcher {
                     self.slots.remove(&step.id);
                 }
                 Command::Record { draft, .. } if matches!(draft.kind, RecordKind::Outcome | RecordKind::Reconciled) => {
+                    self.restart_failed |=
+                        draft.action == Action::RestartNode && draft.text("resolution") != Some("done");
                     self.in_flight.remove(&StepId(draft.step.expect("an outcome names its step")));
                 }
                 Command::Record { .. } | Command::Prove { .. } => {}
@@ -122,9 +127,6 @@ struct Story {
     paused_until: u64,
     last_slot: Option<StepId>,
     deliberate: bool,
-    /// An operator's restart has failed and nothing has been heard of the node since: an end seen now may be that
-    /// restart's own, and bringing the node back is right.
-    restart_failed: bool,
 }
 
 impl Story {
@@ -136,7 +138,7 @@ impl Story {
         match happens {
             Happens::Wait(ms) => self.seconds(u64::from(*ms) / 1000, |bench| bench.wait(1000)),
             Happens::Beat(count) => {
-                self.restart_failed &= *count == 0;
+                self.watcher.restart_failed &= *count == 0;
                 self.seconds(u64::from(*count), |bench| bench.beat(1));
             }
             Happens::Miss(count) => self.seconds(u64::from(*count), |bench| bench.miss(1)),
@@ -144,6 +146,7 @@ impl Story {
             Happens::Stops => self.process(stopped(self.pid), true),
             Happens::Runs => {
                 self.pid += 1;
+                self.bench.fact.pid = self.pid;
                 self.process(running(self.pid), false);
             }
             Happens::Vanishes => self.process(ProcessFact::Absent, false),
@@ -178,10 +181,6 @@ impl Story {
                     2 => StepResult::Failed { error: "no".into() },
                     _ => StepResult::Refused { guard: GuardName::OneAtATime, evidence: "stale".into() },
                 };
-                let restart = self.bench.commands.iter().any(|command| {
-                    matches!(command, Command::Execute(it) if it.id == step && it.action == Action::RestartNode)
-                });
-                self.restart_failed |= restart && !matches!(result, StepResult::Done { .. });
                 self.bench.give(Input::Finished { step, result });
             }
             Happens::Proof(holds) => {
@@ -231,7 +230,7 @@ impl Story {
         self.deliberate = deliberate;
         let before = self.bench.actions().len();
         self.bench.observe(Observation::Process(fact));
-        if deliberate && !self.restart_failed {
+        if deliberate && !self.watcher.restart_failed {
             let started = self.bench.actions()[before..].contains(&Action::StartNode);
             assert!(!started, "a deliberate stop was fought");
         }
@@ -250,7 +249,7 @@ proptest! {
         let bench = Bench::calm(profile);
         let watcher = Watcher::default();
         let mut told =
-            Story { bench, watcher, pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false, restart_failed: false };
+            Story { bench, watcher, pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false };
         for happens in &story {
             told.tell(happens);
         }
@@ -266,7 +265,6 @@ proptest! {
         let bench = Bench::calm(Profile::Fast);
         let mut told = Story {
             bench, watcher: Watcher::default(), pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false,
-            restart_failed: false,
         };
         for happens in &story {
             told.tell(happens);

@@ -8,8 +8,8 @@
 //! Invariants:
 //! - A put is acknowledged once, for every extent, k+1 shards are durable and losing any one failure domain leaves k,
 //!   and the commit was applied. Homes that failed meanwhile are recorded as nowhere: repair brings them back.
-//! - Shards are written under a version nobody else has, so an upload that fails harms no reader. What it leaves behind
-//!   is an orphan, collected by [`crate::repair`] under its own rules.
+//! - Shards are written under a version nobody else has, so an upload that fails harms no reader. It gives its room
+//!   back ([`unowned`]); what a gateway that dies leaves behind is collected by [`crate::repair`] under its own rules.
 //! - A get reads one version from its first byte to its last, whatever is put meanwhile.
 
 mod body;
@@ -27,6 +27,7 @@ mod put;
 #[cfg(feature = "audit")]
 mod rehearsal;
 mod service;
+mod unowned;
 mod upload;
 mod uploads;
 mod verify;
@@ -98,6 +99,7 @@ struct Inner {
     operations: Operations,
     puts: Arc<Semaphore>,
     unsized_puts: Arc<Semaphore>,
+    giving_up: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -117,6 +119,7 @@ impl Gateway {
                 operations: Operations::default(),
                 puts: Arc::new(Semaphore::new(MAX_PUTS)),
                 unsized_puts: Arc::new(Semaphore::new(MAX_UNSIZED_PUTS)),
+                giving_up: Arc::new(Semaphore::new(unowned::MAX_GIVING_UP)),
             }),
         }
     }

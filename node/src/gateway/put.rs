@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures_util::Stream;
 
+use super::unowned::Unowned;
 use super::{Gateway, GatewayError, Uploaded, check_key};
 use crate::model::{Attributes, Command, Condition, ETag, MAX_USER_METADATA_BYTES, ObjectRecord, Outcome};
 use crate::types::{BucketName, Version};
@@ -81,7 +82,8 @@ impl Gateway {
         let PutTarget { bucket, key, condition, attributes } = target;
         check_key(&key)?;
         check_attributes(&attributes)?;
-        let object = ObjectRecord { attributes, ..uploaded.object };
+        let Uploaded { object, unowned, .. } = uploaded;
+        let object = ObjectRecord { attributes, ..object };
         let command = Command::PutObject {
             bucket: bucket.clone(),
             key: key.clone(),
@@ -89,17 +91,21 @@ impl Gateway {
             condition,
             now_ms: object.modified_ms,
         };
-        let replaced = self.commit(command).await?;
+        let replaced = self.commit(command, unowned).await?;
         self.report_missing(&bucket, &key, &object);
         Ok(PutDone::of(&object, replaced))
     }
 
     /// Proposes a commit of content; the version it replaced.
-    pub(super) async fn commit(&self, command: Command) -> Result<Option<Version>, GatewayError> {
+    pub(super) async fn commit(&self, command: Command, mut unowned: Unowned) -> Result<Option<Version>, GatewayError> {
         let _operation = self.inner.operations.begin();
+        let sent = unowned.proposed();
         match self.inner.meta.propose(command).await? {
             Outcome::Put { replaced } => Ok(replaced),
-            Outcome::Refused(refusal) => Err(refusal.into()),
+            Outcome::Refused(refusal) => {
+                unowned.refused(sent);
+                Err(refusal.into())
+            }
             other => Err(GatewayError::unexpected(&other)),
         }
     }

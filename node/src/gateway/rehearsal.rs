@@ -61,6 +61,7 @@ impl Gateway {
             etag: done.etag,
             size_bytes: done.size_bytes,
             crc32c: crc32c::crc32c(&content),
+            modified_ms: self.inner.host.clock.now().as_millis(),
             shards_missing,
             replaced: None,
         })

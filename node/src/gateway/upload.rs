@@ -1,16 +1,15 @@
 //! An upload of content, from its first byte until it is durable. What becomes of it (an object, a part, nothing) is the
 //! commit's to say.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::task::JoinHandle;
 
 use super::body::Body;
 use super::digest::Digest;
 use super::extent_writer::{ExtentPlan, ExtentWriter};
+use super::unowned::Unowned;
 use super::{Gateway, GatewayError, RESERVED_PREFIX, check_bucket_name};
 use crate::codec::{ErasureCodec, codec};
 use crate::model::{
@@ -26,10 +25,11 @@ const EXTENTS_FINISHING: usize = 2;
 /// Bodies of unannounced length up to this need no permit to be held: most objects are small.
 const SMALL_BODY_BYTES: u64 = 1024 * 1024;
 
-/// Content that is durable and belongs to nobody yet. Dropped, it is an orphan, collected as one.
-#[derive(Clone, Debug)]
+/// Content that is durable and belongs to nobody yet. Dropped, it is given up.
+#[derive(Debug)]
 pub struct Uploaded {
     pub(super) object: ObjectRecord,
+    pub(super) unowned: Unowned,
     md5: [u8; 16],
 }
 
@@ -93,16 +93,18 @@ impl Gateway {
         let _slot = self.inner.puts.clone().try_acquire_owned().map_err(|_| GatewayError::Busy(super::MAX_PUTS))?;
         let _operation = self.inner.operations.begin();
         let codec = codec(coding).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
+        let version = self.draw_version();
         let upload = Upload {
             gateway: self,
             codec,
-            version: self.draw_version(),
+            version,
             body: Body::new(body),
             size_bytes: 0,
             crc: 0,
             digest: Digest::start(),
+            begun: 0,
             extents: Vec::new(),
-            finishing: VecDeque::new(),
+            unowned: Unowned::new(self.clone(), version),
         };
         upload.run(size_bytes).await
     }
@@ -156,8 +158,10 @@ struct Upload<'a, S> {
     size_bytes: u64,
     crc: u32,
     digest: Digest,
+    /// Extents that were begun.
+    begun: u32,
     extents: Vec<ExtentRecord>,
-    finishing: VecDeque<JoinHandle<Result<ExtentRecord, GatewayError>>>,
+    unowned: Unowned,
 }
 
 impl<S, E> Upload<'_, S>
@@ -170,8 +174,8 @@ where
             Some(announced) => self.announced(announced).await?,
             None => self.unannounced().await?,
         }
-        while let Some(finishing) = self.finishing.pop_front() {
-            self.extents.push(finished(finishing).await?);
+        while let Some(extent) = self.unowned.finished(0).await {
+            self.extents.push(extent?);
         }
         let md5 = self.digest.finish().await?;
         let object = ObjectRecord {
@@ -186,7 +190,7 @@ where
             attributes: Attributes::default(),
             parts: Vec::new(),
         };
-        Ok(Uploaded { object, md5 })
+        Ok(Uploaded { object, unowned: self.unowned, md5 })
     }
 
     /// Shard headers carry the extent's length and are written first: with the size known, nothing has to be held.
@@ -224,7 +228,8 @@ where
 
     /// Sends one extent of `len` bytes to its homes, and leaves it to finish by itself.
     async fn extent(&mut self, len: u64, announced: u64) -> Result<(), GatewayError> {
-        let index = ExtentIndex((self.extents.len() + self.finishing.len()) as u32);
+        let index = ExtentIndex(self.begun);
+        self.begun += 1;
         let map = self.gateway.inner.meta.map();
         let placement = place(&map, self.version, index, self.codec.coding()).map_err(GatewayError::placement)?;
         let plan = ExtentPlan {
@@ -233,6 +238,7 @@ where
             epoch: map.epoch,
             homes: placement.homes,
         };
+        self.unowned.sending(plan.id, plan.homes.clone());
         let mut writer = ExtentWriter::begin(&self.gateway.inner.shards, self.codec.clone(), plan);
         let layout = writer.layout();
         for stripe in 0..layout.stripes() {
@@ -247,16 +253,10 @@ where
             self.digest.update(content.clone()).await;
             writer.stripe(&content).await?;
         }
-        self.finishing.push_back(tokio::spawn(async move { writer.finish(&map).await }));
-        if self.finishing.len() > EXTENTS_FINISHING
-            && let Some(oldest) = self.finishing.pop_front()
-        {
-            self.extents.push(finished(oldest).await?);
+        self.unowned.finishing(tokio::spawn(async move { writer.finish(&map).await }));
+        if let Some(oldest) = self.unowned.finished(EXTENTS_FINISHING).await {
+            self.extents.push(oldest?);
         }
         Ok(())
     }
-}
-
-async fn finished(task: JoinHandle<Result<ExtentRecord, GatewayError>>) -> Result<ExtentRecord, GatewayError> {
-    task.await.unwrap_or_else(|_| Err(GatewayError::GivenUp("this node is stopping: put the object again".to_owned())))
 }

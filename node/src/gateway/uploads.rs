@@ -139,11 +139,12 @@ impl Gateway {
             value,
         });
         let attributes = Attributes { checksum, ..Attributes::default() };
-        let object = ObjectRecord { attributes, ..uploaded.object };
+        let Uploaded { object, unowned, .. } = uploaded;
+        let object = ObjectRecord { attributes, ..object };
         let now_ms = object.modified_ms;
         let name = part_key(&bucket, upload, part);
         let command = Command::PutPart { bucket, key, upload, part, object: object.clone(), now_ms };
-        let replaced = self.commit(command).await?;
+        let replaced = self.commit(command, unowned).await?;
         self.report_missing(&BucketName::from(UPLOADS_BUCKET), &name, &object);
         Ok(PutDone::of(&object, replaced))
     }

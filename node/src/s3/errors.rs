@@ -6,6 +6,7 @@
 use http::{HeaderMap, HeaderValue, StatusCode};
 use s3s::{S3Error, S3ErrorCode};
 
+use super::frames::BadFrame;
 use super::intake::Fault;
 use super::limits::RETRY_AFTER_SECONDS;
 use crate::gateway::GatewayError;
@@ -88,8 +89,12 @@ pub(super) fn of_fault(fault: Fault) -> S3Error {
             S3ErrorCode::RequestTimeout,
             "Your socket connection to the server was not read from or written to within the timeout period",
         ),
-        Fault::Frame(bad @ super::frames::BadFrame::Malformed) => error(S3ErrorCode::IncompleteBody, bad.to_string()),
-        Fault::Frame(bad) => custom("InvalidChunkSizeError", StatusCode::BAD_REQUEST, bad.to_string()),
+        Fault::Frame(bad @ (BadFrame::Malformed | BadFrame::NoEnd)) => {
+            error(S3ErrorCode::IncompleteBody, bad.to_string())
+        }
+        Fault::Frame(bad @ BadFrame::TooLong(_)) => {
+            custom("InvalidChunkSizeError", StatusCode::BAD_REQUEST, bad.to_string())
+        }
     }
 }
 

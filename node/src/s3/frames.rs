@@ -25,6 +25,10 @@ pub(super) enum BadFrame {
     /// It is longer than may be.
     #[error("a signed chunk has {0} bytes, more than the {MAX_SIGNED_CHUNK_BYTES} taken here")]
     TooLong(u64),
+    /// It ends before its last chunk, or before the empty line behind that. What came may be all of the content, but
+    /// nobody can tell: the sender did not come to its end.
+    #[error("the chunked encoding of the body has no end")]
+    NoEnd,
 }
 
 #[derive(Debug)]
@@ -35,8 +39,31 @@ enum State {
     Data(u64),
     /// The end of the line behind the content: so many bytes of it were here.
     DataEnd(usize),
-    /// Trailers: s3s bounds and reads them.
-    Rest,
+    /// Trailers: s3s bounds and reads them. Here only the end is looked for: an empty line.
+    Rest(Tail),
+}
+
+/// The last bytes of what follows the last chunk; at its beginning, the end of that chunk's line.
+#[derive(Debug)]
+struct Tail([u8; 4]);
+
+impl Tail {
+    /// Behind the line of the last chunk.
+    fn new() -> Self {
+        Self([0, 0, b'\r', b'\n'])
+    }
+
+    fn feed(&mut self, input: &[u8]) {
+        for byte in &input[input.len().saturating_sub(self.0.len())..] {
+            self.0.rotate_left(1);
+            self.0[3] = *byte;
+        }
+    }
+
+    /// An empty line came last. Some clients end a trailer's line with a bare newline.
+    fn is_empty_line(&self) -> bool {
+        self.0.ends_with(b"\n\r\n")
+    }
 }
 
 /// Reads chunks as they come and says what s3s is to see.
@@ -72,7 +99,7 @@ impl Framer {
                         if self.signed || len == 0 {
                             out.push_back(line);
                         }
-                        self.state = if len == 0 { State::Rest } else { State::Data(len) };
+                        self.state = if len == 0 { State::Rest(Tail::new()) } else { State::Data(len) };
                     }
                 }
                 State::Data(left) => {
@@ -105,10 +132,18 @@ impl Framer {
                         self.state = State::Line(BytesMut::new());
                     }
                 }
-                State::Rest => out.push_back(std::mem::take(&mut input)),
+                State::Rest(tail) => {
+                    tail.feed(&input);
+                    out.push_back(std::mem::take(&mut input));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether the body may end here.
+    pub(super) fn ended(&self) -> bool {
+        matches!(&self.state, State::Rest(tail) if tail.is_empty_line())
     }
 }
 
@@ -158,6 +193,26 @@ mod tests {
         let body = b"5;chunk-signature=aa\r\nhello\r\n0;chunk-signature=bb\r\n\r\n";
         for cut in 1..body.len() + 1 {
             assert_eq!(feed(true, body, cut).unwrap(), body, "cut into {cut}");
+        }
+    }
+
+    #[test]
+    fn only_behind_the_empty_line_is_the_end() {
+        let bodies: [&[u8]; 3] = [
+            b"5;chunk-signature=aa\r\nhello\r\n0;chunk-signature=bb\r\n\r\n",
+            b"0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
+            b"1\r\na\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\n\r\n",
+        ];
+        for (body, cut) in bodies.iter().flat_map(|body| (1..=body.len()).map(move |cut| (body, cut))) {
+            for here in 0..body.len() {
+                let mut framer = Framer::new(true);
+                for piece in body[..here].chunks(cut) {
+                    framer.feed(Bytes::copy_from_slice(piece), &mut VecDeque::new()).unwrap();
+                }
+                assert!(!framer.ended(), "{here} of {} bytes, cut into {cut}", body.len());
+                framer.feed(Bytes::copy_from_slice(&body[here..]), &mut VecDeque::new()).unwrap();
+                assert!(framer.ended(), "{here} of {} bytes, then the rest", body.len());
+            }
         }
     }
 

@@ -4,24 +4,21 @@
 //! Must never: look at content; let a request by that [`super::signing`] refuses.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use s3s::service::S3Service;
 use s3s::{Body, HttpResponse, S3Error, S3ErrorCode, StdError};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Interval;
 
 use super::access::{CALL, Call};
+use super::answer::{AnyBody, Begun, Reply, finish, plain_error};
 use super::connection::{Busy, Connection};
 use super::intake::{Handling, Intake, Notes};
-use super::limits::{Limits, MAX_HEADER_BYTES};
+use super::limits::{Limits, MAX_HEADER_BYTES, MAX_XML_BYTES};
 use super::names::Domain;
 use super::objects::Partial;
 use super::{Counts, checksums, errors, health, signing, text};
@@ -30,12 +27,6 @@ use crate::phase::PhaseCell;
 /// How long a copy or a completion may take before the answer is begun without it: then its head says 200, and blanks
 /// keep the connection alive until the body tells how it went. S3 does the same.
 const ANSWER_AFTER: Duration = Duration::from_secs(15);
-
-/// How often a blank is sent.
-const BLANK_EVERY: Duration = Duration::from_secs(5);
-
-/// What begins an XML answer, and therefore one that is begun early.
-const XML_DECLARATION: &[u8] = b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>";
 
 /// All connections' way to the S3 service.
 pub(super) struct Front {
@@ -58,14 +49,14 @@ impl Front {
         let id = self.counts.begin();
         if self.is_health(&request) {
             let (status, text) = health::answer(&self.phase.get());
-            let mut response = Response::new(Reply::new(Body::from(text), busy));
+            let mut response = Response::new(Reply::new(AnyBody::Plain(Body::from(text)), None, busy));
             *response.status_mut() = status;
             response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             return Ok(response);
         }
-        let (answer, permit) = self.answer(&busy, request).await;
+        let (answer, permit) = self.answer(&id, &busy, request).await;
         self.counts.end(answer.status());
-        let mut response = answer.map(|body| Reply { body, _permit: permit, _busy: busy });
+        let mut response = answer.map(|body| Reply::new(body, permit, busy));
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-amz-request-id", id);
         }
@@ -75,43 +66,38 @@ impl Front {
 
     async fn answer(
         self: &Arc<Self>,
+        id: &str,
         busy: &Busy,
         request: Request<Incoming>,
     ) -> (Response<AnyBody>, Option<OwnedSemaphorePermit>) {
-        let handling = handling(request.method(), request.headers(), request.uri().query().unwrap_or_default());
-        let notes = Notes::default();
-        let signed_hash =
-            request.headers().get("x-amz-content-sha256").and_then(|value| text::from_hex(value.to_str().ok()?));
-        let long = may_take_long(request.method(), request.headers(), request.uri().query().unwrap_or_default());
+        let query = request.uri().query().unwrap_or_default();
+        let handling = handling(request.method(), request.headers(), query);
+        let long = may_take_long(request.method(), request.headers(), query);
         let admitted = self.admit(request.method(), request.headers(), request.uri());
+        let notes = Notes::default();
         let (mut parts, body) = request.into_parts();
+        join_repeated(&mut parts.headers);
         // From here on the body is read on, or drained, whatever becomes of the request.
         let body = Intake::new(body, handling, notes.clone(), busy.clone());
-        let (service, permit) = match admitted {
-            Ok(admitted) => admitted,
-            Err(refused) => return (said(refused), None),
-        };
         let call = Call::new(notes.clone());
         parts.extensions.insert(call.clone());
         let request = Request::from_parts(parts, Body::http_body(body));
-        let mut answer: BoxFuture<'static, HttpResponse> = Box::pin(CALL.scope(call, async move {
-            let answer = match service.call(request).await {
-                Ok(answer) => answer,
-                Err(failed) => {
-                    let failed: StdError = failed.into();
-                    tracing::warn!(error = %failed, operation = "s3", "an answer could not be made");
-                    return plain_error(errors::error(S3ErrorCode::InternalError, "the answer could not be made"));
-                }
-            };
-            explain(answer, &notes, signed_hash.as_deref())
-        }));
-        if !long {
-            return (answer.await.map(AnyBody::Plain), Some(permit));
+        let (mut answer, permit) = match admitted {
+            Ok((service, permit)) => {
+                let (front, id, notes) = (self.clone(), id.to_owned(), notes.clone());
+                let answer =
+                    Box::pin(CALL.scope(call, async move {
+                        finish(served(&service, request, &notes).await, &id, &front.region)
+                    }));
+                (awaited(answer, long).await, Some(permit))
+            }
+            Err(refused) => (finish(plain_error(refused), id, &self.region).map(AnyBody::Plain), None),
+        };
+        if handling.waits_for_continue && !notes.asked_for() {
+            // The client may send its body all the same, and what it sends must not be taken for its next request.
+            answer.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
-        match tokio::time::timeout(ANSWER_AFTER, &mut answer).await {
-            Ok(answer) => (answer.map(AnyBody::Plain), Some(permit)),
-            Err(_) => (Begun::response(answer), Some(permit)),
-        }
+        (answer, permit)
     }
 
     fn admit(
@@ -158,6 +144,49 @@ impl Front {
     }
 }
 
+/// s3s's answer, with the true reason where it only knows that something failed.
+async fn served(service: &S3Service, request: Request<Body>, notes: &Notes) -> HttpResponse {
+    let long_xml = *request.method() == Method::POST;
+    let signed_hash =
+        request.headers().get("x-amz-content-sha256").and_then(|value| text::from_hex(value.to_str().ok()?));
+    match service.call(request).await {
+        Ok(answer) => explain(answer, notes, signed_hash.as_deref(), long_xml),
+        Err(failed) => {
+            let failed: StdError = failed.into();
+            tracing::warn!(error = %failed, operation = "s3", "an answer could not be made");
+            plain_error(errors::error(S3ErrorCode::InternalError, "the answer could not be made"))
+        }
+    }
+}
+
+/// The answer, begun before it is known if that takes too long.
+async fn awaited(mut answer: BoxFuture<'static, HttpResponse>, long: bool) -> Response<AnyBody> {
+    if !long {
+        return answer.await.map(AnyBody::Plain);
+    }
+    match tokio::time::timeout(ANSWER_AFTER, &mut answer).await {
+        Ok(answer) => answer.map(AnyBody::Plain),
+        Err(_) => Begun::response(answer),
+    }
+}
+
+/// User metadata may come in several headers of one name: they mean one, joined by commas (RFC 9110, section 5.3), and that
+/// is what their signature covers. s3s refuses them.
+fn join_repeated(headers: &mut HeaderMap) {
+    let repeated: Vec<_> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-amz-meta-") && headers.get_all(*name).iter().nth(1).is_some())
+        .cloned()
+        .collect();
+    for name in repeated {
+        let values: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        // What is joined of values is a value.
+        if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b","[..])) {
+            headers.insert(name, joined);
+        }
+    }
+}
+
 /// How the body of a request is to be taken in.
 fn handling(method: &Method, headers: &HeaderMap, query: &str) -> Handling {
     let chunks_signed = match headers.get("x-amz-content-sha256").map(HeaderValue::as_bytes) {
@@ -191,7 +220,7 @@ fn may_take_long(method: &Method, headers: &HeaderMap, query: &str) -> bool {
 }
 
 /// Puts the true reason in the place of s3s's "internal error", where a body failed while s3s read it as a whole.
-fn explain(mut answer: HttpResponse, notes: &Notes, signed_hash: Option<&[u8]>) -> HttpResponse {
+fn explain(mut answer: HttpResponse, notes: &Notes, signed_hash: Option<&[u8]>, xml: bool) -> HttpResponse {
     if answer.extensions().get::<Partial>().is_some() {
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
@@ -201,137 +230,21 @@ fn explain(mut answer: HttpResponse, notes: &Notes, signed_hash: Option<&[u8]>) 
     if let Some(fault) = notes.fault() {
         return plain_error(errors::of_fault(fault));
     }
+    if xml && notes.taken() > MAX_XML_BYTES as u64 {
+        return plain_error(errors::error(
+            S3ErrorCode::MaxMessageLengthExceeded,
+            format!("Your request was too big: the document has more than {MAX_XML_BYTES} bytes"),
+        ));
+    }
     match (notes.digests(), signed_hash) {
         (Some(digests), Some(signed)) if digests.sha256 != signed => plain_error(errors::sha256_mismatch()),
         _ => answer,
     }
 }
 
-fn plain_error(failed: S3Error) -> HttpResponse {
-    failed.to_http_response().unwrap_or_else(|_| {
-        let mut response = HttpResponse::new(Body::empty());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    })
-}
-
-fn said(failed: S3Error) -> Response<AnyBody> {
-    plain_error(failed).map(AnyBody::Plain)
-}
-
-/// The body of an answer, and what is taken as long as it is being sent.
-pub(super) struct Reply {
-    body: AnyBody,
-    _permit: Option<OwnedSemaphorePermit>,
-    _busy: Busy,
-}
-
-impl Reply {
-    fn new(body: Body, busy: Busy) -> Self {
-        Self { body: AnyBody::Plain(body), _permit: None, _busy: busy }
-    }
-}
-
-enum AnyBody {
-    Plain(Body),
-    Begun(Begun),
-}
-
-/// An answer that was begun before it was known.
-struct Begun {
-    answer: Option<BoxFuture<'static, HttpResponse>>,
-    blanks: Interval,
-    begun: bool,
-    /// The answer's body once it is known; behind, whether its first bytes were seen.
-    body: Option<(Body, bool)>,
-}
-
-impl Begun {
-    fn response(answer: BoxFuture<'static, HttpResponse>) -> Response<AnyBody> {
-        let blanks = tokio::time::interval(BLANK_EVERY);
-        let mut response =
-            Response::new(AnyBody::Begun(Self { answer: Some(answer), blanks, begun: false, body: None }));
-        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-        response
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
-        if !self.begun {
-            self.begun = true;
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(XML_DECLARATION)))));
-        }
-        if let Some(answer) = &mut self.answer {
-            match answer.as_mut().poll(cx) {
-                Poll::Ready(answer) => {
-                    self.answer = None;
-                    self.body = Some((answer.into_body(), false));
-                }
-                Poll::Pending => {
-                    return self.blanks.poll_tick(cx).map(|_| Some(Ok(Frame::data(Bytes::from_static(b"\n")))));
-                }
-            }
-        }
-        let Some((body, seen)) = &mut self.body else { return Poll::Ready(None) };
-        let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
-        let first = !std::mem::replace(seen, true);
-        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(|data| if first { without_declaration(data) } else { data }))))
-    }
-}
-
-/// The declaration was sent: a second one in the middle is no XML.
-fn without_declaration(data: Bytes) -> Bytes {
-    match (data.starts_with(b"<?xml"), data.windows(2).position(|pair| pair == b"?>")) {
-        (true, Some(end)) => data.slice(end + 2..),
-        _ => data,
-    }
-}
-
-impl HttpBody for Reply {
-    type Data = Bytes;
-    type Error = StdError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
-        match &mut self.body {
-            AnyBody::Plain(body) => Pin::new(body).poll_frame(cx),
-            AnyBody::Begun(begun) => begun.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.body {
-            AnyBody::Plain(body) => body.is_end_stream(),
-            AnyBody::Begun(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            AnyBody::Plain(body) => body.size_hint(),
-            AnyBody::Begun(_) => SizeHint::default(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_that_was_begun_early_is_one_xml_document() {
-        let late = async {
-            tokio::time::sleep(Duration::from_secs(12)).await;
-            plain_error(errors::error(S3ErrorCode::NoSuchKey, "gone"))
-        };
-        let AnyBody::Begun(mut begun) = Begun::response(Box::pin(late)).into_body() else { unreachable!() };
-        let mut text = Vec::new();
-        while let Some(frame) = std::future::poll_fn(|cx| begun.poll(cx)).await {
-            text.extend_from_slice(frame.unwrap().data_ref().unwrap());
-        }
-        let text = String::from_utf8(text).unwrap();
-        assert_eq!(text.matches("<?xml").count(), 1, "{text}");
-        assert!(text.starts_with("<?xml") && text.contains("<Code>NoSuchKey</Code>"), "{text}");
-        assert!(text.matches('\n').count() >= 2, "signs of life: {text:?}");
-    }
 
     #[test]
     fn bodies_are_taken_in_as_they_travel() {
@@ -346,5 +259,18 @@ mod tests {
         assert_eq!(of("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), Some(true));
         assert_eq!(of("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"), Some(true));
         assert_eq!(of("UNSIGNED-PAYLOAD"), None);
+    }
+
+    #[test]
+    fn metadata_in_several_headers_is_one() {
+        let mut headers = HeaderMap::new();
+        for value in ["one", "two,three", ""] {
+            headers.append("x-amz-meta-a", value.parse().unwrap());
+        }
+        headers.append("x-amz-meta-b", "alone".parse().unwrap());
+        join_repeated(&mut headers);
+        let all: Vec<_> = headers.get_all("x-amz-meta-a").iter().collect();
+        assert_eq!(all, ["one,two,three,"]);
+        assert_eq!(headers["x-amz-meta-b"], "alone");
     }
 }

@@ -55,12 +55,24 @@ pub(super) struct Notes(Arc<Mutex<Inner>>);
 struct Inner {
     fault: Option<Fault>,
     digests: Option<Digests>,
+    asked_for: bool,
+    taken: u64,
 }
 
 impl Notes {
+    /// Whether anybody asked for the body: only then was a client that waits for leave given it.
+    pub(super) fn asked_for(&self) -> bool {
+        self.lock().asked_for
+    }
+
     /// What went wrong, if anything.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.lock().fault
+    }
+
+    /// How many bytes of it came in.
+    pub(super) fn taken(&self) -> u64 {
+        self.lock().taken
     }
 
     /// The digests, when they were asked for and the body has ended.
@@ -96,7 +108,7 @@ pub(super) struct Intake {
     patience: Patience,
     notes: Notes,
     busy: Busy,
-    /// The client may be waiting for leave to send.
+    /// The client waits for leave to send.
     untouched: bool,
     ended: bool,
 }
@@ -104,7 +116,8 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn new(inner: Incoming, handling: Handling, notes: Notes, busy: Busy) -> Self {
         Self {
-            ended: inner.is_end_stream(),
+            // A framed body of no bytes lacks its end.
+            ended: inner.is_end_stream() && handling.chunks_signed.is_none(),
             inner: Some(inner),
             framer: handling.chunks_signed.map(Framer::new),
             ready: VecDeque::new(),
@@ -141,13 +154,18 @@ impl Body for Intake {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             let Some(inner) = this.inner.as_mut().filter(|_| !this.ended) else { return Poll::Ready(None) };
-            this.untouched = false;
+            if std::mem::take(&mut this.untouched) {
+                this.notes.lock().asked_for = true;
+            }
             match Pin::new(inner).poll_frame(cx) {
                 Poll::Pending if this.patience.poll_out(cx).is_ready() => {
                     let slow = format!("the client sent nothing for {} s, or all too little", PAUSE.as_secs());
                     return this.fail(Fault::TooSlow, slow.into());
                 }
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) if this.framer.as_ref().is_some_and(|framer| !framer.ended()) => {
+                    return this.fail(Fault::Frame(BadFrame::NoEnd), BadFrame::NoEnd.into());
+                }
                 Poll::Ready(None) => {
                     this.ended = true;
                     this.note_digests();
@@ -158,6 +176,7 @@ impl Body for Intake {
                     // Trailers of HTTP itself are none of S3's.
                     let Ok(data) = frame.into_data() else { continue };
                     this.patience.moved(data.len());
+                    this.notes.lock().taken += data.len() as u64;
                     if let Some((md5, sha256, hasher)) = &mut this.digest {
                         md5.update(&data);
                         sha256.update(&data);

@@ -9,6 +9,7 @@
 //! may do what, [`store`] names the operations, and each of those is in a module of its kind.
 
 mod access;
+mod answer;
 mod attributes;
 mod body;
 mod buckets;

@@ -216,9 +216,12 @@ async fn commits_that_may_not_be_are_refused_and_say_why() {
 
     // By its ETag.
     let done = gateway.commit_put(upload(content(KIB)).await, target("key", Condition::Absent)).await.unwrap();
-    let uploaded = upload(content(2 * KIB)).await;
-    let error = gateway.commit_put(uploaded.clone(), target("key", Condition::NotETag(done.etag))).await.unwrap_err();
+    let refused = upload(content(2 * KIB)).await;
+    let version = refused.version();
+    let error = gateway.commit_put(refused, target("key", Condition::NotETag(done.etag))).await.unwrap_err();
     assert!(matches!(error, GatewayError::Condition { .. }), "{error}");
+    until("what was refused is given up", async || cluster.node(2).meta.forbidden(version).await.unwrap()).await;
+    let uploaded = upload(content(2 * KIB)).await;
     gateway.commit_put(uploaded, target("key", Condition::ETag(done.etag))).await.unwrap();
 
     // A bucket is full, and not empty.

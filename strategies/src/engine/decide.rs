@@ -85,6 +85,11 @@ impl Engine {
                 process_crash::Reading::Deliberate { evidence } => {
                     Present::Over(format!("{evidence}: a deliberate stop is not fought"))
                 }
+                // An incident of an earlier death may still be open when a person has the node restarted: a second start
+                // beside that restart would make two of one.
+                process_crash::Reading::Fine => {
+                    Present::Unknown("the end of the process was meant, or is known from one source only")
+                }
                 _ => Present::Ill,
             },
         }

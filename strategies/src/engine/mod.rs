@@ -244,7 +244,7 @@ impl Engine {
         let node = self.node.clone();
         // It answers: the restart that failed has left it alive, and an end from now on is no part of that restart.
         if let Planned::Failed(life) = self.planned
-            && self.facts.running() == Some(life)
+            && (self.facts.running() == Some(life) || fact.pid == life.0)
         {
             self.planned = Planned::No;
         }
