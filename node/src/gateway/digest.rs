@@ -10,8 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::GatewayError;
 
-/// Pieces (stripes: 256 KiB of 4+2) that may wait for it: they are held anyway until their homes have them.
-const PIECES_AHEAD: usize = 4;
+/// Pieces (stripes: 256 KiB of 4+2) that may wait for it: they are held anyway until their homes have them. More
+/// would be memory beyond what uploads share ([`super::sending`]).
+const PIECES_AHEAD: usize = 2;
 
 /// An MD5 being computed. Dropped, it ends.
 pub(super) struct Digest {

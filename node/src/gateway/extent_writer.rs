@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Duration, Instant, timeout};
 
 use super::GatewayError;
+use super::sending::Sending;
 use crate::codec::{ErasureCodec, Layout};
 use crate::disk::ShardHead;
 use crate::model::{BLOCK_BYTES, ClusterMap, ExtentRecord, Home};
@@ -40,10 +41,11 @@ pub(super) struct ExtentWriter {
     layout: Layout,
     plan: ExtentPlan,
     homes: Vec<HomeWriter>,
+    sending: Sending,
 }
 
 enum Feed {
-    Block(Bytes, u32),
+    Block(Bytes, u32, OwnedSemaphorePermit),
     End,
 }
 
@@ -54,7 +56,12 @@ struct HomeWriter {
 }
 
 impl ExtentWriter {
-    pub(super) fn begin(client: &ShardClient, codec: Arc<dyn ErasureCodec>, plan: ExtentPlan) -> Self {
+    pub(super) fn begin(
+        client: &ShardClient,
+        sending: &Sending,
+        codec: Arc<dyn ErasureCodec>,
+        plan: ExtentPlan,
+    ) -> Self {
         let coding = codec.coding();
         let layout = Layout { extent_bytes: plan.len_bytes, coding, block_bytes: BLOCK_BYTES };
         let homes = (0u8..)
@@ -70,11 +77,11 @@ impl ExtentWriter {
                     epoch: plan.epoch,
                 };
                 let (blocks, arriving) = mpsc::channel(HOME_BLOCKS);
-                let task = tokio::spawn(write_home(client.clone(), *disk, head, arriving));
+                let task = tokio::spawn(write_home(client.clone(), sending.clone(), *disk, head, arriving));
                 HomeWriter { blocks: Some(blocks), task }
             })
             .collect();
-        Self { codec, layout, plan, homes }
+        Self { codec, layout, plan, homes, sending: sending.clone() }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -86,10 +93,12 @@ impl ExtentWriter {
         let mut blocks = self.layout.split(content);
         let parity = self.codec.encode(&blocks).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
         blocks.extend(parity);
+        let mut room = self.sending.room(blocks.iter().map(Bytes::len).sum()).await?;
         for (home, block) in self.homes.iter_mut().zip(blocks) {
             let Some(sender) = &home.blocks else { continue };
             let crc = crc32c::crc32c(&block);
-            if sender.send(Feed::Block(block, crc)).await.is_err() {
+            let Some(its) = room.split(block.len()) else { continue };
+            if sender.send(Feed::Block(block, crc, its)).await.is_err() {
                 home.blocks = None;
             }
         }
@@ -186,6 +195,7 @@ impl Failures {
 /// The task of one home. It ends with an error as soon as the home does: the writer then finds the channel closed.
 async fn write_home(
     client: ShardClient,
+    sending: Sending,
     disk: DiskId,
     head: ShardHead,
     mut blocks: mpsc::Receiver<Feed>,
@@ -195,8 +205,12 @@ async fn write_home(
     let mut sink = opened.unwrap_or_else(|_| Err(stalled(BLOCK_DEADLINE)))?;
     loop {
         match blocks.recv().await {
-            Some(Feed::Block(data, crc)) => {
-                let Ok(written) = timeout(BLOCK_DEADLINE, sink.block(data, crc)).await else {
+            Some(Feed::Block(data, crc, room)) => {
+                let write = async {
+                    sink.block(data, crc, Some(room)).await?;
+                    if blocks.is_empty() && sending.is_scarce() { sink.flush().await } else { Ok(()) }
+                };
+                let Ok(written) = timeout(BLOCK_DEADLINE, write).await else {
                     client.stalled(disk);
                     return Err(stalled(BLOCK_DEADLINE));
                 };

@@ -26,6 +26,7 @@ mod operations;
 mod put;
 #[cfg(feature = "audit")]
 mod rehearsal;
+mod sending;
 mod service;
 mod unowned;
 mod upload;
@@ -58,8 +59,8 @@ use crate::repair::Rebuilder;
 use crate::transport::ShardClient;
 use crate::types::Version;
 
-/// Puts at work on one node. Each holds some stripes per home and up to an extent of an unannounced body: beyond this the
-/// node refuses, because memory is what it would run out of.
+/// Puts at work on one node. Each holds a stripe of its body beside what all share ([`sending`]): beyond this the node
+/// refuses, because memory is what it would run out of.
 pub const MAX_PUTS: usize = 64;
 
 /// Puts of unannounced length that may hold a whole extent in memory side by side; others wait. Eight are 128 MiB.
@@ -100,6 +101,7 @@ struct Inner {
     puts: Arc<Semaphore>,
     unsized_puts: Arc<Semaphore>,
     giving_up: Arc<Semaphore>,
+    sending: sending::Sending,
 }
 
 impl Gateway {
@@ -120,6 +122,7 @@ impl Gateway {
                 puts: Arc::new(Semaphore::new(MAX_PUTS)),
                 unsized_puts: Arc::new(Semaphore::new(MAX_UNSIZED_PUTS)),
                 giving_up: Arc::new(Semaphore::new(unowned::MAX_GIVING_UP)),
+                sending: sending::Sending::new(),
             }),
         }
     }

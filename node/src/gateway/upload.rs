@@ -19,8 +19,11 @@ use crate::placement::place;
 use crate::repair::{FoundBy, Suspect, SuspectKind};
 use crate::types::{BucketName, ExtentId, ExtentIndex, ShardIndex, Version};
 
-/// Extents of one upload that may still be syncing while the next is sent: the disks' syncs then cost no bandwidth.
+/// Extents of one upload that may still be syncing while the next is sent: the disks' syncs then cost no bandwidth. With
+/// many uploads at work the others use it, and none begins an extent before its last is durable: every open extent has k+m
+/// streams, and each of those a buffer.
 const EXTENTS_FINISHING: usize = 2;
+const MANY_PUTS: usize = 12;
 
 /// Bodies of unannounced length up to this need no permit to be held: most objects are small.
 const SMALL_BODY_BYTES: u64 = 1024 * 1024;
@@ -239,7 +242,8 @@ where
             homes: placement.homes,
         };
         self.unowned.sending(plan.id, plan.homes.clone());
-        let mut writer = ExtentWriter::begin(&self.gateway.inner.shards, self.codec.clone(), plan);
+        let inner = &self.gateway.inner;
+        let mut writer = ExtentWriter::begin(&inner.shards, &inner.sending, self.codec.clone(), plan);
         let layout = writer.layout();
         for stripe in 0..layout.stripes() {
             let want = layout.content_len(stripe);
@@ -254,7 +258,9 @@ where
             writer.stripe(&content).await?;
         }
         self.unowned.finishing(tokio::spawn(async move { writer.finish(&map).await }));
-        if let Some(oldest) = self.unowned.finished(EXTENTS_FINISHING).await {
+        let at_work = super::MAX_PUTS - self.gateway.inner.puts.available_permits();
+        let finishing = if at_work > MANY_PUTS { 0 } else { EXTENTS_FINISHING };
+        while let Some(oldest) = self.unowned.finished(finishing).await {
             self.extents.push(oldest?);
         }
         Ok(())

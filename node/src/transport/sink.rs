@@ -1,8 +1,12 @@
 //! Writing one shard, block by block, to its home: straight into our own disk, or over the wire.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use resilver_proto::internal::{Block, PutShardRequest, PutShardResponse};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_stream::Stream;
 use tonic::Status;
 
 use super::client::RemoteHome;
@@ -27,9 +31,36 @@ enum Target {
 
 struct Remote {
     home: RemoteHome,
-    messages: mpsc::Sender<PutShardRequest>,
+    messages: mpsc::Sender<Message>,
     answer: oneshot::Receiver<Result<PutShardResponse, Status>>,
-    pending: PutShardRequest,
+    pending: Message,
+}
+
+/// Messages as the wire asks for them. It asks for one when the one before was written: until then that one's room is
+/// taken.
+struct Outgoing {
+    messages: mpsc::Receiver<Message>,
+    written: Vec<OwnedSemaphorePermit>,
+}
+
+impl Stream for Outgoing {
+    type Item = PutShardRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PutShardRequest>> {
+        self.written.clear();
+        let message = std::task::ready!(self.messages.poll_recv(cx));
+        Poll::Ready(message.map(|Message { request, room }| {
+            self.written = room;
+            request
+        }))
+    }
+}
+
+/// Blocks sent together, and the room they take in memory until they are on the wire.
+#[derive(Default)]
+struct Message {
+    request: PutShardRequest,
+    room: Vec<OwnedSemaphorePermit>,
 }
 
 impl BlockSink {
@@ -44,7 +75,7 @@ impl BlockSink {
         let (answered, answer) = oneshot::channel();
         let mut client = home.client();
         tokio::spawn(async move {
-            let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+            let outgoing = Outgoing { messages: outgoing, written: Vec::new() };
             let mut answered = answered;
             let result = tokio::select! {
                 result = client.put(outgoing) => result.map(tonic::Response::into_inner),
@@ -53,25 +84,54 @@ impl BlockSink {
             };
             let _ = answered.send(result);
         });
-        Self { disk, key, to: Target::Remote(Box::new(Remote { home, messages, answer, pending: begin })) }
+        Self {
+            disk,
+            key,
+            to: Target::Remote(Box::new(Remote {
+                home,
+                messages,
+                answer,
+                pending: Message { request: begin, room: Vec::new() },
+            })),
+        }
     }
 
-    /// Writes the next block. `crc` is the CRC32C of `data`; the home checks it again just before its disk.
+    /// Writes the next block. `crc` is the CRC32C of `data`; the home checks it again just before its disk. `room` is given
+    /// back when the block is in memory here no more.
     ///
     /// # Errors
     /// When the home failed; the sink is of no use then.
-    pub async fn block(&mut self, data: Bytes, crc: u32) -> Result<(), TransportError> {
+    pub async fn block(
+        &mut self,
+        data: Bytes,
+        crc: u32,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), TransportError> {
         match &mut self.to {
             Target::Local(writer) => {
                 writer.block(data, crc).await.map_err(|error| TransportError::from_disk(&error, self.disk, self.key))
             }
             Target::Remote(remote) => {
-                remote.pending.blocks.push(Block { data, crc32c: crc });
-                if remote.pending.blocks.len() < BLOCKS_PER_MESSAGE {
+                remote.pending.room.extend(room);
+                remote.pending.request.blocks.push(Block { data, crc32c: crc });
+                if remote.pending.request.blocks.len() < BLOCKS_PER_MESSAGE {
                     return Ok(());
                 }
                 remote.flush(self.disk, self.key).await
             }
+        }
+    }
+
+    /// Sends on what was held back to be sent together with the blocks that follow.
+    ///
+    /// # Errors
+    /// As of [`BlockSink::block`].
+    pub async fn flush(&mut self) -> Result<(), TransportError> {
+        match &mut self.to {
+            Target::Remote(remote) if !remote.pending.request.blocks.is_empty() => {
+                remote.flush(self.disk, self.key).await
+            }
+            Target::Local(_) | Target::Remote(_) => Ok(()),
         }
     }
 
@@ -86,7 +146,7 @@ impl BlockSink {
                 (*writer).finish().await.map_err(|error| TransportError::from_disk(&error, disk, key))
             }
             Target::Remote(mut remote) => {
-                remote.pending.last = true;
+                remote.pending.request.last = true;
                 remote.flush(disk, key).await?;
                 let answer = (&mut remote.answer).await;
                 remote.settle(answer, disk, key).map(|answer| answer.bytes)

@@ -196,7 +196,7 @@ impl Cost {
             each(self.client_user + self.client_system),
         );
         if bytes > 0.0 && self.written_bytes > 0.0 {
-            text += &format!("; the disk wrote {:.1} times the content", self.written_bytes / bytes);
+            text += &format!("; the nodes wrote {:.1} times the content to files", self.written_bytes / bytes);
         }
         text.push('\n');
         let total: f64 = self.timings.values().sum();

@@ -88,6 +88,45 @@ async fn a_lost_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     }
 }
 
+/// Found by `tests/histories.rs`: a leader that was killed and back within its term was restored as leader and answered
+/// reads from what its database had of before the crash, without writes that it had acknowledged since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_back_within_its_term_reads_what_it_acknowledged_before() {
+    let dir = tempfile::tempdir().unwrap();
+    // So long that nobody else stands for election while it is away.
+    let (election_min, election_max) = (PATIENCE, PATIENCE + Duration::from_secs(1));
+    let tuning = Tuning { election_min, election_max, ..Tuning::default() };
+    let mut members = cluster(dir.path(), 3, &tuning).await;
+    let leads = |status: &MetaStatus| status.role == Role::Leader;
+    let id = members[0].meta.raft_id().0;
+    let again = async |leader: Member, before: &dyn Fn(&Path)| {
+        let address = leader.address.clone();
+        before(&leader.stop().await);
+        let leader = Member::start_at(dir.path(), id, &address, tuning.clone()).await;
+        leader.until("itself lead again", leads).await;
+        leader
+    };
+    let old = dir.path().join("state.redb before");
+    let leader = members.remove(0);
+    let term = leader.meta.status().term;
+    let keep = |of: &Path| {
+        std::fs::copy(of.join("state.redb"), &old).unwrap();
+    };
+    let leader = again(leader, &keep).await;
+    leader.meta.propose(put("acknowledged", 7)).await.unwrap();
+    // What a crash leaves: the log is durable, the database is brought up from it.
+    let lose = |of: &Path| {
+        std::fs::copy(&old, of.join("state.redb")).unwrap();
+    };
+    let leader = again(leader, &lose).await;
+    leader.meta.barrier().await.unwrap();
+    assert!(leader.meta.object(&"b".into(), "acknowledged").await.unwrap().is_some());
+    assert_eq!(leader.meta.status().term, term, "it was away for too long to show anything");
+    for member in members.into_iter().chain([leader]) {
+        member.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_cluster_starts_again_from_disk() {
     let dir = tempfile::tempdir().unwrap();
