@@ -165,7 +165,7 @@ fn a_cluster_file_of_a_newer_format_is_refused_and_kept() {
         let output = resilver(dir.path(), &[verb, "--dir", "."]);
         assert_eq!(output.status.code(), Some(2));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains("format 99, newer than 1"), "{said}");
+        assert!(said.contains("format 99, newer than 2"), "{said}");
     }
     assert_eq!(std::fs::read_to_string(dir.path().join("cluster.json")).expect("there"), text);
 }

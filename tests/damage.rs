@@ -104,7 +104,9 @@ fn a_newer_format_is_refused_and_kept() {
             Some("redb") => newer_database(&path),
             Some("json") => change(&path, |bytes| {
                 let text = String::from_utf8(bytes.clone()).unwrap();
-                *bytes = text.replacen("\"format\": 1", &format!("\"format\": {NEWER}"), 1).into_bytes();
+                let (before, after) = text.split_once("\"format\": ").unwrap();
+                let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+                *bytes = format!("{before}\"format\": {NEWER}{after}").into_bytes();
             }),
             _ if path.ends_with("resilver-disk") => newer_superblock(&path),
             _ => change(&path, |bytes| newer_prefixes(bytes)),

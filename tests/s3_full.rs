@@ -72,7 +72,7 @@ impl Full {
         let got = self.ask("GET", &format!("/kept/{key}"));
         assert_eq!((got.status, got.bytes), (200, bytes as u64), "{got:?}");
         assert_eq!(self.ask("HEAD", &format!("/kept/{key}")).status, 200);
-        let listed = self.ask("GET", "/kept?list-type=2");
+        let listed = self.ask("GET", &format!("/kept?list-type=2&prefix={key}"));
         assert!(listed.status == 200 && listed.text.contains(&format!("<Key>{key}</Key>")), "{listed:?}");
     }
 
