@@ -9,8 +9,8 @@ use futures_util::{Stream, StreamExt, stream};
 use super::{Complete, Gateway, GatewayError, NewUpload, PartTarget, PutDone, PutOptions, RESERVED_PREFIX};
 use crate::model::{Attributes, MIN_PART_BYTES};
 
-/// One put of so many.
-const ONE_IN: u128 = 4;
+/// One put of so many: a dozen in a run, and each costs as much as four others.
+const ONE_IN: u128 = 16;
 
 impl Gateway {
     /// Whether this put goes in parts. What proves that a node works stays as it is.
