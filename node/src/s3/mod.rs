@@ -5,8 +5,9 @@
 //! Must never: keep state (any node answers as any other); touch a path on disk (names are bytes, all the way down);
 //! serve before the node is verified; commit content that is not what its client said it is; log secrets.
 //!
-//! Reading order: [`server`] takes connections, [`front`] looks at each request before and after s3s, [`access`] says who
-//! may do what, [`store`] names the operations, and each of those is in a module of its kind.
+//! Reading order: [`server`] takes connections, [`front`] looks at each request before and after s3s, [`answer`] writes
+//! what goes back, [`access`] says who may do what, [`store`] names the operations, and each of those is in a module of
+//! its kind.
 
 mod access;
 mod answer;
