@@ -19,7 +19,7 @@ use resilver_chaos::history::{Answer, Outcome, Recorder, judge};
 use resilver_chaos::s3::Access;
 use resilver_chaos::{faults, target::Target};
 use resilver_host::Host;
-use support::{Cluster, eventually};
+use support::{Cluster, eventually, whole};
 
 /// The bucket of the histories.
 const BUCKET: &str = "histories";
@@ -143,18 +143,6 @@ fn killer(cluster: &Cluster, seed: u64, kills: Arc<AtomicU64>) -> impl Future<Ou
             }
         }
     }
-}
-
-async fn whole(client: &Client) {
-    eventually("the cluster is whole", async || {
-        client.status().await.is_some_and(|status| {
-            status.unanswered.is_empty()
-                && !status.leader.is_empty()
-                && status.nodes.iter().all(|node| node.state == "healthy")
-                && status.missing_shards + status.repair_queue + status.repair_in_flight == 0
-        })
-    })
-    .await;
 }
 
 /// Another one each time, unless one is asked for: what is random here is random anyway, by the moment of each kill.

@@ -13,7 +13,7 @@ use resilver_chaos::faults;
 use resilver_chaos::watch::Cursor;
 use resilver_host::Signal;
 use resilver_proto::web;
-use support::{Cluster, LIMIT, eventually};
+use support::{Cluster, LIMIT, eventually, whole};
 
 /// The bucket of the stories.
 const BUCKET: &str = "stories";
@@ -25,18 +25,6 @@ fn content(seed: u64, bytes: usize) -> bytes::Bytes {
     let mut content = vec![0; bytes];
     StdRng::seed_from_u64(seed).fill_bytes(&mut content);
     content.into()
-}
-
-async fn whole(client: &Client) {
-    eventually("the cluster is whole", async || {
-        client.status().await.is_some_and(|status| {
-            status.unanswered.is_empty()
-                && !status.leader.is_empty()
-                && status.nodes.iter().all(|node| node.state == "healthy")
-                && status.missing_shards + status.repair_queue + status.repair_in_flight == 0
-        })
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -172,3 +172,16 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     };
     assert!(tokio::time::timeout(LIMIT, waiting).await.is_ok(), "{what}: not within {} s", LIMIT.as_secs());
 }
+
+/// Waits until every node is healthy under a leader and nothing is left to repair.
+pub async fn whole(client: &Client) {
+    eventually("the cluster is whole", async || {
+        client.status().await.is_some_and(|status| {
+            status.unanswered.is_empty()
+                && !status.leader.is_empty()
+                && status.nodes.iter().all(|node| node.state == "healthy")
+                && status.missing_shards + status.repair_queue + status.repair_in_flight == 0
+        })
+    })
+    .await;
+}

@@ -45,7 +45,7 @@ pub(super) struct ExtentWriter {
 }
 
 enum Feed {
-    Block(Bytes, u32, OwnedSemaphorePermit),
+    Block(Bytes, u32, Option<OwnedSemaphorePermit>),
     End,
 }
 
@@ -97,7 +97,7 @@ impl ExtentWriter {
         for (home, block) in self.homes.iter_mut().zip(blocks) {
             let Some(sender) = &home.blocks else { continue };
             let crc = crc32c::crc32c(&block);
-            let Some(its) = room.split(block.len()) else { continue };
+            let its = room.split(block.len());
             if sender.send(Feed::Block(block, crc, its)).await.is_err() {
                 home.blocks = None;
             }
@@ -207,7 +207,7 @@ async fn write_home(
         match blocks.recv().await {
             Some(Feed::Block(data, crc, room)) => {
                 let write = async {
-                    sink.block(data, crc, Some(room)).await?;
+                    sink.block(data, crc, room).await?;
                     if blocks.is_empty() && sending.is_scarce() { sink.flush().await } else { Ok(()) }
                 };
                 let Ok(written) = timeout(BLOCK_DEADLINE, write).await else {

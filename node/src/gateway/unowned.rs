@@ -8,7 +8,6 @@
 
 use std::collections::VecDeque;
 
-use futures_util::stream::{self, StreamExt};
 use tokio::task::JoinHandle;
 
 use super::{Gateway, GatewayError};
@@ -18,9 +17,6 @@ use crate::types::{DiskId, ExtentId, ShardIndex, Version};
 /// Uploads that give their room back side by side. Each waits for the metadata and its homes; what comes beyond is left to
 /// the search for orphans.
 pub(super) const MAX_GIVING_UP: usize = 64;
-
-/// Homes asked side by side.
-const DISCARDS_IN_FLIGHT: usize = 8;
 
 /// The shards of an upload that belong to nobody. Dropped, they are given up.
 pub(super) struct Unowned {
@@ -112,17 +108,9 @@ async fn give_up(gateway: &Gateway, version: Version, sent: &[(ExtentId, Vec<Dis
     if !matches!(meta.propose(Command::ForbidVersion { version }).await?, Outcome::Done) {
         return Ok(());
     }
-    let mut by_home = std::collections::BTreeMap::<DiskId, Vec<_>>::new();
-    for (extent, homes) in sent {
-        for (shard, home) in (0u8..).map(ShardIndex).zip(homes) {
-            by_home.entry(*home).or_default().push(extent.shard(shard));
-        }
-    }
-    let discards = stream::iter(by_home).map(|(disk, shards)| async move {
-        if let Err(error) = gateway.inner.shards.discard(disk, version, &shards).await {
-            tracing::debug!(%disk, %version, %error, "a home keeps shards of an upload that failed for now");
-        }
+    let shards = sent.iter().flat_map(|(extent, homes)| {
+        (0u8..).map(ShardIndex).zip(homes).map(|(shard, home)| (*home, extent.shard(shard)))
     });
-    discards.buffer_unordered(DISCARDS_IN_FLIGHT).collect::<()>().await;
+    gateway.inner.shards.discard_all(shards.collect()).await;
     Ok(())
 }

@@ -6,20 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use super::RepairParts;
 use crate::meta::{MetaError, Role};
 use crate::model::{Command, GarbageRecord, Outcome};
-use crate::types::{DiskId, ShardIndex, ShardKey, Version};
+use crate::types::{ShardIndex, Version};
 
 /// Versions looked at per round. More wait for the next: their shards only take room a little longer.
 const ROUND: usize = 4096;
-
-/// Homes asked to discard side by side: an object of many parts has as many versions on each of its disks, and one slow
-/// home must not hold up the others.
-const DISCARDS_IN_FLIGHT: usize = 8;
 
 /// Rounds come at least this often and at most once a second; in between, often enough for the read deadline to be met
 /// within a quarter.
@@ -70,19 +65,10 @@ async fn collect(parts: &RepairParts, record: &GarbageRecord) -> Result<(), Meta
     if !matches!(parts.meta.propose(Command::ForbidVersion { version }).await?, Outcome::Done) {
         return Ok(());
     }
-    let mut by_home: BTreeMap<(DiskId, Version), Vec<ShardKey>> = BTreeMap::new();
-    for extent in &record.object.extents {
-        for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
-            if let Some(disk) = home.at {
-                by_home.entry((disk, extent.id.version)).or_default().push(extent.id.shard(shard));
-            }
-        }
-    }
-    let discards = stream::iter(by_home).map(|((disk, version), shards)| async move {
-        if let Err(error) = parts.shards.discard(disk, version, &shards).await {
-            tracing::debug!(%disk, %version, %error, "a home keeps shards of a replaced version until it looks for orphans");
-        }
+    let homes = record.object.extents.iter().flat_map(|extent| {
+        let shards = (0u8..).map(ShardIndex).zip(&extent.homes);
+        shards.filter_map(|(shard, home)| Some((home.at?, extent.id.shard(shard))))
     });
-    discards.buffer_unordered(DISCARDS_IN_FLIGHT).collect::<()>().await;
+    parts.shards.discard_all(homes.collect()).await;
     Ok(())
 }

@@ -146,11 +146,11 @@ impl Front {
 
 /// s3s's answer, with the true reason where it only knows that something failed.
 async fn served(service: &S3Service, request: Request<Body>, notes: &Notes) -> HttpResponse {
-    let long_xml = *request.method() == Method::POST;
+    let xml = *request.method() == Method::POST;
     let signed_hash =
         request.headers().get("x-amz-content-sha256").and_then(|value| text::from_hex(value.to_str().ok()?));
     match service.call(request).await {
-        Ok(answer) => explain(answer, notes, signed_hash.as_deref(), long_xml),
+        Ok(answer) => explain(answer, notes, signed_hash.as_deref(), xml),
         Err(failed) => {
             let failed: StdError = failed.into();
             tracing::warn!(error = %failed, operation = "s3", "an answer could not be made");

@@ -1,9 +1,11 @@
 //! Asking the home of a shard, wherever it is.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use resilver_proto::internal::shards_client::ShardsClient;
 use resilver_proto::internal::{
     DiscardRequest, Envelope, GetShardRequest, PutShardRequest, RebuildShardRequest, RebuildShardResponse,
@@ -24,6 +26,10 @@ use crate::model::DiskState;
 use crate::peers::Peers;
 use crate::repair::{Board, Suspect};
 use crate::types::{DiskId, NodeName, ShardKey, Version};
+
+/// Homes asked to discard side by side: an object of many parts has as many versions on each of its disks, and one slow
+/// home must not hold up the others.
+const DISCARDS_IN_FLIGHT: usize = 8;
 
 /// How gladly a disk is read from. Lower is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -268,6 +274,21 @@ impl ShardClient {
                 Ok(answer.discarded)
             }
         }
+    }
+
+    /// Has all homes of shards of forbidden versions move them aside, as far as they can be asked. A home that cannot keeps
+    /// them until its own search for orphans finds them forbidden.
+    pub async fn discard_all(&self, shards: Vec<(DiskId, ShardKey)>) {
+        let mut by_home: BTreeMap<(DiskId, Version), Vec<ShardKey>> = BTreeMap::new();
+        for (disk, shard) in shards {
+            by_home.entry((disk, shard.version)).or_default().push(shard);
+        }
+        let discards = stream::iter(by_home).map(|((disk, version), shards)| async move {
+            if let Err(error) = self.discard(disk, version, &shards).await {
+                tracing::debug!(%disk, %version, %error, "a home keeps shards of a forbidden version for now");
+            }
+        });
+        discards.buffer_unordered(DISCARDS_IN_FLIGHT).collect::<()>().await;
     }
 
     /// Tells the home of a shard that it is corrupt or missing. Returns at once; best effort: the home's own scrub and
