@@ -158,7 +158,7 @@ pub enum Fact {
         /// Its extents, as their shards' files are named, without the shard.
         extents: Vec<String>,
     },
-    /// A shard got its name; its bytes are durable.
+    /// A shard, durable by now, is about to get its name. Stated before.
     ShardWritten {
         /// Its file.
         path: String,

@@ -126,6 +126,34 @@ pub trait Disk: Send + Sync + 'static {
     async fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Room on the file system that holds `path`.
     async fn space(&self, path: &Path) -> io::Result<Space>;
+
+    // Steps that small files always take together. A host whose every step is a trip off the event loop makes one trip of
+    // them; any other, and a simulated one above all, takes them one by one.
+
+    /// Opens a file for reading and reads up to `len` bytes from its start; fewer only when it is shorter.
+    async fn open_and_read(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
+        let file = self.open(path, OpenMode::Read).await?;
+        let start = file.read_at(0, len).await?;
+        Ok((file, start))
+    }
+    /// Creates a file with this content, which is durable but for the file's name. An error (`AlreadyExists`) when present.
+    async fn create_synced(&self, path: &Path, data: Bytes) -> io::Result<()> {
+        let file = self.open(path, OpenMode::CreateNew).await?;
+        file.write_at(0, data).await?;
+        file.sync().await
+    }
+    /// Renames, replacing the target, and makes the new name durable; the old one may come back after a loss of power. The
+    /// length in bytes of the file that was replaced, if there was one. After an error either name may be there.
+    async fn publish(&self, from: &Path, to: &Path) -> io::Result<Option<u64>> {
+        let replaced = match self.metadata(to).await {
+            Ok(found) => Some(found.len_bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        self.rename(from, to).await?;
+        self.sync_dir(to.parent().unwrap_or(Path::new("/"))).await?;
+        Ok(replaced)
+    }
 }
 
 /// Reads a whole file. For small files (identities, headers): the caller knows its bound.

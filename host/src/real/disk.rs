@@ -76,15 +76,7 @@ impl Disk for RealDisk {
 
     async fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let path = folder(path).to_owned();
-        off_loop(move || {
-            let dir = fs::File::open(path)?;
-            if !dir.metadata()?.is_dir() {
-                return Err(io::ErrorKind::NotADirectory.into());
-            }
-            // fsync, not fdatasync: a folder's entries are what it says about itself.
-            dir.sync_all()
-        })
-        .await
+        off_loop(move || sync_dir(&path)).await
     }
 
     async fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -103,6 +95,51 @@ impl Disk for RealDisk {
         })
         .await
     }
+
+    async fn open_and_read(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
+        let path = path.to_owned();
+        let opened = off_loop(move || {
+            let file = open(&path, OpenMode::Read)?;
+            let start = read_at(&file, 0, len)?;
+            Ok((file, start))
+        });
+        let (file, start) = opened.await?;
+        Ok((Arc::new(RealFile(Arc::new(file))), start))
+    }
+
+    async fn create_synced(&self, path: &Path, data: Bytes) -> io::Result<()> {
+        let path = path.to_owned();
+        off_loop(move || {
+            let file = open(&path, OpenMode::CreateNew)?;
+            file.write_all_at(&data, 0)?;
+            file.sync_data()
+        })
+        .await
+    }
+
+    async fn publish(&self, from: &Path, to: &Path) -> io::Result<Option<u64>> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        off_loop(move || {
+            let replaced = match fs::metadata(&to) {
+                Ok(found) => Some(found.len()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            fs::rename(&from, &to)?;
+            sync_dir(folder(to.parent().unwrap_or(Path::new("/"))))?;
+            Ok(replaced)
+        })
+        .await
+    }
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    let dir = fs::File::open(path)?;
+    if !dir.metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    // fsync, not fdatasync: a folder's entries are what it says about itself.
+    dir.sync_all()
 }
 
 /// The parent of a bare file name is the empty path, by which people mean the working folder.
@@ -302,5 +339,23 @@ mod tests {
         file.write_all_at(b"short", 0).unwrap();
         assert_eq!(&read_at(&file, 1, usize::MAX).unwrap()[..], b"hort");
         assert!(read_at(&file, 1000, usize::MAX).unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn steps_taken_together_do_what_they_do_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (draft, name) = (folder.path().join("draft"), folder.path().join("name"));
+        for (content, before) in [(&b"first"[..], None), (&b"the second"[..], Some(5))] {
+            RealDisk.create_synced(&draft, Bytes::from_static(content)).await.unwrap();
+            let again = RealDisk.create_synced(&draft, Bytes::new()).await.unwrap_err();
+            assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(RealDisk.publish(&draft, &name).await.unwrap(), before);
+            assert!(!draft.exists());
+            let (file, start) = RealDisk.open_and_read(&name, 6).await.unwrap();
+            assert_eq!(&start[..], &content[..content.len().min(6)]);
+            assert_eq!(file.len().await.unwrap(), content.len() as u64);
+        }
+        assert_eq!(RealDisk.publish(&draft, &name).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read(&name).unwrap(), b"the second", "what is there stays when nothing takes its place");
     }
 }

@@ -159,6 +159,21 @@ impl Io {
         self.run("dropping the cache", path, async move { file.drop_cache().await }).await
     }
 
+    pub(super) async fn open_and_read(&self, path: &Path, len: usize) -> Result<(Arc<dyn File>, Bytes), DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("opening and reading a file", path, async move { disk.open_and_read(&owned, len).await }).await
+    }
+
+    pub(super) async fn create_synced(&self, path: &Path, data: Bytes) -> Result<(), DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("writing and syncing a file", path, async move { disk.create_synced(&owned, data).await }).await
+    }
+
+    pub(super) async fn publish(&self, from: &Path, to: &Path) -> Result<Option<u64>, DiskError> {
+        let (disk, source, target) = (Arc::clone(&self.host.disk), from.to_owned(), to.to_owned());
+        self.run("giving a file its name", to, async move { disk.publish(&source, &target).await }).await
+    }
+
     pub(super) async fn metadata(&self, path: &Path) -> Result<Metadata, DiskError> {
         let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
         self.run("asking for metadata", path, async move { disk.metadata(&owned).await }).await

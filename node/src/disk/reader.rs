@@ -23,7 +23,7 @@ use crate::types::ShardKey;
 const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// The first window, read together with the header: holds the whole shard of a small object, which is then opened and
-/// read in two trips.
+/// read in one trip.
 const FIRST_WINDOW_BYTES: usize = 128 * 1024 + HEADER_BYTES;
 
 /// An open shard.
@@ -53,13 +53,19 @@ impl ShardReader {
     pub(super) async fn open(core: &Arc<Core>, key: ShardKey) -> Result<Self, DiskError> {
         core.admit(false)?;
         let path = core.shard_path(key);
-        let file = open_file(core, key, &path).await?;
-        Self::with_file(core, key, path, file).await
+        let opened = core.io.open_and_read(&path, FIRST_WINDOW_BYTES).await;
+        let (file, window) = opened.map_err(|error| missing(core, key, error))?;
+        Self::with_window(core, key, path, file, window).await
     }
 
-    async fn with_file(core: &Arc<Core>, key: ShardKey, path: PathBuf, file: Arc<dyn File>) -> Result<Self, DiskError> {
+    async fn with_window(
+        core: &Arc<Core>,
+        key: ShardKey,
+        path: PathBuf,
+        file: Arc<dyn File>,
+        window: Bytes,
+    ) -> Result<Self, DiskError> {
         let disk = core.io.disk;
-        let window = core.io.read(&file, &path, 0, FIRST_WINDOW_BYTES).await?;
         let (head, header_crc) = ShardHead::decode(&window, key).map_err(|bad| match bad {
             BadHeader::TooNew(found) => DiskError::ShardTooNew { disk, key, found },
             BadHeader::Corrupt { expected, got, detail } => {
@@ -148,15 +154,14 @@ impl ShardReader {
     }
 }
 
-async fn open_file(core: &Core, key: ShardKey, path: &std::path::Path) -> Result<Arc<dyn File>, DiskError> {
-    match core.io.open(path, OpenMode::Read).await {
-        Err(error) if error.is_not_found() => {
-            // One missing shard is repair's business; all of them missing is a wiped disk. The canary tells which.
-            core.io.doubt.notify_one();
-            Err(DiskError::Missing { disk: core.io.disk, key })
-        }
-        result => result,
+/// What a shard's file that cannot be opened means.
+fn missing(core: &Core, key: ShardKey, error: DiskError) -> DiskError {
+    if !error.is_not_found() {
+        return error;
     }
+    // One missing shard is repair's business; all of them missing is a wiped disk. The canary tells which.
+    core.io.doubt.notify_one();
+    DiskError::Missing { disk: core.io.disk, key }
 }
 
 /// Reads a whole shard from the device and judges it. The page cache is emptied of it first, or this would only prove
@@ -164,7 +169,8 @@ async fn open_file(core: &Core, key: ShardKey, path: &std::path::Path) -> Result
 pub(super) async fn verify(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdict, DiskError> {
     core.admit(false)?;
     let path = core.shard_path(key);
-    let file = match open_file(core, key, &path).await {
+    let opened = core.io.open(&path, OpenMode::Read).await;
+    let file = match opened.map_err(|error| missing(core, key, error)) {
         Err(DiskError::Missing { .. }) => return Ok(ShardVerdict::Missing),
         result => result?,
     };
@@ -189,7 +195,8 @@ async fn read_through(
     path: PathBuf,
     file: Arc<dyn File>,
 ) -> Result<(u64, u32), DiskError> {
-    let mut reader = ShardReader::with_file(core, key, path, file).await?;
+    let window = core.io.read(&file, &path, 0, FIRST_WINDOW_BYTES).await?;
+    let mut reader = ShardReader::with_window(core, key, path, file, window).await?;
     let mut whole = 0;
     for block in 0..reader.blocks() {
         let (data, crc) = reader.block(block).await?;

@@ -375,8 +375,8 @@ impl Volume {
     /// # Errors
     /// When the disk does not serve, has no room beyond the reserve, the head makes no shard, or the shard is being
     /// written already.
-    pub async fn create_shard(&self, head: ShardHead) -> Result<ShardWriter, DiskError> {
-        ShardWriter::create(&self.core, head).await
+    pub fn create_shard(&self, head: ShardHead) -> Result<ShardWriter, DiskError> {
+        ShardWriter::create(&self.core, head)
     }
 
     /// Opens a shard and checks its length and header.

@@ -1,8 +1,9 @@
 //! Writing one shard: under a temporary name, until all of it is durable.
 //!
 //! Blocks are gathered and written [`GATHER_BYTES`] at a time, because every write is a trip to the blocking pool. So a
-//! writer holds that much and one block, whatever the length of the shard. There is one sync of data and one of a folder
-//! per shard, both at the end: neither can be left out, and more would only cost.
+//! writer holds that much and one block, whatever the length of the shard. A shard that fits is made in two trips: the
+//! durable file, then its name. There is one sync of data and one of a folder per shard, both at the end: neither can be
+//! left out, and more would only cost.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,8 @@ pub struct ShardWriter {
     head: ShardHead,
     layout: Layout,
     header_crc: u32,
-    file: Arc<dyn File>,
+    /// `None` as long as all is gathered: a small shard is created, written and synced in one step.
+    file: Option<Arc<dyn File>>,
     temporary: Temporary,
     /// Gathered, not yet written.
     gathered: BytesMut,
@@ -63,7 +65,7 @@ impl std::fmt::Debug for ShardWriter {
 }
 
 impl ShardWriter {
-    pub(super) async fn create(core: &Arc<Core>, head: ShardHead) -> Result<Self, DiskError> {
+    pub(super) fn create(core: &Arc<Core>, head: ShardHead) -> Result<Self, DiskError> {
         let key = head.key;
         head.check().map_err(|detail| DiskError::Invalid { key, detail })?;
         core.admit(true)?;
@@ -75,17 +77,23 @@ impl ShardWriter {
         let name = format!("{}.{}", file_name(key), core.next_serial());
         let path = core.io.root.join(TEMPORARY).join(name);
         // Before it exists: a caller that is dropped while the file is being made must not leave it.
-        temporary.path = Some(path.clone());
-        let file = match core.io.open(&path, OpenMode::CreateNew).await {
-            Err(error) if error.is_not_found() => return Err(core.lost_folder()),
-            result => result?,
-        };
+        temporary.path = Some(path);
         let layout = head.layout();
         let (header, header_crc) = head.encode();
         let room = usize::try_from(head.file_bytes()).unwrap_or(usize::MAX);
         let mut gathered = BytesMut::with_capacity(room.min(GATHER_BYTES + head.block_bytes as usize + SEAL_BYTES));
         gathered.put_slice(&header);
-        Ok(Self { core: Arc::clone(core), head, layout, header_crc, file, temporary, gathered, written: 0, next: 0 })
+        Ok(Self {
+            core: Arc::clone(core),
+            head,
+            layout,
+            header_crc,
+            file: None,
+            temporary,
+            gathered,
+            written: 0,
+            next: 0,
+        })
     }
 
     /// What is being written.
@@ -111,27 +119,69 @@ impl ShardWriter {
         self.gathered.put_slice(&data);
         self.gathered.put_u32_le(seal(self.header_crc, block, crc));
         self.next += 1;
-        if self.gathered.len() >= GATHER_BYTES { self.flush().await } else { Ok(()) }
+        if self.gathered.len() >= GATHER_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), DiskError> {
+    /// Writes what is gathered. The open file.
+    async fn flush(&mut self) -> Result<Arc<dyn File>, DiskError> {
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => {
+                let opened = self.core.io.open(self.temporary_path(), OpenMode::CreateNew).await;
+                self.file.insert(opened.map_err(|error| self.told(error))?).clone()
+            }
+        };
         let data = self.gathered.split().freeze();
-        let len = data.len() as u64;
-        let path = self.temporary_path();
-        let result = self.core.io.write(&self.file, path, self.written, data).await;
-        result.map_err(|error| self.in_full(error))?;
-        self.written += len;
-        Ok(())
+        if !data.is_empty() {
+            let len = data.len() as u64;
+            let result = self.core.io.write(&file, self.temporary_path(), self.written, data).await;
+            result.map_err(|error| self.told(error))?;
+            self.written += len;
+        }
+        Ok(file)
+    }
+
+    /// Makes the content durable under the temporary name.
+    async fn settle(&mut self) -> Result<(), DiskError> {
+        let acknowledge_early = bug(Bug::AckBeforeShardSync);
+        if self.file.is_none() && !acknowledge_early {
+            let data = self.gathered.split().freeze();
+            self.written = data.len() as u64;
+            let result = self.core.io.create_synced(self.temporary_path(), data).await;
+            return result.map_err(|error| self.told(error));
+        }
+        let file = self.flush().await?;
+        if acknowledge_early {
+            return Ok(());
+        }
+        let synced = self.core.io.sync(&file, self.temporary_path()).await;
+        synced.map_err(|error| self.told(error))
+    }
+
+    /// Gives the durable content its name. The length in bytes of what had it.
+    async fn publish(&self, path: &Path) -> Result<Option<u64>, DiskError> {
+        // Only the new name must be durable. That the old one is gone need not be: what is under tmp/ is removed at open.
+        let named = if bug(Bug::AckBeforeShardSync) {
+            self.core.io.rename(self.temporary_path(), path).await.map(|()| None)
+        } else {
+            self.core.io.publish(self.temporary_path(), path).await
+        };
+        named.map_err(|error| self.told(error))
     }
 
     fn temporary_path(&self) -> &Path {
         self.temporary.path.as_deref().unwrap_or(&self.core.io.root)
     }
 
-    /// A full disk, told with figures.
-    fn in_full(&self, error: DiskError) -> DiskError {
+    /// What a failed step means for a shard: a full disk is told with figures, a folder that is not there is a disk that
+    /// went away.
+    fn told(&self, error: DiskError) -> DiskError {
         match error {
             DiskError::Full { .. } => self.core.full(0, self.head.file_bytes()),
+            error if error.is_not_found() => self.core.lost_folder(),
             other => other,
         }
     }
@@ -146,36 +196,22 @@ impl ShardWriter {
             let detail = format!("{} of its {} blocks came", self.next, self.layout.stripes());
             return Err(DiskError::Invalid { key, detail });
         }
-        if !self.gathered.is_empty() {
-            self.flush().await?;
-        }
+        self.settle().await?;
         assert_eq!(self.written, self.head.file_bytes(), "all blocks came with their due lengths");
-        let core = Arc::clone(&self.core);
-        if !bug(Bug::AckBeforeShardSync) {
-            let synced = core.io.sync(&self.file, self.temporary_path()).await;
-            synced.map_err(|error| self.in_full(error))?;
-        }
         fault::point("disk.shard_synced");
 
         // A disk that turned out to be another one meanwhile must not be given our shard.
+        let core = Arc::clone(&self.core);
         core.admit(true)?;
         let path = core.shard_path(key);
-        let replaced = core.shard_length(key).await?;
-        match core.io.rename(self.temporary_path(), &path).await {
-            Err(error) if error.is_not_found() => return Err(core.lost_folder()),
-            result => result.map_err(|error| self.in_full(error))?,
-        }
-        self.temporary.path = None;
         audit::state(|| Fact::ShardWritten { path: path.display().to_string() });
+        let replaced = self.publish(&path).await?;
+        self.temporary.path = None;
+        fault::point("disk.shard_published");
         if let Some(bytes) = replaced {
             core.removed(bytes);
         }
         core.added(self.written);
-        fault::point("disk.shard_renamed");
-        // Only the new name must be durable. That the old one is gone need not be: what is under tmp/ is removed at open.
-        if !bug(Bug::AckBeforeShardSync) {
-            core.io.sync_dir(&core.shard_folder(key)).await.map_err(|error| self.in_full(error))?;
-        }
         Ok(self.written)
     }
 

@@ -188,7 +188,7 @@ impl Rebuilder {
         let timings = self.inner.board.timings();
         let bytes = spec.layout().shard_bytes();
         self.inner.throttle.take(bytes).await;
-        let mut writer = volume.create_shard(head).await?;
+        let mut writer = volume.create_shard(head)?;
         let from = match self.fill(spec, head.key.shard, &mut writer, timings).await {
             Ok(from) => from,
             Err(error) => {

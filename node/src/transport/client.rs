@@ -164,7 +164,7 @@ impl ShardClient {
         let key = head.key;
         match self.route(disk, Use::Write)? {
             Route::Local(volume) => {
-                let created = volume.create_shard(head).await;
+                let created = volume.create_shard(head);
                 let writer = created.map_err(|error| TransportError::from_disk(&error, disk, key))?;
                 Ok(BlockSink::local(disk, key, writer))
             }

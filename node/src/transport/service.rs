@@ -98,7 +98,7 @@ impl Shards for ShardService {
         let head =
             first.begin.take().ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
         let head = wire::from_head(&head)?;
-        let mut writer = volume.create_shard(head).await.map_err(|error| disk_status(&error))?;
+        let mut writer = volume.create_shard(head).map_err(|error| disk_status(&error))?;
         match Self::receive(&mut writer, first, &mut stream).await {
             Ok(()) => {
                 let bytes = writer.finish().await.map_err(|error| disk_status(&error))?;

@@ -17,7 +17,7 @@ fn empty(folder: &Path) {
 async fn a_wiped_disk_is_gone_within_about_a_second_and_stays_empty() {
     let disk = OneDisk::open().await;
     write(&disk.volume, head(1, 400, 50)).await;
-    let mut open_writer = disk.volume.create_shard(head(2, 400, 50)).await.unwrap();
+    let mut open_writer = disk.volume.create_shard(head(2, 400, 50)).unwrap();
     send_blocks(&mut open_writer).await;
     disk.watch();
     let wiped = Instant::now();
@@ -25,7 +25,7 @@ async fn a_wiped_disk_is_gone_within_about_a_second_and_stays_empty() {
     let report = disk.until(Health::Gone).await;
     assert!(wiped.elapsed() < Duration::from_secs(5), "{:?}: far too late, even for a busy machine", wiped.elapsed());
     assert!(report.reason.contains("no superblock"), "{}", report.reason);
-    assert!(matches!(disk.volume.create_shard(head(3, 400, 50)).await, Err(DiskError::Gone { .. })));
+    assert!(matches!(disk.volume.create_shard(head(3, 400, 50)), Err(DiskError::Gone { .. })));
     assert!(matches!(open_writer.finish().await, Err(DiskError::Gone { .. })));
     assert_eq!(fs::read_dir(disk.folder.path()).unwrap().count(), 0, "nothing is written where the disk was");
 }
@@ -37,7 +37,9 @@ async fn a_failed_operation_has_the_disk_looked_at_at_once() {
     write(&disk.volume, head(1, 400, 50)).await;
     empty(disk.folder.path());
     assert!(matches!(disk.volume.open_shard(key(1)).await, Err(DiskError::Missing { .. })));
-    assert!(matches!(disk.volume.create_shard(head(3, 400, 50)).await, Err(DiskError::Gone { .. })));
+    let mut writer = disk.volume.create_shard(head(3, 400, 50)).unwrap();
+    send_blocks(&mut writer).await;
+    assert!(matches!(writer.finish().await, Err(DiskError::Gone { .. })));
     disk.watch();
     disk.until(Health::Gone).await;
 }
@@ -68,7 +70,7 @@ async fn another_disk_in_its_place_is_foreign() {
     fs::copy(other.folder.path().join(SUPERBLOCK_FILE), disk.folder.path().join(SUPERBLOCK_FILE)).unwrap();
     let report = disk.until(Health::Foreign).await;
     assert!(report.reason.contains(&other.volume.id().to_string()), "{}", report.reason);
-    assert!(matches!(disk.volume.create_shard(head(2, 400, 50)).await, Err(DiskError::Foreign { .. })));
+    assert!(matches!(disk.volume.create_shard(head(2, 400, 50)), Err(DiskError::Foreign { .. })));
     assert!(matches!(disk.volume.open_shard(key(1)).await, Err(DiskError::Foreign { .. })));
 }
 
@@ -114,7 +116,7 @@ async fn a_hanging_disk_is_suspect_then_failed_then_proves_itself() {
     // From now on nobody waits for it.
     let asked = Instant::now();
     assert!(matches!(disk.volume.open_shard(kept.key).await, Err(DiskError::Failed { .. })));
-    assert!(matches!(disk.volume.create_shard(head(2, 400, 50)).await, Err(DiskError::Failed { .. })));
+    assert!(matches!(disk.volume.create_shard(head(2, 400, 50)), Err(DiskError::Failed { .. })));
     assert_eq!(asked.elapsed(), Duration::ZERO);
 
     disk.faults.hang.send_replace(false);

@@ -237,7 +237,7 @@ async fn send_blocks(writer: &mut ShardWriter) {
 }
 
 async fn write(volume: &Volume, head: ShardHead) -> u64 {
-    let mut writer = volume.create_shard(head).await.unwrap();
+    let mut writer = volume.create_shard(head).unwrap();
     send_blocks(&mut writer).await;
     writer.finish().await.unwrap()
 }

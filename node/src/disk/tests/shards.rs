@@ -59,14 +59,16 @@ async fn one_shard_costs_one_sync_of_its_file() {
 async fn a_shard_shows_only_when_it_is_finished() {
     let disk = OneDisk::open().await;
     let head = head(1, 1000, 100);
-    let mut writer = disk.volume.create_shard(head).await.unwrap();
+    let mut writer = disk.volume.create_shard(head).unwrap();
     send_blocks(&mut writer).await;
     assert!(matches!(disk.volume.open_shard(head.key).await, Err(DiskError::Missing { .. })));
-    assert!(matches!(disk.volume.create_shard(head).await, Err(DiskError::Busy { .. })));
+    assert!(matches!(disk.volume.create_shard(head), Err(DiskError::Busy { .. })));
     // Given up in words, then by being dropped: it can be written again, and another process sweeps up.
     writer.abort().await;
     assert_eq!(disk.temporary_files(), 0);
-    drop(disk.volume.create_shard(head).await.unwrap());
+    let mut dropped = disk.volume.create_shard(super::head(2, 10_000_000, 65_536)).unwrap();
+    send_blocks(&mut dropped).await;
+    drop(dropped);
     assert_eq!((disk.temporary_files(), disk.volume.status().shards), (1, 0));
     assert_eq!(disk.open_again().await.status().shards, 0);
     assert_eq!(disk.temporary_files(), 0);
@@ -79,7 +81,9 @@ async fn a_shard_shows_only_when_it_is_finished() {
 #[tokio::test]
 async fn a_dropped_writer_leaves_nothing_for_long() {
     let disk = OneDisk::open().await;
-    drop(disk.volume.create_shard(head(1, 1000, 100)).await.unwrap());
+    let mut writer = disk.volume.create_shard(head(1, 10_000_000, 65_536)).unwrap();
+    send_blocks(&mut writer).await;
+    drop(writer);
     assert_eq!(disk.temporary_files(), 1);
     disk.watch();
     tokio::time::timeout(Duration::from_secs(30), async {
@@ -95,7 +99,7 @@ async fn a_dropped_writer_leaves_nothing_for_long() {
 async fn what_arrives_damaged_is_not_written() {
     let disk = OneDisk::open().await;
     let head = head(1, 200, 50);
-    let mut writer = disk.volume.create_shard(head).await.unwrap();
+    let mut writer = disk.volume.create_shard(head).unwrap();
     let data = block_of(&head, 0);
     let crc = crc32c::crc32c(&data);
     let error = writer.block(data.clone(), crc ^ 1).await.unwrap_err();
@@ -108,7 +112,7 @@ async fn what_arrives_damaged_is_not_written() {
     assert!(matches!(&error, DiskError::Invalid { detail, .. } if detail == "1 of its 2 blocks came"), "{error}");
     assert_eq!(disk.volume.stat_shard(head.key).await.unwrap(), None);
     // One block too many.
-    let mut writer = disk.volume.create_shard(head).await.unwrap();
+    let mut writer = disk.volume.create_shard(head).unwrap();
     send_blocks(&mut writer).await;
     assert!(matches!(writer.block(Bytes::new(), 0).await, Err(DiskError::Invalid { .. })));
     writer.finish().await.unwrap();
@@ -131,7 +135,7 @@ async fn heads_that_make_no_shard_are_refused() {
         ShardHead { extent_bytes: u64::MAX, ..good },
     ];
     for head in bad {
-        let refused = disk.volume.create_shard(head).await;
+        let refused = disk.volume.create_shard(head);
         assert!(matches!(refused, Err(DiskError::Invalid { .. })), "{head:?}");
     }
     assert_eq!(disk.temporary_files(), 0);
@@ -275,7 +279,7 @@ async fn the_reserve_is_kept() {
     let disk = OneDisk::open().await;
     disk.faults.available.store(1_000_000, Ordering::SeqCst);
     let volume = disk.open_again().await;
-    let error = volume.create_shard(head(1, 400, 50)).await.unwrap_err();
+    let error = volume.create_shard(head(1, 400, 50)).unwrap_err();
     assert!(matches!(error, DiskError::Full { available_bytes: 1_000_000, .. }), "{error}");
     assert_eq!(disk.temporary_files(), 0);
     assert_eq!(volume.status().health, Health::Ok, "full is not failed");
@@ -284,7 +288,7 @@ async fn the_reserve_is_kept() {
 #[tokio::test]
 async fn a_write_that_finds_no_room_says_so() {
     let disk = OneDisk::open().await;
-    let mut writer = disk.volume.create_shard(head(1, 400, 50)).await.unwrap();
+    let mut writer = disk.volume.create_shard(head(1, 400, 50)).unwrap();
     send_blocks(&mut writer).await;
     disk.faults.write_errno.store(28, Ordering::SeqCst);
     let error = writer.finish().await.unwrap_err();
@@ -333,7 +337,7 @@ async fn a_disk_that_really_fills_up_refuses_and_lives() {
     // The canary is not running: what is available is what was counted off.
     let mut written = 0_u64;
     let refused = loop {
-        match volume.create_shard(head(u128::from(written) + 1, 2_000_000, 65_536)).await {
+        match volume.create_shard(head(u128::from(written) + 1, 2_000_000, 65_536)) {
             Ok(mut writer) => {
                 send_blocks(&mut writer).await;
                 writer.finish().await.unwrap();
@@ -345,7 +349,7 @@ async fn a_disk_that_really_fills_up_refuses_and_lives() {
     assert!(matches!(refused, DiskError::Full { .. }), "{refused}");
     assert!((5..=8).contains(&written), "{written} shards of 1 MB on 8 MiB");
     // Somebody else takes the rest: the system itself says no now.
-    let small = volume.create_shard(head(1000, 2_000, 500)).await;
+    let small = volume.create_shard(head(1000, 2_000, 500));
     fs::write(mounted.0.path().join("hog"), vec![0; 8 << 20]).unwrap_err();
     let mut writer = small.unwrap();
     send_blocks(&mut writer).await;
@@ -365,7 +369,9 @@ async fn a_file_system_gone_read_only_takes_no_shards_and_still_gives_them() {
     let kept = head(1, 2_000, 500);
     write(&volume, kept).await;
     mounted.remount_read_only();
-    let error = volume.create_shard(head(2, 2_000, 500)).await.unwrap_err();
+    let mut writer = volume.create_shard(head(2, 2_000, 500)).unwrap();
+    send_blocks(&mut writer).await;
+    let error = writer.finish().await.unwrap_err();
     assert!(matches!(error, DiskError::ReadOnly { .. }) && error.disk_is_bad(), "{error}");
     let stop = watch::Sender::new(false);
     let running = tokio::spawn(Arc::new(set).run(stop.subscribe()));
@@ -373,7 +379,7 @@ async fn a_file_system_gone_read_only_takes_no_shards_and_still_gives_them() {
     let found =
         tokio::time::timeout(Duration::from_secs(30), changes.wait_for(|now| now.health == Health::Error)).await;
     assert!(found.unwrap().unwrap().reason.contains("read-only"));
-    let error = volume.create_shard(head(2, 2_000, 500)).await.unwrap_err();
+    let error = volume.create_shard(head(2, 2_000, 500)).unwrap_err();
     assert!(matches!(error, DiskError::Failed { .. }), "{error}");
     read(&volume, &kept).await.unwrap();
     stop.send(true).unwrap();
