@@ -315,3 +315,28 @@ fn a_node_that_dies_meanwhile_is_started_and_its_disk_waits() {
     let commands = bench.give(Input::Tick);
     assert!(!commands.iter().any(|command| matches!(command, Command::Execute(_))));
 }
+
+/// Found by the simulator (seed 3591): a disk had failed when its node's log rotted. The node came back as a lost voter,
+/// took no verb for its disks, and the incident asked it for ever.
+#[test]
+fn a_disk_of_a_lost_voter_is_a_persons_until_the_node_is_back() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.disk("d1", "up", "gone");
+    bench.beat(3);
+    let throttle = bench.last_step();
+    bench.failed(throttle.id);
+    bench.fact.phase = "lost_voter".to_owned();
+    for disk in ["d1", "d2"] {
+        bench.disk(disk, "-", "ok");
+    }
+    bench.beat(60);
+    assert_eq!(bench.state(), IncidentState::Escalated);
+    assert_eq!(bench.actions(), [Action::Throttle], "nothing is asked of a node that can do nothing");
+
+    bench.fact.phase = "healthy".to_owned();
+    for disk in ["d1", "d2"] {
+        bench.disk(disk, "up", "ok");
+    }
+    bench.beat(10);
+    assert!(bench.open().is_empty(), "the disk is well, and the node is back");
+}

@@ -99,6 +99,12 @@ impl Engine {
         if self.facts.node_now().is_none() {
             return Present::Unknown("the node does not answer");
         }
+        // The cluster's map is not changed through a node that takes no part in it: no step would do anything.
+        if self.facts.phase() == "lost_voter" {
+            return Present::Beyond(
+                "the node lost its vote: its disks cannot be looked after before it is back".to_owned(),
+            );
+        }
         let Some(fact) = self.facts.disk(disk) else { return Present::Unknown("the node does not list the disk") };
         let well = self.disks.well(disk, &self.policy);
         match fact.state.as_str() {
