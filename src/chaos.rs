@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use resilver_chaos::bench::{Figures, crash, idle, rebuild, s3};
+use resilver_chaos::bench::{Figures, crash, idle, power_loss, rebuild, s3};
 use resilver_chaos::demo::{self, DemoOptions};
+use resilver_chaos::hosts::Shape;
 use resilver_chaos::target::{HostInfo, Target};
 use resilver_host::FileKind;
 
@@ -67,6 +68,28 @@ enum Bench {
     },
     /// What the S3 door gives clients: throughput, latency, memory, and where the time goes
     S3(S3Args),
+    /// What clients notice when a host loses its power. Makes hosts of its own in network namespaces: needs root
+    PowerLoss(PowerLossArgs),
+}
+
+/// `bench power-loss`.
+#[derive(Debug, Args)]
+struct PowerLossArgs {
+    /// Times that a host loses its power, in each case
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100))]
+    runs: u64,
+    /// Hosts
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(3..=16))]
+    nodes: u64,
+    /// Disks of each
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=8))]
+    disks: u64,
+    /// How long a host is without power
+    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    outage: Duration,
+    /// Length of the upload that power is lost in; 0: none
+    #[arg(long, default_value_t = 3100, value_name = "MB")]
+    upload: u64,
 }
 
 /// `bench s3`.
@@ -118,6 +141,9 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             () = shutdown_signal() => Err(Failure::new(Code::Internal, "interrupted: its buckets stay")),
         };
     }
+    if let Bench::PowerLoss(power) = &args.what {
+        return bench_power_loss(cx, power, args.keep).await;
+    }
     in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
         Bench::Crash { runs } => {
             figures(cx, crash::run(&cx.host, target, *runs).await.map_err(|error| harness(&error))?)
@@ -131,6 +157,8 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             cx.out.say(format!("looking for {}", humantime::format_duration(*span)));
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
         }
+        // It has made its own cluster above.
+        Bench::PowerLoss(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.
             cluster.s3_access().await?;
@@ -173,6 +201,28 @@ async fn bench_s3(cx: &Context, target: &Target, args: &S3Args) -> Result<(), Fa
     cx.out.show(&report, s3::Report::table)
 }
 
+async fn bench_power_loss(cx: &Context, args: &PowerLossArgs, keep: bool) -> Result<Code, Failure> {
+    let options = power_loss::PowerLossOptions {
+        runs: usize::try_from(args.runs).unwrap_or(usize::MAX),
+        shape: Shape {
+            nodes: usize::try_from(args.nodes).unwrap_or(usize::MAX),
+            disks: usize::try_from(args.disks).unwrap_or(usize::MAX),
+        },
+        outage: args.outage,
+        upload_bytes: args.upload * 1_000_000,
+    };
+    let dir = new_folder(cx, "power-loss");
+    let binary = cx.binary()?;
+    let say = |text: &str| cx.out.say(text);
+    let outcome = tokio::select! {
+        cases = power_loss::run(&cx.host, &dir, &binary, &options, &say) => cases.map_err(|error| harness(&error)),
+        () = shutdown_signal() => Err(Failure::new(Code::Internal, "interrupted")),
+    };
+    tidy(cx, &dir, keep || outcome.is_err()).await;
+    cx.out.show(&outcome?, |cases| cases.iter().map(power_loss::Case::table).collect())?;
+    Ok(Code::Ok)
+}
+
 /// The cluster that somebody else runs in the folder of --dir.
 async fn running_target(cx: &Context) -> Result<Target, Failure> {
     let dir = cx.place.dir.clone().ok_or_else(|| {
@@ -207,9 +257,7 @@ async fn in_a_cluster<T>(
     keep: bool,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    // Two experiments at once, or one after a crash of the first, must not meet in one folder.
-    let own = cx.host.proc.own();
-    let dir = std::env::temp_dir().join(format!("resilver-{what}-{}-{}", own.pid, own.start_ticks));
+    let dir = new_folder(cx, what);
     let options = LocalOptions {
         dir: dir.clone(),
         nodes: Some(DEFAULT_NODES),
@@ -229,13 +277,23 @@ async fn in_a_cluster<T>(
         () = shutdown_signal() => Err(Failure::new(Code::Internal, "interrupted")),
     };
     let stopped = cluster.stop().await;
-    if keep || outcome.is_err() {
-        cx.out.say(format!("its folder stays: {}", dir.display()));
-    } else if let Err(error) = remove(cx, &dir).await {
-        cx.out.say(format!("its folder {} could not be removed: {error}", dir.display()));
-    }
+    tidy(cx, &dir, keep || outcome.is_err()).await;
     let value = outcome?;
     stopped.map(|()| value)
+}
+
+/// A folder that no other experiment has: neither one at the same time, nor one that crashed before.
+fn new_folder(cx: &Context, what: &str) -> PathBuf {
+    let own = cx.host.proc.own();
+    std::env::temp_dir().join(format!("resilver-{what}-{}-{}", own.pid, own.start_ticks))
+}
+
+async fn tidy(cx: &Context, dir: &Path, keep: bool) {
+    if keep {
+        cx.out.say(format!("its folder stays: {}", dir.display()));
+    } else if let Err(error) = remove(cx, dir).await {
+        cx.out.say(format!("its folder {} could not be removed: {error}", dir.display()));
+    }
 }
 
 fn target_of(cluster: &LocalCluster) -> Target {

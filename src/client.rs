@@ -13,7 +13,7 @@ use resilver_proto::contract::{ObserveRequest, ObserveResponse};
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
 use resilver_proto::store::{StatusRequest, StatusResponse};
-use resilver_proto::transport::{MAX_MESSAGE_BYTES, channel};
+use resilver_proto::transport::{MAX_MESSAGE_BYTES, Profile, channel};
 use tonic::transport::Channel;
 use tonic::{Code as Grpc, Status};
 
@@ -214,7 +214,7 @@ fn short(status: &Status) -> String {
 }
 
 fn connect(host: &Host, member: &Member) -> Result<Node, Failure> {
-    let channel = channel(&host.net, &member.address).map_err(|error| {
+    let channel = channel(&host.net, &member.address, Profile::Bulk).map_err(|error| {
         Failure::usage(format!("node {} has no usable address `{}`: {error}", member.name, member.address))
             .next("addresses are written host:port")
     })?;

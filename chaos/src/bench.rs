@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod idle;
+pub mod power_loss;
 mod procfs;
 pub mod rebuild;
 pub mod s3;

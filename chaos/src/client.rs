@@ -16,7 +16,7 @@ use resilver_proto::store::{
     Coding, CreateBucketRequest, GetRequest, PutBegin, PutRequest, StatusRequest, StatusResponse, VerifyRequest,
     VerifyResponse, get_response, put_request,
 };
-use resilver_proto::transport::{self, MAX_MESSAGE_BYTES};
+use resilver_proto::transport::{self, MAX_MESSAGE_BYTES, Profile};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -60,7 +60,7 @@ impl Client {
 
     fn connect(net: &Arc<dyn Net>, nodes: impl Iterator<Item = (String, String)>) -> anyhow::Result<Self> {
         let nodes = nodes
-            .map(|(name, address)| Ok((name, transport::channel(net, &address)?)))
+            .map(|(name, address)| Ok((name, transport::channel(net, &address, Profile::Bulk)?)))
             .collect::<Result<Vec<_>, tonic::transport::Error>>()?;
         Ok(Self { nodes: Arc::new(nodes), next: Arc::new(AtomicUsize::new(0)) })
     }

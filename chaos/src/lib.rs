@@ -13,6 +13,7 @@ pub mod dataset;
 pub mod demo;
 pub mod faults;
 pub mod history;
+pub mod hosts;
 pub mod load;
 pub mod report;
 pub mod s3;

@@ -1,0 +1,221 @@
+//! A cluster with a host for each node and its agent.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use resilver_host::Host;
+use resilver_host::disk::replace_file;
+use resilver_proto::store::cluster_client::ClusterClient;
+use resilver_proto::store::store_client::StoreClient;
+use resilver_proto::store::{CreateKeyRequest, InitRequest, StatusResponse};
+use resilver_proto::transport::{self, Profile};
+use tokio::time::Instant;
+
+use super::Hosts;
+use crate::client::Client;
+use crate::s3::Access;
+use crate::target::{HostInfo, Target};
+
+/// Every host has the same ports: they have addresses of their own.
+const NODE_PORT: u16 = 7001;
+const HTTP_PORT: u16 = 7002;
+const AGENT_PORT: u16 = 7003;
+const API_PORT: u16 = 7004;
+const S3_PORT: u16 = 9000;
+
+/// How long the cluster may take to be whole.
+const START_TIME: Duration = Duration::from_secs(90);
+/// How often is looked whether it is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Hosts, each with a node and an agent.
+    pub nodes: usize,
+    /// Disks of each node.
+    pub disks: usize,
+}
+
+/// A cluster whose hosts can lose their power.
+pub struct HostCluster {
+    host: Host,
+    hosts: Hosts,
+    binary: PathBuf,
+    target: Target,
+}
+
+impl HostCluster {
+    /// Makes the hosts and starts a cluster on them; waits until it is whole. All of it lies in `dir`.
+    ///
+    /// # Errors
+    /// When the hosts cannot be made, or the cluster does not become whole.
+    pub async fn start(host: &Host, dir: &Path, binary: &Path, shape: Shape) -> anyhow::Result<Self> {
+        let hosts = Hosts::new(host, &dir.join("hosts"), shape.nodes).await?;
+        let target =
+            Target { dir: dir.to_owned(), hosts: (0..shape.nodes).map(|at| info(&hosts, dir, at, shape)).collect() };
+        let cluster = Self { host: host.clone(), hosts, binary: binary.to_owned(), target };
+        for at in 0..shape.nodes {
+            let folder = cluster.folder(at);
+            host.disk.create_dir_all(&folder).await?;
+            let text = cluster.configuration(at, shape);
+            replace_file(&*host.disk, &folder.join("resilver.yaml"), Bytes::from(text)).await?;
+            cluster.start_agent(at).await?;
+        }
+        cluster.found().await?;
+        cluster.await_whole(START_TIME).await?;
+        Ok(cluster)
+    }
+
+    /// Where its parts are.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its hosts.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    /// The number of the host of a node.
+    pub fn index(&self, node: &str) -> Option<usize> {
+        self.target.hosts.iter().position(|host| host.name == node)
+    }
+
+    /// Starts what starts when a host has power: the agent, which starts its node.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_agent(&self, at: usize) -> anyhow::Result<()> {
+        let folder = self.folder(at);
+        let config = folder.join("resilver.yaml").display().to_string();
+        let args = ["agent", "run", "--config", &config].map(str::to_owned);
+        self.hosts.start(at, &self.binary, &args, &folder.join("agent.log")).await
+    }
+
+    /// An access key to everything, and the doors of these nodes in this order.
+    ///
+    /// # Errors
+    /// When the node at the first of them makes no key.
+    pub async fn access(&self, nodes: &[usize]) -> anyhow::Result<Access> {
+        let first = &self.target.hosts[*nodes.first().context("no node")?];
+        let mut store = StoreClient::new(transport::channel(&self.host.net, &first.address, Profile::Bulk)?);
+        let made =
+            store.create_key(CreateKeyRequest { label: "experiment".to_owned(), admin: true }).await?.into_inner();
+        Ok(Access {
+            endpoints: nodes.iter().map(|at| format!("http://{}:{S3_PORT}", self.hosts.address(*at))).collect(),
+            access_key: made.key.unwrap_or_default().id,
+            secret_key: made.secret,
+        })
+    }
+
+    /// Waits until every node is healthy under a leader and nothing is missing.
+    ///
+    /// # Errors
+    /// When that does not come in time; says what is in the way.
+    pub async fn await_whole(&self, limit: Duration) -> anyhow::Result<StatusResponse> {
+        let client = Client::new(&self.host, &self.target)?;
+        let until = Instant::now() + limit;
+        loop {
+            let status = client.status().await;
+            if let Some(status) = status.clone().filter(|status| is_whole(status, self.target.hosts.len())) {
+                return Ok(status);
+            }
+            if Instant::now() >= until {
+                bail!("the cluster is not whole after {} s: {}", limit.as_secs(), told(status.as_ref()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends it with its hosts.
+    ///
+    /// # Errors
+    /// When a process cannot be waited for.
+    pub async fn end(self) -> anyhow::Result<()> {
+        self.hosts.end().await
+    }
+
+    async fn found(&self) -> anyhow::Result<()> {
+        let first = &self.target.hosts[0];
+        let mut cluster = ClusterClient::new(transport::channel(&self.host.net, &first.address, Profile::Bulk)?);
+        let until = Instant::now() + START_TIME;
+        loop {
+            let request = InitRequest { name: "experiment".to_owned() };
+            match cluster.init(request).await {
+                Ok(_) => return Ok(()),
+                Err(status) if Instant::now() >= until => {
+                    bail!("the cluster could not be founded: {}", status.message())
+                }
+                // Its node is being started.
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+
+    fn folder(&self, at: usize) -> PathBuf {
+        self.target.dir.join(&self.target.hosts[at].name)
+    }
+
+    fn configuration(&self, at: usize, shape: Shape) -> String {
+        let own = &self.target.hosts[at];
+        let address = |at: usize, port: u16| format!("\"{}:{port}\"", self.hosts.address(at));
+        let join: Vec<String> =
+            (0..shape.nodes).filter(|other| *other != at).map(|other| address(other, NODE_PORT)).collect();
+        let disks: Vec<String> = own.disks.iter().map(|disk| disk.display().to_string()).collect();
+        let mut text = format!(
+            "profile: fast\nnode:\n  name: {name}\n  address: {node}\n  http: {http}\n  data_dir: meta\n  disks: [{disks}]\n  \
+             join: [{join}]\n  repair: {{ check_interval: 2s }}\n  read_deadline: 30s\n  s3: {{ address: {s3} }}\nagent:\n  \
+             name: {name}\n  node_address: {node}\n  node_http: {http}\n  address: {agent}\n  http: {api}\n  dir: agent\nnodes:\n",
+            name = own.name,
+            node = address(at, NODE_PORT),
+            http = address(at, HTTP_PORT),
+            s3 = address(at, S3_PORT),
+            agent = address(at, AGENT_PORT),
+            api = address(at, API_PORT),
+            disks = disks.join(", "),
+            join = join.join(", "),
+        );
+        for (at, member) in self.target.hosts.iter().enumerate() {
+            let [node, agent, api] = [NODE_PORT, AGENT_PORT, API_PORT].map(|port| address(at, port));
+            text.push_str(&format!("  - {{ id: {}, address: {node}, agent: {agent}, api: {api} }}\n", member.name));
+        }
+        text
+    }
+}
+
+fn info(hosts: &Hosts, dir: &Path, at: usize, shape: Shape) -> HostInfo {
+    let name = format!("n{}", at + 1);
+    let address = hosts.address(at);
+    HostInfo {
+        address: format!("{address}:{NODE_PORT}"),
+        http: format!("{address}:{HTTP_PORT}"),
+        api: format!("{address}:{API_PORT}"),
+        disks: (1..=shape.disks).map(|disk| dir.join(&name).join(format!("disk{disk}"))).collect(),
+        name,
+    }
+}
+
+fn is_whole(status: &StatusResponse, nodes: usize) -> bool {
+    status.unanswered.is_empty()
+        && !status.leader.is_empty()
+        && status.nodes.len() == nodes
+        && status.nodes.iter().all(|node| node.state == "healthy")
+        && status.missing_shards + status.repair_queue + status.repair_in_flight == 0
+}
+
+fn told(status: Option<&StatusResponse>) -> String {
+    let Some(status) = status else { return "no node answers".to_owned() };
+    let ill = status.nodes.iter().filter(|node| node.state != "healthy");
+    format!(
+        "{} nodes of which {:?} are not healthy, leader {:?}, unanswered {:?}, {} shards missing, {} in the queue",
+        status.nodes.len(),
+        ill.map(|node| &node.node).collect::<Vec<_>>(),
+        status.leader,
+        status.unanswered,
+        status.missing_shards,
+        status.repair_queue + status.repair_in_flight,
+    )
+}
