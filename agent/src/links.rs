@@ -15,7 +15,7 @@ use resilver_proto::agent::agent_peer_client::AgentPeerClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
-use resilver_proto::transport;
+use resilver_proto::transport::{self, Profile};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -39,7 +39,7 @@ impl Link {
         if let Some(channel) = &*held {
             return Ok(channel.clone());
         }
-        let channel = transport::channel(&self.net, &self.address)
+        let channel = transport::channel(&self.net, &self.address, Profile::Bulk)
             .map_err(|error| Status::invalid_argument(format!("{} is no address: {error}", self.address)))?;
         *held = Some(channel.clone());
         Ok(channel)

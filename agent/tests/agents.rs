@@ -202,7 +202,8 @@ async fn three_agents_start_heal_coordinate_and_survive_themselves() {
     assert_eq!(code, 404, "{answer}");
 
     // Whoever held the lease before and thaws now: its order comes with a lower fence and is refused at the target.
-    let channel = transport::channel(&host.net, &agents[target].options.address).expect("an address");
+    let channel =
+        transport::channel(&host.net, &agents[target].options.address, transport::Profile::Bulk).expect("an address");
     let stale = RunStepRequest {
         fence: Some(Fence { epoch: 1, round: 0, holder: "n9".into() }),
         step: "restart_node".into(),

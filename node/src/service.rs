@@ -15,6 +15,7 @@ use resilver_proto::contract::meta_recovery_server::MetaRecoveryServer;
 use resilver_proto::contract::node_control_server::NodeControlServer;
 use resilver_proto::contract::node_recovery_server::NodeRecoveryServer;
 use resilver_proto::contract::replica_repair_server::ReplicaRepairServer;
+use resilver_proto::internal::presence_server::PresenceServer;
 use resilver_proto::internal::raft_server::RaftServer;
 use resilver_proto::internal::shards_server::ShardsServer;
 use resilver_proto::store::cluster_server::ClusterServer;
@@ -33,7 +34,7 @@ use crate::late::Late;
 use crate::meta::identity::Identity;
 use crate::meta::{Meta, RaftService};
 use crate::options::Options;
-use crate::peers::Peers;
+use crate::peers::{Peers, PresenceService, watch_all};
 use crate::phase::{Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::s3::Door;
@@ -65,6 +66,7 @@ pub struct Node {
 #[derive(Clone)]
 struct LateServices {
     raft: Late<RaftServer<RaftService>>,
+    presence: Late<PresenceServer<PresenceService>>,
     shards: Late<ShardsServer<ShardService>>,
     store: Late<StoreServer<StoreService>>,
 }
@@ -119,6 +121,7 @@ impl Node {
         let phase = self.shared.phase.clone();
         let late = LateServices {
             raft: Late::new(phase.clone()),
+            presence: Late::new(phase.clone()),
             shards: Late::new(phase.clone()),
             store: Late::new(phase.clone()),
         };
@@ -171,6 +174,7 @@ async fn serve(
         .add_service(MetaRecoveryServer::new(MetaRecoveryService))
         .add_service(ClusterServer::new(ClusterService { shared: shared.clone() }))
         .add_service(late.raft)
+        .add_service(late.presence)
         .add_service(late.shards)
         .add_service(late.store);
     let grpc = transport::serve(router, grpc, stop_future(stopping.clone()));
@@ -244,6 +248,9 @@ impl Life {
         });
         let service = ShardService::new(meta.clone(), self.disks.clone(), board.clone(), rebuilder.clone());
         self.late.shards.fill(service.into_server());
+        let presence = PresenceService::new(self.shared.name.clone(), self.stopping.clone());
+        self.late.presence.fill(presence.into_server());
+        let watching = watch_all(self.shared.peers.clone(), self.shared.name.clone(), meta.map_changes());
         let repair = Repair::new(RepairParts {
             host: host.clone(),
             meta: meta.clone(),
@@ -270,7 +277,10 @@ impl Life {
         }
         self.late.store.fill(StoreService::new(gateway, meta, phase.serving()).into_server());
         phase.set(Phase::Healthy, "serving");
-        repair.run(self.stopping.clone()).await;
+        tokio::select! {
+            () = repair.run(self.stopping.clone()) => {}
+            () = watching => {}
+        }
         NodeError::Server("the repair service ended".to_owned())
     }
 }

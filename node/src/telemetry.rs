@@ -9,6 +9,7 @@ use std::time::Duration;
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::control::{Shared, observe_now};
+use crate::peers::{CircuitState, Profile};
 
 /// What Prometheus reads.
 ///
@@ -50,6 +51,17 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
             .inc_by(repair.scrubbed_bytes);
     }
     if let Some(core) = shared.core.get() {
+        let name = "resilver_circuit_breaker_state";
+        let circuits = page.gauge(name, "1 for the state of the circuit to a peer", &["peer", "profile", "state"])?;
+        for node in core.meta.map().nodes.values().filter(|node| node.name != shared.name) {
+            for profile in Profile::ALL {
+                let now = shared.peers.circuit(&node.address, profile);
+                for state in CircuitState::ALL {
+                    let label = [node.name.as_str(), profile.as_str(), state.as_str()];
+                    circuits.with_label_values(&label).set(i64::from(state == now));
+                }
+            }
+        }
         let spent = core.repair.timings();
         let seconds = page.seconds("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
         for (phase, nanos) in [

@@ -24,7 +24,39 @@ pub const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 /// How long a connection attempt may take: a local network answers in milliseconds, and a caller has another peer to ask.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// HTTP/2 keepalive, also while idle: a peer that lost power says nothing, and is noticed by this.
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// Short calls that others wait for. Its keepalive raises suspicion within three seconds of a peer's silence; that it
+    /// ends the connection, too, costs calls that are repeated anyway.
+    Control,
+    /// Streams of data. Its keepalive is tolerant of a saturated peer: to cut off what works is worse than to wait.
+    Bulk,
+}
+
+impl Profile {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Control, Self::Bulk];
+
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Bulk => "bulk",
+        }
+    }
+
+    /// HTTP/2 keepalive, also while idle: how long nothing may come before a ping is sent, and how long that may stay
+    /// unanswered. A peer that lost power says nothing, and is noticed by this.
+    fn keepalive(self) -> (Duration, Duration) {
+        match self {
+            Self::Control => (Duration::from_secs(1), Duration::from_millis(1500)),
+            Self::Bulk => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
+        }
+    }
+}
+
+/// HTTP/2 keepalive of servers, and of clients in bulk.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a keepalive ping may stay unanswered. A saturated peer answers late: 20 s never cuts a stream that works.
@@ -37,11 +69,12 @@ const WINDOW_BYTES: u32 = 1024 * 1024;
 ///
 /// # Errors
 /// When the address is no valid authority.
-pub fn channel(net: &Arc<dyn Net>, address: &str) -> Result<Channel, tonic::transport::Error> {
+pub fn channel(net: &Arc<dyn Net>, address: &str, profile: Profile) -> Result<Channel, tonic::transport::Error> {
+    let (interval, patience) = profile.keepalive();
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .http2_keep_alive_interval(interval)
+        .keep_alive_timeout(patience)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(4 * WINDOW_BYTES)

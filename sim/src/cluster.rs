@@ -341,7 +341,7 @@ impl Cluster {
 /// One attempt at a founded, whole cluster with a bucket. `Err`: not yet, for this reason.
 async fn found_once(host: &Host, nodes: usize) -> Result<(), String> {
     let first = node_address(&node_name(0));
-    let channel = transport::channel(&host.net, &first).map_err(|error| error.to_string())?;
+    let channel = transport::channel(&host.net, &first, transport::Profile::Bulk).map_err(|error| error.to_string())?;
     let mut cluster = ClusterClient::new(channel.clone());
     let status = call(cluster.status(StatusRequest { local: false })).await?;
     if status.cluster_id.is_empty() {

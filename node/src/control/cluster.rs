@@ -17,6 +17,7 @@ use super::join::FoundRequest;
 use super::observe::{missing_shards, observe, role_of};
 use super::{Core, Shared, meta_status};
 use crate::model::{Command, JoiningDisk, Location, NodeRecord, Outcome};
+use crate::peers::Profile;
 
 /// How long one member may take to say how it is. A status that waits for a dead host is no status.
 const STATUS_DEADLINE: Duration = Duration::from_millis(800);
@@ -177,12 +178,12 @@ async fn ask(shared: &Arc<Shared>, node: &NodeRecord) -> Option<ObserveResponse>
     if node.name == shared.name {
         return Some(observe(shared));
     }
-    let mut client = NodeControlClient::new(shared.peers.channel(&node.address).ok()?);
+    let mut client = NodeControlClient::new(shared.peers.channel(&node.address, Profile::Control).ok()?);
     match tokio::time::timeout(STATUS_DEADLINE, client.observe(ObserveRequest {})).await {
         Ok(Ok(answer)) => Some(answer.into_inner()),
         Ok(Err(_)) => None,
         Err(_) => {
-            shared.peers.drop_channel(&node.address);
+            shared.peers.drop_channel(&node.address, Profile::Control);
             None
         }
     }

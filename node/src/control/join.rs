@@ -10,6 +10,7 @@ use tonic::Code;
 use super::Shared;
 use crate::disk::DiskSet;
 use crate::model::JoiningDisk;
+use crate::peers::Profile;
 use crate::types::{ClusterId, InstanceId};
 
 /// How long one member may take to answer a join: the proposal may have to wait for an election.
@@ -60,7 +61,7 @@ pub(crate) async fn ask_members(shared: &Shared, instance: InstanceId, disks: &D
     };
     let mut last = "no member is configured under `join`".to_owned();
     for address in shared.options.join.iter().filter(|address| **address != shared.options.address) {
-        let mut client = match shared.peers.channel(address) {
+        let mut client = match shared.peers.channel(address, Profile::Control) {
             Ok(channel) => ClusterClient::new(channel),
             Err(error) => return JoinRound::Refused(error.to_string()),
         };
@@ -72,7 +73,7 @@ pub(crate) async fn ask_members(shared: &Shared, instance: InstanceId, disks: &D
             // Its own words may be ours, from its own asking: they would go round in circles.
             Ok(Err(status)) => last = format!("{address} cannot let anybody in yet ({})", status.code()),
             Err(_) => {
-                shared.peers.drop_channel(address);
+                shared.peers.drop_channel(address, Profile::Control);
                 last = format!("{address} did not answer within {} s", JOIN_DEADLINE.as_secs());
             }
         }

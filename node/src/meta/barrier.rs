@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::network::Links;
 use super::raft::{Node, Raft};
+use crate::peers::Profile;
 use crate::types::RaftId;
 
 /// Questions that may wait at once; more wait at the door.
@@ -118,14 +119,14 @@ async fn any_round(raft: Raft, links: Arc<Links>, own: mpsc::WeakSender<Reply>) 
     }
     let unreachable = |detail: String| NoIndex::Unreachable(detail);
     let address = links.address(RaftId(leader)).ok_or(NoIndex::NoLeader)?;
-    let mut client = links.client(&address).map_err(|error| unreachable(error.to_string()))?;
+    let mut client = links.client(&address, Profile::Control).map_err(|error| unreachable(error.to_string()))?;
     let request = ReadIndexRequest { envelope: Some(links.ids.envelope(RaftId(leader))) };
     tokio::select! {
         answer = tokio::time::timeout(ASK_DEADLINE, client.read_index(request)) => match answer {
             Ok(Ok(answer)) => Ok(answer.into_inner().index),
             Ok(Err(status)) => Err(unreachable(status.message().to_owned())),
             Err(_) => {
-                links.peers.drop_channel(&address);
+                links.peers.drop_channel(&address, Profile::Control);
                 Err(unreachable(format!("no answer within {} s", ASK_DEADLINE.as_secs())))
             }
         },

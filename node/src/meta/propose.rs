@@ -20,6 +20,7 @@ use super::wire::{self, Forward, Forwarded};
 use super::{Inner, MetaError, leader_leaves};
 use crate::log::MAX_RECORD_BYTES;
 use crate::model::{Command, Outcome, Refusal};
+use crate::peers::Profile;
 use crate::state::Proposal;
 use crate::types::RaftId;
 
@@ -191,7 +192,7 @@ impl Inner {
             Ok(Attempt::Lost(detail)) => tracing::debug!(%leader, detail, "a command's answer was lost"),
             Err(_) => {
                 if let Some(address) = self.links.address(leader) {
-                    self.links.peers.drop_channel(&address);
+                    self.links.peers.drop_channel(&address, Profile::Control);
                 }
             }
         }
@@ -248,7 +249,7 @@ impl Inner {
     pub(super) async fn ask(&self, member: RaftId, request: &Forward) -> Result<Forwarded, Attempt> {
         let unsent = |detail: String| Attempt::Unsent(detail);
         let address = self.links.address(member).ok_or_else(|| unsent(format!("member {member} has no address")))?;
-        let mut client = self.links.client(&address).map_err(|error| unsent(error.to_string()))?;
+        let mut client = self.links.client(&address, Profile::Control).map_err(|error| unsent(error.to_string()))?;
         let payload = wire::encode(request).map_err(|error| unsent(error.to_string()))?;
         let message = RaftMessage { envelope: Some(self.links.ids.envelope(member)), payload };
         match client.propose(message).await {

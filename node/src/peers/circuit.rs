@@ -1,4 +1,4 @@
-//! Which peers fail: a circuit breaker per address, first version.
+//! Which ways fail: a circuit breaker per peer and profile.
 //!
 //! Owns: the count of failures in a row and the time of the next probe. Must never: make a call itself, or be asked
 //! whether a host is down: an open circuit routes around, it convicts nobody.
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use resilver_proto::transport::Profile;
 use tokio::time::Instant;
 
 /// Failures in a row that open a circuit: one is an accident, two a coincidence.
@@ -28,6 +29,9 @@ pub enum CircuitState {
 }
 
 impl CircuitState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
+
     /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,6 +42,7 @@ impl CircuitState {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Circuit {
     failures: u32,
     next_probe: Instant,
@@ -53,19 +58,26 @@ impl Circuit {
     }
 }
 
+type Key = (String, Profile);
+
 /// The circuits of all peers. Cheap to clone. Grows with addresses that failed, which are addresses of members.
 #[derive(Clone, Default)]
-pub struct Circuits {
-    by_address: Arc<Mutex<BTreeMap<String, Circuit>>>,
+pub(super) struct Circuits {
+    by_way: Arc<Mutex<BTreeMap<Key, Circuit>>>,
 }
 
 impl Circuits {
-    /// May this call be made? `Err` says how long until the next probe. An admitted call must be answered for with
-    /// [`Circuits::success`] or [`Circuits::failure`]; one that is dropped instead only delays the next probe.
-    pub fn admit(&self, address: &str) -> Result<(), Duration> {
-        let now = Instant::now();
+    /// May this call be made? While the control way is open, bulk is not tried either: whoever is silent there answers
+    /// nowhere, and the watch that probes it costs less.
+    pub(super) fn admit(&self, address: &str, profile: Profile, now: Instant) -> Result<(), Duration> {
         let mut circuits = self.lock();
-        let Some(circuit) = circuits.get_mut(address) else { return Ok(()) };
+        if profile == Profile::Bulk
+            && let Some(control) = circuits.get(&key(address, Profile::Control))
+            && control.failures >= OPEN_AFTER
+        {
+            return Err(control.next_probe.saturating_duration_since(now).min(PROBE_EVERY));
+        }
+        let Some(circuit) = circuits.get_mut(&key(address, profile)) else { return Ok(()) };
         match circuit.state(now) {
             CircuitState::Closed => Ok(()),
             CircuitState::HalfOpen => {
@@ -76,72 +88,124 @@ impl Circuits {
         }
     }
 
-    /// The peer answered, whatever it said.
-    pub fn success(&self, address: &str) {
-        self.lock().remove(address);
+    pub(super) fn success(&self, address: &str, profile: Profile) {
+        self.lock().remove(&key(address, profile));
     }
 
-    /// The peer could not be reached, or did not answer in time.
-    pub fn failure(&self, address: &str) {
-        let now = Instant::now();
+    pub(super) fn failure(&self, address: &str, profile: Profile, now: Instant) {
+        self.fail(address, profile, 1, now);
+    }
+
+    /// The peer's presence ended: its keepalive went unanswered, or its process did. That is more than a call that failed.
+    pub(super) fn silent(&self, address: &str, now: Instant) {
+        self.fail(address, Profile::Control, OPEN_AFTER, now);
+    }
+
+    /// The peer is there. What failed in bulk may be tried again at once.
+    pub(super) fn present(&self, address: &str, now: Instant) {
         let mut circuits = self.lock();
-        let circuit = circuits.entry(address.to_owned()).or_insert(Circuit { failures: 0, next_probe: now });
-        circuit.failures = circuit.failures.saturating_add(1);
-        circuit.next_probe = now + PROBE_EVERY;
-        if circuit.failures == OPEN_AFTER {
-            tracing::warn!(address, failures = circuit.failures, "peer fails: its circuit is open");
+        circuits.remove(&key(address, Profile::Control));
+        if let Some(bulk) = circuits.get_mut(&key(address, Profile::Bulk)) {
+            bulk.next_probe = now;
         }
     }
 
     /// Whether calls are expected to fail.
-    pub fn is_open(&self, address: &str) -> bool {
-        self.lock().get(address).is_some_and(|circuit| circuit.failures >= OPEN_AFTER)
+    pub(super) fn is_open(&self, address: &str) -> bool {
+        let circuits = self.lock();
+        let open = |profile| circuits.get(&key(address, profile)).is_some_and(|circuit| circuit.failures >= OPEN_AFTER);
+        open(Profile::Control) || open(Profile::Bulk)
     }
 
-    /// Every peer that failed lately, with its state.
-    pub fn states(&self) -> Vec<(String, CircuitState)> {
-        let now = Instant::now();
-        self.lock().iter().map(|(address, circuit)| (address.clone(), circuit.state(now))).collect()
+    pub(super) fn state(&self, address: &str, profile: Profile, now: Instant) -> CircuitState {
+        let circuits = self.lock();
+        let own = circuits.get(&key(address, profile)).map_or(CircuitState::Closed, |circuit| circuit.state(now));
+        // Bulk follows control, as it does for calls.
+        match circuits.get(&key(address, Profile::Control)) {
+            Some(control) if control.failures >= OPEN_AFTER => CircuitState::Open,
+            _ => own,
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Circuit>> {
+    fn fail(&self, address: &str, profile: Profile, times: u32, now: Instant) {
+        let mut circuits = self.lock();
+        let circuit = circuits.entry(key(address, profile)).or_insert(Circuit { failures: 0, next_probe: now });
+        let before = circuit.failures;
+        circuit.failures = before.saturating_add(times);
+        circuit.next_probe = now + PROBE_EVERY;
+        if before < OPEN_AFTER && circuit.failures >= OPEN_AFTER {
+            tracing::warn!(address, profile = profile.as_str(), "peer fails: its circuit is open");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Circuit>> {
         // Nothing panics while holding it; and its content is a hint, right or wrong.
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn key(address: &str, profile: Profile) -> Key {
+    (address.to_owned(), profile)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn opens_after_three_failures_and_admits_one_probe_every_two_seconds() {
-        let circuits = Circuits::default();
+    const BULK: Profile = Profile::Bulk;
+
+    #[test]
+    fn opens_after_three_failures_and_admits_one_probe_every_two_seconds() {
+        let (circuits, mut now) = (Circuits::default(), Instant::now());
         for _ in 0..OPEN_AFTER {
-            assert_eq!(circuits.admit("peer"), Ok(()));
-            circuits.failure("peer");
+            assert_eq!(circuits.admit("peer", BULK, now), Ok(()));
+            circuits.failure("peer", BULK, now);
         }
         assert!(circuits.is_open("peer"));
-        assert_eq!(circuits.admit("peer"), Err(PROBE_EVERY));
+        assert_eq!(circuits.admit("peer", BULK, now), Err(PROBE_EVERY));
 
-        tokio::time::advance(PROBE_EVERY).await;
-        assert_eq!(circuits.states(), vec![("peer".to_owned(), CircuitState::HalfOpen)]);
-        assert_eq!(circuits.admit("peer"), Ok(()), "the probe");
-        assert!(circuits.admit("peer").is_err(), "only one");
+        now += PROBE_EVERY;
+        assert_eq!(circuits.state("peer", BULK, now), CircuitState::HalfOpen);
+        assert_eq!(circuits.admit("peer", BULK, now), Ok(()), "the probe");
+        assert!(circuits.admit("peer", BULK, now).is_err(), "only one");
 
-        circuits.success("peer");
-        assert_eq!(circuits.admit("peer"), Ok(()));
+        circuits.success("peer", BULK);
+        assert_eq!(circuits.admit("peer", BULK, now), Ok(()));
         assert!(!circuits.is_open("peer"));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_success_in_between_starts_the_count_again() {
-        let circuits = Circuits::default();
-        circuits.failure("peer");
-        circuits.failure("peer");
-        circuits.success("peer");
-        circuits.failure("peer");
+    #[test]
+    fn a_success_in_between_starts_the_count_again() {
+        let (circuits, now) = (Circuits::default(), Instant::now());
+        circuits.failure("peer", BULK, now);
+        circuits.failure("peer", BULK, now);
+        circuits.success("peer", BULK);
+        circuits.failure("peer", BULK, now);
         assert!(!circuits.is_open("peer"));
-        assert_eq!(circuits.admit("other"), Ok(()));
+        assert_eq!(circuits.admit("other", BULK, now), Ok(()));
+    }
+
+    #[test]
+    fn the_profiles_fail_apart_but_a_silent_peer_is_asked_for_nothing() {
+        let (circuits, now) = (Circuits::default(), Instant::now());
+        for _ in 0..OPEN_AFTER {
+            circuits.failure("slow", BULK, now);
+        }
+        assert_eq!(circuits.admit("slow", Profile::Control, now), Ok(()), "it still votes");
+        circuits.silent("gone", now);
+        assert!(circuits.admit("gone", BULK, now).is_err() && circuits.is_open("gone"));
+        assert_eq!(circuits.state("gone", BULK, now), CircuitState::Open);
+    }
+
+    #[test]
+    fn a_peer_that_is_back_is_tried_at_once() {
+        let (circuits, now) = (Circuits::default(), Instant::now());
+        for _ in 0..OPEN_AFTER {
+            circuits.failure("peer", BULK, now);
+        }
+        circuits.silent("peer", now);
+        circuits.present("peer", now);
+        assert_eq!(circuits.admit("peer", BULK, now), Ok(()), "the probe");
+        assert!(circuits.admit("peer", BULK, now).is_err(), "until it is answered");
     }
 }

@@ -1,14 +1,35 @@
-//! Connections to other nodes, one per address, shared by every client in this node.
+//! The ways to other nodes: the one place where a node's internal calls get their channels, and the memory of which
+//! ways fail.
 //!
-//! Owns: the channels. Must never: retry, or judge a peer. Invariant: a channel that let a call time out is dropped by
-//! whoever noticed ([`Peers::drop_channel`]) and dialled afresh by the next caller: its connection may be to a peer that
-//! lost power and will never answer on it again.
+//! Owns: the channels, two for each address ([`Profile`]); a circuit for each ([`Circuits`]); the presence of every peer
+//! ([`watch_all`]), which makes a peer *suspect* within three seconds of its silence.
+//! Must never: retry a call; end a bulk stream because its peer is suspect (a saturated peer is silent, too, and what it
+//! was sending would be cut off); take suspicion for conviction: a suspect is routed around, and nobody is told it is dead.
+//!
+//! Invariants:
+//! - A channel that let a call time out is dropped by whoever noticed and dialled afresh by the next caller: its
+//!   connection may be to a peer that lost power and will never answer on it again.
+//! - A timeout while this process itself stood still ([`Pulse`]) is held against nobody.
+
+mod circuit;
+mod presence;
+mod pulse;
+mod watch;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use resilver_host::Net;
+pub use resilver_proto::transport::Profile;
+use tokio::time::Instant;
 use tonic::transport::Channel;
+
+pub use circuit::CircuitState;
+use circuit::Circuits;
+pub(crate) use presence::PresenceService;
+use pulse::Pulse;
+pub(crate) use watch::watch_all;
 
 /// An address that cannot be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -18,37 +39,91 @@ pub struct BadAddress {
     pub address: String,
 }
 
-/// The channels of a node. Cheap to clone.
+/// The ways of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     net: Arc<dyn Net>,
-    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+    channels: Mutex<BTreeMap<(String, Profile), Channel>>,
+    circuits: Circuits,
+    pulse: Pulse,
 }
 
 impl Peers {
     /// No channel yet.
     pub fn new(net: Arc<dyn Net>) -> Self {
-        Self { net, channels: Arc::default() }
+        let (channels, circuits, pulse) = (Mutex::default(), Circuits::default(), Pulse::default());
+        Self { inner: Arc::new(Inner { net, channels, circuits, pulse }) }
     }
 
     /// The channel to `address`, which connects on first use.
     ///
     /// # Errors
     /// When the address is none.
-    pub fn channel(&self, address: &str) -> Result<Channel, BadAddress> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
+    pub fn channel(&self, address: &str, profile: Profile) -> Result<Channel, BadAddress> {
+        let mut channels = self.channels();
+        let key = (address.to_owned(), profile);
+        if let Some(channel) = channels.get(&key) {
             return Ok(channel.clone());
         }
-        let channel = resilver_proto::transport::channel(&self.net, address)
+        let channel = resilver_proto::transport::channel(&self.inner.net, address, profile)
             .map_err(|_| BadAddress { address: address.to_owned() })?;
-        channels.insert(address.to_owned(), channel.clone());
+        channels.insert(key, channel.clone());
         Ok(channel)
     }
 
     /// Forgets the channel to `address`: calls in flight on it end as they may, the next caller dials.
-    pub fn drop_channel(&self, address: &str) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    pub fn drop_channel(&self, address: &str, profile: Profile) {
+        self.channels().remove(&(address.to_owned(), profile));
+    }
+
+    /// May this call be made? `Err` says how long until it may be tried. An admitted call must be answered for with
+    /// [`Peers::answered`], [`Peers::failed`] or [`Peers::timed_out`]; one that is dropped instead only delays the next
+    /// probe.
+    ///
+    /// # Errors
+    /// While the peer is suspect or its circuit is open.
+    pub fn admit(&self, address: &str, profile: Profile) -> Result<(), Duration> {
+        self.inner.circuits.admit(address, profile, Instant::now())
+    }
+
+    /// The peer answered, whatever it said.
+    pub fn answered(&self, address: &str, profile: Profile) {
+        self.inner.circuits.success(address, profile);
+    }
+
+    /// The peer could not be reached.
+    pub fn failed(&self, address: &str, profile: Profile) {
+        self.inner.circuits.failure(address, profile, Instant::now());
+    }
+
+    /// A call was not answered in time. Its channel is not used for new calls: what hangs may hang for ever. Streams that
+    /// work on it go on.
+    pub fn timed_out(&self, address: &str, profile: Profile) {
+        let now = Instant::now();
+        if self.inner.pulse.stood_still(now) {
+            tracing::debug!(address, "a call timed out while this process stood still: not the peer's failure");
+            return;
+        }
+        self.inner.circuits.failure(address, profile, now);
+        self.drop_channel(address, profile);
+    }
+
+    /// Whether calls to the peer are expected to fail: it is suspect, or its circuit is open.
+    pub fn is_suspect(&self, address: &str) -> bool {
+        self.inner.circuits.is_open(address)
+    }
+
+    /// The state of the circuit to a peer.
+    pub fn circuit(&self, address: &str, profile: Profile) -> CircuitState {
+        self.inner.circuits.state(address, profile, Instant::now())
+    }
+
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<(String, Profile), Channel>> {
+        self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

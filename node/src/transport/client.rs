@@ -17,13 +17,13 @@ use tonic::{Response, Status};
 
 use super::error::is_peer_failure;
 use super::{
-    BlockSink, BlockStream, Circuits, DISCARD_DEADLINE, FIRST_BLOCK_DEADLINE, NOTE_DEADLINE, REBUILD_DEADLINE,
-    TransportError, VERIFY_DEADLINE, wire,
+    BlockSink, BlockStream, DISCARD_DEADLINE, FIRST_BLOCK_DEADLINE, NOTE_DEADLINE, REBUILD_DEADLINE, TransportError,
+    VERIFY_DEADLINE, wire,
 };
 use crate::disk::{DiskSet, Health, ShardHead, ShardVerdict, Volume};
 use crate::meta::Meta;
 use crate::model::DiskState;
-use crate::peers::Peers;
+use crate::peers::{Peers, Profile};
 use crate::repair::{Board, Suspect};
 use crate::types::{DiskId, NodeName, ShardKey, Version};
 
@@ -55,7 +55,6 @@ struct Inner {
     meta: Meta,
     disks: Arc<DiskSet>,
     peers: Peers,
-    circuits: Circuits,
     board: Board,
 }
 
@@ -72,7 +71,6 @@ pub(super) struct RemoteHome {
     envelope: Envelope,
     channel: Channel,
     peers: Peers,
-    circuits: Circuits,
 }
 
 impl RemoteHome {
@@ -85,16 +83,9 @@ impl RemoteHome {
     /// Remembers how a call went.
     pub(super) fn account(&self, status: Option<&Status>) {
         match status {
-            Some(status) if is_peer_failure(status) => self.circuits.failure(&self.address),
-            _ => self.circuits.success(&self.address),
+            Some(status) if is_peer_failure(status) => self.peers.failed(&self.address, Profile::Bulk),
+            _ => self.peers.answered(&self.address, Profile::Bulk),
         }
-    }
-
-    /// Remembers that a call was not answered in time. Its channel is not used for new calls: what hangs may hang for
-    /// ever. Streams that work on it go on.
-    fn timed_out(&self) {
-        self.circuits.failure(&self.address);
-        self.peers.drop_channel(&self.address);
     }
 
     async fn call<T>(
@@ -105,7 +96,7 @@ impl RemoteHome {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, TransportError> {
         let Ok(answer) = tokio::time::timeout(deadline, call).await else {
-            self.timed_out();
+            self.peers.timed_out(&self.address, Profile::Bulk);
             return Err(TransportError::Stalled { disk, after: deadline });
         };
         self.account(answer.as_ref().err());
@@ -117,12 +108,7 @@ impl ShardClient {
     /// The client of the node `node` in the cluster that `meta` knows. What it reports about our own disks goes to
     /// `board`.
     pub fn new(node: NodeName, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {
-        Self { inner: Arc::new(Inner { node, meta, disks, peers, circuits: Circuits::default(), board }) }
-    }
-
-    /// The memory of failing peers, for metrics.
-    pub fn circuits(&self) -> &Circuits {
-        &self.inner.circuits
+        Self { inner: Arc::new(Inner { node, meta, disks, peers, board }) }
     }
 
     /// How gladly this disk is read from now.
@@ -140,7 +126,7 @@ impl ShardClient {
             };
         }
         match map.node_of_disk(disk) {
-            Some(node) if !self.inner.circuits.is_open(&node.address) => Preference::Remote,
+            Some(node) if !self.inner.peers.is_suspect(&node.address) => Preference::Remote,
             Some(_) => Preference::Doubtful,
             None => Preference::Never,
         }
@@ -152,7 +138,7 @@ impl ShardClient {
         if self.inner.disks.volume(disk).is_none()
             && let Some(node) = map.node_of_disk(disk)
         {
-            self.inner.circuits.failure(&node.address);
+            self.inner.peers.timed_out(&node.address, Profile::Bulk);
         }
     }
 
@@ -371,11 +357,11 @@ impl ShardClient {
         }
         let channel = inner
             .peers
-            .channel(&node.address)
+            .channel(&node.address, Profile::Bulk)
             .map_err(|error| TransportError::Unreachable { node: node.name.clone(), detail: error.to_string() })?;
         inner
-            .circuits
-            .admit(&node.address)
+            .peers
+            .admit(&node.address, Profile::Bulk)
             .map_err(|retry_in| TransportError::Circuit { node: node.name.clone(), retry_in })?;
         Ok(Route::Remote(RemoteHome {
             node: node.name.clone(),
@@ -383,7 +369,6 @@ impl ShardClient {
             envelope: inner.meta.envelope(node.raft_id),
             channel,
             peers: inner.peers.clone(),
-            circuits: inner.circuits.clone(),
         }))
     }
 }

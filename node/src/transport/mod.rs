@@ -1,7 +1,7 @@
 //! How shards travel between nodes: one service on every node ([`ShardService`]) and one client ([`ShardClient`]) that
 //! takes the short cut when the disk is our own.
 //!
-//! Owns: the messages of `Shards`, who is asked for which disk, deadlines, and the memory of which peers fail.
+//! Owns: the messages of `Shards`, who is asked for which disk, and deadlines. Which peers fail, [`crate::peers`] remembers.
 //! Must never: decide where a shard should be, retry a call, or hand on a block whose CRC it has not checked.
 //!
 //! Invariants:
@@ -10,7 +10,6 @@
 //!   fill the connection's HTTP/2 window and stall everything else to that peer, Raft included.
 //! - A call to a peer that failed three times in a row fails at once, except for one probe every two seconds.
 
-mod circuit;
 mod client;
 mod error;
 mod service;
@@ -20,7 +19,6 @@ mod wire;
 
 use std::time::Duration;
 
-pub use circuit::{CircuitState, Circuits};
 pub use client::{Preference, ShardClient};
 pub use error::TransportError;
 pub use service::ShardService;

@@ -77,7 +77,7 @@ pub(crate) struct Door {
 impl Door {
     /// A door that connects when it is first used.
     pub(crate) fn new(host: &Host, node: &str) -> Result<Door, tonic::transport::Error> {
-        let channel = transport::channel(&host.net, &node_address(node))?;
+        let channel = transport::channel(&host.net, &node_address(node), transport::Profile::Bulk)?;
         let store = StoreClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);

@@ -1,0 +1,87 @@
+//! Watches whether the other nodes are there: one open call to each on its control way. A host that loses power says
+//! nothing; its keepalive does. Owns: the calls. Must never: be taken for proof that a host is down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use resilver_proto::internal::PresenceRequest;
+use resilver_proto::internal::presence_client::PresenceClient;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use super::{Peers, Profile};
+use crate::model::ClusterMap;
+use crate::types::NodeName;
+
+/// How long a peer may take to say that it is there: a connection and one word.
+const GREETING: Duration = Duration::from_millis(1500);
+/// Between two attempts at a peer that is not there: it is noticed within this when it comes back.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Before calling one again that was there until now.
+const RECALL: Duration = Duration::from_millis(50);
+
+/// Watches every other node of the map, as the map changes, until dropped.
+pub(crate) async fn watch_all(peers: Peers, own: NodeName, mut maps: watch::Receiver<Arc<ClusterMap>>) {
+    let mut watched: BTreeMap<NodeName, (String, Watching)> = BTreeMap::new();
+    let beating = peers.clone();
+    let _beat = Watching(tokio::spawn(async move { beating.inner.pulse.beat().await }).abort_handle());
+    loop {
+        let map = maps.borrow_and_update().clone();
+        watched.retain(|name, (address, _)| map.nodes.get(name).is_some_and(|node| node.address == *address));
+        for node in map.nodes.values().filter(|node| node.name != own) {
+            watched.entry(node.name.clone()).or_insert_with(|| {
+                let task = tokio::spawn(watch_one(peers.clone(), node.address.clone()));
+                (node.address.clone(), Watching(task.abort_handle()))
+            });
+        }
+        if maps.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A task that ends with this.
+struct Watching(AbortHandle);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn watch_one(peers: Peers, address: String) {
+    loop {
+        let present = be_with(&peers, &address).await;
+        let now = Instant::now();
+        peers.drop_channel(&address, Profile::Control);
+        // A peer that was there and is not any more; and one that still does not answer. Not: one that had no time to
+        // answer because we were not there ourselves.
+        if !peers.inner.pulse.stood_still(now) {
+            if present {
+                peers.inner.circuits.silent(&address, now);
+            } else {
+                peers.inner.circuits.failure(&address, Profile::Control, now);
+            }
+        }
+        // It may have been the connection, and not the peer.
+        tokio::time::sleep(if present { RECALL } else { AGAIN }).await;
+    }
+}
+
+/// Calls, and stays on the line for as long as the peer does. Whether it ever answered.
+async fn be_with(peers: &Peers, address: &str) -> bool {
+    let Ok(channel) = peers.channel(address, Profile::Control) else { return false };
+    let mut client = PresenceClient::new(channel);
+    let greeting = async {
+        let mut words = client.watch(PresenceRequest {}).await.ok()?.into_inner();
+        words.message().await.ok()?.map(|_| words)
+    };
+    let Ok(Some(mut words)) = timeout(GREETING, greeting).await else { return false };
+    peers.inner.circuits.present(address, Instant::now());
+    // It ends with an error when the peer stops, its connection breaks, or its keepalive goes unanswered.
+    while let Ok(Some(_)) = words.message().await {}
+    true
+}
