@@ -26,7 +26,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 pub use self::error::NodeError;
 use crate::control::{
     ClusterService, Core, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
-    ReplicaRepairService, Shared,
+    ReplicaRepairService, Shared, Views,
 };
 use crate::disk::DiskSet;
 use crate::gateway::{Gateway, GatewayParts, StoreService};
@@ -101,6 +101,7 @@ impl Node {
             phase,
             door,
             peers: Peers::new(host.net.clone()),
+            views: Views::default(),
             started: host.clock.now(),
             disks: OnceLock::from(disks.clone()),
             core: OnceLock::new(),

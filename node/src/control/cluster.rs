@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use resilver_proto::contract::node_control_client::NodeControlClient;
-use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::contract::ObserveResponse;
 use resilver_proto::store::cluster_server::Cluster;
 use resilver_proto::store::{
     DiskStatus, InitRequest, InitResponse, JoinRequest, JoinResponse, NodeStatus, StatusRequest, StatusResponse,
@@ -14,13 +13,10 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::join::FoundRequest;
-use super::observe::{missing_shards, observe, role_of};
+use super::observe::{millis, missing_shards, observe, role_of};
+use super::views::View;
 use super::{Core, Shared, meta_status};
 use crate::model::{Command, JoiningDisk, Location, NodeRecord, Outcome};
-use crate::peers::Profile;
-
-/// How long one member may take to say how it is. A status that waits for a dead host is no status.
-const STATUS_DEADLINE: Duration = Duration::from_millis(800);
 
 /// The service.
 #[derive(Clone)]
@@ -113,7 +109,7 @@ fn outside(shared: &Shared) -> StatusResponse {
     }
 }
 
-/// The cluster as this node sees it, with what the others say of themselves within [`STATUS_DEADLINE`].
+/// The cluster as this node sees it, with what the others say of themselves, or said a moment ago.
 async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusResponse {
     let map = core.meta.map();
     let raft = core.meta.status();
@@ -132,11 +128,12 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         missing_shards: missing_shards(&core.meta),
         ..StatusResponse::default()
     };
-    for (node, answer) in asked.into_iter().zip(answers) {
+    for (node, View { answer, age }) in asked.into_iter().zip(answers) {
         let role = role_of(node.raft_id, &raft);
+        let last_seen_ms = age.map(millis).unwrap_or_default();
         match answer {
             Some(answer) => {
-                out.nodes.push(node_status(node, role, &answer));
+                out.nodes.push(NodeStatus { last_seen_ms, ..node_status(node, role, &answer) });
                 add_repair(&mut out, &answer);
                 out.disks.extend(answer.disks.into_iter().map(disk_status));
             }
@@ -148,6 +145,8 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
                     state: "unreachable".to_owned(),
                     role: role.to_owned(),
                     raft_id: node.raft_id.0,
+                    last_seen_ms,
+                    seen: age.is_some(),
                     ..NodeStatus::default()
                 });
             }
@@ -174,19 +173,11 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
     out
 }
 
-async fn ask(shared: &Arc<Shared>, node: &NodeRecord) -> Option<ObserveResponse> {
+async fn ask(shared: &Arc<Shared>, node: &NodeRecord) -> View {
     if node.name == shared.name {
-        return Some(observe(shared));
+        return View { answer: Some(observe(shared)), age: Some(Duration::ZERO) };
     }
-    let mut client = NodeControlClient::new(shared.peers.channel(&node.address, Profile::Control).ok()?);
-    match tokio::time::timeout(STATUS_DEADLINE, client.observe(ObserveRequest {})).await {
-        Ok(Ok(answer)) => Some(answer.into_inner()),
-        Ok(Err(_)) => None,
-        Err(_) => {
-            shared.peers.drop_channel(&node.address, Profile::Control);
-            None
-        }
-    }
+    shared.views.of(&shared.peers, node).await
 }
 
 fn node_status(node: &NodeRecord, role: &str, answer: &ObserveResponse) -> NodeStatus {

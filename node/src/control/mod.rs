@@ -8,6 +8,7 @@ mod join;
 mod node_control;
 mod observe;
 mod recovery;
+mod views;
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,6 +16,7 @@ use resilver_host::{Host, WallTime};
 use tokio::sync::{Mutex, mpsc};
 use tonic::Status;
 
+pub(crate) use self::views::Views;
 use crate::disk::DiskSet;
 use crate::gateway::Gateway;
 use crate::meta::{Meta, MetaError};
@@ -51,6 +53,8 @@ pub(crate) struct Shared {
     /// The S3 door, where there is one.
     pub(crate) door: Option<Door>,
     pub(crate) peers: Peers,
+    /// What the others said of themselves.
+    pub(crate) views: Views,
     pub(crate) started: WallTime,
     pub(crate) disks: OnceLock<Arc<DiskSet>>,
     pub(crate) core: OnceLock<Core>,

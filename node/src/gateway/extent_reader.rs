@@ -1,11 +1,14 @@
 //! Reads one extent stripe by stripe from the k best of its homes, and goes on with others when homes fail: what gets
 //! and rebuilds both stand on.
 //!
-//! Owns: the choice of shards, the lanes that read ahead, replacing a lane in the middle.
+//! Owns: the choice of shards, the lanes that read ahead, replacing a lane in the middle, and reading one shard more when
+//! that takes longer than it does as a rule.
 //! Must never: hand out a stripe with fewer than k blocks, or read ahead without bound ([`ReadAhead`]).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -83,6 +86,11 @@ impl ExtentSpec {
             len_bytes: extent.len_bytes,
             homes: extent.homes.clone(),
         }
+    }
+
+    /// Whether one of its shards is on this disk.
+    pub fn has(&self, disk: DiskId) -> bool {
+        self.homes.iter().any(|home| home.at == Some(disk))
     }
 
     /// How its stripes lie.
@@ -196,24 +204,43 @@ impl ExtentReader {
         if self.lanes.len() < usize::from(self.spec.coding.k) {
             return Err(self.unreadable());
         }
-        let asked = Instant::now();
         let expected = self.layout.block_len(self.stripe);
         let mut blocks = vec![None; self.spec.coding.total()];
-        let mut at = 0;
-        while at < self.lanes.len() {
-            let lane = &mut self.lanes[at];
-            match lane.block(asked, expected).await {
-                Ok(block) => {
+        let mut round = Round::new(&self.client, self.ahead);
+        while blocks.iter().flatten().count() < usize::from(self.spec.coding.k) {
+            match round.event(&mut self.lanes, !self.spares.is_empty(), expected).await {
+                LaneEvent::Block(at, block) => {
+                    let lane = &mut self.lanes[at];
+                    lane.delivered(self.stripe);
                     self.used.insert(lane.shard);
                     blocks[lane.shard.as_usize()] = Some(block);
-                    at += 1;
                 }
-                Err(error) => self.replace(at, &error)?,
+                LaneEvent::Failed(at, error) => self.replace(at, &error)?,
+                LaneEvent::Slow => self.hedge(),
             }
         }
+        self.drop_behind();
         let index = self.stripe;
         self.stripe += 1;
         Ok(Some(Stripe { index, blocks }))
+    }
+
+    /// Reads one more shard beside those that are waited for: whichever come first make the stripe.
+    fn hedge(&mut self) {
+        if let Some(spare) = self.spares.pop_front() {
+            tracing::debug!(shard = %self.spec.shard(spare.shard), disk = %spare.disk, "a read is hedged");
+            let lane = self.lane(spare);
+            self.lanes.push(lane);
+        }
+    }
+
+    /// Lanes that a stripe was made without are behind, and no use for the next. Their disks are read last from now on.
+    fn drop_behind(&mut self) {
+        let stripe = self.stripe;
+        for lane in self.lanes.extract_if(.., |lane| lane.last != Some(stripe)) {
+            self.stalled.insert(lane.disk);
+            self.spares.push_back(Spare { shard: lane.shard, disk: lane.disk, not_before: None });
+        }
     }
 
     /// Which shards blocks came from.
@@ -245,9 +272,12 @@ impl ExtentReader {
             }
             _ => {}
         }
-        let Some(spare) = self.spares.pop_front() else { return Err(self.unreadable()) };
-        self.lanes[at] = self.lane(spare);
-        Ok(())
+        match self.spares.pop_front() {
+            Some(spare) => self.lanes[at] = self.lane(spare),
+            // A hedge may make up for it.
+            None => drop(self.lanes.remove(at)),
+        }
+        if self.lanes.len() < usize::from(self.spec.coding.k) { Err(self.unreadable()) } else { Ok(()) }
     }
 
     fn lane(&self, spare: Spare) -> Lane {
@@ -267,7 +297,7 @@ impl ExtentReader {
             tokio::time::sleep_until(opened).await;
             feed.run(blocks).await;
         });
-        Lane { shard: spare.shard, disk: spare.disk, key, arriving, task, opened, fresh: true }
+        Lane { shard: spare.shard, disk: spare.disk, key, arriving, task, opened, last: None }
     }
 
     fn report(&self, shard: ShardIndex, disk: DiskId, kind: SuspectKind, error: &TransportError) {
@@ -330,28 +360,97 @@ struct Lane {
     arriving: mpsc::Receiver<Result<Bytes, TransportError>>,
     task: tokio::task::JoinHandle<()>,
     opened: Instant,
-    fresh: bool,
+    /// The stripe it last gave a block of.
+    last: Option<u32>,
 }
 
 impl Lane {
-    async fn block(&mut self, asked: Instant, expected: usize) -> Result<Bytes, TransportError> {
-        // Only the time that somebody waits counts: a lane that is not drained is not a lane that stalls.
-        let (since, patience) =
-            if self.fresh { (self.opened.max(asked), FIRST_BLOCK_DEADLINE) } else { (asked, BLOCK_DEADLINE) };
-        let block = match timeout_at(since + patience, self.arriving.recv()).await {
-            Err(_) => return Err(TransportError::Stalled { disk: self.disk, after: patience }),
-            Ok(None) => {
-                let detail = "it ends before its last block".to_owned();
-                return Err(TransportError::Corrupt { key: self.key, disk: self.disk, detail });
-            }
-            Ok(Some(block)) => block?,
-        };
-        if block.len() != expected {
-            let detail = format!("a block of {} bytes where {expected} were written", block.len());
-            return Err(TransportError::Corrupt { key: self.key, disk: self.disk, detail });
+    fn delivered(&mut self, stripe: u32) {
+        self.last = Some(stripe);
+    }
+
+    /// When it is given up, for whoever waits since `asked`. Only the time that somebody waits counts: a lane that is not
+    /// drained is not a lane that stalls.
+    fn given_up_at(&self, asked: Instant) -> (Instant, Duration) {
+        match self.last {
+            None => (self.opened.max(asked) + FIRST_BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE),
+            Some(_) => (asked + BLOCK_DEADLINE, BLOCK_DEADLINE),
         }
-        self.fresh = false;
+    }
+
+    fn judge(&self, arrived: Option<Result<Bytes, TransportError>>, expected: usize) -> Result<Bytes, TransportError> {
+        let corrupt = |detail| TransportError::Corrupt { key: self.key, disk: self.disk, detail };
+        let block = arrived.unwrap_or_else(|| Err(corrupt("it ends before its last block".to_owned())))?;
+        if block.len() != expected {
+            return Err(corrupt(format!("a block of {} bytes where {expected} were written", block.len())));
+        }
         Ok(block)
+    }
+}
+
+/// What happens while a stripe is waited for.
+enum LaneEvent {
+    /// A lane gave its block.
+    Block(usize, Bytes),
+    /// A lane is of no use any more.
+    Failed(usize, TransportError),
+    /// It takes longer than such reads do.
+    Slow,
+}
+
+/// The wait for the blocks of one stripe.
+struct Round {
+    client: ShardClient,
+    asked: Instant,
+    /// `None`: what is read is not for a client, and nobody minds a wait.
+    hedge_at: Option<Instant>,
+    /// Which lanes have given theirs.
+    given: Vec<DiskId>,
+}
+
+impl Round {
+    fn new(client: &ShardClient, ahead: ReadAhead) -> Self {
+        let asked = Instant::now();
+        let hedge_at = (ahead == ReadAhead::Client).then(|| asked + client.pace().hedge_after());
+        Self { client: client.clone(), asked, hedge_at, given: Vec::new() }
+    }
+
+    /// The next that happens. A lane is asked for one block of a stripe.
+    async fn event(&mut self, lanes: &mut [Lane], spares: bool, expected: usize) -> LaneEvent {
+        let waiting = |lane: &Lane| !self.given.contains(&lane.disk);
+        let hedge_at = self.hedge_at.filter(|_| spares);
+        let first = lanes.iter().filter(|lane| waiting(lane)).map(|lane| lane.given_up_at(self.asked).0).min();
+        let wake = first.into_iter().chain(hedge_at).min().unwrap_or(self.asked + BLOCK_DEADLINE);
+        let arrival = std::future::poll_fn(|cx| {
+            for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| waiting(lane)) {
+                if let Poll::Ready(arrived) = lane.arriving.poll_recv(cx) {
+                    return Poll::Ready((at, arrived));
+                }
+            }
+            Poll::Pending
+        });
+        if let Ok((at, arrived)) = timeout_at(wake, arrival).await {
+            return match lanes[at].judge(arrived, expected) {
+                Ok(block) => {
+                    // Later blocks were read ahead: they would make every first one look late.
+                    if lanes[at].last.is_none() {
+                        self.client.pace().read(self.asked.elapsed());
+                    }
+                    self.given.push(lanes[at].disk);
+                    LaneEvent::Block(at, block)
+                }
+                Err(error) => LaneEvent::Failed(at, error),
+            };
+        }
+        if hedge_at == Some(wake) {
+            self.hedge_at = Some(wake + self.client.pace().hedge_after());
+            return LaneEvent::Slow;
+        }
+        let late = lanes.iter().enumerate().filter(|(_, lane)| waiting(lane));
+        match late.map(|(at, lane)| (lane.given_up_at(self.asked), at)).min() {
+            Some(((_, after), at)) => LaneEvent::Failed(at, TransportError::Stalled { disk: lanes[at].disk, after }),
+            None => LaneEvent::Slow,
+        }
     }
 }
 

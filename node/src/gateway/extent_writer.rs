@@ -1,15 +1,18 @@
 //! Writes one extent: every stripe to k+m homes side by side, and then the rule when that is enough.
 //!
 //! Owns: one task and one bounded channel per home, and the deadlines that give a home up.
-//! Must never: let a home that stalls hold the others for longer than [`BLOCK_DEADLINE`], or call an extent durable that
-//! the loss of one failure domain would make unreadable.
+//! Must never: call an extent durable that the loss of one failure domain would make unreadable; give a home up out of
+//! impatience that the extent cannot do without.
+//!
+//! A home that stalls holds the others for a moment only ([`crate::transport::Pace`]) when they are enough without it, and
+//! for [`BLOCK_DEADLINE`] otherwise. What it misses is handed to a stand-in (`handoff.rs`).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::GatewayError;
 use super::sending::Sending;
@@ -23,16 +26,21 @@ use crate::types::{DiskId, Epoch, ExtentId, ExtentIndex, ShardIndex};
 /// Blocks on their way to one home: what an upload holds in memory per home (256 KiB).
 const HOME_BLOCKS: usize = 4;
 
-/// Once enough shards are durable, how long the others may still take. Homes differ by less than this when all are well;
-/// one that does not is better rebuilt later than waited for.
-const STRAGGLER_GRACE: Duration = Duration::from_millis(1000);
-
 /// What an extent is written as.
 pub(super) struct ExtentPlan {
     pub(super) id: ExtentId,
     pub(super) len_bytes: u64,
     pub(super) epoch: Epoch,
-    pub(super) homes: Vec<DiskId>,
+    pub(super) homes: Vec<PlannedHome>,
+}
+
+/// Where a shard goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PlannedHome {
+    /// Where it is written: its home, or a stand-in for one that cannot be written to now.
+    pub(super) at: DiskId,
+    /// Its home.
+    pub(super) wanted: DiskId,
 }
 
 /// An extent being written. Dropping it gives up what is unfinished.
@@ -42,6 +50,8 @@ pub(super) struct ExtentWriter {
     plan: ExtentPlan,
     homes: Vec<HomeWriter>,
     sending: Sending,
+    client: ShardClient,
+    map: Arc<ClusterMap>,
 }
 
 enum Feed {
@@ -61,13 +71,14 @@ impl ExtentWriter {
         sending: &Sending,
         codec: Arc<dyn ErasureCodec>,
         plan: ExtentPlan,
+        map: Arc<ClusterMap>,
     ) -> Self {
         let coding = codec.coding();
         let layout = Layout { extent_bytes: plan.len_bytes, coding, block_bytes: BLOCK_BYTES };
         let homes = (0u8..)
             .map(ShardIndex)
             .zip(&plan.homes)
-            .map(|(shard, disk)| {
+            .map(|(shard, home)| {
                 let head = ShardHead {
                     key: plan.id.shard(shard),
                     coding,
@@ -77,11 +88,11 @@ impl ExtentWriter {
                     epoch: plan.epoch,
                 };
                 let (blocks, arriving) = mpsc::channel(HOME_BLOCKS);
-                let task = tokio::spawn(write_home(client.clone(), sending.clone(), *disk, head, arriving));
+                let task = tokio::spawn(write_home(client.clone(), sending.clone(), home.at, head, arriving));
                 HomeWriter { blocks: Some(blocks), task }
             })
             .collect();
-        Self { codec, layout, plan, homes, sending: sending.clone() }
+        Self { codec, layout, plan, homes, sending: sending.clone(), client: client.clone(), map }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -94,31 +105,85 @@ impl ExtentWriter {
         let parity = self.codec.encode(&blocks).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
         blocks.extend(parity);
         let mut room = self.sending.room(blocks.iter().map(Bytes::len).sum()).await?;
-        for (home, block) in self.homes.iter_mut().zip(blocks) {
+        let mut full = Vec::new();
+        for (at, (home, block)) in self.homes.iter_mut().zip(blocks).enumerate() {
             let Some(sender) = &home.blocks else { continue };
             let crc = crc32c::crc32c(&block);
             let its = room.split(block.len());
-            if sender.send(Feed::Block(block, crc, its)).await.is_err() {
-                home.blocks = None;
+            match sender.try_send(Feed::Block(block, crc, its)) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(feed)) => full.push((at, sender.clone(), feed)),
+                Err(mpsc::error::TrySendError::Closed(_)) => home.blocks = None,
             }
+        }
+        if !full.is_empty() {
+            self.press(full).await;
         }
         if self.homes.iter().any(|home| home.blocks.is_some()) { Ok(()) } else { Err(self.failure().await) }
     }
 
+    /// Waits for homes that still have the blocks before to write. Once enough homes have this one, the others get a
+    /// moment; then they are given up.
+    async fn press(&mut self, full: Vec<(usize, mpsc::Sender<Feed>, Feed)>) {
+        let mut behind: Vec<usize> = full.iter().map(|(at, ..)| *at).collect();
+        let mut sends: FuturesUnordered<_> =
+            full.into_iter().map(|(at, sender, feed)| async move { (at, sender.send(feed).await.is_ok()) }).collect();
+        let mut until: Option<Instant> = None;
+        while !behind.is_empty() {
+            if until.is_none() && self.enough_without(&behind) {
+                until = Some(Instant::now() + self.client.pace().straggler_grace());
+            }
+            let sent = match until {
+                Some(until) => tokio::time::timeout_at(until, sends.next()).await,
+                None => Ok(sends.next().await),
+            };
+            match sent {
+                Ok(Some((at, arrived))) => {
+                    behind.retain(|other| *other != at);
+                    if !arrived {
+                        self.homes[at].blocks = None;
+                    }
+                }
+                Ok(None) => return,
+                Err(_) => {
+                    for at in behind.drain(..) {
+                        let disk = self.plan.homes[at].at;
+                        tracing::info!(extent = %self.plan.id, %disk, "a home holds up an upload and is given up");
+                        self.client.stalled(disk);
+                        self.homes[at].blocks = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the extent would do with the homes that are left without these.
+    fn enough_without(&self, behind: &[usize]) -> bool {
+        let left: Vec<Option<DiskId>> = (self.homes.iter().zip(&self.plan.homes).enumerate())
+            .map(|(at, (home, planned))| (home.blocks.is_some() && !behind.contains(&at)).then_some(planned.at))
+            .collect();
+        enough(&self.map, &left, self.codec.coding())
+    }
+
     /// Every home has all its blocks: waits until enough of them are durable, and a moment for the rest.
-    pub(super) async fn finish(mut self, map: &ClusterMap) -> Result<ExtentRecord, GatewayError> {
+    pub(super) async fn finish(mut self) -> Result<ExtentRecord, GatewayError> {
         let coding = self.codec.coding();
         let mut pending = FuturesUnordered::new();
+        let mut failures = Failures::default();
+        let ended = Instant::now();
         for (index, home) in self.homes.drain(..).enumerate() {
-            pending.push(async move {
-                if let Some(blocks) = home.blocks {
+            match home.blocks {
+                Some(blocks) => pending.push(async move {
+                    // A home that failed meanwhile says why itself.
                     let _ = blocks.send(Feed::End).await;
-                }
-                (index, joined(home.task.await))
-            });
+                    (index, joined(home.task.await))
+                }),
+                // Given up: what its task still waits for is nobody's concern.
+                None if !home.task.is_finished() => failures.add(TransportError::GivenUp),
+                None => failures.add(joined(home.task.await).err().unwrap_or(TransportError::GivenUp)),
+            }
         }
         let mut durable: Vec<Option<DiskId>> = vec![None; self.plan.homes.len()];
-        let mut failures = Failures::default();
         let mut until: Option<Instant> = None;
         loop {
             let next = match until {
@@ -128,19 +193,22 @@ impl ExtentWriter {
             };
             let Some((index, result)) = next else { break };
             match result {
-                Ok(_) => durable[index] = Some(self.plan.homes[index]),
+                Ok(_) => {
+                    durable[index] = Some(self.plan.homes[index].at);
+                    self.client.pace().wrote(ended.elapsed());
+                }
                 Err(error) => failures.add(error),
             }
-            if until.is_none() && enough(map, &durable, coding) {
-                until = Some(Instant::now() + STRAGGLER_GRACE);
+            if until.is_none() && enough(&self.map, &durable, coding) {
+                until = Some(Instant::now() + self.client.pace().straggler_grace());
             }
         }
         if until.is_none() {
             let count = durable.iter().flatten().count();
             return Err(failures.into_error(count, coding, self.plan.id.index));
         }
-        let homes =
-            durable.iter().zip(&self.plan.homes).map(|(at, wanted)| Home { at: *at, wanted: *wanted }).collect();
+        let planned = durable.iter().zip(&self.plan.homes);
+        let homes = planned.map(|(at, planned)| Home { at: *at, wanted: planned.wanted }).collect();
         Ok(ExtentRecord { id: self.plan.id, len_bytes: self.plan.len_bytes, homes })
     }
 

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - A put is acknowledged once, for every extent, k+1 shards are durable and losing any one failure domain leaves k,
-//!   and the commit was applied. Homes that failed meanwhile are recorded as nowhere: repair brings them back.
+//!   and the commit was applied. A home in doubt has a stand-in; one that failed meanwhile is recorded as nowhere, and
+//!   stand-ins or repair get what it misses.
 //! - Shards are written under a version nobody else has, so an upload that fails harms no reader. It gives its room
 //!   back ([`unowned`]); what a gateway that dies leaves behind is collected by [`crate::repair`] under its own rules.
 //! - A get reads one version from its first byte to its last, whatever is put meanwhile.
@@ -19,6 +20,7 @@ mod error;
 mod extent_reader;
 mod extent_writer;
 mod get;
+mod handoff;
 mod keys;
 mod names;
 mod objects;
@@ -101,6 +103,7 @@ struct Inner {
     puts: Arc<Semaphore>,
     unsized_puts: Arc<Semaphore>,
     giving_up: Arc<Semaphore>,
+    handoffs: Arc<Semaphore>,
     sending: sending::Sending,
 }
 
@@ -122,6 +125,7 @@ impl Gateway {
                 puts: Arc::new(Semaphore::new(MAX_PUTS)),
                 unsized_puts: Arc::new(Semaphore::new(MAX_UNSIZED_PUTS)),
                 giving_up: Arc::new(Semaphore::new(unowned::MAX_GIVING_UP)),
+                handoffs: Arc::new(Semaphore::new(handoff::MAX_HANDOFFS)),
                 sending: sending::Sending::new(),
             }),
         }

@@ -92,7 +92,7 @@ impl Gateway {
             now_ms: object.modified_ms,
         };
         let replaced = self.commit(command, unowned).await?;
-        self.report_missing(&bucket, &key, &object);
+        self.hand_off(&bucket, &key, &object);
         Ok(PutDone::of(&object, replaced))
     }
 

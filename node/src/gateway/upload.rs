@@ -16,8 +16,7 @@ use crate::model::{
     Attributes, BLOCK_BYTES, BucketRecord, Coding, ETag, EXTENT_BYTES, ExtentRecord, MAX_PUT_BYTES, ObjectRecord,
 };
 use crate::placement::place;
-use crate::repair::{FoundBy, Suspect, SuspectKind};
-use crate::types::{BucketName, ExtentId, ExtentIndex, ShardIndex, Version};
+use crate::types::{BucketName, ExtentId, ExtentIndex, Version};
 
 /// Extents of one upload that may still be syncing while the next is sent: the disks' syncs then cost no bandwidth. With
 /// many uploads at work the others use it, and none begins an extent before its last is durable: every open extent has k+m
@@ -130,23 +129,6 @@ impl Gateway {
         self.inner.meta.barrier().await?;
         self.inner.meta.bucket(name).await?.ok_or_else(|| GatewayError::NoBucket(name.clone()))
     }
-
-    /// Homes that failed the upload are told what they miss, should they be well again already.
-    pub(super) fn report_missing(&self, bucket: &BucketName, key: &str, object: &ObjectRecord) {
-        for record in &object.extents {
-            for (shard, home) in (0u8..).map(ShardIndex).zip(&record.homes).filter(|(_, home)| home.at.is_none()) {
-                self.inner.shards.report(Suspect {
-                    bucket: bucket.clone(),
-                    key: key.to_owned(),
-                    shard: record.id.shard(shard),
-                    disk: home.wanted,
-                    kind: SuspectKind::Missing,
-                    found_by: FoundBy::Write,
-                    detail: "its home failed during the upload".to_owned(),
-                });
-            }
-        }
-    }
 }
 
 fn too_large(bytes: u64) -> GatewayError {
@@ -239,11 +221,11 @@ where
             id: ExtentId { version: self.version, index },
             len_bytes: len,
             epoch: map.epoch,
-            homes: placement.homes,
+            homes: self.gateway.stand_ins(&map, self.version, index, self.codec.coding(), placement.homes),
         };
-        self.unowned.sending(plan.id, plan.homes.clone());
+        self.unowned.sending(plan.id, plan.homes.iter().map(|home| home.at).collect());
         let inner = &self.gateway.inner;
-        let mut writer = ExtentWriter::begin(&inner.shards, &inner.sending, self.codec.clone(), plan);
+        let mut writer = ExtentWriter::begin(&inner.shards, &inner.sending, self.codec.clone(), plan, map);
         let layout = writer.layout();
         for stripe in 0..layout.stripes() {
             let want = layout.content_len(stripe);
@@ -257,7 +239,7 @@ where
             self.digest.update(content.clone()).await;
             writer.stripe(&content).await?;
         }
-        self.unowned.finishing(tokio::spawn(async move { writer.finish(&map).await }));
+        self.unowned.finishing(tokio::spawn(writer.finish()));
         let at_work = super::MAX_PUTS - self.gateway.inner.puts.available_permits();
         let finishing = if at_work > MANY_PUTS { 0 } else { EXTENTS_FINISHING };
         while let Some(oldest) = self.unowned.finished(finishing).await {

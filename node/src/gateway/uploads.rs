@@ -145,7 +145,7 @@ impl Gateway {
         let name = part_key(&bucket, upload, part);
         let command = Command::PutPart { bucket, key, upload, part, object: object.clone(), now_ms };
         let replaced = self.commit(command, unowned).await?;
-        self.report_missing(&BucketName::from(UPLOADS_BUCKET), &name, &object);
+        self.hand_off(&BucketName::from(UPLOADS_BUCKET), &name, &object);
         Ok(PutDone::of(&object, replaced))
     }
 

@@ -110,11 +110,13 @@ impl Circuits {
         }
     }
 
-    /// Whether calls are expected to fail.
-    pub(super) fn is_open(&self, address: &str) -> bool {
+    /// Whether calls are expected to fail. Not while a probe is due in bulk: a peer that nobody turns to would never be
+    /// found well again. Control has a watch that probes it.
+    pub(super) fn is_open(&self, address: &str, now: Instant) -> bool {
         let circuits = self.lock();
-        let open = |profile| circuits.get(&key(address, profile)).is_some_and(|circuit| circuit.failures >= OPEN_AFTER);
-        open(Profile::Control) || open(Profile::Bulk)
+        let is = |profile, state: &dyn Fn(&Circuit) -> bool| circuits.get(&key(address, profile)).is_some_and(state);
+        is(Profile::Control, &|circuit| circuit.failures >= OPEN_AFTER)
+            || is(Profile::Bulk, &|circuit| circuit.state(now) == CircuitState::Open)
     }
 
     pub(super) fn state(&self, address: &str, profile: Profile, now: Instant) -> CircuitState {
@@ -161,17 +163,18 @@ mod tests {
             assert_eq!(circuits.admit("peer", BULK, now), Ok(()));
             circuits.failure("peer", BULK, now);
         }
-        assert!(circuits.is_open("peer"));
+        assert!(circuits.is_open("peer", now));
         assert_eq!(circuits.admit("peer", BULK, now), Err(PROBE_EVERY));
 
         now += PROBE_EVERY;
         assert_eq!(circuits.state("peer", BULK, now), CircuitState::HalfOpen);
+        assert!(!circuits.is_open("peer", now), "somebody has to try");
         assert_eq!(circuits.admit("peer", BULK, now), Ok(()), "the probe");
         assert!(circuits.admit("peer", BULK, now).is_err(), "only one");
 
         circuits.success("peer", BULK);
         assert_eq!(circuits.admit("peer", BULK, now), Ok(()));
-        assert!(!circuits.is_open("peer"));
+        assert!(!circuits.is_open("peer", now));
     }
 
     #[test]
@@ -181,7 +184,7 @@ mod tests {
         circuits.failure("peer", BULK, now);
         circuits.success("peer", BULK);
         circuits.failure("peer", BULK, now);
-        assert!(!circuits.is_open("peer"));
+        assert!(!circuits.is_open("peer", now));
         assert_eq!(circuits.admit("other", BULK, now), Ok(()));
     }
 
@@ -193,7 +196,7 @@ mod tests {
         }
         assert_eq!(circuits.admit("slow", Profile::Control, now), Ok(()), "it still votes");
         circuits.silent("gone", now);
-        assert!(circuits.admit("gone", BULK, now).is_err() && circuits.is_open("gone"));
+        assert!(circuits.admit("gone", BULK, now).is_err() && circuits.is_open("gone", now));
         assert_eq!(circuits.state("gone", BULK, now), CircuitState::Open);
     }
 

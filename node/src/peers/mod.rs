@@ -114,7 +114,7 @@ impl Peers {
 
     /// Whether calls to the peer are expected to fail: it is suspect, or its circuit is open.
     pub fn is_suspect(&self, address: &str) -> bool {
-        self.inner.circuits.is_open(address)
+        self.inner.circuits.is_open(address, Instant::now())
     }
 
     /// The state of the circuit to a peer.

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_proto::internal::PresenceRequest;
 use resilver_proto::internal::presence_client::PresenceClient;
+use resilver_proto::internal::{PresenceRequest, PresenceResponse};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
+use tonic::Streaming;
 
-use super::{Peers, Profile};
+use super::{CircuitState, Peers, Profile};
 use crate::model::ClusterMap;
 use crate::types::NodeName;
 
@@ -73,15 +74,25 @@ async fn watch_one(peers: Peers, address: String) {
 
 /// Calls, and stays on the line for as long as the peer does. Whether it ever answered.
 async fn be_with(peers: &Peers, address: &str) -> bool {
-    let Ok(channel) = peers.channel(address, Profile::Control) else { return false };
-    let mut client = PresenceClient::new(channel);
+    let Some(mut words) = greet(peers, address, Profile::Control).await else { return false };
+    peers.inner.circuits.present(address, Instant::now());
+    // Nobody turns to a peer that was suspect: that it is well in bulk, too, has to be found out.
+    if peers.circuit(address, Profile::Bulk) != CircuitState::Closed {
+        match greet(peers, address, Profile::Bulk).await {
+            Some(_) => peers.answered(address, Profile::Bulk),
+            None => peers.drop_channel(address, Profile::Bulk),
+        }
+    }
+    // It ends with an error when the peer stops, its connection breaks, or its keepalive goes unanswered.
+    while let Ok(Some(_)) = words.message().await {}
+    true
+}
+
+async fn greet(peers: &Peers, address: &str, profile: Profile) -> Option<Streaming<PresenceResponse>> {
+    let mut client = PresenceClient::new(peers.channel(address, profile).ok()?);
     let greeting = async {
         let mut words = client.watch(PresenceRequest {}).await.ok()?.into_inner();
         words.message().await.ok()?.map(|_| words)
     };
-    let Ok(Some(mut words)) = timeout(GREETING, greeting).await else { return false };
-    peers.inner.circuits.present(address, Instant::now());
-    // It ends with an error when the peer stops, its connection breaks, or its keepalive goes unanswered.
-    while let Ok(Some(_)) = words.message().await {}
-    true
+    timeout(GREETING, greeting).await.ok()?
 }

@@ -309,6 +309,34 @@ pub fn replacement(
         .map(|candidate| candidate.disk)
 }
 
+/// A disk for a shard whose home cannot take it now: none of those `taken` (on which the extent's other shards are, or
+/// belong), none in doubt, in the domains that hold the fewest of them. `None` when there is no such disk.
+pub fn stand_in(
+    map: &ClusterMap,
+    version: Version,
+    extent: ExtentIndex,
+    coding: Coding,
+    taken: &[DiskId],
+    in_doubt: impl Fn(DiskId) -> bool,
+) -> Option<DiskId> {
+    let ranked = candidates(map, version, extent);
+    let caps = Caps::of(&ranked, coding.total());
+    let mut load = Load::default();
+    for disk in taken.iter().filter(|disk| !in_doubt(**disk)) {
+        if let Some(node) = map.node_of_disk(*disk) {
+            load.add(node, *disk);
+        }
+    }
+    ranked
+        .iter()
+        .filter(|candidate| !taken.contains(&candidate.disk) && !in_doubt(candidate.disk))
+        .min_by_key(|candidate| {
+            let Candidate { disk, node, cost } = **candidate;
+            (load.host(node), load.excess(&caps, node, disk), cost, disk)
+        })
+        .map(|candidate| candidate.disk)
+}
+
 /// The coding for a bucket nobody chose one for, and a warning where it promises less than one would expect.
 ///
 /// # Errors

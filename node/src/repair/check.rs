@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
 use super::board::job_of;
-use super::rebuild::target_of;
+use super::rebuild::{delivery_of, target_of};
 use super::throttle::rest;
 use super::{Board, FoundBy, RepairParts, Suspect, SuspectKind};
 use crate::codec::REED_SOLOMON;
@@ -115,7 +115,8 @@ async fn look(
     let key = spec.shard(shard);
     remember_move(&parts.board, map, home, key);
     // Asking for a replacement is the costly part: most shards are simply where they should be.
-    let target = target_of(map, spec, shard)?;
+    let ours = |disk: &DiskId| parts.disks.volume(*disk).is_some();
+    let target = delivery_of(map, home).filter(ours).or_else(|| target_of(map, spec, shard))?;
     let volume = parts.disks.volume(target)?;
     // What a disk that is gone does not have is not missing: it is for the agent to give the disk up.
     if !matches!(volume.status().health, Health::Ok | Health::Suspect) {
@@ -130,8 +131,12 @@ async fn look(
         found_by: FoundBy::Check,
         detail,
     };
-    if home.at != Some(target) {
-        return Some(suspect(SuspectKind::Missing, "it has no home".to_owned()));
+    match home.at {
+        Some(at) if at == target => {}
+        Some(_) if target == home.wanted => {
+            return Some(suspect(SuspectKind::Missing, "a stand-in has it: it is fetched".to_owned()));
+        }
+        _ => return Some(suspect(SuspectKind::Missing, "it has no home".to_owned())),
     }
     match volume.stat_shard(key).await {
         Ok(Some(bytes)) if bytes == file_bytes(spec, key) => None,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -26,6 +27,12 @@ use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
 /// Rest after a rebuild, in percent of what it took: gives way to clients as the disk gets busy. Small, because lost
 /// redundancy is the greater risk.
 const REST_PERCENT: u32 = 5;
+
+/// Blocks asked for at a time when a shard is fetched: all of them are taken at once.
+const FETCH_BLOCKS: u32 = 32;
+
+/// How long fetching one shard may take: at most 16 MiB from a disk that answers.
+const FETCH_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a shard could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -75,13 +82,29 @@ pub fn target_of(map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex) -> Opti
     }
 }
 
+/// The disk that a shard belongs on while a stand-in has it, if it may be written: the hint that the metadata keeps of it.
+pub(super) fn delivery_of(map: &ClusterMap, home: Home) -> Option<DiskId> {
+    let up = |disk: &DiskId| map.disks.get(disk).is_some_and(|record| record.state == DiskState::Up);
+    home.at.filter(|at| *at != home.wanted && up(at))?;
+    Some(home.wanted).filter(up)
+}
+
+/// Why a shard is written on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// It belongs there, and is missing or bad, or a stand-in has it.
+    Restore,
+    /// Its home cannot take it now.
+    StandIn,
+}
+
 /// A worker of the queue.
 pub(super) async fn work(parts: Arc<RepairParts>) {
     loop {
         let (job, claim) = parts.board.next().await;
         let began = Instant::now();
         let Job { bucket, key, shard, disk, .. } = &job;
-        parts.rebuilder.run(bucket, key, *shard, *disk).await;
+        parts.rebuilder.run(bucket, key, *shard, *disk, Task::Restore).await;
         drop(claim);
         rest(began.elapsed(), REST_PERCENT).await;
     }
@@ -100,7 +123,18 @@ impl Rebuilder {
         if self.inner.shards.is_local(disk) {
             return self.rebuild_here(bucket, key, shard, disk).await;
         }
-        match self.inner.shards.rebuild_remote(disk, shard, bucket.as_str(), key).await {
+        match self.inner.shards.rebuild_remote(disk, shard, bucket.as_str(), key, false).await {
+            Ok(answer) => answer.into(),
+            Err(error) => RebuildReport::failed(error.to_string()),
+        }
+    }
+
+    /// Has a disk, wherever it is, hold a shard whose home cannot take it now.
+    pub async fn stand_in_at(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
+        if self.inner.shards.is_local(disk) {
+            return self.now(bucket, key, shard, disk, Task::StandIn).await;
+        }
+        match self.inner.shards.rebuild_remote(disk, shard, bucket.as_str(), key, true).await {
             Ok(answer) => answer.into(),
             Err(error) => RebuildReport::failed(error.to_string()),
         }
@@ -108,21 +142,25 @@ impl Rebuilder {
 
     /// Rebuilds a shard on one of our disks now, ahead of the queue.
     pub async fn rebuild_here(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
+        self.now(bucket, key, shard, disk, Task::Restore).await
+    }
+
+    async fn now(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId, task: Task) -> RebuildReport {
         // Whoever asks may have seen a commit that is not applied here yet.
         if let Err(error) = self.inner.meta.barrier().await {
             return RebuildReport::failed(error.to_string());
         }
         let claim = self.inner.board.claim(shard, disk).await;
-        let report = self.run(bucket, key, shard, disk).await;
+        let report = self.run(bucket, key, shard, disk, task).await;
         drop(claim);
         report
     }
 
     /// The caller holds the claim.
-    async fn run(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
+    async fn run(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId, task: Task) -> RebuildReport {
         // Closed is no state of it: nobody closes it.
         let _slot = self.inner.slots.acquire().await;
-        let report = match self.rebuild(bucket, key, shard, disk).await {
+        let report = match self.rebuild(bucket, key, shard, disk, task).await {
             Ok(report) => report,
             Err(error) => {
                 tracing::warn!(%bucket, key, %shard, %disk, %error, "a shard could not be rebuilt; the next check tries again");
@@ -142,6 +180,7 @@ impl Rebuilder {
         key: &str,
         shard: ShardKey,
         disk: DiskId,
+        task: Task,
     ) -> Result<RebuildReport, RebuildError> {
         let found = holder_of(&self.inner.meta, bucket, key, shard.extent_id()).await?;
         let extent = found.as_ref().and_then(|(_, _, record)| record.extent(shard.extent_id()));
@@ -151,7 +190,11 @@ impl Rebuilder {
         };
         let spec = ExtentSpec::of(bucket, key, record, extent);
         let map = self.inner.meta.map();
-        if target_of(&map, &spec, shard.shard) != Some(disk) {
+        let due = match task {
+            Task::Restore => target_of(&map, &spec, shard.shard) == Some(disk) || delivery_of(&map, home) == Some(disk),
+            Task::StandIn => home.at.is_none() && home.wanted != disk && !spec.has(disk),
+        };
+        if !due {
             return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the shard belongs elsewhere by now"));
         }
         let volume = self.inner.disks.volume(disk).ok_or(RebuildError::NotHere(disk))?;
@@ -161,7 +204,9 @@ impl Rebuilder {
                 return Ok(RebuildReport::without_work(RebuildState::Intact, "nothing is wrong with it"));
             }
             // An upload that was slow, or a rebuild that was cut off before it could tell: only the record is missing.
-            ShardVerdict::Ok { .. } => return self.record_home(&spec, shard, home, disk, RebuildReport::found()).await,
+            ShardVerdict::Ok { .. } => {
+                return self.record_home(&spec, shard, home, disk, task, RebuildReport::found()).await;
+            }
             ShardVerdict::Corrupt { .. } => true,
             ShardVerdict::Missing => false,
         };
@@ -173,8 +218,8 @@ impl Rebuilder {
             extent_bytes: spec.len_bytes,
             epoch: map.epoch,
         };
-        let report = self.copy(&spec, head, &volume, corrupt).await?;
-        if home.at == Some(disk) { Ok(report) } else { self.record_home(&spec, shard, home, disk, report).await }
+        let report = self.copy(&spec, head, &volume, corrupt, home).await?;
+        if home.at == Some(disk) { Ok(report) } else { self.record_home(&spec, shard, home, disk, task, report).await }
     }
 
     /// Computes the shard and puts it in its place.
@@ -184,17 +229,17 @@ impl Rebuilder {
         head: ShardHead,
         volume: &Volume,
         corrupt: bool,
+        home: Home,
     ) -> Result<RebuildReport, RebuildError> {
         let timings = self.inner.board.timings();
         let bytes = spec.layout().shard_bytes();
         self.inner.throttle.take(bytes).await;
-        let mut writer = volume.create_shard(head)?;
-        let from = match self.fill(spec, head.key.shard, &mut writer, timings).await {
-            Ok(from) => from,
-            Err(error) => {
-                writer.abort().await;
-                return Err(error);
-            }
+        let (writer, from) = match home.at.filter(|at| *at != volume.id()) {
+            Some(stand_in) => match self.fetch(spec, head, volume, stand_in).await {
+                Some(writer) => (writer, vec![head.key.shard]),
+                None => self.compute(spec, head, volume, timings).await?,
+            },
+            None => self.compute(spec, head, volume, timings).await?,
         };
         let began = Instant::now();
         if corrupt {
@@ -209,6 +254,45 @@ impl Rebuilder {
         let ShardVerdict::Ok { .. } = back else { return Err(RebuildError::NotBack(format!("{back:?}"))) };
         timings.add_shard(bytes);
         Ok(RebuildReport { state: RebuildState::Rebuilt, rebuilt_from: from, bytes, detail: String::new() })
+    }
+
+    /// Copies the shard from the disk that has it. `None` when that cannot be: there are other ways.
+    async fn fetch(&self, spec: &ExtentSpec, head: ShardHead, volume: &Volume, from: DiskId) -> Option<ShardWriter> {
+        let blocks = spec.layout().stripes();
+        let copying = async {
+            let mut writer = volume.create_shard(head).ok()?;
+            let mut done = 0;
+            while done < blocks {
+                let run = FETCH_BLOCKS.min(blocks - done);
+                let mut stream = self.inner.shards.get(from, head.key, done, run).await.ok()?;
+                for _ in 0..run {
+                    let block = stream.next().await.ok()??;
+                    let crc = crc32c::crc32c(&block);
+                    writer.block(block, crc).await.ok()?;
+                }
+                done += run;
+            }
+            Some(writer)
+        };
+        tokio::time::timeout(FETCH_DEADLINE, copying).await.ok()?
+    }
+
+    /// Computes the shard from k others.
+    async fn compute(
+        &self,
+        spec: &ExtentSpec,
+        head: ShardHead,
+        volume: &Volume,
+        timings: &Timings,
+    ) -> Result<(ShardWriter, Vec<ShardIndex>), RebuildError> {
+        let mut writer = volume.create_shard(head)?;
+        match self.fill(spec, head.key.shard, &mut writer, timings).await {
+            Ok(from) => Ok((writer, from)),
+            Err(error) => {
+                writer.abort().await;
+                Err(error)
+            }
+        }
     }
 
     /// Stripe by stripe; the lanes of the reader fetch ahead while this decodes and writes.
@@ -255,6 +339,7 @@ impl Rebuilder {
         shard: ShardKey,
         home: Home,
         disk: DiskId,
+        task: Task,
         report: RebuildReport,
     ) -> Result<RebuildReport, RebuildError> {
         let command = Command::SetHome {
@@ -263,7 +348,11 @@ impl Rebuilder {
             shard,
             expected: home.at,
             at: Some(disk),
-            wanted: disk,
+            // A stand-in is the hint: where the shard is, beside where it belongs.
+            wanted: match task {
+                Task::Restore => disk,
+                Task::StandIn => home.wanted,
+            },
         };
         match self.inner.meta.propose(command).await? {
             Outcome::Done => Ok(report),

@@ -27,7 +27,7 @@ use crate::meta::identity::{Identity, Membership};
 use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaOptions, Tuning};
 use crate::model::{Coding, Command, Condition, DiskState, JoiningDisk, Location, MarkedBy, ObjectRecord, Outcome};
 use crate::options::{RepairOptions, ScrubOptions};
-use crate::peers::Peers;
+use crate::peers::{Peers, PresenceService, watch_all};
 use crate::repair::{Board, Rebuilder, Repair, RepairHandle, RepairParts};
 use crate::transport::{ShardClient, ShardService};
 use crate::types::{BucketName, ClusterId, DiskId, NodeName, RaftId, ShardKey};
@@ -52,6 +52,7 @@ impl Default for Settings {
 }
 
 pub(crate) struct Node {
+    pub(crate) peers: Peers,
     pub(crate) disks: Arc<DiskSet>,
     pub(crate) meta: Meta,
     pub(crate) gateway: Gateway,
@@ -64,7 +65,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Option<Node>>,
     host: Host,
     id: ClusterId,
-    addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     settings: Settings,
     folder: TempDir,
 }
@@ -227,7 +228,7 @@ impl Cluster {
         let host = self.host.clone();
         let options = RepairOptions { check_interval: self.settings.check_interval, ..RepairOptions::default() };
         let board = Board::new(&host);
-        let shards = ShardClient::new(name, meta.clone(), disks.clone(), peers, board.clone());
+        let shards = ShardClient::new(name.clone(), meta.clone(), disks.clone(), peers.clone(), board.clone());
         let rebuilder = Rebuilder::new(meta.clone(), disks.clone(), shards.clone(), board.clone(), &options);
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
@@ -255,6 +256,7 @@ impl Cluster {
         let router = resilver_proto::transport::server()
             .add_service(resilver_proto::internal::raft_server::RaftServer::new(meta.raft_service()))
             .add_service(shard_service.into_server())
+            .add_service(PresenceService::new(name.clone(), stopping.clone()).into_server())
             .add_service(StoreService::new(gateway.clone(), meta.clone(), serving).into_server());
         let mut ending = stopping.clone();
         let server = async move {
@@ -266,9 +268,17 @@ impl Cluster {
         let tasks = vec![
             tokio::spawn(server),
             tokio::spawn(repair.run(stopping.clone())),
-            tokio::spawn(disks.clone().run(stopping)),
+            tokio::spawn(disks.clone().run(stopping.clone())),
         ];
-        Node { disks, meta, gateway, repair: handle, stop, tasks }
+        let watching = watch_all(peers.clone(), name, meta.map_changes());
+        let mut ending = stopping;
+        tokio::spawn(async move {
+            tokio::select! {
+                () = watching => {}
+                _ = ending.wait_for(|stop| *stop) => {}
+            }
+        });
+        Node { peers, disks, meta, gateway, repair: handle, stop, tasks }
     }
 
     pub(crate) fn node(&self, index: usize) -> &Node {

@@ -92,6 +92,45 @@ async fn every_size_and_range_comes_back_also_with_two_nodes_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_home_that_is_away_has_a_stand_in_until_it_is_back() {
+    let mut cluster = Cluster::start(6, Settings::default()).await;
+    let away = 5;
+    let disks: Vec<DiskId> = cluster.node(away).disks.volumes().iter().map(|volume| volume.id()).collect();
+    let address = cluster.addresses[away].clone();
+    cluster.stop(away).await;
+    until("the node is suspect", async || cluster.node(0).peers.is_suspect(&address)).await;
+
+    // Writes are whole at once: what belongs on its disks is elsewhere, and the record says both.
+    let keys: Vec<String> = (0..4).map(|number| format!("key{number}")).collect();
+    let data = content(2 * MIB + 17);
+    for key in &keys {
+        assert_eq!(cluster.put(0, key, &data).await.unwrap().shards_missing, 0);
+        let record = cluster.record(key).await;
+        let homes = &record.extents[0].homes;
+        let stood_in: Vec<&Home> = homes.iter().filter(|home| home.at != Some(home.wanted)).collect();
+        assert_eq!(stood_in.len(), 1, "six hosts, six shards");
+        assert!(disks.contains(&stood_in[0].wanted));
+        let mut at: Vec<DiskId> = homes.iter().filter_map(|home| home.at).collect();
+        at.sort();
+        at.dedup();
+        assert_eq!(at.len(), 6, "never two shards on one disk");
+        assert!(cluster.get(1, key).await.unwrap() == data);
+    }
+
+    // It is back, and fetches what is its own; nobody had to ask.
+    cluster.restart(away).await;
+    for key in &keys {
+        until("its shards are delivered", async || {
+            let record = cluster.record(key).await;
+            record.extents[0].homes.iter().all(|home| home.at == Some(home.wanted))
+        })
+        .await;
+        assert!(cluster.node(2).gateway.verify(&bucket(), key).await.unwrap().intact);
+    }
+    assert!(cluster.node(away).repair.findings().is_empty(), "what was away is no discovery");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_corrupt_shard_is_read_around_and_repaired() {
     let cluster = Cluster::start(6, Settings::default()).await;
     let data = content(2 * MIB + 17);

@@ -17,8 +17,8 @@ use tonic::{Response, Status};
 
 use super::error::is_peer_failure;
 use super::{
-    BlockSink, BlockStream, DISCARD_DEADLINE, FIRST_BLOCK_DEADLINE, NOTE_DEADLINE, REBUILD_DEADLINE, TransportError,
-    VERIFY_DEADLINE, wire,
+    BlockSink, BlockStream, DISCARD_DEADLINE, FIRST_BLOCK_DEADLINE, NOTE_DEADLINE, Pace, REBUILD_DEADLINE,
+    TransportError, VERIFY_DEADLINE, wire,
 };
 use crate::disk::{DiskSet, Health, ShardHead, ShardVerdict, Volume};
 use crate::meta::Meta;
@@ -56,6 +56,7 @@ struct Inner {
     disks: Arc<DiskSet>,
     peers: Peers,
     board: Board,
+    pace: Pace,
 }
 
 enum Route {
@@ -108,7 +109,12 @@ impl ShardClient {
     /// The client of the node `node` in the cluster that `meta` knows. What it reports about our own disks goes to
     /// `board`.
     pub fn new(node: NodeName, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {
-        Self { inner: Arc::new(Inner { node, meta, disks, peers, board }) }
+        Self { inner: Arc::new(Inner { node, meta, disks, peers, board, pace: Pace::default() }) }
+    }
+
+    /// How fast homes are.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.inner.pace
     }
 
     /// How gladly this disk is read from now.
@@ -320,6 +326,7 @@ impl ShardClient {
         key: ShardKey,
         bucket: &str,
         object: &str,
+        stand_in: bool,
     ) -> Result<RebuildShardResponse, TransportError> {
         match self.route(disk, Use::Write)? {
             Route::Local(_) => Err(TransportError::NoHome { disk, why: "it is our own" }),
@@ -330,6 +337,7 @@ impl ShardClient {
                     id: Some(wire::to_id(key)),
                     bucket: bucket.to_owned(),
                     key: object.to_owned(),
+                    stand_in,
                 };
                 let mut client = home.client();
                 home.call(REBUILD_DEADLINE, disk, key, client.rebuild(request)).await

@@ -12,6 +12,7 @@
 
 mod client;
 mod error;
+mod pace;
 mod service;
 mod sink;
 mod stream;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use client::{Preference, ShardClient};
 pub use error::TransportError;
+pub(crate) use pace::Pace;
 pub use service::ShardService;
 pub use sink::BlockSink;
 pub use stream::BlockStream;

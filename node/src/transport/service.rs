@@ -178,7 +178,11 @@ impl Shards for ShardService {
         let key = wire::from_id(request.id.as_ref())?;
         let disk = wire::disk(&request.disk_id)?;
         self.volume(disk, true)?;
-        let report = self.rebuilder.rebuild_here(&BucketName(request.bucket), &request.key, key, disk).await;
+        let bucket = BucketName(request.bucket);
+        let report = match request.stand_in {
+            true => self.rebuilder.stand_in_at(&bucket, &request.key, key, disk).await,
+            false => self.rebuilder.rebuild_here(&bucket, &request.key, key, disk).await,
+        };
         Ok(Response::new(report.into()))
     }
 }

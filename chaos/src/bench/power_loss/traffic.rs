@@ -16,7 +16,7 @@ use crate::s3::{Condition, Content, Store};
 /// Longer than any stall that is to be measured, and an end to one that would never end.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Between two requests of one loop: what is measured is the outage and not contention.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(60);
 /// Objects to be read. Their shards lie on every disk there is.
 const KEPT: u64 = 32;
 /// Of 2+2 and 4+2, more than one block each: a read that loses a home goes on in the middle.
