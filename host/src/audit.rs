@@ -163,6 +163,11 @@ pub enum Fact {
         /// Its file.
         path: String,
     },
+    /// What was moved aside is about to be removed for good. Stated before.
+    AsidePurged {
+        /// The shard's name.
+        shard: String,
+    },
     /// A shard is about to be read whole. Stated before.
     ShardVerifying {
         /// Its file.

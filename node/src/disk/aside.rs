@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resilver_host::FileKind;
+use resilver_host::audit::{self, Fact};
 use resilver_host::planted::{Bug, bug};
 use tokio::time::Instant;
 
@@ -105,11 +106,18 @@ async fn names(core: &Core) -> Result<BTreeSet<String>, DiskError> {
 async fn remove(core: &Core, names: Vec<String>) -> Result<u64, DiskError> {
     let removed = names.len() as u64;
     for name in names {
+        audit::state(|| Fact::AsidePurged { shard: shard_of(&name).to_owned() });
         core.io.remove_file(&core.io.root.join(ASIDE).join(&name)).await?;
         lock(&core.aside_since).remove(&name);
     }
     // Not synced: what a crash brings back is purged again.
     Ok(removed)
+}
+
+/// The shard that `WHY-SHARD.N` was.
+fn shard_of(name: &str) -> &str {
+    let shard = name.split_once('-').map_or(name, |(_, shard)| shard);
+    shard.rsplit_once('.').map_or(shard, |(shard, _)| shard)
 }
 
 fn due(core: &Core, names: BTreeSet<String>, older_than: Duration) -> Vec<String> {

@@ -42,12 +42,20 @@ pub(crate) struct Settings {
     pub(crate) scrub_period: Duration,
     pub(crate) read_deadline: Duration,
     pub(crate) abandoned_uploads_after: Duration,
+    /// Of each node.
+    pub(crate) disks: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let hour = Duration::from_secs(3600);
-        Self { check_interval: hour, scrub_period: 24 * hour, read_deadline: hour, abandoned_uploads_after: 24 * hour }
+        Self {
+            check_interval: hour,
+            scrub_period: 24 * hour,
+            read_deadline: hour,
+            abandoned_uploads_after: 24 * hour,
+            disks: 2,
+        }
     }
 }
 
@@ -99,7 +107,7 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
 }
 
 impl Cluster {
-    /// Nodes with two disks each, and a 4+2 bucket (fewer nodes: 2+2).
+    /// Nodes, and a 4+2 bucket (fewer nodes: 2+2).
     pub(crate) async fn start(count: usize, settings: Settings) -> Self {
         let host = resilver_host::real::host();
         let folder = tempfile::tempdir().unwrap();
@@ -186,7 +194,7 @@ impl Cluster {
         let known: Vec<_> =
             identity.disks.iter().map(|disk| crate::disk::KnownDisk { path: disk.path.clone(), id: disk.id }).collect();
         let owner = Owner { node: identity.node.clone(), instance: identity.instance, cluster: Some(self.id) };
-        let paths = [dir.join("disk1"), dir.join("disk2")];
+        let paths: Vec<_> = (1..=self.settings.disks).map(|disk| dir.join(format!("disk{disk}"))).collect();
         let (disks, known) = DiskSet::open(host, &paths, &owner, &known).await.unwrap();
         disks.stamp(self.id, FIRST_EPOCH).await.unwrap();
         let disks = Arc::new(disks);

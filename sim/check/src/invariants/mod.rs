@@ -138,7 +138,7 @@ pub fn all(limits: &Limits) -> Vec<Box<dyn Invariant>> {
         Box::new(NoFaultNoStep::default()),
         Box::new(StartsBounded::new(limits)),
         Box::new(RotIsSeen::default()),
-        Box::new(MovedAside),
+        Box::new(MovedAside::default()),
     ]
 }
 
