@@ -163,6 +163,11 @@ pub enum Fact {
         /// Its file.
         path: String,
     },
+    /// The metadata is about to be told that a shard is in this file. Stated before.
+    HomeRecorded {
+        /// The file.
+        path: String,
+    },
     /// What was moved aside is about to be removed for good. Stated before.
     AsidePurged {
         /// The shard's name.

@@ -32,11 +32,13 @@ pub enum Bug {
     RestartInLoop,
     /// A shard that should be moved aside is deleted. [`moved_aside`]
     DeleteNotAside,
+    /// A home that is back tells the metadata that it has what a stand-in kept for it, before it has it. [`homes_hold`]
+    DropHintEarly,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 10] = [
+    pub const ALL: [Bug; 11] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -47,6 +49,7 @@ impl Bug {
         Bug::TrustBadShard,
         Bug::RestartInLoop,
         Bug::DeleteNotAside,
+        Bug::DropHintEarly,
     ];
 
     /// Its name on the command line.
@@ -62,6 +65,7 @@ impl Bug {
             Bug::TrustBadShard => "trust-bad-shard",
             Bug::RestartInLoop => "restart-in-loop",
             Bug::DeleteNotAside => "delete-not-aside",
+            Bug::DropHintEarly => "drop-hint-early",
         }
     }
 }

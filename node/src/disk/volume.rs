@@ -379,6 +379,11 @@ impl Volume {
         ShardWriter::create(&self.core, head)
     }
 
+    /// The file that a shard of this disk is in, if it is.
+    pub fn shard_file(&self, key: ShardKey) -> PathBuf {
+        self.core.shard_path(key)
+    }
+
     /// Opens a shard and checks its length and header.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use resilver_host::audit::{self, Fact};
+use resilver_host::planted::{Bug, bug};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -218,6 +220,9 @@ impl Rebuilder {
             extent_bytes: spec.len_bytes,
             epoch: map.epoch,
         };
+        if delivery_of(&map, home) == Some(disk) && bug(Bug::DropHintEarly) {
+            self.record_home(&spec, shard, home, disk, task, RebuildReport::found()).await?;
+        }
         let report = self.copy(&spec, head, &volume, corrupt, home).await?;
         if home.at == Some(disk) { Ok(report) } else { self.record_home(&spec, shard, home, disk, task, report).await }
     }
@@ -342,6 +347,9 @@ impl Rebuilder {
         task: Task,
         report: RebuildReport,
     ) -> Result<RebuildReport, RebuildError> {
+        if let Some(volume) = self.inner.disks.volume(disk) {
+            audit::state(|| Fact::HomeRecorded { path: volume.shard_file(shard).display().to_string() });
+        }
         let command = Command::SetHome {
             bucket: spec.bucket.clone(),
             key: spec.key.clone(),

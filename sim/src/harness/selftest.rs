@@ -21,6 +21,8 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::TrustBadShard => &["disks"],
         Bug::RestartInLoop => &["metadata"],
         Bug::DeleteNotAside => &["disks", "mixed"],
+        // A machine stays away for seconds, and is back while others go on.
+        Bug::DropHintEarly => &["power", "mixed"],
     }
 }
 

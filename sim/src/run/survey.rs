@@ -103,7 +103,8 @@ struct Surveyor {
 
 impl Surveyor {
     fn new(host: &Host, spared: Spared, board: Board) -> Result<Surveyor, tonic::transport::Error> {
-        let channels = (1..=MACHINES).map(|node| transport::channel(&host.net, &node_address(&format!("n{node}")), transport::Profile::Bulk));
+        let channels = (1..=MACHINES)
+            .map(|node| transport::channel(&host.net, &node_address(&format!("n{node}")), transport::Profile::Bulk));
         let channels = channels.collect::<Result<Vec<_>, _>>()?;
         Ok(Surveyor { host: host.clone(), channels, spared, board })
     }

@@ -2,6 +2,7 @@
 
 mod committed_kept;
 mod fence_respected;
+mod homes_hold;
 mod intent_and_outcome;
 mod journal_chain;
 mod log_kept;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use committed_kept::CommittedKept;
 pub use fence_respected::FenceRespected;
+pub use homes_hold::HomesHold;
 pub use intent_and_outcome::IntentAndOutcome;
 pub use journal_chain::JournalChain;
 pub use log_kept::LogKept;
@@ -139,6 +141,7 @@ pub fn all(limits: &Limits) -> Vec<Box<dyn Invariant>> {
         Box::new(StartsBounded::new(limits)),
         Box::new(RotIsSeen::default()),
         Box::new(MovedAside::default()),
+        Box::new(HomesHold::default()),
     ]
 }
 

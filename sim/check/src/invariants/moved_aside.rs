@@ -67,7 +67,8 @@ mod tests {
     /// Seed 3755 of mixed: on a full disk it was aside for less than the second between two looks.
     #[test]
     fn what_was_aside_for_a_moment_only_was_not_deleted() {
-        for (said_by, shard, right) in [("n1", "4f00-0-1", true), ("n1", "4f00-0-2", false), ("n2", "4f00-0-1", false)] {
+        for (said_by, shard, right) in [("n1", "4f00-0-1", true), ("n1", "4f00-0-2", false), ("n2", "4f00-0-1", false)]
+        {
             let mut story = Story::default();
             story.says(said_by, Fact::AsidePurged { shard: shard.to_owned() });
             story.kernel(Happening::FileRemoved { machine: "n1".to_owned(), path: "/d/shards/4f/4f00-0-1".to_owned() });
