@@ -62,6 +62,14 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
                 }
             }
         }
+        let detours = core.gateway.detours();
+        for (name, help, count) in [
+            ("resilver_reads_hedged_total", "reads for which one shard more was read", &detours.hedged_reads),
+            ("resilver_homes_given_up_total", "homes that an upload went on without", &detours.homes_given_up),
+            ("resilver_stand_ins_total", "shards put on a stand-in for their home", &detours.stand_ins),
+        ] {
+            page.counter(name, help, &[])?.with_label_values::<&str>(&[]).inc_by(count.load(Ordering::Relaxed));
+        }
         let spent = core.repair.timings();
         let seconds = page.seconds("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
         for (phase, nanos) in [

@@ -61,14 +61,25 @@ enum What {
     Follower,
     Leader,
     DuringUpload,
+    /// Nothing that it says arrives, and it hears everything.
+    Mute,
+    /// Of all packets to and from it, so many of a hundred are lost.
+    Lossy,
 }
 
+/// What a bad cable or an overfull switch loses, in percent.
+const LOSS_PERCENT: u8 = 30;
+
 impl What {
+    const ALL: [Self; 5] = [Self::Follower, Self::Leader, Self::DuringUpload, Self::Mute, Self::Lossy];
+
     fn name(self) -> &'static str {
         match self {
             Self::Follower => "power off, follower",
             Self::Leader => "power off, leader",
             Self::DuringUpload => "power off at 45% of an upload",
+            Self::Mute => "one-way partition, follower",
+            Self::Lossy => "30% packet loss, follower",
         }
     }
 }
@@ -98,7 +109,7 @@ pub async fn run(
 ) -> anyhow::Result<Vec<Case>> {
     let scene = Scene::open(host, dir, binary, options.shape).await?;
     let mut cases = Vec::new();
-    for what in [What::Follower, What::Leader, What::DuringUpload] {
+    for what in What::ALL {
         if what == What::DuringUpload && options.upload_bytes == 0 {
             continue;
         }
@@ -125,7 +136,11 @@ async fn once(scene: &Scene, what: What, number: usize, options: &PowerLossOptio
         upload.await_share(scene::UPLOAD_SHARE).await;
     }
     let off = Instant::now();
-    scene.power_off(victim).await?;
+    match what {
+        What::Follower | What::Leader | What::DuringUpload => scene.power_off(victim).await?,
+        What::Mute => scene.mute(victim).await?,
+        What::Lossy => scene.lose(victim, LOSS_PERCENT).await?,
+    }
     let seen = scene.watch_outage(victim, off, options.outage).await;
     let mut run = Run { breaker_open_ms: seen.breaker_open_ms, status_ms: seen.status_ms, ..Run::default() };
     if let Some(upload) = upload {
@@ -136,7 +151,10 @@ async fn once(scene: &Scene, what: What, number: usize, options: &PowerLossOptio
         }
     }
     let on = Instant::now();
-    scene.power_on(victim).await?;
+    match what {
+        What::Follower | What::Leader | What::DuringUpload => scene.power_on(victim).await?,
+        What::Mute | What::Lossy => scene.mend().await?,
+    }
     run.breaker_closed_ms = scene.await_breakers_closed(victim, on).await;
     run.back_ms = Some(scene.await_whole(on).await?);
     run.requests = traffic.stop(off).await;

@@ -24,8 +24,9 @@ use tokio::time::Instant;
 pub use cluster::{HostCluster, Shape};
 use shell::Shell;
 
-/// The hosts' network: of the range for benchmarks (RFC 2544), which no real host has. Theirs end in 1, 2, …; ours in 254.
-const NETWORK: &str = "198.18.83";
+/// The hosts' networks: of the range for benchmarks (RFC 2544), which no real host has. Which of them, the PID says, so that
+/// two experiments at a time do not share one. The hosts' addresses end in 1, 2, …; ours in 254.
+const NETWORKS: &str = "198.18";
 /// The last part of our own address.
 const OURS: u32 = 254;
 /// More hosts than this are more than the machine has room for; and their addresses must differ from ours.
@@ -61,6 +62,7 @@ pub struct Hosts {
     shell: Shell,
     switch: Namespaces,
     hosts: Vec<Namespaces>,
+    network: String,
 }
 
 impl Hosts {
@@ -77,7 +79,8 @@ impl Hosts {
         for number in 1..=count {
             hosts.push(Namespaces::new(host, &shell, dir.join(format!("host{number}"))).await?);
         }
-        let made = Self { host: host.clone(), shell, switch, hosts };
+        let network = format!("{NETWORKS}.{}", host.proc.own().pid % 256);
+        let made = Self { host: host.clone(), shell, switch, hosts, network };
         made.join_them().await?;
         Ok(made)
     }
@@ -97,7 +100,7 @@ impl Hosts {
             .await?;
             self.in_host(
                 index,
-                &format!("ip addr add {NETWORK}.{number}/24 dev eth0 && ip link set eth0 up && ip link set lo up"),
+                &format!("ip addr add {}/24 dev eth0 && ip link set eth0 up && ip link set lo up", self.address(index)),
             )
             .await?;
         }
@@ -108,7 +111,7 @@ impl Hosts {
             "ip link add uplink type veth peer name {ours} netns {own} && ip link set uplink master br0 up"
         ))
         .await?;
-        self.shell.run("ip", &[&"addr", &"add", &format!("{NETWORK}.{OURS}/24"), &"dev", &ours]).await?;
+        self.shell.run("ip", &[&"addr", &"add", &format!("{}.{OURS}/24", self.network), &"dev", &ours]).await?;
         self.shell.run("ip", &[&"link", &"set", &ours, &"up"]).await?;
         Ok(())
     }
@@ -125,7 +128,7 @@ impl Hosts {
 
     /// The address of a host, without a port.
     pub fn address(&self, index: usize) -> String {
-        format!("{NETWORK}.{}", index + 1)
+        format!("{}.{}", self.network, index + 1)
     }
 
     /// Starts a program on a host. It belongs to the host from then on: its PID 1 is its parent.

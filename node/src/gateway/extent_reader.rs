@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -229,6 +230,7 @@ impl ExtentReader {
     fn hedge(&mut self) {
         if let Some(spare) = self.spares.pop_front() {
             tracing::debug!(shard = %self.spec.shard(spare.shard), disk = %spare.disk, "a read is hedged");
+            self.client.pace().detours().hedged_reads.fetch_add(1, Ordering::Relaxed);
             let lane = self.lane(spare);
             self.lanes.push(lane);
         }

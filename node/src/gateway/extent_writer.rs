@@ -8,6 +8,7 @@
 //! for [`BLOCK_DEADLINE`] otherwise. What it misses is handed to a stand-in (`handoff.rs`).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -150,6 +151,7 @@ impl ExtentWriter {
                         let disk = self.plan.homes[at].at;
                         tracing::info!(extent = %self.plan.id, %disk, "a home holds up an upload and is given up");
                         self.client.stalled(disk);
+                        self.client.pace().detours().homes_given_up.fetch_add(1, Ordering::Relaxed);
                         self.homes[at].blocks = None;
                     }
                 }

@@ -6,6 +6,7 @@
 //! Must never: put two shards of an extent on one disk; take a stand-in that is itself in doubt.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Gateway;
 use super::extent_writer::PlannedHome;
@@ -36,6 +37,7 @@ impl Gateway {
             let taken: Vec<DiskId> = planned.iter().flat_map(|home| [home.at, home.wanted]).collect();
             if let Some(disk) = stand_in(map, version, extent, coding, &taken, |disk| self.in_doubt(disk)) {
                 planned[at].at = disk;
+                self.inner.shards.pace().detours().stand_ins.fetch_add(1, Ordering::Relaxed);
             }
         }
         planned
@@ -85,6 +87,9 @@ impl Gateway {
         tokio::spawn(async move {
             let Suspect { bucket, key, shard, .. } = &suspect;
             let report = gateway.inner.rebuilder.stand_in_at(bucket, key, *shard, disk).await;
+            if report.state == RebuildState::Rebuilt {
+                gateway.inner.shards.pace().detours().stand_ins.fetch_add(1, Ordering::Relaxed);
+            }
             if report.state == RebuildState::Failed {
                 tracing::debug!(%shard, %disk, detail = report.detail, "a shard could not be handed to a stand-in");
                 gateway.inner.shards.report(suspect);

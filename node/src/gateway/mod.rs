@@ -58,7 +58,7 @@ use crate::meta::Meta;
 pub use crate::meta::{Entry, ListQuery, PartPage, UploadEntry, UploadPage, UploadQuery};
 use crate::model::{Command, Outcome};
 use crate::repair::Rebuilder;
-use crate::transport::ShardClient;
+use crate::transport::{Detours, ShardClient};
 use crate::types::Version;
 
 /// Puts at work on one node. Each holds a stripe of its body beside what all share ([`sending`]): beyond this the node
@@ -134,6 +134,11 @@ impl Gateway {
     /// What is in flight.
     pub fn operations(&self) -> &Operations {
         &self.inner.operations
+    }
+
+    /// What did not go the straight way.
+    pub(crate) fn detours(&self) -> &Detours {
+        self.inner.shards.pace().detours()
     }
 
     /// Proposes what has no answer but that it was done.

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use client::{Preference, ShardClient};
 pub use error::TransportError;
-pub(crate) use pace::Pace;
+pub(crate) use pace::{Detours, Pace};
 pub use service::ShardService;
 pub use sink::BlockSink;
 pub use stream::BlockStream;

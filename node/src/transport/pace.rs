@@ -68,10 +68,22 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// How often somebody else had to do.
+#[derive(Default)]
+pub(crate) struct Detours {
+    /// Reads for which one shard more was read.
+    pub(crate) hedged_reads: AtomicU64,
+    /// Homes that an upload went on without.
+    pub(crate) homes_given_up: AtomicU64,
+    /// Shards that were put on a stand-in.
+    pub(crate) stand_ins: AtomicU64,
+}
+
 /// See the module.
 pub(crate) struct Pace {
     reads: Measure,
     writes: Measure,
+    detours: Detours,
 }
 
 impl Default for Pace {
@@ -82,6 +94,7 @@ impl Default for Pace {
             reads: Measure::new(Duration::from_millis(20), Duration::from_millis(400), 1),
             // Three times: to give a home up costs the rebuild of a shard. Floor: a disk's hiccup. Ceiling: as above.
             writes: Measure::new(Duration::from_millis(150), Duration::from_millis(700), 3),
+            detours: Detours::default(),
         }
     }
 }
@@ -100,6 +113,11 @@ impl Pace {
     /// How long a reader waits for a block before it reads elsewhere as well: 95 of 100 come sooner.
     pub(crate) fn hedge_after(&self) -> Duration {
         self.reads.limit()
+    }
+
+    /// What did not go the straight way, since the start.
+    pub(crate) fn detours(&self) -> &Detours {
+        &self.detours
     }
 
     /// How long the others are waited for once enough homes have what they were sent.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
 use super::traffic;
-use crate::hosts::{HostCluster, Shape};
+use crate::hosts::{HostCluster, Link, Shape};
 use crate::s3::{Access, Condition, Content, Store};
 
 /// The bucket of the traffic.
@@ -105,6 +105,28 @@ impl Scene {
     pub(super) async fn power_on(&self, victim: usize) -> anyhow::Result<()> {
         self.cluster.hosts().power_on(victim).await?;
         self.cluster.start_agent(victim).await
+    }
+
+    /// From now on nothing arrives that the host sends to the others.
+    pub(super) async fn mute(&self, victim: usize) -> anyhow::Result<()> {
+        for other in self.others(victim) {
+            self.cluster.hosts().impair(victim, other, Link::Cut).await?;
+        }
+        Ok(())
+    }
+
+    /// From now on packets between the host and the others are lost, both ways.
+    pub(super) async fn lose(&self, victim: usize, percent: u8) -> anyhow::Result<()> {
+        for other in self.others(victim) {
+            self.cluster.hosts().impair(victim, other, Link::Lossy(percent)).await?;
+            self.cluster.hosts().impair(other, victim, Link::Lossy(percent)).await?;
+        }
+        Ok(())
+    }
+
+    /// The network is well again.
+    pub(super) async fn mend(&self) -> anyhow::Result<()> {
+        self.cluster.hosts().mend().await
     }
 
     /// Looks at the circuits and asks for the state until the outage is over.
