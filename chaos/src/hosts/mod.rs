@@ -172,7 +172,7 @@ impl Hosts {
             Link::Lossy(percent) => format!("numgen random mod 100 < {percent} drop"),
         };
         self.in_switch(&format!(
-            "nft add rule bridge faults forward iifname p{} oifname p{} {verdict}",
+            "nft 'add rule bridge faults forward iifname p{} oifname p{} {verdict}'",
             from + 1,
             to + 1
         ))

@@ -257,7 +257,7 @@ impl ExtentReader {
 
     /// Goes on from the present stripe with another shard in the place of a lane that failed.
     fn replace(&mut self, at: usize, error: &TransportError) -> Result<(), Unreadable> {
-        let (shard, disk) = (self.lanes[at].shard, self.lanes[at].disk);
+        let Lane { shard, disk, opened, .. } = self.lanes[at];
         let key = self.spec.shard(shard);
         tracing::info!(shard = %key, %disk, stripe = self.stripe, %error, "a shard cannot be read: another takes its place");
         self.trouble.push(error.to_string());
@@ -266,7 +266,7 @@ impl ExtentReader {
             TransportError::Corrupt { .. } => self.report(shard, disk, SuspectKind::Corrupt, error),
             TransportError::Stalled { .. } => {
                 self.stalled.insert(disk);
-                self.client.stalled(disk);
+                self.client.stalled(disk, opened);
             }
             // A peer that just came back is asked again in two seconds at most: better late than not at all.
             TransportError::Circuit { retry_in, .. } if self.retried.insert(shard) => {

@@ -53,6 +53,7 @@ pub(super) struct ExtentWriter {
     sending: Sending,
     client: ShardClient,
     map: Arc<ClusterMap>,
+    began: Instant,
 }
 
 enum Feed {
@@ -93,7 +94,16 @@ impl ExtentWriter {
                 HomeWriter { blocks: Some(blocks), task }
             })
             .collect();
-        Self { codec, layout, plan, homes, sending: sending.clone(), client: client.clone(), map }
+        Self {
+            codec,
+            layout,
+            plan,
+            homes,
+            sending: sending.clone(),
+            client: client.clone(),
+            map,
+            began: Instant::now(),
+        }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -150,7 +160,7 @@ impl ExtentWriter {
                     for at in behind.drain(..) {
                         let disk = self.plan.homes[at].at;
                         tracing::info!(extent = %self.plan.id, %disk, "a home holds up an upload and is given up");
-                        self.client.stalled(disk);
+                        self.client.stalled(disk, self.began);
                         self.client.pace().detours().homes_given_up.fetch_add(1, Ordering::Relaxed);
                         self.homes[at].blocks = None;
                     }
@@ -271,6 +281,7 @@ async fn write_home(
     mut blocks: mpsc::Receiver<Feed>,
 ) -> Result<u64, TransportError> {
     let stalled = |after| TransportError::Stalled { disk, after };
+    let began = Instant::now();
     let opened = timeout(BLOCK_DEADLINE, client.put(disk, head)).await;
     let mut sink = opened.unwrap_or_else(|_| Err(stalled(BLOCK_DEADLINE)))?;
     loop {
@@ -281,7 +292,7 @@ async fn write_home(
                     if blocks.is_empty() && sending.is_scarce() { sink.flush().await } else { Ok(()) }
                 };
                 let Ok(written) = timeout(BLOCK_DEADLINE, write).await else {
-                    client.stalled(disk);
+                    client.stalled(disk, began);
                     return Err(stalled(BLOCK_DEADLINE));
                 };
                 if let Err(error) = written {
@@ -293,7 +304,7 @@ async fn write_home(
                 return match timeout(FINISH_DEADLINE, sink.finish()).await {
                     Ok(finished) => finished,
                     Err(_) => {
-                        client.stalled(disk);
+                        client.stalled(disk, began);
                         Err(stalled(FINISH_DEADLINE))
                     }
                 };

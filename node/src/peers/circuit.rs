@@ -63,14 +63,21 @@ type Key = (String, Profile);
 /// The circuits of all peers. Cheap to clone. Grows with addresses that failed, which are addresses of members.
 #[derive(Clone, Default)]
 pub(super) struct Circuits {
-    by_way: Arc<Mutex<BTreeMap<Key, Circuit>>>,
+    ways: Arc<Mutex<Ways>>,
+}
+
+#[derive(Default)]
+struct Ways {
+    circuits: BTreeMap<Key, Circuit>,
+    /// When a peer was last found to be there.
+    present: BTreeMap<String, Instant>,
 }
 
 impl Circuits {
     /// May this call be made? While the control way is open, bulk is not tried either: whoever is silent there answers
     /// nowhere, and the watch that probes it costs less.
     pub(super) fn admit(&self, address: &str, profile: Profile, now: Instant) -> Result<(), Duration> {
-        let mut circuits = self.lock();
+        let circuits = &mut self.lock().circuits;
         if profile == Profile::Bulk
             && let Some(control) = circuits.get(&key(address, Profile::Control))
             && control.failures >= OPEN_AFTER
@@ -89,11 +96,14 @@ impl Circuits {
     }
 
     pub(super) fn success(&self, address: &str, profile: Profile) {
-        self.lock().remove(&key(address, profile));
+        self.lock().circuits.remove(&key(address, profile));
     }
 
-    pub(super) fn failure(&self, address: &str, profile: Profile, now: Instant) {
-        self.fail(address, profile, 1, now);
+    /// A call that began then failed.
+    pub(super) fn failure(&self, address: &str, profile: Profile, began: Instant, now: Instant) {
+        if self.lock().present.get(address).is_none_or(|present| began >= *present) {
+            self.fail(address, profile, 1, now);
+        }
     }
 
     /// The peer's presence ended: its keepalive went unanswered, or its process did. That is more than a call that failed.
@@ -103,7 +113,8 @@ impl Circuits {
 
     /// The peer is there. What failed in bulk may be tried again at once.
     pub(super) fn present(&self, address: &str, now: Instant) {
-        let mut circuits = self.lock();
+        let Ways { circuits, present } = &mut *self.lock();
+        present.insert(address.to_owned(), now);
         circuits.remove(&key(address, Profile::Control));
         if let Some(bulk) = circuits.get_mut(&key(address, Profile::Bulk)) {
             bulk.next_probe = now;
@@ -113,14 +124,14 @@ impl Circuits {
     /// Whether calls are expected to fail. Not while a probe is due in bulk: a peer that nobody turns to would never be
     /// found well again. Control has a watch that probes it.
     pub(super) fn is_open(&self, address: &str, now: Instant) -> bool {
-        let circuits = self.lock();
+        let circuits = &self.lock().circuits;
         let is = |profile, state: &dyn Fn(&Circuit) -> bool| circuits.get(&key(address, profile)).is_some_and(state);
         is(Profile::Control, &|circuit| circuit.failures >= OPEN_AFTER)
             || is(Profile::Bulk, &|circuit| circuit.state(now) == CircuitState::Open)
     }
 
     pub(super) fn state(&self, address: &str, profile: Profile, now: Instant) -> CircuitState {
-        let circuits = self.lock();
+        let circuits = &self.lock().circuits;
         let own = circuits.get(&key(address, profile)).map_or(CircuitState::Closed, |circuit| circuit.state(now));
         // Bulk follows control, as it does for calls.
         match circuits.get(&key(address, Profile::Control)) {
@@ -130,7 +141,7 @@ impl Circuits {
     }
 
     fn fail(&self, address: &str, profile: Profile, times: u32, now: Instant) {
-        let mut circuits = self.lock();
+        let circuits = &mut self.lock().circuits;
         let circuit = circuits.entry(key(address, profile)).or_insert(Circuit { failures: 0, next_probe: now });
         let before = circuit.failures;
         circuit.failures = before.saturating_add(times);
@@ -140,9 +151,9 @@ impl Circuits {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Circuit>> {
+    fn lock(&self) -> MutexGuard<'_, Ways> {
         // Nothing panics while holding it; and its content is a hint, right or wrong.
-        self.by_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -161,7 +172,7 @@ mod tests {
         let (circuits, mut now) = (Circuits::default(), Instant::now());
         for _ in 0..OPEN_AFTER {
             assert_eq!(circuits.admit("peer", BULK, now), Ok(()));
-            circuits.failure("peer", BULK, now);
+            circuits.failure("peer", BULK, now, now);
         }
         assert!(circuits.is_open("peer", now));
         assert_eq!(circuits.admit("peer", BULK, now), Err(PROBE_EVERY));
@@ -180,10 +191,10 @@ mod tests {
     #[test]
     fn a_success_in_between_starts_the_count_again() {
         let (circuits, now) = (Circuits::default(), Instant::now());
-        circuits.failure("peer", BULK, now);
-        circuits.failure("peer", BULK, now);
+        circuits.failure("peer", BULK, now, now);
+        circuits.failure("peer", BULK, now, now);
         circuits.success("peer", BULK);
-        circuits.failure("peer", BULK, now);
+        circuits.failure("peer", BULK, now, now);
         assert!(!circuits.is_open("peer", now));
         assert_eq!(circuits.admit("other", BULK, now), Ok(()));
     }
@@ -192,7 +203,7 @@ mod tests {
     fn the_profiles_fail_apart_but_a_silent_peer_is_asked_for_nothing() {
         let (circuits, now) = (Circuits::default(), Instant::now());
         for _ in 0..OPEN_AFTER {
-            circuits.failure("slow", BULK, now);
+            circuits.failure("slow", BULK, now, now);
         }
         assert_eq!(circuits.admit("slow", Profile::Control, now), Ok(()), "it still votes");
         circuits.silent("gone", now);
@@ -204,11 +215,29 @@ mod tests {
     fn a_peer_that_is_back_is_tried_at_once() {
         let (circuits, now) = (Circuits::default(), Instant::now());
         for _ in 0..OPEN_AFTER {
-            circuits.failure("peer", BULK, now);
+            circuits.failure("peer", BULK, now, now);
         }
         circuits.silent("peer", now);
         circuits.present("peer", now);
         assert_eq!(circuits.admit("peer", BULK, now), Ok(()), "the probe");
         assert!(circuits.admit("peer", BULK, now).is_err(), "until it is answered");
+    }
+
+    /// `bench power-loss`: what was under way when a peer lost its power broke ten seconds later, opened the circuit of the
+    /// peer that was long back, and the next peer that died was one too many for the writes of that moment.
+    #[test]
+    fn what_began_before_the_peer_came_back_is_not_held_against_it() {
+        let (circuits, off) = (Circuits::default(), Instant::now());
+        circuits.silent("peer", off);
+        let back = off + PROBE_EVERY;
+        circuits.present("peer", back);
+        for _ in 0..OPEN_AFTER {
+            circuits.failure("peer", BULK, off, back + PROBE_EVERY);
+        }
+        assert_eq!(circuits.state("peer", BULK, back + PROBE_EVERY), CircuitState::Closed);
+        for _ in 0..OPEN_AFTER {
+            circuits.failure("peer", BULK, back, back + PROBE_EVERY);
+        }
+        assert_eq!(circuits.state("peer", BULK, back + PROBE_EVERY), CircuitState::Open);
     }
 }

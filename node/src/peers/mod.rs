@@ -95,20 +95,21 @@ impl Peers {
         self.inner.circuits.success(address, profile);
     }
 
-    /// The peer could not be reached.
-    pub fn failed(&self, address: &str, profile: Profile) {
-        self.inner.circuits.failure(address, profile, Instant::now());
+    /// A call that began then could not reach the peer, or broke. One that began before the peer was last away and came
+    /// back says nothing of the peer as it is now: what was sent to a host that lost its power breaks ten seconds later.
+    pub fn failed(&self, address: &str, profile: Profile, began: Instant) {
+        self.inner.circuits.failure(address, profile, began, Instant::now());
     }
 
-    /// A call was not answered in time. Its channel is not used for new calls: what hangs may hang for ever. Streams that
-    /// work on it go on.
-    pub fn timed_out(&self, address: &str, profile: Profile) {
+    /// A call that began then was not answered in time. Its channel is not used for new calls: what hangs may hang for
+    /// ever. Streams that work on it go on.
+    pub fn timed_out(&self, address: &str, profile: Profile, began: Instant) {
         let now = Instant::now();
         if self.inner.pulse.stood_still(now) {
             tracing::debug!(address, "a call timed out while this process stood still: not the peer's failure");
             return;
         }
-        self.inner.circuits.failure(address, profile, now);
+        self.inner.circuits.failure(address, profile, began, now);
         self.drop_channel(address, profile);
     }
 

@@ -55,6 +55,7 @@ impl Drop for Watching {
 
 async fn watch_one(peers: Peers, address: String) {
     loop {
+        let began = Instant::now();
         let present = be_with(&peers, &address).await;
         let now = Instant::now();
         peers.drop_channel(&address, Profile::Control);
@@ -64,7 +65,7 @@ async fn watch_one(peers: Peers, address: String) {
             if present {
                 peers.inner.circuits.silent(&address, now);
             } else {
-                peers.inner.circuits.failure(&address, Profile::Control, now);
+                peers.inner.circuits.failure(&address, Profile::Control, began, now);
             }
         }
         // It may have been the connection, and not the peer.

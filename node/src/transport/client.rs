@@ -12,6 +12,7 @@ use resilver_proto::internal::{
     ReportShardRequest, VerifyShardRequest,
 };
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -72,6 +73,8 @@ pub(super) struct RemoteHome {
     envelope: Envelope,
     channel: Channel,
     peers: Peers,
+    /// When it was turned to.
+    began: Instant,
 }
 
 impl RemoteHome {
@@ -84,7 +87,7 @@ impl RemoteHome {
     /// Remembers how a call went.
     pub(super) fn account(&self, status: Option<&Status>) {
         match status {
-            Some(status) if is_peer_failure(status) => self.peers.failed(&self.address, Profile::Bulk),
+            Some(status) if is_peer_failure(status) => self.peers.failed(&self.address, Profile::Bulk, self.began),
             _ => self.peers.answered(&self.address, Profile::Bulk),
         }
     }
@@ -97,7 +100,7 @@ impl RemoteHome {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, TransportError> {
         let Ok(answer) = tokio::time::timeout(deadline, call).await else {
-            self.peers.timed_out(&self.address, Profile::Bulk);
+            self.peers.timed_out(&self.address, Profile::Bulk, self.began);
             return Err(TransportError::Stalled { disk, after: deadline });
         };
         self.account(answer.as_ref().err());
@@ -138,13 +141,13 @@ impl ShardClient {
         }
     }
 
-    /// A home stalled while being read: remember it, so that the next request asks another first.
-    pub fn stalled(&self, disk: DiskId) {
+    /// A home that was turned to then stalled: remember it, so that the next request asks another first.
+    pub fn stalled(&self, disk: DiskId, began: Instant) {
         let map = self.inner.meta.map();
         if self.inner.disks.volume(disk).is_none()
             && let Some(node) = map.node_of_disk(disk)
         {
-            self.inner.peers.timed_out(&node.address, Profile::Bulk);
+            self.inner.peers.timed_out(&node.address, Profile::Bulk, began);
         }
     }
 
@@ -377,6 +380,7 @@ impl ShardClient {
             envelope: inner.meta.envelope(node.raft_id),
             channel,
             peers: inner.peers.clone(),
+            began: Instant::now(),
         }))
     }
 }
