@@ -279,9 +279,8 @@ impl Life {
         self.late.store.fill(StoreService::new(gateway, meta, phase.serving()).into_server());
         phase.set(Phase::Healthy, "serving");
         tokio::select! {
-            () = repair.run(self.stopping.clone()) => {}
-            () = watching => {}
+            () = repair.run(self.stopping.clone()) => NodeError::Server("the repair service ended".to_owned()),
+            () = watching => NodeError::Server("the watch over the other nodes ended".to_owned()),
         }
-        NodeError::Server("the repair service ended".to_owned())
     }
 }

@@ -70,6 +70,13 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
         ] {
             page.counter(name, help, &[])?.with_label_values::<&str>(&[]).inc_by(count.load(Ordering::Relaxed));
         }
+        let (took, late) = core.gateway.key_reads().figures();
+        page.seconds("resilver_config_read_duration_seconds", "the last read of an access key", &[])?
+            .with_label_values::<&str>(&[])
+            .set(took.as_secs_f64());
+        page.counter("resilver_config_read_timeouts_total", "reads of an access key that were given up", &[])?
+            .with_label_values::<&str>(&[])
+            .inc_by(late);
         let spent = core.repair.timings();
         let seconds = page.seconds("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
         for (phase, nanos) in [
@@ -102,6 +109,14 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
     let healthy = page.gauge("resilver_disk_healthy", "1 when the disk's canary answers", &["disk"])?;
     let errors = page.counter("resilver_disk_errors_total", "input/output errors of the disk", &["disk"])?;
     let canary = page.seconds("resilver_disk_canary_age_seconds", "age of the canary's last answer", &["disk"])?;
+    let took =
+        page.seconds("resilver_disk_state_check_duration_seconds", "the last check of the disk's state", &["disk"])?;
+    let late = page.counter("resilver_disk_state_check_timeouts_total", "checks that took over 3 s", &["disk"])?;
+    for volume in shared.disks.get().into_iter().flat_map(|disks| disks.volumes()) {
+        let (path, status) = (volume.path().display().to_string(), volume.status());
+        took.with_label_values(&[path.as_str()]).set(status.check_took.as_secs_f64());
+        late.with_label_values(&[path.as_str()]).inc_by(status.late_checks);
+    }
     for disk in &seen.disks {
         let label = [disk.path.as_str()];
         used.with_label_values(&label).set(int(disk.used_bytes));

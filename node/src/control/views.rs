@@ -53,23 +53,21 @@ impl Views {
         let heard =
             self.nodes.lock().unwrap_or_else(PoisonError::into_inner).entry(node.name.clone()).or_default().clone();
         let before = heard.borrow().clone();
-        if peers.is_suspect(&node.address) {
-            return View { answer: None, age: age(&before) };
-        }
         let begun = heard.send_if_modified(|heard| !std::mem::replace(&mut heard.asking, true));
         if begun {
             tokio::spawn(question(peers.clone(), node.address.clone(), heard.clone()));
         }
         let young = age(&before).is_some_and(|age| age < YOUNG);
-        let patience = if young { PATIENCE } else { QUESTION };
+        let silent = peers.is_silent(&node.address);
+        let patience = if young || silent { PATIENCE } else { QUESTION };
         let mut changes = heard.subscribe();
         let ended = timeout(patience, changes.wait_for(|heard| heard.ended > before.ended)).await;
         let now = match ended {
             Ok(Ok(now)) => now.clone(),
-            _ => before,
+            // Of a node that is silent it is not told what it said before.
+            _ => Heard { answered: before.answered && !silent, ..before },
         };
         let age = age(&now);
-        // One that has just failed to answer is not told of by what it said before.
         let told = now.answered && age.is_some_and(|age| age < YOUNG);
         View { answer: now.last.filter(|_| told).map(|(_, answer)| (*answer).clone()), age }
     }

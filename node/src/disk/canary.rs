@@ -122,6 +122,7 @@ pub(super) async fn watch(core: Arc<Core>, mut shutdown: watch::Receiver<bool>) 
 
 /// One probe, judged while it lasts and when it is done.
 async fn one_round(core: &Arc<Core>, judge: &mut Judge) {
+    let began = Instant::now();
     let probing = probe(core);
     tokio::pin!(probing);
     let mut ticks = 0;
@@ -130,12 +131,16 @@ async fn one_round(core: &Arc<Core>, judge: &mut Judge) {
             Ok(found) => break found,
             Err(_elapsed) => {
                 ticks += 1;
+                if ticks == SUSPECT_TICKS {
+                    core.check_is_late();
+                }
                 if let Some(report) = judge.waiting(&core.report(), ticks) {
                     core.set_health(report);
                 }
             }
         }
     };
+    core.checked(began.elapsed());
     match &found {
         Probe::Fine => core.canary_succeeded(),
         Probe::Gone(_) | Probe::Foreign(_) => core.forget_folders(),

@@ -150,6 +150,10 @@ pub struct VolumeStatus {
     pub errors: u64,
     /// Since the last canary that succeeded.
     pub canary_age: Duration,
+    /// What the last check of its state (superblock, folders, a write that was synced and read back) took.
+    pub check_took: Duration,
+    /// Checks that took more than 3 s, since the start.
+    pub late_checks: u64,
 }
 
 /// What reading a whole shard from the disk found.

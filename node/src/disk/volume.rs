@@ -52,6 +52,8 @@ pub(super) struct Core {
     available_bytes: AtomicU64,
     total_bytes: AtomicU64,
     last_canary: Mutex<Instant>,
+    check_micros: AtomicU64,
+    late_checks: AtomicU64,
     /// Shards being written.
     claims: Mutex<BTreeSet<ShardKey>>,
     /// Temporary files whose writers were dropped.
@@ -80,6 +82,8 @@ impl Core {
             available_bytes: AtomicU64::new(0),
             total_bytes: AtomicU64::new(0),
             last_canary: Mutex::new(Instant::now()),
+            check_micros: AtomicU64::new(0),
+            late_checks: AtomicU64::new(0),
             claims: Mutex::default(),
             leftovers: Mutex::default(),
             aside_since: Mutex::default(),
@@ -119,6 +123,16 @@ impl Core {
 
     pub(super) fn canary_succeeded(&self) {
         *lock(&self.last_canary) = Instant::now();
+    }
+
+    /// A probe ended, however it ended.
+    pub(super) fn checked(&self, took: Duration) {
+        self.check_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// A probe takes longer than one may.
+    pub(super) fn check_is_late(&self) {
+        self.late_checks.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn set_space(&self, space: Space) {
@@ -362,6 +376,8 @@ impl Volume {
             shards: core.shards.load(Ordering::Relaxed),
             errors: core.io.errors(),
             canary_age: lock(&core.last_canary).elapsed(),
+            check_took: Duration::from_micros(core.check_micros.load(Ordering::Relaxed)),
+            late_checks: core.late_checks.load(Ordering::Relaxed),
         }
     }
 
@@ -377,6 +393,15 @@ impl Volume {
     /// written already.
     pub fn create_shard(&self, head: ShardHead) -> Result<ShardWriter, DiskError> {
         ShardWriter::create(&self.core, head)
+    }
+
+    /// Makes the name of a shard that is there durable.
+    ///
+    /// # Errors
+    /// When the disk does not serve.
+    pub async fn sync_name(&self, key: ShardKey) -> Result<(), DiskError> {
+        self.core.admit(true)?;
+        self.core.io.sync_dir(&self.core.shard_folder(key)).await
     }
 
     /// The file that a shard of this disk is in, if it is.

@@ -21,6 +21,9 @@ use crate::repair::{FoundBy, Suspect, SuspectKind, Timings};
 use crate::transport::{BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE, Preference, ShardClient, TransportError};
 use crate::types::{BucketName, DiskId, ExtentId, ShardIndex, ShardKey};
 
+/// A lane that was opened so shortly before its first block was asked for had no head start.
+const FRESH: Duration = Duration::from_millis(5);
+
 /// How far a reader reads ahead. A run is asked for only when there is room for all of it, so that what a peer sends never
 /// waits in the connection; a lane holds two runs, one being used while the next arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,7 +410,7 @@ struct Round {
     /// `None`: what is read is not for a client, and nobody minds a wait.
     hedge_at: Option<Instant>,
     /// Which lanes have given theirs.
-    given: Vec<DiskId>,
+    given: Vec<ShardIndex>,
 }
 
 impl Round {
@@ -419,7 +422,7 @@ impl Round {
 
     /// The next that happens. A lane is asked for one block of a stripe.
     async fn event(&mut self, lanes: &mut [Lane], spares: bool, expected: usize) -> LaneEvent {
-        let waiting = |lane: &Lane| !self.given.contains(&lane.disk);
+        let waiting = |lane: &Lane| !self.given.contains(&lane.shard);
         let hedge_at = self.hedge_at.filter(|_| spares);
         let first = lanes.iter().filter(|lane| waiting(lane)).map(|lane| lane.given_up_at(self.asked).0).min();
         let wake = first.into_iter().chain(hedge_at).min().unwrap_or(self.asked + BLOCK_DEADLINE);
@@ -434,11 +437,13 @@ impl Round {
         if let Ok((at, arrived)) = timeout_at(wake, arrival).await {
             return match lanes[at].judge(arrived, expected) {
                 Ok(block) => {
-                    // Later blocks were read ahead: they would make every first one look late.
-                    if lanes[at].last.is_none() {
+                    // Not those that were read ahead: what is there already would make every other one look late.
+                    let fresh =
+                        lanes[at].last.is_none() && self.asked.saturating_duration_since(lanes[at].opened) < FRESH;
+                    if fresh && self.hedge_at.is_some() {
                         self.client.pace().read(self.asked.elapsed());
                     }
-                    self.given.push(lanes[at].disk);
+                    self.given.push(lanes[at].shard);
                     LaneEvent::Block(at, block)
                 }
                 Err(error) => LaneEvent::Failed(at, error),

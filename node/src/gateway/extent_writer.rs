@@ -4,8 +4,8 @@
 //! Must never: call an extent durable that the loss of one failure domain would make unreadable; give a home up out of
 //! impatience that the extent cannot do without.
 //!
-//! A home that stalls holds the others for a moment only ([`crate::transport::Pace`]) when they are enough without it, and
-//! for [`BLOCK_DEADLINE`] otherwise. What it misses is handed to a stand-in (`handoff.rs`).
+//! A home that stalls holds the others for a moment only when they are enough without it ([`PRESS_GRACE`], and
+//! [`crate::transport::Pace`] at the end), and for [`BLOCK_DEADLINE`] otherwise. What it misses is handed to a stand-in (`handoff.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::GatewayError;
 use super::sending::Sending;
@@ -26,6 +26,10 @@ use crate::types::{DiskId, Epoch, ExtentId, ExtentIndex, ShardIndex};
 
 /// Blocks on their way to one home: what an upload holds in memory per home (256 KiB).
 const HOME_BLOCKS: usize = 4;
+
+/// How long a home with its hands full may hold up the others of an upload, if they are enough without it: several times
+/// what a busy disk takes for what waits there (256 KiB), and within the second that a client may notice.
+const PRESS_GRACE: Duration = Duration::from_millis(700);
 
 /// What an extent is written as.
 pub(super) struct ExtentPlan {
@@ -53,7 +57,6 @@ pub(super) struct ExtentWriter {
     sending: Sending,
     client: ShardClient,
     map: Arc<ClusterMap>,
-    began: Instant,
 }
 
 enum Feed {
@@ -94,16 +97,7 @@ impl ExtentWriter {
                 HomeWriter { blocks: Some(blocks), task }
             })
             .collect();
-        Self {
-            codec,
-            layout,
-            plan,
-            homes,
-            sending: sending.clone(),
-            client: client.clone(),
-            map,
-            began: Instant::now(),
-        }
+        Self { codec, layout, plan, homes, sending: sending.clone(), client: client.clone(), map }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -142,7 +136,7 @@ impl ExtentWriter {
         let mut until: Option<Instant> = None;
         while !behind.is_empty() {
             if until.is_none() && self.enough_without(&behind) {
-                until = Some(Instant::now() + self.client.pace().straggler_grace());
+                until = Some(Instant::now() + PRESS_GRACE);
             }
             let sent = match until {
                 Some(until) => tokio::time::timeout_at(until, sends.next()).await,
@@ -160,7 +154,7 @@ impl ExtentWriter {
                     for at in behind.drain(..) {
                         let disk = self.plan.homes[at].at;
                         tracing::info!(extent = %self.plan.id, %disk, "a home holds up an upload and is given up");
-                        self.client.stalled(disk, self.began);
+                        // That it was too slow for this upload is no failure of its circuit.
                         self.client.pace().detours().homes_given_up.fetch_add(1, Ordering::Relaxed);
                         self.homes[at].blocks = None;
                     }

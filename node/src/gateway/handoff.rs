@@ -16,8 +16,11 @@ use crate::repair::{FoundBy, RebuildState, Suspect, SuspectKind};
 use crate::transport::Preference;
 use crate::types::{BucketName, DiskId, ExtentId, ExtentIndex, ShardIndex, Version};
 
-/// Shards handed off side by side by one node; what comes beyond is left to repair, which finds it by itself.
+/// Shards handed off side by side by one node.
 pub(super) const MAX_HANDOFFS: usize = 8;
+
+/// Shards that wait to be. What comes beyond stays without a home until its own is back, or is given up.
+pub(super) const MAX_WAITING: usize = 4096;
 
 impl Gateway {
     /// The homes of an extent that is about to be written: where one is in doubt, a stand-in.
@@ -47,6 +50,8 @@ impl Gateway {
     pub(super) fn hand_off(&self, bucket: &BucketName, key: &str, object: &ObjectRecord) {
         let map = self.inner.meta.map();
         for record in &object.extents {
+            // Two that are missing do not go to one disk.
+            let mut chosen = Vec::new();
             for (shard, home) in (0u8..).map(ShardIndex).zip(&record.homes).filter(|(_, home)| home.at.is_none()) {
                 let suspect = Suspect {
                     bucket: bucket.clone(),
@@ -57,8 +62,11 @@ impl Gateway {
                     found_by: FoundBy::Write,
                     detail: "its home failed during the upload".to_owned(),
                 };
-                match self.stand_in_for(&map, object.coding, record.id, &record.homes, *home) {
-                    Some(disk) => self.hand_to(suspect, disk),
+                match self.stand_in_for(&map, object.coding, record.id, &record.homes, *home, &chosen) {
+                    Some(disk) => {
+                        chosen.push(disk);
+                        self.hand_to(suspect, disk);
+                    }
                     // It may be well again already.
                     None => self.inner.shards.report(suspect),
                 }
@@ -73,18 +81,23 @@ impl Gateway {
         extent: ExtentId,
         homes: &[Home],
         missing: Home,
+        chosen: &[DiskId],
     ) -> Option<DiskId> {
         if !self.in_doubt(missing.wanted) {
             return None;
         }
-        let taken: Vec<DiskId> = homes.iter().flat_map(|home| home.at.into_iter().chain([home.wanted])).collect();
+        let homes = homes.iter().flat_map(|home| home.at.into_iter().chain([home.wanted]));
+        let taken: Vec<DiskId> = homes.chain(chosen.iter().copied()).collect();
         stand_in(map, extent.version, extent.index, coding, &taken, |disk| self.in_doubt(disk))
     }
 
     fn hand_to(&self, suspect: Suspect, disk: DiskId) {
-        let Ok(permit) = self.inner.handoffs.clone().try_acquire_owned() else { return };
+        let Ok(place) = self.inner.handoffs_waiting.clone().try_acquire_owned() else { return };
         let gateway = self.clone();
         tokio::spawn(async move {
+            // Closed is no state of it: nobody closes it.
+            let permit = gateway.inner.handoffs.clone().acquire_owned().await;
+            drop(place);
             let Suspect { bucket, key, shard, .. } = &suspect;
             let report = gateway.inner.rebuilder.stand_in_at(bucket, key, *shard, disk).await;
             if report.state == RebuildState::Rebuilt {

@@ -3,10 +3,14 @@
 //! Must never: show a secret but to whoever makes the key, or lists keys as an operator.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rand::RngCore;
+use tokio::time::{Instant, timeout};
 
 use super::{Gateway, GatewayError, check_bucket_name};
+use crate::meta::MetaError;
 use crate::model::{Command, Grant, KeyRecord};
 use crate::types::BucketName;
 
@@ -22,6 +26,29 @@ const SECRET_CHARS: usize = 40;
 const SECRET_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 /// The longest label.
 const MAX_LABEL_CHARS: usize = 256;
+
+/// How long reading an access key may take: until then a client is not even known. As long as a barrier.
+const KEY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How reading access keys goes, for metrics.
+#[derive(Default)]
+pub(crate) struct KeyReads {
+    last_micros: AtomicU64,
+    given_up: AtomicU64,
+}
+
+impl KeyReads {
+    fn note(&self, took: Duration, given_up: bool) {
+        self.last_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.given_up.fetch_add(u64::from(given_up), Ordering::Relaxed);
+    }
+
+    /// What the last one took, and how many were given up.
+    pub(crate) fn figures(&self) -> (Duration, u64) {
+        let took = Duration::from_micros(self.last_micros.load(Ordering::Relaxed));
+        (took, self.given_up.load(Ordering::Relaxed))
+    }
+}
 
 impl Gateway {
     /// Makes an access key.
@@ -55,11 +82,23 @@ impl Gateway {
     /// # Errors
     /// When it is not known here, and no quorum of the metadata answers.
     pub async fn key(&self, id: &str) -> Result<Option<KeyRecord>, GatewayError> {
-        if let Some(key) = self.inner.meta.key(id).await? {
-            return Ok(Some(key));
-        }
-        self.inner.meta.barrier().await?;
-        Ok(self.inner.meta.key(id).await?)
+        let began = Instant::now();
+        let read = async {
+            if let Some(key) = self.inner.meta.key(id).await? {
+                return Ok(Some(key));
+            }
+            self.inner.meta.barrier().await?;
+            Ok(self.inner.meta.key(id).await?)
+        };
+        let read = timeout(KEY_DEADLINE, read).await;
+        self.inner.key_reads.note(began.elapsed(), read.is_err());
+        let late = |_| MetaError::NoLeader { doing: "reading an access key", waited: KEY_DEADLINE };
+        read.map_err(late)?
+    }
+
+    /// How reading access keys goes.
+    pub(crate) fn key_reads(&self) -> &KeyReads {
+        &self.inner.key_reads
     }
 
     /// All access keys, by id, as of now.

@@ -104,7 +104,9 @@ struct Inner {
     unsized_puts: Arc<Semaphore>,
     giving_up: Arc<Semaphore>,
     handoffs: Arc<Semaphore>,
+    handoffs_waiting: Arc<Semaphore>,
     sending: sending::Sending,
+    key_reads: keys::KeyReads,
 }
 
 impl Gateway {
@@ -126,7 +128,9 @@ impl Gateway {
                 unsized_puts: Arc::new(Semaphore::new(MAX_UNSIZED_PUTS)),
                 giving_up: Arc::new(Semaphore::new(unowned::MAX_GIVING_UP)),
                 handoffs: Arc::new(Semaphore::new(handoff::MAX_HANDOFFS)),
+                handoffs_waiting: Arc::new(Semaphore::new(handoff::MAX_WAITING)),
                 sending: sending::Sending::new(),
+                key_reads: keys::KeyReads::default(),
             }),
         }
     }

@@ -158,19 +158,18 @@ impl Link {
     }
 
     /// A client, on a new connection if the old one looks dead.
-    fn client(&mut self, address: &str, profile: Profile) -> Result<RaftClient<Channel>, crate::peers::BadAddress> {
+    fn client(&mut self, address: &str) -> Result<RaftClient<Channel>, crate::peers::BadAddress> {
         let silent = self.links.silent_for(self.target).is_none_or(|silent| silent > SILENCE);
         if std::mem::take(&mut self.unfinished) && silent {
-            self.links.peers.drop_channel(address, profile);
+            self.links.peers.drop_channel(address, Profile::Control);
         }
-        self.links.client(address, profile)
+        self.links.client(address, Profile::Control)
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(&mut self, call: Call, request: &Q) -> Result<A, RpcError> {
         let payload = wire::encode(request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let address = self.address();
-        let mut client =
-            self.client(&address, Profile::Control).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
+        let mut client = self.client(&address).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;
         let message = RaftMessage { envelope: Some(self.links.ids.envelope(RaftId(self.target))), payload };
         self.unfinished = true;
         let answer = match call {
@@ -192,7 +191,7 @@ impl Link {
             StreamingError::Unreachable(Unreachable::new(&std::io::Error::other(error.to_string())))
         };
         let address = self.address();
-        let mut client = self.client(&address, Profile::Bulk).map_err(|error| unreachable(&error))?;
+        let mut client = self.links.client(&address, Profile::Bulk).map_err(|error| unreachable(&error))?;
         let offer = SnapshotOffer { vote, meta: snapshot.meta };
         let head = wire::encode(&offer).map_err(|error| unreachable(&error))?;
         let (tx, rx) = mpsc::channel(CHUNKS_IN_FLIGHT);

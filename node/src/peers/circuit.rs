@@ -74,16 +74,10 @@ struct Ways {
 }
 
 impl Circuits {
-    /// May this call be made? While the control way is open, bulk is not tried either: whoever is silent there answers
-    /// nowhere, and the watch that probes it costs less.
+    /// May this call be made? A way is judged by itself: that a peer is silent on the one makes it the last to be turned to
+    /// on the other, but whoever has nobody else to turn to may try.
     pub(super) fn admit(&self, address: &str, profile: Profile, now: Instant) -> Result<(), Duration> {
         let circuits = &mut self.lock().circuits;
-        if profile == Profile::Bulk
-            && let Some(control) = circuits.get(&key(address, Profile::Control))
-            && control.failures >= OPEN_AFTER
-        {
-            return Err(control.next_probe.saturating_duration_since(now).min(PROBE_EVERY));
-        }
         let Some(circuit) = circuits.get_mut(&key(address, profile)) else { return Ok(()) };
         match circuit.state(now) {
             CircuitState::Closed => Ok(()),
@@ -93,6 +87,12 @@ impl Circuits {
             }
             CircuitState::Open => Err(circuit.next_probe - now),
         }
+    }
+
+    /// Whether the peer is silent: its presence ended and has not begun again.
+    pub(super) fn is_silent(&self, address: &str) -> bool {
+        let circuits = &self.lock().circuits;
+        circuits.get(&key(address, Profile::Control)).is_some_and(|circuit| circuit.failures >= OPEN_AFTER)
     }
 
     pub(super) fn success(&self, address: &str, profile: Profile) {
@@ -133,7 +133,7 @@ impl Circuits {
     pub(super) fn state(&self, address: &str, profile: Profile, now: Instant) -> CircuitState {
         let circuits = &self.lock().circuits;
         let own = circuits.get(&key(address, profile)).map_or(CircuitState::Closed, |circuit| circuit.state(now));
-        // Bulk follows control, as it does for calls.
+        // Whoever is silent is not turned to in bulk either, if that can be helped.
         match circuits.get(&key(address, Profile::Control)) {
             Some(control) if control.failures >= OPEN_AFTER => CircuitState::Open,
             _ => own,
@@ -200,14 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn the_profiles_fail_apart_but_a_silent_peer_is_asked_for_nothing() {
+    fn the_profiles_fail_apart_and_a_silent_peer_is_the_last_to_be_turned_to() {
         let (circuits, now) = (Circuits::default(), Instant::now());
         for _ in 0..OPEN_AFTER {
             circuits.failure("slow", BULK, now, now);
         }
         assert_eq!(circuits.admit("slow", Profile::Control, now), Ok(()), "it still votes");
         circuits.silent("gone", now);
-        assert!(circuits.admit("gone", BULK, now).is_err() && circuits.is_open("gone", now));
+        assert!(circuits.is_silent("gone") && circuits.is_open("gone", now) && !circuits.is_silent("slow"));
+        assert_eq!(circuits.admit("gone", BULK, now), Ok(()), "by whoever has nobody else");
         assert_eq!(circuits.state("gone", BULK, now), CircuitState::Open);
     }
 

@@ -9,7 +9,9 @@
 //! Invariants:
 //! - A channel that let a call time out is dropped by whoever noticed and dialled afresh by the next caller: its
 //!   connection may be to a peer that lost power and will never answer on it again.
-//! - A timeout while this process itself stood still ([`Pulse`]) is held against nobody.
+//! - A timeout while this process itself stood still ([`Pulse`]) is held against nobody, channels included; and what began
+//!   before a peer was last found to be there is not held against it.
+//! - Suspicion ranks: a suspect is turned to last. It refuses only new writes, which have somewhere else to go.
 
 mod circuit;
 mod presence;
@@ -85,7 +87,7 @@ impl Peers {
     /// probe.
     ///
     /// # Errors
-    /// While the peer is suspect or its circuit is open.
+    /// While the circuit of this way is open.
     pub fn admit(&self, address: &str, profile: Profile) -> Result<(), Duration> {
         self.inner.circuits.admit(address, profile, Instant::now())
     }
@@ -116,6 +118,11 @@ impl Peers {
     /// Whether calls to the peer are expected to fail: it is suspect, or its circuit is open.
     pub fn is_suspect(&self, address: &str) -> bool {
         self.inner.circuits.is_open(address, Instant::now())
+    }
+
+    /// Whether the peer is silent now: nothing is begun with it that somebody else can do.
+    pub fn is_silent(&self, address: &str) -> bool {
+        self.inner.circuits.is_silent(address)
     }
 
     /// The state of the circuit to a peer.

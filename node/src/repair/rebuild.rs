@@ -30,7 +30,8 @@ use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
 /// redundancy is the greater risk.
 const REST_PERCENT: u32 = 5;
 
-/// Blocks asked for at a time when a shard is fetched: all of them are taken at once.
+/// Blocks asked for at a time when a shard is fetched: all of them are taken (2 MiB) before any is written, because what is
+/// not taken holds up everything else from that peer.
 const FETCH_BLOCKS: u32 = 32;
 
 /// How long fetching one shard may take: at most 16 MiB from a disk that answers.
@@ -86,8 +87,8 @@ pub fn target_of(map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex) -> Opti
 
 /// The disk that a shard belongs on while a stand-in has it, if it may be written: the hint that the metadata keeps of it.
 pub(super) fn delivery_of(map: &ClusterMap, home: Home) -> Option<DiskId> {
+    home.at.filter(|at| *at != home.wanted)?;
     let up = |disk: &DiskId| map.disks.get(disk).is_some_and(|record| record.state == DiskState::Up);
-    home.at.filter(|at| *at != home.wanted && up(at))?;
     Some(home.wanted).filter(up)
 }
 
@@ -207,6 +208,8 @@ impl Rebuilder {
             }
             // An upload that was slow, or a rebuild that was cut off before it could tell: only the record is missing.
             ShardVerdict::Ok { .. } => {
+                // Whoever wrote it may not have come to that.
+                volume.sync_name(shard).await?;
                 return self.record_home(&spec, shard, home, disk, task, RebuildReport::found()).await;
             }
             ShardVerdict::Corrupt { .. } => true,
@@ -270,8 +273,11 @@ impl Rebuilder {
             while done < blocks {
                 let run = FETCH_BLOCKS.min(blocks - done);
                 let mut stream = self.inner.shards.get(from, head.key, done, run).await.ok()?;
+                let mut blocks = Vec::with_capacity(run as usize);
                 for _ in 0..run {
-                    let block = stream.next().await.ok()??;
+                    blocks.push(stream.next().await.ok()??);
+                }
+                for block in blocks {
                     let crc = crc32c::crc32c(&block);
                     writer.block(block, crc).await.ok()?;
                 }

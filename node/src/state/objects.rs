@@ -99,6 +99,12 @@ pub(super) fn set_home(work: &mut Work<'_>, shard: ShardKey, change: &Move) -> R
     let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
     let Some(mut object) = present else { return Err(Refusal::NoObject.into()) };
     let extent = object.position(shard.extent_id()).and_then(|at| object.extents.get_mut(at));
+    // Never two shards of an extent on one disk: another was put there a moment ago.
+    let others = extent.iter().flat_map(|extent| extent.homes.iter().enumerate());
+    let mut taken = others.filter(|(at, _)| *at != shard.shard.as_usize()).filter_map(|(_, home)| home.at);
+    if change.at.is_some_and(|disk| taken.any(|other| other == disk)) {
+        return Err(Refusal::Moved.into());
+    }
     let Some(home) = extent.and_then(|extent| extent.homes.get_mut(shard.shard.as_usize())) else {
         return Err(Refusal::NoObject.into());
     };

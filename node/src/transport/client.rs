@@ -32,6 +32,9 @@ use crate::types::{DiskId, NodeName, ShardKey, Version};
 /// home must not hold up the others.
 const DISCARDS_IN_FLIGHT: usize = 8;
 
+/// When a write to a silent peer may be tried again: by then its presence may have begun again.
+const SILENT_RETRY: Duration = Duration::from_secs(2);
+
 /// How gladly a disk is read from. Lower is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preference {
@@ -370,6 +373,9 @@ impl ShardClient {
             .peers
             .channel(&node.address, Profile::Bulk)
             .map_err(|error| TransportError::Unreachable { node: node.name.clone(), detail: error.to_string() })?;
+        if matches!(purpose, Use::Write) && inner.peers.is_silent(&node.address) {
+            return Err(TransportError::Circuit { node: node.name.clone(), retry_in: SILENT_RETRY });
+        }
         inner
             .peers
             .admit(&node.address, Profile::Bulk)

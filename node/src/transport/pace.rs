@@ -73,7 +73,7 @@ fn micros(duration: Duration) -> u64 {
 pub(crate) struct Detours {
     /// Reads for which one shard more was read.
     pub(crate) hedged_reads: AtomicU64,
-    /// Homes that an upload went on without.
+    /// Homes that held an upload up and that it went on without.
     pub(crate) homes_given_up: AtomicU64,
     /// Shards that were put on a stand-in.
     pub(crate) stand_ins: AtomicU64,
@@ -105,7 +105,7 @@ impl Pace {
         self.reads.note(wait);
     }
 
-    /// A home took so long to make a shard durable once it had all of it.
+    /// A home took so long to make a shard durable once it had been sent all of it.
     pub(crate) fn wrote(&self, wait: Duration) {
         self.writes.note(wait);
     }

@@ -74,6 +74,7 @@ async fn a_shard_moves_only_from_where_it_was_believed_to_be() {
     assert_eq!(story.run(set(2, 1, None, Some(21), 21)).await, refused(Refusal::NoObject));
     assert_eq!(story.run(set(1, 7, None, Some(21), 21)).await, refused(Refusal::NoObject));
     assert_eq!(story.run(set(1, 1, None, Some(77), 21)).await, refused(Refusal::NoDisk(DiskId(77))));
+    assert_eq!(story.run(set(1, 1, None, Some(11), 21)).await, refused(Refusal::Moved), "never two on one disk");
     assert_eq!(story.run(set(1, 1, None, Some(21), 21)).await, Outcome::Done);
     assert_eq!(story.state.counts().homeless_shards, 0);
     assert_eq!(story.run(set(1, 1, None, Some(22), 22)).await, refused(Refusal::Moved), "somebody was faster");
