@@ -7,6 +7,7 @@ mod node_double;
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use node_double::NodeDouble;
@@ -90,8 +91,17 @@ async fn request(address: &str, head: &str, body: &str) -> (u16, Value) {
     (status, serde_json::from_str(body).unwrap_or(Value::String(body.to_owned())))
 }
 
+/// Below the range that the kernel hands to outgoing connections (32768 and up): while an agent is away one of those once sat
+/// on its port.
 fn free_port() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    let free = (0..12_000).find_map(|_| {
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (std::process::id().wrapping_mul(97).wrapping_add(turn)) % 12_000;
+        let address = format!("127.0.0.1:{port}");
+        std::net::TcpListener::bind(&address).is_ok().then_some(address)
+    });
+    free.expect("a free port")
 }
 
 async fn options(host: &Host, dir: &Path, count: usize) -> Vec<Options> {
