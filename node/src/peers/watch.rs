@@ -58,7 +58,11 @@ async fn watch_one(peers: Peers, address: String) {
         let began = Instant::now();
         let present = be_with(&peers, &address).await;
         let now = Instant::now();
-        peers.drop_channel(&address, Profile::Control);
+        // In bulk, too: what works on the old connection goes on, but after a cut that has healed its kernel waits for many
+        // seconds before it tries again, and nobody new is to wait with it.
+        for profile in Profile::ALL {
+            peers.drop_channel(&address, profile);
+        }
         // A peer that was there and is not any more; and one that still does not answer. Not: one that had no time to
         // answer because we were not there ourselves.
         if !peers.inner.pulse.stood_still(now) {
