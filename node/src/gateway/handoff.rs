@@ -1,6 +1,6 @@
 //! Stand-ins: what becomes of a shard whose home cannot take it now. It is put on another disk, and the metadata records
-//! both where it is and where it belongs. That record is the hint: durable with the object's commit, delivered by the home
-//! itself once it is back (`repair/check.rs`), and of no further meaning when the home is given up, because the shard has
+//! both where it is and where it belongs. That record is the hint: durable in the metadata (with the object's commit, or when
+//! the stand-in has the shard), delivered by the home itself once it is back (`repair/check.rs`), and of no further meaning when the home is given up, because the shard has
 //! a home already.
 //!
 //! Must never: put two shards of an extent on one disk; take a stand-in that is itself in doubt.

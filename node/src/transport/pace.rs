@@ -1,6 +1,6 @@
 //! How fast homes are: what a wait is compared with before somebody else is asked.
 //!
-//! Owns: the last waits of this node's own reads and writes. Must never: tell one home from another (which of them is slow
+//! Owns: the last waits of this node's own reads and writes, and the counts of detours. Must never: tell one home from another (which of them is slow
 //! the waiting itself shows), or let a limit leave its floor and ceiling.
 
 use std::sync::Mutex;
