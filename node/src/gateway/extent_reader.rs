@@ -1,28 +1,23 @@
 //! Reads one extent stripe by stripe from the k best of its homes, and goes on with others when homes fail: what gets
 //! and rebuilds both stand on.
 //!
-//! Owns: the choice of shards, the lanes that read ahead, replacing a lane in the middle, and reading one shard more when
-//! that takes longer than it does as a rule.
+//! Owns: the choice of shards, replacing a lane in the middle, and reading one shard more when that takes longer than it does
+//! as a rule. The lanes themselves, and the wait for a stripe, are in `lanes.rs`.
 //! Must never: hand out a stripe with fewer than k blocks, or read ahead without bound ([`ReadAhead`]).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::lanes::{Feed, Lane, LaneEvent, Round};
 use crate::codec::{CodecError, ErasureCodec, Layout};
 use crate::model::{Coding, ExtentRecord, Home, ObjectRecord};
 use crate::repair::{FoundBy, Suspect, SuspectKind, Timings};
-use crate::transport::{BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE, Preference, ShardClient, TransportError};
+use crate::transport::{Preference, ShardClient, TransportError};
 use crate::types::{BucketName, DiskId, ExtentId, ShardIndex, ShardKey};
-
-/// A lane that was opened so shortly before its first block was asked for had no head start.
-const FRESH: Duration = Duration::from_millis(5);
 
 /// How far a reader reads ahead. A run is asked for only when there is room for all of it, so that what a peer sends never
 /// waits in the connection; a lane holds two runs, one being used while the next arrives.
@@ -210,7 +205,7 @@ impl ExtentReader {
         }
         let expected = self.layout.block_len(self.stripe);
         let mut blocks = vec![None; self.spec.coding.total()];
-        let mut round = Round::new(&self.client, self.ahead);
+        let mut round = Round::new(&self.client, self.ahead == ReadAhead::Client);
         while blocks.iter().flatten().count() < usize::from(self.spec.coding.k) {
             match round.event(&mut self.lanes, !self.spares.is_empty(), expected).await {
                 LaneEvent::Block(at, block) => {
@@ -286,23 +281,16 @@ impl ExtentReader {
     }
 
     fn lane(&self, spare: Spare) -> Lane {
-        let (blocks, arriving) = mpsc::channel(2 * self.ahead.run_blocks() as usize);
-        let key = self.spec.shard(spare.shard);
         let feed = Feed {
             client: self.client.clone(),
-            key,
+            key: self.spec.shard(spare.shard),
             disk: spare.disk,
             next: self.stripe,
             end: self.end,
             run: self.ahead.run_blocks(),
             timings: self.timings.clone(),
         };
-        let opened = spare.not_before.unwrap_or_else(Instant::now);
-        let task = tokio::spawn(async move {
-            tokio::time::sleep_until(opened).await;
-            feed.run(blocks).await;
-        });
-        Lane { shard: spare.shard, disk: spare.disk, key, arriving, task, opened, last: None }
+        Lane::open(spare.shard, feed, spare.not_before.unwrap_or_else(Instant::now))
     }
 
     fn report(&self, shard: ShardIndex, disk: DiskId, kind: SuspectKind, error: &TransportError) {
@@ -355,155 +343,4 @@ fn rank(
     }
     ranked.sort_by_key(|(order, _)| *order);
     ranked.into_iter().map(|(_, spare)| spare).collect()
-}
-
-/// One shard being read ahead.
-struct Lane {
-    shard: ShardIndex,
-    disk: DiskId,
-    key: ShardKey,
-    arriving: mpsc::Receiver<Result<Bytes, TransportError>>,
-    task: tokio::task::JoinHandle<()>,
-    opened: Instant,
-    /// The stripe it last gave a block of.
-    last: Option<u32>,
-}
-
-impl Lane {
-    fn delivered(&mut self, stripe: u32) {
-        self.last = Some(stripe);
-    }
-
-    /// When it is given up, for whoever waits since `asked`. Only the time that somebody waits counts: a lane that is not
-    /// drained is not a lane that stalls.
-    fn given_up_at(&self, asked: Instant) -> (Instant, Duration) {
-        match self.last {
-            None => (self.opened.max(asked) + FIRST_BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE),
-            Some(_) => (asked + BLOCK_DEADLINE, BLOCK_DEADLINE),
-        }
-    }
-
-    fn judge(&self, arrived: Option<Result<Bytes, TransportError>>, expected: usize) -> Result<Bytes, TransportError> {
-        let corrupt = |detail| TransportError::Corrupt { key: self.key, disk: self.disk, detail };
-        let block = arrived.unwrap_or_else(|| Err(corrupt("it ends before its last block".to_owned())))?;
-        if block.len() != expected {
-            return Err(corrupt(format!("a block of {} bytes where {expected} were written", block.len())));
-        }
-        Ok(block)
-    }
-}
-
-/// What happens while a stripe is waited for.
-enum LaneEvent {
-    /// A lane gave its block.
-    Block(usize, Bytes),
-    /// A lane is of no use any more.
-    Failed(usize, TransportError),
-    /// It takes longer than such reads do.
-    Slow,
-}
-
-/// The wait for the blocks of one stripe.
-struct Round {
-    client: ShardClient,
-    asked: Instant,
-    /// `None`: what is read is not for a client, and nobody minds a wait.
-    hedge_at: Option<Instant>,
-    /// Which lanes have given theirs.
-    given: Vec<ShardIndex>,
-}
-
-impl Round {
-    fn new(client: &ShardClient, ahead: ReadAhead) -> Self {
-        let asked = Instant::now();
-        let hedge_at = (ahead == ReadAhead::Client).then(|| asked + client.pace().hedge_after());
-        Self { client: client.clone(), asked, hedge_at, given: Vec::new() }
-    }
-
-    /// The next that happens. A lane is asked for one block of a stripe.
-    async fn event(&mut self, lanes: &mut [Lane], spares: bool, expected: usize) -> LaneEvent {
-        let waiting = |lane: &Lane| !self.given.contains(&lane.shard);
-        let hedge_at = self.hedge_at.filter(|_| spares);
-        let first = lanes.iter().filter(|lane| waiting(lane)).map(|lane| lane.given_up_at(self.asked).0).min();
-        let wake = first.into_iter().chain(hedge_at).min().unwrap_or(self.asked + BLOCK_DEADLINE);
-        let arrival = std::future::poll_fn(|cx| {
-            for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| waiting(lane)) {
-                if let Poll::Ready(arrived) = lane.arriving.poll_recv(cx) {
-                    return Poll::Ready((at, arrived));
-                }
-            }
-            Poll::Pending
-        });
-        if let Ok((at, arrived)) = timeout_at(wake, arrival).await {
-            return match lanes[at].judge(arrived, expected) {
-                Ok(block) => {
-                    // Not those that were read ahead: what is there already would make every other one look late.
-                    let fresh =
-                        lanes[at].last.is_none() && self.asked.saturating_duration_since(lanes[at].opened) < FRESH;
-                    if fresh && self.hedge_at.is_some() {
-                        self.client.pace().read(self.asked.elapsed());
-                    }
-                    self.given.push(lanes[at].shard);
-                    LaneEvent::Block(at, block)
-                }
-                Err(error) => LaneEvent::Failed(at, error),
-            };
-        }
-        if hedge_at == Some(wake) {
-            self.hedge_at = Some(wake + self.client.pace().hedge_after());
-            return LaneEvent::Slow;
-        }
-        let late = lanes.iter().enumerate().filter(|(_, lane)| waiting(lane));
-        match late.map(|(at, lane)| (lane.given_up_at(self.asked), at)).min() {
-            Some(((_, after), at)) => LaneEvent::Failed(at, TransportError::Stalled { disk: lanes[at].disk, after }),
-            None => LaneEvent::Slow,
-        }
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The task behind a lane.
-struct Feed {
-    client: ShardClient,
-    key: ShardKey,
-    disk: DiskId,
-    next: u32,
-    end: u32,
-    run: u32,
-    timings: Option<Timings>,
-}
-
-impl Feed {
-    async fn run(mut self, blocks: mpsc::Sender<Result<Bytes, TransportError>>) {
-        while self.next < self.end {
-            let run = self.run.min(self.end - self.next);
-            let Ok(mut room) = blocks.reserve_many(run as usize).await else { return };
-            let mut stream = match self.client.get(self.disk, self.key, self.next, run).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    if let Some(place) = room.next() {
-                        place.send(Err(error));
-                    }
-                    return;
-                }
-            };
-            for place in room {
-                match stream.next().await {
-                    Ok(Some(block)) => place.send(Ok(block)),
-                    // The reader sees the channel end, and knows how many blocks there should have been.
-                    Ok(None) => return,
-                    Err(error) => return place.send(Err(error)),
-                }
-                self.next += 1;
-            }
-            if let Some(timings) = &self.timings {
-                timings.add_crc(stream.crc_time());
-            }
-        }
-    }
 }

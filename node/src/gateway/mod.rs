@@ -22,6 +22,7 @@ mod extent_writer;
 mod get;
 mod handoff;
 mod keys;
+mod lanes;
 mod names;
 mod objects;
 mod operations;
