@@ -133,8 +133,13 @@ fn a_cluster_full_of_objects_takes_more_when_some_are_deleted() {
     let created = full.ask("POST", "/kept/upload?uploads");
     if created.status == 200 {
         let id = created.text.split("<UploadId>").nth(1).unwrap().split('<').next().unwrap().to_owned();
-        let target = format!("/kept/upload?partNumber=1&uploadId={id}");
-        expect_no_room(&full.clients.one(&full.access, "PUT", &target, MIB));
+        // What the refused put left on the way is removed behind it: one part may find room in that, not all of them.
+        let refused = (1..=DISKS.len()).map(|part| {
+            let target = format!("/kept/upload?partNumber={part}&uploadId={id}");
+            full.clients.one(&full.access, "PUT", &target, MIB)
+        });
+        let refused = refused.skip_while(|answer| answer.status == 200).next();
+        expect_no_room(&refused.expect("parts go on as long as there is room"));
         assert_eq!(full.ask("DELETE", &format!("/kept/upload?uploadId={id}")).status, 204);
     } else {
         expect_no_room(&created);

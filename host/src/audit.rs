@@ -163,6 +163,11 @@ pub enum Fact {
         /// Its file.
         path: String,
     },
+    /// A shard is durable under its name, and who sent it is about to be told so. Stated before.
+    ShardKept {
+        /// Its file.
+        path: String,
+    },
     /// The metadata is about to be told that a shard is in this file. Stated before.
     HomeRecorded {
         /// The file.

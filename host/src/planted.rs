@@ -16,7 +16,7 @@ pub enum Bug {
     /// The log acknowledges an append that was not synced; its header, and the vote, neither. [`log_kept`, `never_back`
     /// after a power loss]
     AckBeforeLogSync,
-    /// A disk acknowledges a shard whose bytes and name were not synced. [the client's oracle, after power losses]
+    /// A disk acknowledges a shard whose bytes and name were not synced. [`shards_durable`]
     AckBeforeShardSync,
     /// A vote is acknowledged and kept in memory only. [`never_back`, `one_leader_per_term`]
     ForgetVote,

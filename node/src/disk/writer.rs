@@ -212,6 +212,7 @@ impl ShardWriter {
             core.removed(bytes);
         }
         core.added(self.written);
+        audit::state(|| Fact::ShardKept { path: path.display().to_string() });
         Ok(self.written)
     }
 

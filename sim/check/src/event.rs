@@ -53,6 +53,8 @@ pub enum Happening {
     Rotted { machine: String, path: String },
     /// A folder's disk was replaced by an empty one.
     Wiped { machine: String, path: String },
+    /// A program said that a file is durable, and a power loss in this moment could take it.
+    NotDurable { machine: String, path: String },
     /// A program removed a file.
     FileRemoved { machine: String, path: String },
 }

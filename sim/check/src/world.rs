@@ -150,7 +150,10 @@ impl World {
             Happening::Rotted { .. } | Happening::Wiped { .. } | Happening::ClockJumped { .. } => {
                 self.faults_ever = true;
             }
-            Happening::FaultsOff | Happening::PowerBack { .. } | Happening::FileRemoved { .. } => {}
+            Happening::FaultsOff
+            | Happening::PowerBack { .. }
+            | Happening::FileRemoved { .. }
+            | Happening::NotDurable { .. } => {}
             Happening::ProcessStarted { machine, role, pid } => {
                 self.machines.insert(machine.clone());
                 let process = Process { role: role.clone(), frozen_since: None };

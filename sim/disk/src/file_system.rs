@@ -156,6 +156,16 @@ impl FileSystem {
         Some(state.file(inode)?.durable.read(0, usize::MAX).into())
     }
 
+    /// Whether a file would be there, whole, after a power loss in this moment. `None`: processes see no such file. One that
+    /// is being replaced or moved is there as long as its old name is.
+    pub fn outlasts_power_loss(&self, file: &Path) -> Option<bool> {
+        let state = self.shared.lock();
+        let names = names(file);
+        state.file(state.find(&names).ok()?)?;
+        let durable = state.find_durable(&names).and_then(|inode| state.file(inode));
+        Some(durable.is_some_and(|file| file.pending.is_empty()))
+    }
+
     /// Puts a file there from outside, durable with all its folders: how a machine gets its configuration.
     ///
     /// # Errors

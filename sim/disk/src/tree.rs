@@ -57,6 +57,13 @@ impl State {
         Ok(at)
     }
 
+    /// What a power loss would leave under that path.
+    pub(crate) fn find_durable(&self, names: &[String]) -> Option<InodeId> {
+        let device = &self.devices[self.device_of(names).0];
+        let step = |at: InodeId, name: &String| self.dir(at).ok()?.durable.get(name).copied();
+        names[device.names.len()..].iter().try_fold(device.root, step)
+    }
+
     fn child(&self, folder: InodeId, name: &str) -> io::Result<Option<InodeId>> {
         let dir = self.dir(folder)?;
         if name.len() > NAME_BYTES {

@@ -274,6 +274,23 @@ fn what_the_outside_puts_there_is_durable() {
     }
 }
 
+#[test]
+fn what_outlasts_a_power_loss_is_known_before_it_strikes() {
+    run(async {
+        let (system, disk) = machine(3, ROOMY);
+        let file = path("/data/file");
+        assert_eq!(system.outlasts_power_loss(file), None);
+        let handle = create(&*disk, "/data/file").await;
+        handle.write_at(0, Bytes::from_static(b"x")).await.unwrap();
+        handle.sync().await.unwrap();
+        assert_eq!(system.outlasts_power_loss(file), Some(false), "its name is not synced");
+        disk.sync_dir(path("/data")).await.unwrap();
+        assert_eq!(system.outlasts_power_loss(file), Some(true));
+        handle.write_at(1, Bytes::from_static(b"y")).await.unwrap();
+        assert_eq!(system.outlasts_power_loss(file), Some(false), "a byte is not synced");
+    });
+}
+
 /// Found by the property tests: a rename of a closed file took its last name away for a moment, and its bytes with it.
 #[test]
 fn a_closed_file_keeps_its_bytes_through_a_rename() {

@@ -102,6 +102,7 @@ impl Stage {
                 self.shelf.composed(version, extents);
             }
             self.judge(event)?;
+            self.shards_durable(event)?;
         }
         let happened = self.inject(Injector::tick);
         for what in &happened {
@@ -118,6 +119,18 @@ impl Stage {
         let removed = self.shelf.look(&self.kernel, &self.cluster);
         self.tell(removed)?;
         self.enough_shards()
+    }
+
+    /// What a node says that it keeps, its machine keeps.
+    fn shards_durable(&mut self, event: &Event) -> Result<(), Failure> {
+        let Event::Fact(Stamped { machine, fact: Fact::ShardKept { path }, .. }) = event else { return Ok(()) };
+        let Some(on) = self.named(machine) else { return Ok(()) };
+        match self.kernel.file_system(on).outlasts_power_loss(std::path::Path::new(path)) {
+            Some(false) => {
+                self.tell(vec![Happening::NotDurable { machine: machine.clone(), path: path.clone() }])
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Within what redundancy bears, what was promised can be read from its shards at any time.

@@ -48,11 +48,13 @@ mod tests {
     fn a_home_is_told_of_after_it_was_made_and_by_whom_it_was_made() {
         let written = || Fact::ShardWritten { path: "/d/shards/4f/4f00-0-1".to_owned() };
         let told = || Fact::HomeRecorded { path: "/d/shards/4f/4f00-0-1".to_owned() };
-        let mut story = Story::default();
-        story.says("n1", told()).breaks(HomesHold::default(), "has not made");
-        let mut story = Story::default();
-        story.says("n1", written()).says("n1", told()).passes(HomesHold::default());
-        let mut story = Story::default();
-        story.says("n2", written()).says("n1", told()).breaks(HomesHold::default(), "n1 says");
+        let story = || {
+            let mut story = Story::default();
+            story.node("n1", 1).node("n2", 2);
+            story
+        };
+        story().says("n1", told()).breaks(HomesHold::default(), "has not made");
+        story().says("n1", written()).says("n1", told()).passes(HomesHold::default());
+        story().says("n2", written()).says("n1", told()).breaks(HomesHold::default(), "n1 says");
     }
 }

@@ -16,6 +16,7 @@ mod pause_respected;
 mod quorum_kept;
 mod rot_is_seen;
 mod same_digest;
+mod shards_durable;
 mod starts_bounded;
 
 use std::fmt;
@@ -37,6 +38,7 @@ pub use pause_respected::PauseRespected;
 pub use quorum_kept::QuorumKept;
 pub use rot_is_seen::RotIsSeen;
 pub use same_digest::SameDigest;
+pub use shards_durable::ShardsDurable;
 pub use starts_bounded::StartsBounded;
 
 use crate::event::Event;
@@ -142,6 +144,7 @@ pub fn all(limits: &Limits) -> Vec<Box<dyn Invariant>> {
         Box::new(RotIsSeen::default()),
         Box::new(MovedAside::default()),
         Box::new(HomesHold::default()),
+        Box::new(ShardsDurable),
     ]
 }
 

@@ -70,7 +70,7 @@ mod tests {
         for (said_by, shard, right) in [("n1", "4f00-0-1", true), ("n1", "4f00-0-2", false), ("n2", "4f00-0-1", false)]
         {
             let mut story = Story::default();
-            story.says(said_by, Fact::AsidePurged { shard: shard.to_owned() });
+            story.node("n1", 1).node("n2", 2).says(said_by, Fact::AsidePurged { shard: shard.to_owned() });
             story.kernel(Happening::FileRemoved { machine: "n1".to_owned(), path: "/d/shards/4f/4f00-0-1".to_owned() });
             if right {
                 story.passes(MovedAside::default());
