@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod control;
+pub mod deadlines;
 pub mod disk;
 pub mod gateway;
 mod http;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::deadlines::{Deadlines, Defences};
+
 /// Configuration of a storage node: the section `node` of the configuration file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +44,12 @@ pub struct Options {
     #[serde(default = "default_abandoned_uploads_after", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub abandoned_uploads_after: Duration,
+    /// How long the steps of requests may take.
+    #[serde(default)]
+    pub deadlines: Deadlines,
+    /// Whether clients are defended against peers that do not answer. `off` is for measuring what that costs.
+    #[serde(default)]
+    pub defences: Defences,
     /// The S3 door. Absent: this node has none.
     #[serde(default)]
     pub s3: Option<S3Options>,

@@ -28,7 +28,7 @@ use crate::control::{
     ClusterService, Core, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
     ReplicaRepairService, Shared, Views,
 };
-use crate::disk::DiskSet;
+use crate::disk::{DiskSet, Patience};
 use crate::gateway::{Gateway, GatewayParts, StoreService};
 use crate::late::Late;
 use crate::meta::identity::Identity;
@@ -86,8 +86,8 @@ impl Node {
         };
         ownership::take(&host, &options.data_dir).await?;
         let (identity, lost) = membership::identify(&host, &options).await?;
-        let (disks, known) =
-            DiskSet::open(&host, &options.disks, &membership::owner(&identity), &identity.disks).await?;
+        let (owner, patience) = (membership::owner(&identity), Patience::from(&options.deadlines));
+        let (disks, known) = DiskSet::open(&host, &options.disks, &owner, &identity.disks, patience).await?;
         let disks = Arc::new(disks);
         let identity = Identity { disks: known, ..identity };
         if lost.is_none() {
@@ -100,8 +100,8 @@ impl Node {
             name: options.name.as_str().into(),
             phase,
             door,
-            peers: Peers::new(host.net.clone()),
-            views: Views::default(),
+            peers: Peers::with(host.net.clone(), options.deadlines.clone(), options.defences),
+            views: Views::new(&options.deadlines),
             started: host.clock.now(),
             disks: OnceLock::from(disks.clone()),
             core: OnceLock::new(),

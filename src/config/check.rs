@@ -66,6 +66,9 @@ fn check_node(node: &NodeOptions) -> Result<(), Failure> {
         ))
         .next("keep metadata beside the disks, not on one: losing a disk must not lose a voter"));
     }
+    node.deadlines.check().map_err(|error| {
+        Failure::usage(format!("node.{error}")).next("leave a deadline out for its default: `resilver config schema`")
+    })?;
     if node.repair.in_flight == 0 {
         return Err(Failure::usage("node.repair.in_flight is 0: nothing would ever be repaired").next("use 1 or more"));
     }
@@ -215,6 +218,9 @@ mod tests {
         assert!(with("[/d/disk1]", "[/a, /a]").contains("lists /a twice"));
         assert!(with("/d/meta", "/d/disk1/meta").contains("lie in each other"));
         assert!(with("name: n1", "name: 'n 1'").contains("node.name is `n 1`"));
+        assert!(
+            with("disks:", "deadlines: { note: 1ms }, disks:").contains("node.deadlines.note is 1ms: 100ms at least")
+        );
         let s3 = |s3: &str| with("disks:", &format!("s3: {{ {s3} }}, disks:"));
         assert!(s3("address: 'h'").contains("node.s3.address is `h`: a port is missing"));
         assert!(s3("address: 'h:2'").contains("node.s3.address and node.http are both h:2"));

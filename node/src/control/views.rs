@@ -12,14 +12,11 @@ use resilver_proto::contract::{ObserveRequest, ObserveResponse};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::deadlines::Deadlines;
 use crate::model::NodeRecord;
 use crate::peers::{Peers, Profile};
 use crate::types::NodeName;
 
-/// How long one question may take.
-const QUESTION: Duration = Duration::from_secs(2);
-/// A status that waits for a dead host is no status: after this it tells what was said before, and when.
-const PATIENCE: Duration = Duration::from_millis(300);
 /// What was said longer ago than this is not told any more.
 const YOUNG: Duration = Duration::from_secs(5);
 
@@ -42,12 +39,20 @@ struct Heard {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Views {
+    /// How long one question may take.
+    question: Duration,
+    /// After this the status tells what was said before, and when.
+    patience: Duration,
     nodes: Mutex<BTreeMap<NodeName, Arc<watch::Sender<Heard>>>>,
 }
 
 impl Views {
+    /// Nothing is known yet.
+    pub(crate) fn new(deadlines: &Deadlines) -> Self {
+        Self { question: deadlines.status_of_node, patience: deadlines.status, nodes: Mutex::default() }
+    }
+
     /// What another node says of itself, or said a moment ago.
     pub(crate) async fn of(&self, peers: &Peers, node: &NodeRecord) -> View {
         let heard =
@@ -55,11 +60,11 @@ impl Views {
         let before = heard.borrow().clone();
         let begun = heard.send_if_modified(|heard| !std::mem::replace(&mut heard.asking, true));
         if begun {
-            tokio::spawn(question(peers.clone(), node.address.clone(), heard.clone()));
+            tokio::spawn(question(peers.clone(), node.address.clone(), heard.clone(), self.question));
         }
         let young = age(&before).is_some_and(|age| age < YOUNG);
         let silent = peers.is_silent(&node.address);
-        let patience = if young || silent { PATIENCE } else { QUESTION };
+        let patience = if young || silent { self.patience } else { self.question };
         let mut changes = heard.subscribe();
         let ended = timeout(patience, changes.wait_for(|heard| heard.ended > before.ended)).await;
         let now = match ended {
@@ -77,12 +82,12 @@ fn age(heard: &Heard) -> Option<Duration> {
     heard.last.as_ref().map(|(at, _)| at.elapsed())
 }
 
-async fn question(peers: Peers, address: String, heard: Arc<watch::Sender<Heard>>) {
+async fn question(peers: Peers, address: String, heard: Arc<watch::Sender<Heard>>, limit: Duration) {
     let answer = async {
         let mut client = NodeControlClient::new(peers.channel(&address, Profile::Control).ok()?);
         Some(client.observe(ObserveRequest {}).await.ok()?.into_inner())
     };
-    let answer = timeout(QUESTION, answer).await.unwrap_or_else(|_| {
+    let answer = timeout(limit, answer).await.unwrap_or_else(|_| {
         peers.drop_channel(&address, Profile::Control);
         None
     });

@@ -12,7 +12,7 @@ use resilver_host::OpenMode;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::io::{Blame, HANGING_TICKS, TICK, blame};
+use super::io::{Blame, Patience, TICK, blame};
 use super::superblock::{self, Superblock, Unreadable};
 use super::volume::{Core, SHARDS};
 use super::{Health, HealthReport};
@@ -22,9 +22,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// The shortest time between two probes, however many operations fail: a storm of errors must not become one of syncs.
 const SHORTEST_GAP: Duration = Duration::from_millis(200);
-
-/// A probe hanging this many ticks makes the disk suspect: 3 s, as the failure modes say.
-const SUSPECT_TICKS: u32 = 3;
 
 /// Good probes in a row before a disk that failed is trusted again: one alone may be luck.
 const CLEAN_PROBES: u32 = 3;
@@ -83,11 +80,11 @@ impl Judge {
     }
 
     /// What is thought of a disk whose present probe has not come back for so many ticks.
-    fn waiting(&mut self, before: &HealthReport, ticks: u32) -> Option<HealthReport> {
+    fn waiting(&mut self, before: &HealthReport, ticks: u32, patience: Patience) -> Option<HealthReport> {
         let reason = format!("the canary has been hanging for {} s", u64::from(ticks) * TICK.as_secs());
-        if ticks >= HANGING_TICKS {
+        if ticks >= patience.hanging_ticks {
             Some(HealthReport { health: self.stained(Health::Error), reason, hanging: true })
-        } else if ticks == SUSPECT_TICKS && before.health == Health::Ok {
+        } else if ticks == patience.suspect_ticks && before.health == Health::Ok {
             Some(HealthReport { health: Health::Suspect, reason, hanging: false })
         } else {
             None
@@ -131,10 +128,10 @@ async fn one_round(core: &Arc<Core>, judge: &mut Judge) {
             Ok(found) => break found,
             Err(_elapsed) => {
                 ticks += 1;
-                if ticks == SUSPECT_TICKS {
+                if ticks == core.io.patience.suspect_ticks {
                     core.check_is_late();
                 }
-                if let Some(report) = judge.waiting(&core.report(), ticks) {
+                if let Some(report) = judge.waiting(&core.report(), ticks, core.io.patience) {
                     core.set_health(report);
                 }
             }
@@ -271,14 +268,14 @@ mod tests {
 
     #[test]
     fn hanging_is_suspect_after_three_seconds_and_an_error_after_ten() {
-        let mut judge = Judge::default();
+        let (mut judge, patience) = (Judge::default(), Patience::default());
         let before = report(Health::Ok);
-        assert_eq!(judge.waiting(&before, 2), None);
-        assert_eq!(judge.waiting(&before, 3).unwrap().health, Health::Suspect);
-        let hanging = judge.waiting(&report(Health::Suspect), 10).unwrap();
+        assert_eq!(judge.waiting(&before, 2, patience), None);
+        assert_eq!(judge.waiting(&before, 3, patience).unwrap().health, Health::Suspect);
+        let hanging = judge.waiting(&report(Health::Suspect), 10, patience).unwrap();
         assert_eq!((hanging.health, hanging.hanging), (Health::Error, true));
         // A disk already known to be worse than suspect does not get better by hanging.
-        assert_eq!(judge.waiting(&report(Health::Gone), 3), None);
+        assert_eq!(judge.waiting(&report(Health::Gone), 3, patience), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use resilver_host::{DirEntry, File, Host, Metadata, OpenMode, Space};
 use tokio::sync::{Notify, Semaphore};
 
 use super::error::DiskError;
+use crate::deadlines::Deadlines;
 use crate::types::DiskId;
 
 /// Operations in flight per disk. Deeper queues than this gain a disk nothing, and eight such disks still leave the
@@ -25,8 +26,27 @@ const OPERATIONS_IN_FLIGHT: usize = 48;
 /// The unit in which waiting is counted, see [`within`].
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-/// An operation that hangs this many ticks has failed: 10 s, as the failure modes say.
-pub(super) const HANGING_TICKS: u32 = 10;
+/// How many ticks a disk is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// A canary that hangs so many makes the disk suspect.
+    pub(super) suspect_ticks: u32,
+    /// An operation that hangs so many has failed.
+    pub(super) hanging_ticks: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::from(&Deadlines::default())
+    }
+}
+
+impl From<&Deadlines> for Patience {
+    fn from(deadlines: &Deadlines) -> Self {
+        let ticks = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1);
+        Self { suspect_ticks: ticks(deadlines.disk_state_check), hanging_ticks: ticks(deadlines.disk_operation) }
+    }
+}
 
 /// Waits at most `ticks` of one second *that this process lived through*. A process that was stopped (or a machine that
 /// slept) finds every deadline passed when it wakes up, but the operation had no chance to finish either: such a pause
@@ -46,6 +66,7 @@ pub(super) struct Io {
     pub(super) host: Host,
     pub(super) disk: DiskId,
     pub(super) root: PathBuf,
+    pub(super) patience: Patience,
     permits: Arc<Semaphore>,
     errors: AtomicU64,
     /// Asks for a canary now.
@@ -53,9 +74,9 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(host: Host, disk: DiskId, root: PathBuf) -> Self {
+    pub(super) fn new(host: Host, disk: DiskId, root: PathBuf, patience: Patience) -> Self {
         let permits = Arc::new(Semaphore::new(OPERATIONS_IN_FLIGHT));
-        Self { host, disk, root, permits, errors: AtomicU64::new(0), doubt: Notify::new() }
+        Self { host, disk, root, patience, permits, errors: AtomicU64::new(0), doubt: Notify::new() }
     }
 
     /// Operations that failed so far.
@@ -89,12 +110,13 @@ impl Io {
             });
             task.await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
         };
-        match within(HANGING_TICKS, bounded).await {
+        let ticks = self.patience.hanging_ticks;
+        match within(ticks, bounded).await {
             Some(Ok(value)) => Ok(value),
             Some(Err(source)) => Err(self.explain(operation, path, source)),
             None => {
                 self.failed();
-                let seconds = u64::from(HANGING_TICKS) * TICK.as_secs();
+                let seconds = u64::from(ticks) * TICK.as_secs();
                 Err(DiskError::Hanging { disk: self.disk, path: path.to_owned(), operation, seconds })
             }
         }

@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::aside::REPLACED;
 pub use self::error::DiskError;
+pub use self::io::Patience;
 pub use self::reader::ShardReader;
 pub use self::set::DiskSet;
 pub use self::shard_file::{MAX_BLOCK_BYTES, ShardHead};

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::error::DiskError;
-use super::io::{HANGING_TICKS, within};
+use super::io::{Patience, within};
 use super::superblock::{self, Found, Superblock};
 use super::volume::{Core, Volume};
 use super::{Health, HealthReport, KnownDisk, Owner, canary};
@@ -50,10 +50,11 @@ impl DiskSet {
         paths: &[PathBuf],
         owner: &Owner,
         known: &[KnownDisk],
+        patience: Patience,
     ) -> Result<(Self, Vec<KnownDisk>), DiskError> {
         let mut looked_at = Vec::with_capacity(paths.len());
         for path in paths {
-            let found = match within(HANGING_TICKS, superblock::inspect(host, path)).await {
+            let found = match within(patience.hanging_ticks, superblock::inspect(host, path)).await {
                 Some(found) => found?,
                 None => Found::Failed(io::Error::from(io::ErrorKind::TimedOut)),
             };
@@ -62,7 +63,7 @@ impl DiskSet {
         let plans = decide(owner, known, looked_at)?;
         let mut volumes = Vec::with_capacity(plans.len());
         for (path, plan) in plans {
-            let volume = carry_out(host, owner, path, plan, &volumes).await?;
+            let volume = carry_out(host, owner, path, plan, (patience, &volumes)).await?;
             volumes.push(volume);
         }
         join_all(volumes.iter().map(|volume| make_ready(&volume.core))).await;
@@ -211,7 +212,7 @@ async fn carry_out(
     owner: &Owner,
     path: PathBuf,
     plan: Plan,
-    opened: &[Arc<Volume>],
+    (patience, opened): (Patience, &[Arc<Volume>]),
 ) -> Result<Arc<Volume>, DiskError> {
     let fresh = |disk, created_ms| Superblock {
         disk,
@@ -236,7 +237,7 @@ async fn carry_out(
             (superblock, well)
         }
     };
-    Ok(Arc::new(Volume { core: Arc::new(Core::new(host.clone(), path, superblock, report)) }))
+    Ok(Arc::new(Volume { core: Arc::new(Core::new(host.clone(), path, patience, superblock, report)) }))
 }
 
 /// Makes a new disk: the superblock first. Everything else can be made later, because the superblock says whose it is.
@@ -282,7 +283,7 @@ async fn restamp(core: &Core) {
             Err(unreadable) => Err(io::Error::other(format!("{unreadable:?}"))),
         }
     };
-    let error = match within(HANGING_TICKS, stamping).await {
+    let error = match within(core.io.patience.hanging_ticks, stamping).await {
         Some(Ok(())) => return,
         Some(Err(error)) => error,
         None => io::Error::from(io::ErrorKind::TimedOut),

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::error::DiskError;
-use super::io::Io;
+use super::io::{Io, Patience};
 use super::reader::{self, ShardReader};
 use super::shard_file::{ShardHead, fan_out, file_name, parse_name};
 use super::superblock::{self, Superblock};
@@ -70,9 +70,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
-    pub(super) fn new(host: Host, root: PathBuf, identity: Superblock, report: HealthReport) -> Self {
+    pub(super) fn new(
+        host: Host,
+        root: PathBuf,
+        patience: Patience,
+        identity: Superblock,
+        report: HealthReport,
+    ) -> Self {
         Self {
-            io: Io::new(host, identity.disk, root),
+            io: Io::new(host, identity.disk, root, patience),
             health: watch::Sender::new(report),
             identity: Mutex::new(identity),
             prepared: AtomicBool::new(false),

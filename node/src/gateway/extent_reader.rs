@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::lanes::{Feed, Lane, LaneEvent, Round};
@@ -186,7 +187,7 @@ impl ExtentReader {
         while reader.lanes.len() < k
             && let Some(spare) = reader.spares.pop_front()
         {
-            let lane = reader.lane(spare);
+            let lane = reader.lane(spare, None);
             reader.lanes.push(lane);
         }
         reader
@@ -224,12 +225,14 @@ impl ExtentReader {
         Ok(Some(Stripe { index, blocks }))
     }
 
-    /// Reads one more shard beside those that are waited for: whichever come first make the stripe.
+    /// Reads one more shard beside those that are waited for, if not too many are hedged: whichever come first make the
+    /// stripe.
     fn hedge(&mut self) {
+        let Some(place) = self.client.pace().hedge() else { return };
         if let Some(spare) = self.spares.pop_front() {
             tracing::debug!(shard = %self.spec.shard(spare.shard), disk = %spare.disk, "a read is hedged");
             self.client.pace().detours().hedged_reads.fetch_add(1, Ordering::Relaxed);
-            let lane = self.lane(spare);
+            let lane = self.lane(spare, Some(place));
             self.lanes.push(lane);
         }
     }
@@ -273,14 +276,14 @@ impl ExtentReader {
             _ => {}
         }
         match self.spares.pop_front() {
-            Some(spare) => self.lanes[at] = self.lane(spare),
+            Some(spare) => self.lanes[at] = self.lane(spare, None),
             // A hedge may make up for it.
             None => drop(self.lanes.remove(at)),
         }
         if self.lanes.len() < usize::from(self.spec.coding.k) { Err(self.unreadable()) } else { Ok(()) }
     }
 
-    fn lane(&self, spare: Spare) -> Lane {
+    fn lane(&self, spare: Spare, hedge: Option<OwnedSemaphorePermit>) -> Lane {
         let feed = Feed {
             client: self.client.clone(),
             key: self.spec.shard(spare.shard),
@@ -290,7 +293,7 @@ impl ExtentReader {
             run: self.ahead.run_blocks(),
             timings: self.timings.clone(),
         };
-        Lane::open(spare.shard, feed, spare.not_before.unwrap_or_else(Instant::now))
+        Lane::open(spare.shard, feed, spare.not_before.unwrap_or_else(Instant::now), hedge)
     }
 
     fn report(&self, shard: ShardIndex, disk: DiskId, kind: SuspectKind, error: &TransportError) {

@@ -5,7 +5,7 @@
 //! impatience that the extent cannot do without.
 //!
 //! A home that stalls holds the others for a moment only when they are enough without it ([`PRESS_GRACE`], and
-//! [`crate::transport::Pace`] at the end), and for [`BLOCK_DEADLINE`] otherwise. What it misses is handed to a stand-in (`handoff.rs`).
+//! [`crate::transport::Pace`] at the end), and for the deadline of a block otherwise. What it misses is handed to a stand-in (`handoff.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use crate::codec::{ErasureCodec, Layout};
 use crate::disk::ShardHead;
 use crate::model::{BLOCK_BYTES, ClusterMap, ExtentRecord, Home};
 use crate::placement::survives_any_domain;
-use crate::transport::{BLOCK_DEADLINE, FINISH_DEADLINE, ShardClient, TransportError};
+use crate::transport::{ShardClient, TransportError};
 use crate::types::{DiskId, Epoch, ExtentId, ExtentIndex, ShardIndex};
 
 /// Blocks on their way to one home: what an upload holds in memory per home (256 KiB).
@@ -135,7 +135,7 @@ impl ExtentWriter {
             full.into_iter().map(|(at, sender, feed)| async move { (at, sender.send(feed).await.is_ok()) }).collect();
         let mut until: Option<Instant> = None;
         while !behind.is_empty() {
-            if until.is_none() && self.enough_without(&behind) {
+            if until.is_none() && self.client.defended() && self.enough_without(&behind) {
                 until = Some(Instant::now() + PRESS_GRACE);
             }
             let sent = match until {
@@ -206,7 +206,9 @@ impl ExtentWriter {
                 Err(error) => failures.add(error),
             }
             if until.is_none() && enough(&self.map, &durable, coding) {
-                until = Some(Instant::now() + self.client.pace().straggler_grace());
+                let (client, defended) = (&self.client, self.client.defended());
+                let grace = if defended { client.pace().straggler_grace() } else { client.deadlines().shard_durable };
+                until = Some(Instant::now() + grace);
             }
         }
         if until.is_none() {
@@ -276,8 +278,9 @@ async fn write_home(
 ) -> Result<u64, TransportError> {
     let stalled = |after| TransportError::Stalled { disk, after };
     let began = Instant::now();
-    let opened = timeout(BLOCK_DEADLINE, client.put(disk, head)).await;
-    let mut sink = opened.unwrap_or_else(|_| Err(stalled(BLOCK_DEADLINE)))?;
+    let patience = client.deadlines().block;
+    let opened = timeout(patience, client.put(disk, head)).await;
+    let mut sink = opened.unwrap_or_else(|_| Err(stalled(patience)))?;
     loop {
         match blocks.recv().await {
             Some(Feed::Block(data, crc, room)) => {
@@ -285,9 +288,9 @@ async fn write_home(
                     sink.block(data, crc, room).await?;
                     if blocks.is_empty() && sending.is_scarce() { sink.flush().await } else { Ok(()) }
                 };
-                let Ok(written) = timeout(BLOCK_DEADLINE, write).await else {
+                let Ok(written) = timeout(patience, write).await else {
                     client.stalled(disk, began);
-                    return Err(stalled(BLOCK_DEADLINE));
+                    return Err(stalled(patience));
                 };
                 if let Err(error) = written {
                     sink.abort().await;
@@ -295,13 +298,15 @@ async fn write_home(
                 }
             }
             Some(Feed::End) => {
-                return match timeout(FINISH_DEADLINE, sink.finish()).await {
-                    Ok(finished) => finished,
-                    Err(_) => {
-                        client.stalled(disk, began);
-                        Err(stalled(FINISH_DEADLINE))
-                    }
-                };
+                let (limit, sent) = (client.durable_deadline(disk), Instant::now());
+                let finished = timeout(limit, sink.finish()).await;
+                if !matches!(finished, Ok(Err(_))) {
+                    client.made_durable(disk, sent.elapsed());
+                }
+                return finished.unwrap_or_else(|_| {
+                    client.stalled(disk, began);
+                    Err(stalled(limit))
+                });
             }
             None => {
                 sink.abort().await;

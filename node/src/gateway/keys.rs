@@ -27,9 +27,6 @@ const SECRET_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq
 /// The longest label.
 const MAX_LABEL_CHARS: usize = 256;
 
-/// How long reading an access key may take: until then a client is not even known. As long as a barrier.
-const KEY_DEADLINE: Duration = Duration::from_secs(10);
-
 /// How reading access keys goes, for metrics.
 #[derive(Default)]
 pub(crate) struct KeyReads {
@@ -82,7 +79,7 @@ impl Gateway {
     /// # Errors
     /// When it is not known here, and no quorum of the metadata answers.
     pub async fn key(&self, id: &str) -> Result<Option<KeyRecord>, GatewayError> {
-        let began = Instant::now();
+        let (began, waited) = (Instant::now(), self.inner.shards.deadlines().config_read);
         let read = async {
             if let Some(key) = self.inner.meta.key(id).await? {
                 return Ok(Some(key));
@@ -90,9 +87,9 @@ impl Gateway {
             self.inner.meta.barrier().await?;
             Ok(self.inner.meta.key(id).await?)
         };
-        let read = timeout(KEY_DEADLINE, read).await;
+        let read = timeout(waited, read).await;
         self.inner.key_reads.note(began.elapsed(), read.is_err());
-        let late = |_| MetaError::NoLeader { doing: "reading an access key", waited: KEY_DEADLINE };
+        let late = |_| MetaError::NoLeader { doing: "reading an access key", waited };
         read.map_err(late)?
     }
 

@@ -7,11 +7,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::repair::Timings;
-use crate::transport::{BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE, ShardClient, TransportError};
+use crate::transport::{ShardClient, TransportError};
 use crate::types::{DiskId, ShardIndex, ShardKey};
 
 /// A lane that was opened so shortly before its first block was asked for had no head start.
@@ -25,20 +25,25 @@ pub(super) struct Lane {
     arriving: mpsc::Receiver<Result<Bytes, TransportError>>,
     task: tokio::task::JoinHandle<()>,
     pub(super) opened: Instant,
+    /// How long its first block may take, and each one after that.
+    patience: (Duration, Duration),
+    /// The place of a lane that is one more than needed.
+    _hedge: Option<OwnedSemaphorePermit>,
     /// The stripe it last gave a block of.
     pub(super) last: Option<u32>,
 }
 
 impl Lane {
     /// Begins to read at `opened`. Its channel holds two runs, one being used while the next arrives.
-    pub(super) fn open(shard: ShardIndex, feed: Feed, opened: Instant) -> Self {
+    pub(super) fn open(shard: ShardIndex, feed: Feed, opened: Instant, hedge: Option<OwnedSemaphorePermit>) -> Self {
         let (blocks, arriving) = mpsc::channel(2 * feed.run as usize);
         let (disk, key) = (feed.disk, feed.key);
+        let patience = (feed.client.answer_deadline(disk), feed.client.deadlines().block);
         let task = tokio::spawn(async move {
             tokio::time::sleep_until(opened).await;
             feed.run(blocks).await;
         });
-        Self { shard, disk, key, arriving, task, opened, last: None }
+        Self { shard, disk, key, arriving, task, opened, patience, _hedge: hedge, last: None }
     }
 
     pub(super) fn delivered(&mut self, stripe: u32) {
@@ -49,8 +54,8 @@ impl Lane {
     /// drained is not a lane that stalls.
     fn given_up_at(&self, asked: Instant) -> (Instant, Duration) {
         match self.last {
-            None => (self.opened.max(asked) + FIRST_BLOCK_DEADLINE, FIRST_BLOCK_DEADLINE),
-            Some(_) => (asked + BLOCK_DEADLINE, BLOCK_DEADLINE),
+            None => (self.opened.max(asked) + self.patience.0, self.patience.0),
+            Some(_) => (asked + self.patience.1, self.patience.1),
         }
     }
 
@@ -88,7 +93,7 @@ impl Round {
     /// `hedged`: for a client, who minds a wait.
     pub(super) fn new(client: &ShardClient, hedged: bool) -> Self {
         let asked = Instant::now();
-        let hedge_at = hedged.then(|| asked + client.pace().hedge_after());
+        let hedge_at = (hedged && client.defended()).then(|| asked + client.pace().hedge_after());
         Self { client: client.clone(), asked, hedge_at, given: Vec::new() }
     }
 
@@ -97,7 +102,7 @@ impl Round {
         let waiting = |lane: &Lane| !self.given.contains(&lane.shard);
         let hedge_at = self.hedge_at.filter(|_| spares);
         let first = lanes.iter().filter(|lane| waiting(lane)).map(|lane| lane.given_up_at(self.asked).0).min();
-        let wake = first.into_iter().chain(hedge_at).min().unwrap_or(self.asked + BLOCK_DEADLINE);
+        let wake = first.into_iter().chain(hedge_at).min().unwrap_or(self.asked + self.client.deadlines().block);
         let arrival = std::future::poll_fn(|cx| {
             for (at, lane) in lanes.iter_mut().enumerate().filter(|(_, lane)| waiting(lane)) {
                 if let Poll::Ready(arrived) = lane.arriving.poll_recv(cx) {

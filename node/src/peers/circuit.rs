@@ -10,6 +10,8 @@ use std::time::Duration;
 use resilver_proto::transport::Profile;
 use tokio::time::Instant;
 
+use crate::deadlines::Defences;
+
 /// Failures in a row that open a circuit: one is an accident, two a coincidence.
 pub(super) const OPEN_AFTER: u32 = 3;
 
@@ -64,6 +66,7 @@ type Key = (String, Profile);
 #[derive(Clone, Default)]
 pub(super) struct Circuits {
     ways: Arc<Mutex<Ways>>,
+    defences: Defences,
 }
 
 #[derive(Default)]
@@ -74,6 +77,11 @@ struct Ways {
 }
 
 impl Circuits {
+    /// All closed, for ever when there are no defences.
+    pub(super) fn new(defences: Defences) -> Self {
+        Self { ways: Arc::default(), defences }
+    }
+
     /// May this call be made? A way is judged by itself: that a peer is silent on the one makes it the last to be turned to
     /// on the other, but whoever has nobody else to turn to may try.
     pub(super) fn admit(&self, address: &str, profile: Profile, now: Instant) -> Result<(), Duration> {
@@ -141,6 +149,9 @@ impl Circuits {
     }
 
     fn fail(&self, address: &str, profile: Profile, times: u32, now: Instant) {
+        if self.defences == Defences::Off {
+            return;
+        }
         let circuits = &mut self.lock().circuits;
         let circuit = circuits.entry(key(address, profile)).or_insert(Circuit { failures: 0, next_probe: now });
         let before = circuit.failures;

@@ -33,6 +33,8 @@ pub(crate) use presence::PresenceService;
 use pulse::Pulse;
 pub(crate) use watch::watch_all;
 
+use crate::deadlines::{Deadlines, Defences};
+
 /// An address that cannot be dialled.
 #[derive(Debug, thiserror::Error)]
 #[error("{address} is no address: host:port expected")]
@@ -52,13 +54,31 @@ struct Inner {
     channels: Mutex<BTreeMap<(String, Profile), Channel>>,
     circuits: Circuits,
     pulse: Pulse,
+    deadlines: Deadlines,
+    defences: Defences,
 }
 
 impl Peers {
-    /// No channel yet.
+    /// No channel yet, everything as it is by default.
     pub fn new(net: Arc<dyn Net>) -> Self {
-        let (channels, circuits, pulse) = (Mutex::default(), Circuits::default(), Pulse::default());
-        Self { inner: Arc::new(Inner { net, channels, circuits, pulse }) }
+        Self::with(net, Deadlines::default(), Defences::default())
+    }
+
+    /// No channel yet. With defences switched off no circuit ever opens.
+    pub fn with(net: Arc<dyn Net>, deadlines: Deadlines, defences: Defences) -> Self {
+        let (channels, pulse) = (Mutex::default(), Pulse::default());
+        let circuits = Circuits::new(defences);
+        Self { inner: Arc::new(Inner { net, channels, circuits, pulse, deadlines, defences }) }
+    }
+
+    /// How long a peer may take for what.
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.inner.deadlines
+    }
+
+    /// Whether clients are defended against peers that do not answer.
+    pub fn defended(&self) -> bool {
+        self.inner.defences == Defences::On
     }
 
     /// The channel to `address`, which connects on first use.

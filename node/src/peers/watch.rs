@@ -26,6 +26,9 @@ const RECALL: Duration = Duration::from_millis(50);
 
 /// Watches every other node of the map, as the map changes, until dropped.
 pub(crate) async fn watch_all(peers: Peers, own: NodeName, mut maps: watch::Receiver<Arc<ClusterMap>>) {
+    if !peers.defended() {
+        return std::future::pending().await;
+    }
     let mut watched: BTreeMap<NodeName, (String, Watching)> = BTreeMap::new();
     let beating = peers.clone();
     let _beat = Watching(tokio::spawn(async move { beating.inner.pulse.beat().await }).abort_handle());

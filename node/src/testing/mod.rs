@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::disk::{DiskSet, Owner};
+use crate::disk::{DiskSet, Owner, Patience};
 use crate::gateway::{
     BucketSettings, ByteRange, Gateway, GatewayError, GatewayParts, PutDone, PutOptions, StoreService,
 };
@@ -195,7 +195,7 @@ impl Cluster {
             identity.disks.iter().map(|disk| crate::disk::KnownDisk { path: disk.path.clone(), id: disk.id }).collect();
         let owner = Owner { node: identity.node.clone(), instance: identity.instance, cluster: Some(self.id) };
         let paths: Vec<_> = (1..=self.settings.disks).map(|disk| dir.join(format!("disk{disk}"))).collect();
-        let (disks, known) = DiskSet::open(host, &paths, &owner, &known).await.unwrap();
+        let (disks, known) = DiskSet::open(host, &paths, &owner, &known, Patience::default()).await.unwrap();
         disks.stamp(self.id, FIRST_EPOCH).await.unwrap();
         let disks = Arc::new(disks);
         identity.disks =

@@ -322,7 +322,7 @@ async fn a_client_that_pauses_in_its_upload_loses_nothing() {
     let parts = [data.slice(..MIB), data.slice(MIB..)];
     let body = futures_util::stream::iter(parts.into_iter().enumerate()).then(|(index, part)| async move {
         if index > 0 {
-            tokio::time::sleep(crate::transport::BLOCK_DEADLINE + Duration::from_secs(1)).await;
+            tokio::time::sleep(crate::deadlines::Deadlines::default().block + Duration::from_secs(1)).await;
         }
         Ok::<_, String>(part)
     });

@@ -17,10 +17,8 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::error::is_peer_failure;
-use super::{
-    BlockSink, BlockStream, DISCARD_DEADLINE, FIRST_BLOCK_DEADLINE, NOTE_DEADLINE, Pace, REBUILD_DEADLINE,
-    TransportError, VERIFY_DEADLINE, wire,
-};
+use super::{BlockSink, BlockStream, Pace, TransportError, wire};
+use crate::deadlines::Deadlines;
 use crate::disk::{DiskSet, Health, ShardHead, ShardVerdict, Volume};
 use crate::meta::Meta;
 use crate::model::DiskState;
@@ -115,7 +113,41 @@ impl ShardClient {
     /// The client of the node `node` in the cluster that `meta` knows. What it reports about our own disks goes to
     /// `board`.
     pub fn new(node: NodeName, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {
-        Self { inner: Arc::new(Inner { node, meta, disks, peers, board, pace: Pace::default() }) }
+        let pace = Pace::new(peers.deadlines());
+        Self { inner: Arc::new(Inner { node, meta, disks, peers, board, pace }) }
+    }
+
+    /// How long homes may take for what.
+    pub(crate) fn deadlines(&self) -> &Deadlines {
+        self.inner.peers.deadlines()
+    }
+
+    /// Whether clients are defended against homes that do not answer.
+    pub(crate) fn defended(&self) -> bool {
+        self.inner.peers.defended()
+    }
+
+    /// How long the home of a disk may take to begin an answer.
+    pub(crate) fn answer_deadline(&self, disk: DiskId) -> Duration {
+        self.peer_of(disk).map_or(self.deadlines().first_block, |peer| self.inner.pace.answer_deadline(&peer))
+    }
+
+    /// How long the home of a disk may take to make a shard durable.
+    pub(crate) fn durable_deadline(&self, disk: DiskId) -> Duration {
+        self.peer_of(disk).map_or(self.deadlines().shard_durable, |peer| self.inner.pace.durable_deadline(&peer))
+    }
+
+    /// The home of a disk took so long to make a shard durable, or was given up after that time.
+    pub(crate) fn made_durable(&self, disk: DiskId, took: Duration) {
+        if let Some(peer) = self.peer_of(disk) {
+            self.inner.pace.durable(&peer, took);
+        }
+    }
+
+    /// The other node that a disk is in.
+    fn peer_of(&self, disk: DiskId) -> Option<NodeName> {
+        let map = self.inner.meta.map();
+        map.node_of_disk(disk).map(|node| node.name.clone()).filter(|name| *name != self.inner.node)
     }
 
     /// How fast homes are.
@@ -206,7 +238,13 @@ impl ShardClient {
                     blocks,
                 };
                 let mut client = home.client();
-                let messages = home.call(FIRST_BLOCK_DEADLINE, disk, key, client.get(request)).await?;
+                let (pace, began) = (&self.inner.pace, Instant::now());
+                let deadline = pace.answer_deadline(&home.node);
+                let answer = home.call(deadline, disk, key, client.get(request)).await;
+                if matches!(answer, Ok(_) | Err(TransportError::Stalled { .. })) {
+                    pace.answered(&home.node, began.elapsed());
+                }
+                let messages = answer?;
                 Ok(BlockStream::remote(disk, key, home, messages, first))
             }
         }
@@ -244,7 +282,7 @@ impl ShardClient {
                     id: Some(wire::to_id(key)),
                 };
                 let mut client = home.client();
-                home.call(VERIFY_DEADLINE, disk, key, client.verify(request)).await.map(wire::from_verdict)
+                home.call(self.deadlines().verify, disk, key, client.verify(request)).await.map(wire::from_verdict)
             }
         }
     }
@@ -268,7 +306,7 @@ impl ShardClient {
                     shards: keys.iter().copied().map(wire::to_id).collect(),
                 };
                 let mut client = home.client();
-                let answer = home.call(DISCARD_DEADLINE, disk, first, client.discard(request)).await?;
+                let answer = home.call(self.deadlines().discard, disk, first, client.discard(request)).await?;
                 Ok(answer.discarded)
             }
         }
@@ -320,7 +358,7 @@ impl ShardClient {
                     kind: suspect.kind.as_str().to_owned(),
                 };
                 let mut client = home.client();
-                home.call(NOTE_DEADLINE, disk, key, client.report(request)).await.map(drop)
+                home.call(self.deadlines().note, disk, key, client.report(request)).await.map(drop)
             }
         }
     }
@@ -346,7 +384,7 @@ impl ShardClient {
                     stand_in,
                 };
                 let mut client = home.client();
-                home.call(REBUILD_DEADLINE, disk, key, client.rebuild(request)).await
+                home.call(self.deadlines().rebuild, disk, key, client.rebuild(request)).await
             }
         }
     }

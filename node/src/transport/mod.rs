@@ -31,28 +31,6 @@ pub use stream::BlockStream;
 /// first block and memory to each stream.
 pub const BLOCKS_PER_MESSAGE: usize = 4;
 
-/// How long a home may take to begin an answer before another shard is read instead: longer than a busy disk's queue,
-/// short against a client's patience.
-pub const FIRST_BLOCK_DEADLINE: Duration = Duration::from_secs(2);
-
-/// How long a home may pause between blocks, of a read or of a write, before it is given up.
-pub const BLOCK_DEADLINE: Duration = Duration::from_secs(5);
-
 /// How long a home keeps an upload of which nothing arrives. Longer than the gateway waits for its client: a client that
 /// pauses is no reason to give shards up, and a gateway that died is noticed by HTTP/2's keepalive before this.
 pub const UPLOAD_IDLE_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long making one shard durable may take: sync of at most 16 MiB, rename and folder sync, behind other writers.
-pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long reading one whole shard back from disk may take.
-pub const VERIFY_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How long a message that asks for no work may take.
-pub const NOTE_DEADLINE: Duration = Duration::from_secs(2);
-
-/// How long a home may take to move shards aside: a rename and a folder sync each.
-pub const DISCARD_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long the rebuild of one shard may take, waiting for a slot included.
-pub const REBUILD_DEADLINE: Duration = Duration::from_secs(120);

@@ -1,12 +1,18 @@
 //! How fast homes are: what a wait is compared with before somebody else is asked.
 //!
-//! Owns: the last waits of this node's own reads and writes, and the counts of detours. Must never: tell one home from another (which of them is slow
-//! the waiting itself shows), or let a limit leave its floor and ceiling.
+//! Owns: the last waits of this node's reads and writes, all together (when to ask somebody else as well: which home is
+//! slow the waiting itself shows) and by peer (when to give that one up), the places for hedged reads, and the counts of
+//! detours. Must never: let a limit leave its floor and ceiling; the ceilings are the configured deadlines.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::deadlines::Deadlines;
+use crate::types::NodeName;
 
 /// Waits remembered, of each kind: some seconds of a busy node, and few enough that an outage shows at once.
 const KEPT: usize = 256;
@@ -16,6 +22,17 @@ const ENOUGH: usize = 32;
 const RENEW_EVERY: usize = 16;
 /// The percentile.
 const PERCENT: usize = 95;
+
+/// Reads that may be hedged at a time, on this node. A dead host's share of the reads of 64 clients fits; when everything
+/// is slow, because the node is overloaded, hedges must not double the load.
+const HEDGES_AT_A_TIME: usize = 64;
+
+/// So many times what 95 of 100 take, a peer is given up: ten times is no queue any more.
+const GIVE_UP_TIMES: u32 = 10;
+/// A peer's answer is waited for at least this long: a busy machine's scheduling.
+const ANSWER_FLOOR: Duration = Duration::from_millis(500);
+/// As long as this at least for a shard to become durable: a disk's longest sync behind other writers.
+const DURABLE_FLOOR: Duration = Duration::from_secs(2);
 
 /// A limit that follows what was measured.
 struct Measure {
@@ -36,6 +53,7 @@ struct Waits {
 
 impl Measure {
     fn new(floor: Duration, ceiling: Duration, times: u32) -> Self {
+        let floor = floor.min(ceiling);
         Self { floor, ceiling, times, waits: Mutex::default(), limit_micros: AtomicU64::new(micros(ceiling)) }
     }
 
@@ -79,27 +97,40 @@ pub(crate) struct Detours {
     pub(crate) stand_ins: AtomicU64,
 }
 
+/// One peer's.
+struct PeerPace {
+    /// From a call to the first word of its answer.
+    answers: Measure,
+    /// From the last byte sent to a durable shard.
+    durable: Measure,
+}
+
 /// See the module.
 pub(crate) struct Pace {
     reads: Measure,
     writes: Measure,
+    peers: Mutex<BTreeMap<NodeName, Arc<PeerPace>>>,
+    deadlines: Deadlines,
+    hedges: Arc<Semaphore>,
     detours: Detours,
 }
 
-impl Default for Pace {
-    fn default() -> Self {
+impl Pace {
+    /// Nothing was measured yet: the deadlines hold as they are.
+    pub(crate) fn new(deadlines: &Deadlines) -> Self {
         Self {
             // Floor: below it a second read costs more than the wait. Ceiling: with the time to read elsewhere, under
             // the second that a client may notice; it is also what holds before anything was measured.
             reads: Measure::new(Duration::from_millis(20), Duration::from_millis(400), 1),
             // Three times: to give a home up costs the rebuild of a shard. Floor: a disk's hiccup. Ceiling: as above.
             writes: Measure::new(Duration::from_millis(150), Duration::from_millis(700), 3),
+            peers: Mutex::default(),
+            deadlines: deadlines.clone(),
+            hedges: Arc::new(Semaphore::new(HEDGES_AT_A_TIME)),
             detours: Detours::default(),
         }
     }
-}
 
-impl Pace {
     /// A reader waited so long for a home's block.
     pub(crate) fn read(&self, wait: Duration) {
         self.reads.note(wait);
@@ -110,9 +141,35 @@ impl Pace {
         self.writes.note(wait);
     }
 
+    /// A peer took so long to begin an answer, or was given up after that time: whoever is slow is given more time, up to
+    /// the deadline.
+    pub(crate) fn answered(&self, peer: &NodeName, wait: Duration) {
+        self.peer(peer).answers.note(wait);
+    }
+
+    /// As [`Pace::answered`], of a shard that was to become durable there.
+    pub(crate) fn durable(&self, peer: &NodeName, wait: Duration) {
+        self.peer(peer).durable.note(wait);
+    }
+
+    /// How long this peer may take to begin an answer.
+    pub(crate) fn answer_deadline(&self, peer: &NodeName) -> Duration {
+        self.peer(peer).answers.limit()
+    }
+
+    /// How long this peer may take to make a shard durable.
+    pub(crate) fn durable_deadline(&self, peer: &NodeName) -> Duration {
+        self.peer(peer).durable.limit()
+    }
+
     /// How long a reader waits for a block before it reads elsewhere as well: 95 of 100 come sooner.
     pub(crate) fn hedge_after(&self) -> Duration {
         self.reads.limit()
+    }
+
+    /// A place for one read more than needed. `None`: too many are hedged already.
+    pub(crate) fn hedge(&self) -> Option<OwnedSemaphorePermit> {
+        self.hedges.clone().try_acquire_owned().ok()
     }
 
     /// What did not go the straight way, since the start.
@@ -124,6 +181,20 @@ impl Pace {
     pub(crate) fn straggler_grace(&self) -> Duration {
         self.writes.limit()
     }
+
+    /// Grows with the members that were turned to.
+    fn peer(&self, name: &NodeName) -> Arc<PeerPace> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pace) = peers.get(name) {
+            return pace.clone();
+        }
+        let pace = Arc::new(PeerPace {
+            answers: Measure::new(ANSWER_FLOOR, self.deadlines.first_block, GIVE_UP_TIMES),
+            durable: Measure::new(DURABLE_FLOOR, self.deadlines.shard_durable, GIVE_UP_TIMES),
+        });
+        peers.insert(name.clone(), pace.clone());
+        pace
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +205,7 @@ mod tests {
 
     #[test]
     fn limits_follow_the_percentile_within_floor_and_ceiling() {
-        let pace = Pace::default();
+        let pace = Pace::new(&Deadlines::default());
         assert_eq!(pace.hedge_after(), 400 * MS, "nothing was measured yet");
         (0..100).for_each(|_| pace.read(2 * MS));
         assert_eq!(pace.hedge_after(), 20 * MS, "the floor");
@@ -144,5 +215,37 @@ mod tests {
         assert_eq!(pace.hedge_after(), 400 * MS, "the ceiling");
         (0..KEPT).for_each(|_| pace.wrote(100 * MS));
         assert_eq!(pace.straggler_grace(), 300 * MS);
+    }
+
+    #[test]
+    fn each_peer_is_given_the_time_that_it_takes_and_never_more_than_the_deadline() {
+        let deadlines = Deadlines { first_block: 1800 * MS, ..Deadlines::default() };
+        let (pace, quick, slow) = (Pace::new(&deadlines), NodeName::from("n1"), NodeName::from("n2"));
+        assert_eq!(pace.answer_deadline(&quick), 1800 * MS, "nothing was measured yet");
+        (0..KEPT).for_each(|_| pace.answered(&quick, 2 * MS));
+        (0..KEPT).for_each(|_| pace.answered(&slow, 90 * MS));
+        assert_eq!((pace.answer_deadline(&quick), pace.answer_deadline(&slow)), (500 * MS, 900 * MS));
+        // It is saturated: what was given up counts as well, so that it gets the time that it needs.
+        (0..KEPT / 10).for_each(|_| pace.answered(&quick, 500 * MS));
+        assert_eq!(pace.answer_deadline(&quick), 1800 * MS);
+        assert_eq!(pace.durable_deadline(&quick), Duration::from_secs(10));
+        (0..KEPT).for_each(|_| pace.durable(&quick, 20 * MS));
+        assert_eq!(pace.durable_deadline(&quick), Duration::from_secs(2), "the floor");
+    }
+
+    #[test]
+    fn a_deadline_under_the_floor_is_the_deadline() {
+        let pace = Pace::new(&Deadlines { first_block: 100 * MS, ..Deadlines::default() });
+        (0..KEPT).for_each(|_| pace.answered(&NodeName::from("n1"), MS));
+        assert_eq!(pace.answer_deadline(&NodeName::from("n1")), 100 * MS);
+    }
+
+    #[test]
+    fn hedges_have_a_limit_and_give_their_places_back() {
+        let pace = Pace::new(&Deadlines::default());
+        let held: Vec<_> = (0..HEDGES_AT_A_TIME).map_while(|_| pace.hedge()).collect();
+        assert!(held.len() == HEDGES_AT_A_TIME && pace.hedge().is_none());
+        drop(held);
+        assert!(pace.hedge().is_some());
     }
 }

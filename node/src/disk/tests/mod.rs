@@ -167,7 +167,8 @@ impl OneDisk {
     async fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (host, faults) = Faults::host();
-        let (set, known) = DiskSet::open(&host, &[folder.path().to_owned()], &owner(), &[]).await.unwrap();
+        let (set, known) =
+            DiskSet::open(&host, &[folder.path().to_owned()], &owner(), &[], Patience::default()).await.unwrap();
         let (set, stop) = (Arc::new(set), watch::Sender::new(false));
         let volume = set.volumes().remove(0);
         Self { folder, faults, host, set, volume, known, stop }
@@ -176,7 +177,12 @@ impl OneDisk {
     /// The same folder as another process would find it.
     async fn open_again(&self) -> Arc<Volume> {
         let paths = [self.folder.path().to_owned()];
-        DiskSet::open(&self.host, &paths, &owner(), &self.known).await.unwrap().0.volumes().remove(0)
+        DiskSet::open(&self.host, &paths, &owner(), &self.known, Patience::default())
+            .await
+            .unwrap()
+            .0
+            .volumes()
+            .remove(0)
     }
 
     /// Starts the canary.

@@ -10,7 +10,7 @@ use crate::types::DiskId;
 
 async fn open(paths: &[&Path], owner: &Owner, known: &[KnownDisk]) -> Result<(DiskSet, Vec<KnownDisk>), DiskError> {
     let paths: Vec<PathBuf> = paths.iter().map(|path| (*path).to_owned()).collect();
-    DiskSet::open(&resilver_host::real::host(), &paths, owner, known).await
+    DiskSet::open(&resilver_host::real::host(), &paths, owner, known, Patience::default()).await
 }
 
 async fn refused(paths: &[&Path], owner: &Owner, known: &[KnownDisk]) -> DiskError {

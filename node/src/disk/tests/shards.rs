@@ -332,7 +332,8 @@ impl Drop for Mounted {
 async fn a_disk_that_really_fills_up_refuses_and_lives() {
     let Some(mounted) = Mounted::tmpfs("8m") else { return };
     let host = resilver_host::real::host();
-    let (set, _) = DiskSet::open(&host, &[mounted.0.path().to_owned()], &owner(), &[]).await.unwrap();
+    let (set, _) =
+        DiskSet::open(&host, &[mounted.0.path().to_owned()], &owner(), &[], Patience::default()).await.unwrap();
     let volume = set.volumes().remove(0);
     // The canary is not running: what is available is what was counted off.
     let mut written = 0_u64;
@@ -364,7 +365,8 @@ async fn a_disk_that_really_fills_up_refuses_and_lives() {
 async fn a_file_system_gone_read_only_takes_no_shards_and_still_gives_them() {
     let Some(mounted) = Mounted::tmpfs("8m") else { return };
     let host = resilver_host::real::host();
-    let (set, _) = DiskSet::open(&host, &[mounted.0.path().to_owned()], &owner(), &[]).await.unwrap();
+    let (set, _) =
+        DiskSet::open(&host, &[mounted.0.path().to_owned()], &owner(), &[], Patience::default()).await.unwrap();
     let volume = set.volumes().remove(0);
     let kept = head(1, 2_000, 500);
     write(&volume, kept).await;
