@@ -1,5 +1,5 @@
-//! What a cluster refuses: a second node of one name, codings it cannot hold. Each with its cause and next step, and
-//! nothing changed.
+//! What a cluster refuses: a second node of one name, codings it cannot hold, a host given up by a slip. Each with its cause
+//! and next step, and nothing changed.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests are the outside world
 
@@ -52,5 +52,34 @@ fn codings_that_the_cluster_cannot_hold_are_refused() {
     }
     assert_eq!(lone.ok(&["bucket", "list", "--json"]).trim(), "[]", "a refused bucket was made");
     lone.ok(&["bucket", "create", "photos", "--coding", "1+1"]);
+    running.stop();
+}
+
+#[test]
+fn a_person_marks_a_node_and_gives_none_up_by_a_slip() {
+    let lone = Lone::new("n1", 2, &[]);
+    let running = lone.start();
+    lone.found();
+    let listed = || {
+        let rows: serde_json::Value = serde_json::from_str(&lone.ok(&["node", "list", "--json"])).unwrap();
+        (rows[0]["state"].as_str().unwrap().to_owned(), rows[0]["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(listed().0, "healthy");
+
+    let said = lone.ok(&["node", "down", "n1", "--reason", "new memory"]);
+    assert!(said.contains("was up and is down"), "{said}");
+    assert_eq!(listed(), ("down".to_owned(), "new memory; the node itself is healthy".to_owned()));
+
+    for slip in [&["--reason", "sold"][..], &["--reason", "sold", "--confirm=n2"]] {
+        let said = lone.run(&[&["node", "out", "n1"], slip].concat());
+        assert_eq!(said.code, Some(5), "{}", said.stderr);
+        assert!(said.stderr.contains("nothing was done"), "{}", said.stderr);
+    }
+    assert_eq!(listed().0, "down");
+    assert_eq!(lone.run(&["node", "out", "n9", "--reason", "sold", "--confirm=n9"]).code, Some(2));
+    lone.ok(&["node", "out", "n1", "--reason", "sold", "--confirm=n1"]);
+    assert_eq!(listed(), ("out".to_owned(), "sold; the node itself is healthy".to_owned()));
+    lone.ok(&["node", "up", "n1"]);
+    assert_eq!(listed().0, "healthy");
     running.stop();
 }

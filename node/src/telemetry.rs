@@ -9,6 +9,7 @@ use std::time::Duration;
 use prometheus::{Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::control::{Shared, observe_now};
+use crate::model::HostState;
 use crate::peers::{CircuitState, Profile};
 
 /// What Prometheus reads.
@@ -49,6 +50,11 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
         page.counter("resilver_scrubbed_bytes_total", "bytes read by the scrub", &[])?
             .with_label_values::<&str>(&[])
             .inc_by(repair.scrubbed_bytes);
+    }
+    let hosts = page.gauge("resilver_hosts", "hosts by what the cluster map says of them", &["state"])?;
+    for state in HostState::ALL.map(HostState::as_str) {
+        let count = seen.nodes.iter().filter(|node| node.state == state).count();
+        hosts.with_label_values(&[state]).set(int(count as u64));
     }
     if let Some(core) = shared.core.get() {
         let name = "resilver_circuit_breaker_state";

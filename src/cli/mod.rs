@@ -13,6 +13,7 @@ pub(crate) mod docs;
 pub(crate) mod incident;
 pub(crate) mod journal;
 pub(crate) mod key;
+pub(crate) mod mark;
 pub(crate) mod meta;
 pub(crate) mod node;
 pub(crate) mod object;

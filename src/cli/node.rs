@@ -1,4 +1,4 @@
-//! `node run|list|status|restart`.
+//! `node run|list|status|restart|down|out|up`.
 
 use std::fmt::Write;
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, owner};
+use super::mark;
 use crate::agents::STEP_DEADLINE;
 use crate::client::{CALL_DEADLINE, within};
 use crate::exit::{Code, Failure};
@@ -37,6 +38,12 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         owner: Option<String>,
     },
+    /// Say that a host is away for a while: nothing is written to it, and it keeps its place
+    Down(mark::DownArgs),
+    /// Give a host up: its shards are rebuilt on other nodes
+    Out(mark::OutArgs),
+    /// Say that a host is back
+    Up(mark::UpArgs),
 }
 
 /// A line of `node list`.
@@ -62,7 +69,7 @@ impl NodeRow {
         Self {
             node: node.node.clone(),
             address: node.address.clone(),
-            state: node.state.clone(),
+            state: state_of(node).to_owned(),
             role: known(&node.role),
             disks: node.disks,
             // A node that does not answer now has not told how many it holds.
@@ -71,9 +78,27 @@ impl NodeRow {
             score: None,
             last_seen: seen.and_then(|ago| rfc3339(now.saturating_sub(ago))),
             last_seen_ms: seen,
-            detail: known(&node.detail),
+            detail: detail_of(node),
         }
     }
+}
+
+/// How a node is by its own account, or what the cluster map says of its host when that is more: a node that is healthy and
+/// was given up is `out`.
+pub(crate) fn state_of(node: &NodeStatus) -> &str {
+    match node.mark.as_str() {
+        "" | "up" => &node.state,
+        mark => mark,
+    }
+}
+
+/// Why it is so, as far as anybody said.
+pub(crate) fn detail_of(node: &NodeStatus) -> Option<String> {
+    if state_of(node) == node.state {
+        return known(&node.detail);
+    }
+    let why = if node.mark_reason.is_empty() { "no reason was given" } else { &node.mark_reason };
+    Some(format!("{why}; the node itself is {}", node.state))
 }
 
 /// The columns of `node list`.
@@ -101,6 +126,9 @@ impl NodeVerb {
             NodeVerb::List => list(cx).await,
             NodeVerb::Status { node } => status(cx, &node).await,
             NodeVerb::Restart { node, reason, owner: by } => restart(cx, &node, &reason, owner(by)).await,
+            NodeVerb::Down(args) => mark::down(cx, args).await,
+            NodeVerb::Out(args) => mark::out(cx, args).await,
+            NodeVerb::Up(args) => mark::up(cx, args).await,
         }
     }
 }

@@ -112,9 +112,9 @@ impl ClusterView {
         } else if status.leader.is_empty() {
             why.push("no leader is known".to_owned());
         }
-        for node in status.nodes.iter().filter(|node| node.state != "healthy") {
-            let detail = if node.detail.is_empty() { String::new() } else { format!(" ({})", node.detail) };
-            why.push(format!("node {} is {}{detail}", node.node, node.state));
+        for node in status.nodes.iter().filter(|node| node::state_of(node) != "healthy") {
+            let detail = node::detail_of(node).map(|detail| format!(" ({detail})")).unwrap_or_default();
+            why.push(format!("node {} is {}{detail}", node.node, node::state_of(node)));
         }
         for name in status.unanswered.iter().filter(|name| status.nodes.iter().all(|node| node.node != **name)) {
             why.push(format!("node {name} did not answer"));

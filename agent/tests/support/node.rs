@@ -105,4 +105,7 @@ impl NodeControl for NodeDouble {
     async fn disk(&self, _: Request<DiskRequest>) -> Result<Response<DiskResponse>, Status> {
         absent()
     }
+    async fn set_host_state(&self, _: Request<SetHostStateRequest>) -> Result<Response<SetHostStateResponse>, Status> {
+        absent()
+    }
 }

@@ -133,7 +133,8 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         let last_seen_ms = age.map(millis).unwrap_or_default();
         match answer {
             Some(answer) => {
-                out.nodes.push(NodeStatus { last_seen_ms, ..node_status(node, role, &answer) });
+                let (mark, mark_reason) = (node.state.as_str().to_owned(), node.reason.clone());
+                out.nodes.push(NodeStatus { last_seen_ms, mark, mark_reason, ..node_status(node, role, &answer) });
                 add_repair(&mut out, &answer);
                 out.disks.extend(answer.disks.into_iter().map(disk_status));
             }
@@ -147,6 +148,8 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
                     raft_id: node.raft_id.0,
                     last_seen_ms,
                     seen: age.is_some(),
+                    mark: node.state.as_str().to_owned(),
+                    mark_reason: node.reason.clone(),
                     ..NodeStatus::default()
                 });
             }
@@ -159,7 +162,7 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
             disk_id: disk.id.to_string(),
             path: disk.path.clone(),
             node: disk.node.to_string(),
-            state: disk.state.as_str().to_owned(),
+            state: map.disk_state(disk.id).unwrap_or(disk.state).as_str().to_owned(),
             health: "unknown".to_owned(),
             total_bytes: disk.capacity_bytes,
             objects: counts.shards_by_disk.get(&disk.id).copied().unwrap_or_default(),
@@ -195,6 +198,7 @@ fn node_status(node: &NodeRecord, role: &str, answer: &ObserveResponse) -> NodeS
         log_index: raft.last_log,
         applied: raft.applied,
         detail: answer.phase_detail.clone(),
+        ..NodeStatus::default()
     }
 }
 

@@ -4,6 +4,7 @@
 //! other than through [`Meta::propose`](crate::meta::Meta::propose).
 
 mod cluster;
+mod hosts;
 mod join;
 mod node_control;
 mod observe;

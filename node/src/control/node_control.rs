@@ -8,8 +8,8 @@ use resilver_proto::contract::node_control_server::NodeControl;
 use resilver_proto::contract::{
     CanaryRequest, CanaryResponse, CancelOperationRequest, CancelOperationResponse, DescribeRequest, DescribeResponse,
     DiskRequest, DiskResponse, DiskVerb, ObserveRequest, ObserveResponse, ReclaimRequest, ReclaimResponse,
-    SetModeRequest, SetModeResponse, StepDownRequest, StepDownResponse, TriggerElectionRequest,
-    TriggerElectionResponse,
+    SetHostStateRequest, SetHostStateResponse, SetModeRequest, SetModeResponse, StepDownRequest, StepDownResponse,
+    TriggerElectionRequest, TriggerElectionResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -37,6 +37,7 @@ impl NodeControl for NodeControlService {
             "NodeControl.StepDown",
             "NodeControl.TriggerElection",
             "NodeControl.Disk",
+            "NodeControl.SetHostState",
             "NodeControl.Canary",
             "NodeRecovery.VerifyIntegrity",
             "ReplicaRepair.SyncMissingEntries",
@@ -136,6 +137,13 @@ impl NodeControl for NodeControlService {
             Outcome::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
             other => Err(Status::internal(format!("an unexpected outcome of a disk verb: {other:?}"))),
         }
+    }
+
+    async fn set_host_state(
+        &self,
+        request: Request<SetHostStateRequest>,
+    ) -> Result<Response<SetHostStateResponse>, Status> {
+        super::hosts::set_host_state(&self.shared, request.into_inner()).await.map(Response::new)
     }
 
     async fn canary(&self, _: Request<CanaryRequest>) -> Result<Response<CanaryResponse>, Status> {

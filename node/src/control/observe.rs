@@ -7,7 +7,7 @@ use resilver_proto::contract::{DiskState, NodeState, ObserveResponse, RaftState,
 use super::Shared;
 use crate::disk::VolumeStatus;
 use crate::meta::{Meta, MetaStatus, Role};
-use crate::model::ClusterMap;
+use crate::model::{ClusterMap, MarkedBy};
 use crate::repair::RepairHandle;
 use crate::types::RaftId;
 
@@ -97,8 +97,10 @@ fn node_state(node: &crate::model::NodeRecord, status: &MetaStatus) -> NodeState
         node: node.name.to_string(),
         address: node.address.clone(),
         raft_id: node.raft_id.0,
-        state: "member".to_owned(),
+        state: node.state.as_str().to_owned(),
         role: role_of(node.raft_id, status).to_owned(),
+        reason: node.reason.clone(),
+        automatic: node.marked_by == MarkedBy::Automatic,
     }
 }
 

@@ -165,7 +165,10 @@ impl Gateway {
                 RebuildReport::failed(format!("not touched: {why}"))
             }
             (Some(disk), _) => self.inner.rebuilder.rebuild_at(bucket, key, spec.shard(check.shard), disk).await,
-            (None, _) => RebuildReport::failed("no disk may take it: bring disks back or add some".to_owned()),
+            (None, _) => RebuildReport::failed(
+                "no disk may take it now: bring back what is down (`resilver node list`, `disk list`), or add disks"
+                    .to_owned(),
+            ),
         };
         let node = target.and_then(|disk| map.node_of_disk(disk)).map(|node| node.name.clone());
         RepairedShard { extent: check.extent, shard: check.shard, disk: target, node, report }
@@ -208,7 +211,7 @@ impl Gateway {
 }
 
 fn given_up(map: &ClusterMap, home: Home) -> bool {
-    home.at.is_none_or(|disk| map.disks.get(&disk).is_none_or(|record| record.state == DiskState::Out))
+    home.at.is_none_or(|disk| map.disk_state(disk).is_none_or(|state| state == DiskState::Out))
 }
 
 fn state_of(verdict: Result<ShardVerdict, TransportError>) -> ShardState {

@@ -182,7 +182,7 @@ fn members(metrics: &RaftMetrics<Node, RaftNode>, links: &Links) -> BTreeMap<Nod
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Location, NodeRecord};
+    use crate::model::{HostState, Location, MarkedBy, NodeRecord};
     use crate::types::InstanceId;
 
     fn map(racks: &[&str]) -> ClusterMap {
@@ -195,6 +195,9 @@ mod tests {
                 instance: InstanceId(u128::from(id)),
                 address: format!("n{id}:1"),
                 location: Location { datacenter: String::new(), rack: (*rack).to_owned() },
+                state: HostState::Up,
+                marked_by: MarkedBy::Automatic,
+                reason: String::new(),
             };
             map.nodes.insert(record.name.clone(), record);
         }

@@ -266,6 +266,7 @@ fn name(command: &Command) -> &'static str {
         Command::InitCluster { .. } => "making the cluster",
         Command::JoinNode { .. } => "letting a node in",
         Command::SetDiskState { .. } => "setting a disk's state",
+        Command::SetHostState { .. } => "setting a host's state",
         Command::CreateBucket { .. } => "making a bucket",
         Command::PutObject { .. } => "putting an object",
         Command::DeleteObject { .. } => "deleting an object",

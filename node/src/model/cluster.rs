@@ -30,6 +30,53 @@ pub struct NodeRecord {
     pub location: Location,
     /// Its metadata disk is nearly full: while too many say so, nothing that makes metadata grow is begun.
     pub metadata_low: bool,
+    /// How its host is.
+    pub state: HostState,
+    /// Who said so.
+    pub marked_by: MarkedBy,
+    /// Why, for people; empty while it is up.
+    pub reason: String,
+}
+
+/// What the cluster knows of a host: conviction, not suspicion. See `docs/host-states.md`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    /// It serves.
+    #[default]
+    Up,
+    /// It is away for a while: its disks are not written to, and read from last. It keeps its place.
+    Down,
+    /// Given up: its shards are rebuilt elsewhere.
+    Out,
+}
+
+impl HostState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Down, Self::Out];
+
+    /// The name in tables, messages and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Out => "out",
+        }
+    }
+
+    /// The state of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+
+    /// The best that a disk of such a host can be.
+    fn of_disks(self) -> DiskState {
+        match self {
+            Self::Up => DiskState::Up,
+            Self::Down => DiskState::Down,
+            Self::Out => DiskState::Out,
+        }
+    }
 }
 
 /// What the cluster lets a disk do.
@@ -56,13 +103,19 @@ impl DiskState {
             Self::Out => "out",
         }
     }
+
+    /// Whether shards may be read from such a disk.
+    pub fn is_readable(self) -> bool {
+        matches!(self, Self::Up | Self::ReadOnly)
+    }
 }
 
-/// Who set a disk's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Who set the state of a disk or of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MarkedBy {
     /// An agent; an agent may undo it.
+    #[default]
     Automatic,
     /// A person; only a person undoes it.
     Operator,
@@ -79,12 +132,19 @@ pub struct DiskRecord {
     pub path: String,
     /// Its size in bytes when it joined: its weight in placement.
     pub capacity_bytes: u64,
-    /// What it may do.
+    /// What it may do, as far as it is about this disk alone. What counts is [`ClusterMap::disk_state`].
     pub state: DiskState,
     /// Who said so.
     pub marked_by: MarkedBy,
     /// Why, for people.
     pub reason: String,
+}
+
+impl DiskRecord {
+    /// What it may do in this node: the worse of its own state and its host's.
+    pub fn state_in(&self, node: &NodeRecord) -> DiskState {
+        self.state.max(node.state.of_disks())
+    }
 }
 
 /// A disk that a joining node brings.
@@ -128,8 +188,89 @@ impl ClusterMap {
         self.disks.get(&disk).and_then(|record| self.nodes.get(&record.node))
     }
 
-    /// Whether shards may be read from this disk.
+    /// What a disk may do: the worse of its own state and its host's. Whoever asks what may be done with a disk asks this.
+    pub fn disk_state(&self, disk: DiskId) -> Option<DiskState> {
+        let record = self.disks.get(&disk)?;
+        Some(self.nodes.get(&record.node).map_or(record.state, |node| record.state_in(node)))
+    }
+
+    /// Whether a shard there counts as one that can be read.
     pub fn readable(&self, disk: DiskId) -> bool {
-        self.disks.get(&disk).is_some_and(|record| matches!(record.state, DiskState::Up | DiskState::ReadOnly))
+        self.disk_state(disk).is_some_and(DiskState::is_readable)
+    }
+
+    /// Whether a shard may be read from there when no better one is left. Of a host that is down or out it may be tried:
+    /// the mark says what is believed of the host, and a belief must not be what makes an object unreadable.
+    pub fn readable_at_need(&self, disk: DiskId) -> bool {
+        self.disks.get(&disk).is_some_and(|record| record.state.is_readable())
+    }
+
+    /// Whether the host of a disk is up.
+    pub fn host_is_up(&self, disk: DiskId) -> bool {
+        self.node_of_disk(disk).is_some_and(|node| node.state == HostState::Up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(disk: DiskState, host: HostState) -> ClusterMap {
+        let node = NodeRecord {
+            name: "n1".into(),
+            raft_id: RaftId(1),
+            instance: InstanceId(1),
+            address: String::new(),
+            location: Location::default(),
+            metadata_low: false,
+            state: host,
+            marked_by: MarkedBy::Automatic,
+            reason: String::new(),
+        };
+        let record = DiskRecord {
+            id: DiskId(1),
+            node: "n1".into(),
+            path: String::new(),
+            capacity_bytes: 1,
+            state: disk,
+            marked_by: MarkedBy::Automatic,
+            reason: String::new(),
+        };
+        ClusterMap {
+            nodes: [(node.name.clone(), node)].into(),
+            disks: [(record.id, record)].into(),
+            ..ClusterMap::default()
+        }
+    }
+
+    #[test]
+    fn a_disk_may_do_what_both_it_and_its_host_may() {
+        use DiskState as D;
+        use HostState as H;
+        let table = [
+            (D::Up, H::Up, D::Up, true, true),
+            (D::Up, H::Down, D::Down, false, true),
+            (D::Up, H::Out, D::Out, false, true),
+            (D::ReadOnly, H::Up, D::ReadOnly, true, true),
+            (D::ReadOnly, H::Down, D::Down, false, true),
+            (D::Down, H::Up, D::Down, false, false),
+            (D::Down, H::Out, D::Out, false, false),
+            (D::Out, H::Up, D::Out, false, false),
+            (D::Out, H::Down, D::Out, false, false),
+        ];
+        for (disk, host, state, readable, at_need) in table {
+            let map = map(disk, host);
+            let found = (map.disk_state(DiskId(1)), map.readable(DiskId(1)), map.readable_at_need(DiskId(1)));
+            assert_eq!(found, (Some(state), readable, at_need), "{disk:?} in a host that is {host:?}");
+        }
+        assert_eq!(map(D::Up, H::Up).disk_state(DiskId(2)), None);
+    }
+
+    #[test]
+    fn states_of_hosts_are_read_as_they_are_written() {
+        for state in HostState::ALL {
+            assert_eq!(HostState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(HostState::parse("Down"), None);
     }
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BucketRecord, Coding, CompletedUpload, Condition, DiskState, ETag, Grant, JoiningDisk, KeyRecord, Location,
-    MarkedBy, ObjectRecord, Refusal, StoredChecksum, UploadRecord,
+    BucketRecord, Coding, CompletedUpload, Condition, DiskState, ETag, Grant, HostState, JoiningDisk, KeyRecord,
+    Location, MarkedBy, ObjectRecord, Refusal, StoredChecksum, UploadRecord,
 };
 use crate::types::{BucketName, ClusterId, DiskId, Fence, InstanceId, NodeName, RaftId, ShardKey, UploadId, Version};
 
@@ -222,6 +222,19 @@ pub enum Command {
         /// The version.
         version: Version,
     },
+    /// Says how a host is.
+    SetHostState {
+        /// Which.
+        node: NodeName,
+        /// How it is from now on.
+        state: HostState,
+        /// Who says so. An automatic mark never undoes an operator's.
+        by: MarkedBy,
+        /// Why.
+        reason: String,
+        /// Required of agents; refused when lower than the highest seen.
+        fence: Option<Fence>,
+    },
 }
 
 /// What a command came to. The same for everybody.
@@ -259,4 +272,6 @@ pub enum Outcome {
     },
     /// Not done, with the reason.
     Refused(Refusal),
+    /// A host's state was set.
+    HostWas(HostState),
 }

@@ -108,4 +108,31 @@ pub enum Refusal {
     /// The session's answer is no longer kept.
     #[error("this command was superseded by later ones of its session")]
     Expired,
+    /// An operator's mark of a host stands against it.
+    #[error("an operator marked node {0}; only an operator undoes it (`resilver node up {0}`)")]
+    OperatorMarkedHost(NodeName),
+    /// Too many hosts would be given up by automatic marks.
+    #[error(
+        "{out} of {hosts} nodes would be out by automatic marks: that many do not die by themselves, look for what they have \
+         in common (a switch, a rack's power, a release); a person may give a node up: `resilver node out`"
+    )]
+    TooManyOut {
+        /// How many would be out.
+        out: usize,
+        /// Of how many that no person has given up.
+        hosts: usize,
+    },
+    /// Given up, the host would leave shards without a place to be rebuilt.
+    #[error(
+        "{left} writable disks would be left, and bucket {bucket} has {need} shards of each extent: what is on this node \
+         could not be rebuilt anywhere; bring the node back, or add disks"
+    )]
+    NoPlace {
+        /// A bucket that needs most.
+        bucket: BucketName,
+        /// Disks that an extent of it needs.
+        need: usize,
+        /// Disks that would be left.
+        left: usize,
+    },
 }

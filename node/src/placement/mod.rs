@@ -5,11 +5,16 @@
 //!
 //! Invariants: never two shards of an extent on one disk; never two on one host while there are k+m hosts with a writable
 //! disk, and otherwise as even over the hosts as their disks allow; at each level above the host at most as many in one
-//! domain as an even spread needs. What comes or goes moves little: taking a disk away replaces only that disk in the
-//! sets it was in, and a new disk only ever takes one place in a set (as long as the evenness of the spread, see
-//! [`Caps`], stays the same). Which of the set holds which shard is settled at the put and recorded: one lost shard is
-//! re-placed by [`replacement`], which touches no other.
+//! domain as an even spread needs. A host that is down keeps its place: shards go on belonging there ([`place`]), and what
+//! cannot wait is written elsewhere ([`stand_in`], [`replacement`]). What comes or goes moves little: taking a disk away
+//! replaces only that disk in the sets it was in, and a new disk only ever takes one place in a set (as long as the
+//! evenness of the spread, see [`Caps`], stays the same). Which of the set holds which shard is settled at the put and
+//! recorded: one lost shard is re-placed by [`replacement`], which touches no other.
 
+mod choice;
+#[cfg(test)]
+mod host_tests;
+mod moves;
 mod rank;
 #[cfg(test)]
 mod tests;
@@ -18,8 +23,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ClusterMap, Coding, DiskRecord, DiskState, Home, NodeRecord};
-use crate::types::{DiskId, ExtentIndex, NodeName, ShardIndex, Version};
+pub use self::choice::{check_room, default_coding};
+pub use self::moves::{replacement, settled, stand_in};
+use crate::model::{ClusterMap, Coding, DiskRecord, DiskState, HostState, NodeRecord};
+use crate::types::{DiskId, ExtentIndex, NodeName, Version};
 
 /// What fails as one. Ordered from the widest to the narrowest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,7 +72,7 @@ pub enum PlacementError {
     /// Every shard needs a disk of its own.
     #[error(
         "{need} shards need as many writable disks, and there are {have}: add disks, bring failed ones back \
-         (`resilver disk list`), or use a bucket with fewer shards"
+         (`resilver disk list`, `resilver node list`), or use a bucket with fewer shards"
     )]
     TooFewDisks {
         /// k+m.
@@ -89,12 +96,36 @@ fn domain<'a>(level: DomainLevel, node: &'a NodeRecord, disk: DiskId) -> Domain<
     }
 }
 
-/// Disks that satisfy `accept`, with the member each is in.
-fn disks<'a>(
-    map: &'a ClusterMap,
-    accept: impl Fn(&DiskRecord) -> bool + 'a,
-) -> impl Iterator<Item = (&'a DiskRecord, &'a NodeRecord)> {
-    map.disks.values().filter(move |disk| accept(disk)).filter_map(|disk| Some((disk, map.nodes.get(&disk.node)?)))
+/// Which disks are meant. Their own state and their host's count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Not given up: what is there counts.
+    Kept,
+    /// Shards may belong there: writable, but for a host that is away for a while.
+    Homes,
+    /// Writable now.
+    Writable,
+}
+
+impl Which {
+    fn are(self, disk: &DiskRecord, node: &NodeRecord) -> bool {
+        match self {
+            Self::Kept => disk.state_in(node) != DiskState::Out,
+            Self::Homes => disk.state == DiskState::Up && node.state != HostState::Out,
+            Self::Writable => disk.state_in(node) == DiskState::Up,
+        }
+    }
+}
+
+/// Such disks, with the member each is in.
+fn disks(map: &ClusterMap, which: Which) -> impl Iterator<Item = (&DiskRecord, &NodeRecord)> {
+    let with_node = map.disks.values().filter_map(|disk| Some((disk, map.nodes.get(&disk.node)?)));
+    with_node.filter(move |(disk, node)| which.are(disk, node))
+}
+
+/// How many disks take new shards now.
+pub fn writable_disks(map: &ClusterMap) -> usize {
+    disks(map, Which::Writable).count()
 }
 
 /// The failure domain of a cluster for a coding: the widest level with at least k+m domains, so that each shard can have
@@ -104,7 +135,7 @@ fn disks<'a>(
 pub fn failure_domain(map: &ClusterMap, coding: Coding) -> DomainLevel {
     let enough = |level: &DomainLevel| {
         let names: BTreeSet<Domain<'_>> =
-            disks(map, |disk| disk.state != DiskState::Out).map(|(disk, node)| domain(*level, node, disk.id)).collect();
+            disks(map, Which::Kept).map(|(disk, node)| domain(*level, node, disk.id)).collect();
         names.len() >= coding.total()
     };
     DomainLevel::ALL.into_iter().find(enough).unwrap_or(DomainLevel::Disk)
@@ -173,9 +204,9 @@ struct Candidate<'a> {
     cost: u128,
 }
 
-/// The disks in state `up`, cheapest first.
-fn candidates<'a>(map: &'a ClusterMap, version: Version, extent: ExtentIndex) -> Vec<Candidate<'a>> {
-    let mut candidates: Vec<Candidate<'a>> = disks(map, |disk| disk.state == DiskState::Up)
+/// Such disks, cheapest first.
+fn candidates(map: &ClusterMap, version: Version, extent: ExtentIndex, which: Which) -> Vec<Candidate<'_>> {
+    let mut candidates: Vec<Candidate<'_>> = disks(map, which)
         .map(|(disk, node)| Candidate {
             disk: disk.id,
             node,
@@ -222,7 +253,8 @@ fn tagged<'a>(level: DomainLevel, node: &'a NodeRecord, disk: DiskId) -> Domain<
     (datacenter, rack, level.as_str(), None)
 }
 
-/// Where the shards of a new extent go. Only disks in state `up` are chosen.
+/// Where the shards of a new extent belong. Only disks in state `up` are chosen; those of a host that is down for a while
+/// are among them, or objects put meanwhile would stand together on the other hosts for good.
 ///
 /// # Errors
 /// [`PlacementError::TooFewDisks`].
@@ -233,7 +265,7 @@ pub fn place(
     coding: Coding,
 ) -> Result<Placement, PlacementError> {
     let need = coding.total();
-    let ranked = candidates(map, version, extent);
+    let ranked = candidates(map, version, extent, Which::Homes);
     if ranked.len() < need {
         return Err(PlacementError::TooFewDisks { need, have: ranked.len() });
     }
@@ -274,113 +306,4 @@ fn widest_distinct(map: &ClusterMap, homes: &[DiskId]) -> DomainLevel {
         names.len() == homes.len()
     };
     DomainLevel::ALL.into_iter().find(distinct).unwrap_or(DomainLevel::Disk)
-}
-
-/// Where one shard of a placed extent should be now: its wanted home while that is `up` and stands well, else the best
-/// disk that holds no other shard of the extent, in the domains that hold the fewest. `None` when there is no such disk.
-pub fn replacement(
-    map: &ClusterMap,
-    version: Version,
-    extent: ExtentIndex,
-    coding: Coding,
-    homes: &[Home],
-    shard: ShardIndex,
-) -> Option<DiskId> {
-    let ranked = candidates(map, version, extent);
-    let caps = Caps::of(&ranked, coding.total());
-    let mut load = Load::default();
-    let mut taken = BTreeSet::new();
-    for (_, home) in homes.iter().enumerate().filter(|(index, _)| *index != shard.as_usize()) {
-        // Both where the shard is and where it will be rebuilt are out of the question.
-        taken.extend(home.at.into_iter().chain([home.wanted]));
-        let stays = home.at.unwrap_or(home.wanted);
-        if map.disks.get(&stays).is_some_and(|disk| disk.state != DiskState::Out)
-            && let Some(node) = map.node_of_disk(stays)
-        {
-            load.add(node, stays);
-        }
-    }
-    let wanted = homes.get(shard.as_usize()).map(|home| home.wanted);
-    let crowding = |c: &Candidate<'_>| (load.host(c.node), load.excess(&caps, c.node, c.disk));
-    ranked
-        .iter()
-        .filter(|candidate| !taken.contains(&candidate.disk))
-        .min_by_key(|candidate| (crowding(candidate), wanted != Some(candidate.disk), candidate.cost, candidate.disk))
-        .map(|candidate| candidate.disk)
-}
-
-/// A disk for a shard whose home cannot take it now: none of those `taken` (on which the extent's other shards are, or
-/// belong), none in doubt, in the domains that hold the fewest of them. `None` when there is no such disk.
-pub fn stand_in(
-    map: &ClusterMap,
-    version: Version,
-    extent: ExtentIndex,
-    coding: Coding,
-    taken: &[DiskId],
-    in_doubt: impl Fn(DiskId) -> bool,
-) -> Option<DiskId> {
-    let ranked = candidates(map, version, extent);
-    let caps = Caps::of(&ranked, coding.total());
-    let mut load = Load::default();
-    for disk in taken.iter().filter(|disk| !in_doubt(**disk)) {
-        if let Some(node) = map.node_of_disk(*disk) {
-            load.add(node, *disk);
-        }
-    }
-    ranked
-        .iter()
-        .filter(|candidate| !taken.contains(&candidate.disk) && !in_doubt(candidate.disk))
-        .min_by_key(|candidate| {
-            let Candidate { disk, node, cost } = **candidate;
-            (load.host(node), load.excess(&caps, node, disk), cost, disk)
-        })
-        .map(|candidate| candidate.disk)
-}
-
-/// The coding for a bucket nobody chose one for, and a warning where it promises less than one would expect.
-///
-/// # Errors
-/// [`PlacementError::TooFewDisks`] when there are not even two writable disks.
-pub fn default_coding(map: &ClusterMap) -> Result<(Coding, Option<String>), PlacementError> {
-    let (mut hosts, mut count) = (BTreeSet::new(), 0_usize);
-    for (_, node) in disks(map, |disk| disk.state == DiskState::Up) {
-        hosts.insert(&node.name);
-        count += 1;
-    }
-    let coding = match (hosts.len(), count) {
-        (6.., _) => return Ok((Coding { k: 4, m: 2 }, None)),
-        (4.., _) => return Ok((Coding { k: 2, m: 2 }, None)),
-        (_, 4..) => Coding { k: 2, m: 2 },
-        (_, 3) => Coding { k: 2, m: 1 },
-        (_, 2) => Coding { k: 1, m: 1 },
-        (_, have) => return Err(PlacementError::TooFewDisks { need: 2, have }),
-    };
-    let warning = few_hosts(hosts.len());
-    Ok((coding, Some(warning)))
-}
-
-/// Whether the disks of a cluster can hold a coding that somebody chose, and a warning where its shards must share hosts.
-/// Disks that are only away or read-only for now count: they come back.
-///
-/// # Errors
-/// [`PlacementError::TooFewDisks`] when there are fewer than k+m.
-pub fn check_room(map: &ClusterMap, coding: Coding) -> Result<Option<String>, PlacementError> {
-    let (mut hosts, mut have) = (BTreeSet::new(), 0_usize);
-    for (_, node) in disks(map, |disk| disk.state != DiskState::Out) {
-        hosts.insert(&node.name);
-        have += 1;
-    }
-    let need = coding.total();
-    if have < need {
-        return Err(PlacementError::TooFewDisks { need, have });
-    }
-    Ok((failure_domain(map, coding) == DomainLevel::Disk).then(|| few_hosts(hosts.len())))
-}
-
-fn few_hosts(hosts: usize) -> String {
-    format!(
-        "{} with writable disks: the disk is the failure domain, and losing a whole host may make objects unreadable \
-         until it is back; four hosts make the host the failure domain",
-        if hosts == 1 { "there is only one host".to_owned() } else { format!("there are only {hosts} hosts") },
-    )
 }

@@ -1,13 +1,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Location, MarkedBy};
-use crate::types::{InstanceId, RaftId};
+use crate::model::{Home, Location, MarkedBy};
+use crate::types::{InstanceId, RaftId, ShardIndex};
 
 /// A host of a test: datacenter, rack, and the sizes of its disks in GiB.
-type HostShape = (u8, u8, Vec<u64>);
+pub(super) type HostShape = (u8, u8, Vec<u64>);
 
-fn map(hosts: &[HostShape]) -> ClusterMap {
+pub(super) fn map(hosts: &[HostShape]) -> ClusterMap {
     let mut map = ClusterMap::default();
     for (i, (datacenter, rack, disks)) in hosts.iter().enumerate() {
         let name = NodeName(format!("n{i}"));
@@ -16,7 +16,17 @@ fn map(hosts: &[HostShape]) -> ClusterMap {
         let instance = InstanceId(i as u128);
         map.nodes.insert(
             name.clone(),
-            NodeRecord { name: name.clone(), raft_id, instance, address: String::new(), location, metadata_low: false },
+            NodeRecord {
+                name: name.clone(),
+                raft_id,
+                instance,
+                address: String::new(),
+                location,
+                metadata_low: false,
+                state: HostState::Up,
+                marked_by: MarkedBy::Automatic,
+                reason: String::new(),
+            },
         );
         for (d, size) in disks.iter().enumerate() {
             let id = DiskId(((i as u128 + 1) << 64) | ((d as u128 + 1) * 0x9E37_79B9));
@@ -38,20 +48,20 @@ fn map(hosts: &[HostShape]) -> ClusterMap {
 }
 
 /// `hosts` hosts in one rack with `disks` equal disks each.
-fn flat(hosts: usize, disks: usize) -> ClusterMap {
+pub(super) fn flat(hosts: usize, disks: usize) -> ClusterMap {
     map(&vec![(0, 0, vec![100; disks]); hosts])
 }
 
-fn coding(k: u8, m: u8) -> Coding {
+pub(super) fn coding(k: u8, m: u8) -> Coding {
     Coding { k, m }
 }
 
-fn homes(map: &ClusterMap, version: u128, coding: Coding) -> Vec<DiskId> {
+pub(super) fn homes(map: &ClusterMap, version: u128, coding: Coding) -> Vec<DiskId> {
     place(map, Version(version), ExtentIndex(0), coding).unwrap().homes
 }
 
 /// How many of these stand in each domain of a level, most first.
-fn spread(map: &ClusterMap, level: DomainLevel, homes: &[DiskId]) -> Vec<usize> {
+pub(super) fn spread(map: &ClusterMap, level: DomainLevel, homes: &[DiskId]) -> Vec<usize> {
     let mut counts: BTreeMap<Domain<'_>, usize> = BTreeMap::new();
     for home in homes {
         *counts.entry(domain(level, map.node_of_disk(*home).unwrap(), *home)).or_default() += 1;
@@ -62,7 +72,7 @@ fn spread(map: &ClusterMap, level: DomainLevel, homes: &[DiskId]) -> Vec<usize> 
 }
 
 /// Clusters of two datacenters with up to three racks, up to nine hosts, up to four disks each.
-fn clusters() -> impl Strategy<Value = Vec<HostShape>> {
+pub(super) fn clusters() -> impl Strategy<Value = Vec<HostShape>> {
     let host = (0_u8..2, 0_u8..3, prop::collection::vec(1_u64..2000, 1..5));
     prop::collection::vec(host, 1..10)
 }
@@ -86,7 +96,7 @@ proptest! {
             prop_assert_eq!(on_hosts[0], 1, "never two on one host while there are enough");
         }
         // Even: no host has two more than one that still has a free disk, unless its rack or datacenter is full.
-        let caps = Caps::of(&candidates(&map, Version(version), ExtentIndex(3)), n);
+        let caps = Caps::of(&candidates(&map, Version(version), ExtentIndex(3), Which::Homes), n);
         for node in map.nodes.values() {
             let inside = |level| {
                 let mine = domain(level, node, DiskId(0));
@@ -118,7 +128,7 @@ proptest! {
         after.disks.get_mut(&gone).unwrap().state = DiskState::Out;
         let was: BTreeSet<DiskId> = homes(&before, version, coding).into_iter().collect();
         let is: BTreeSet<DiskId> = homes(&after, version, coding).into_iter().collect();
-        let caps = |map: &ClusterMap| Caps::of(&candidates(map, Version(version), ExtentIndex(0)), coding.total());
+        let caps = |map: &ClusterMap| Caps::of(&candidates(map, Version(version), ExtentIndex(0), Which::Homes), coding.total());
         if !was.contains(&gone) && caps(&before) == caps(&after) {
             prop_assert_eq!(&was, &is, "it was not theirs");
         }
@@ -138,7 +148,7 @@ proptest! {
         let new = *new.get(&after.disks.keys().copied().collect::<Vec<_>>());
         let mut before = after.clone();
         before.disks.remove(&new);
-        let caps = |map: &ClusterMap| Caps::of(&candidates(map, Version(version), ExtentIndex(0)), coding.total());
+        let caps = |map: &ClusterMap| Caps::of(&candidates(map, Version(version), ExtentIndex(0), Which::Homes), coding.total());
         if caps(&before) != caps(&after) {
  return Ok(());
 }

@@ -1,5 +1,5 @@
 //! The check pass: compares what metadata says should be on our disks with what is there (names and sizes; contents are
-//! the scrub's), and finds the shards that have no home and belong here.
+//! the scrub's), finds the shards that have no home and belong here, and settles stand-ins whose home is given up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,14 +7,17 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
 use super::board::job_of;
-use super::rebuild::{delivery_of, target_of};
+use super::target::{delivery_of, target_of};
 use super::throttle::rest;
 use super::{Board, FoundBy, RepairParts, Suspect, SuspectKind};
 use crate::codec::REED_SOLOMON;
 use crate::disk::{DiskError, Health, ShardHead};
 use crate::gateway::ExtentSpec;
 use crate::meta::MetaError;
-use crate::model::{ClusterMap, DEFAULT_REPAIR_PRIORITY, DiskState, Home, ObjectRecord, accounted_bucket};
+use crate::model::{
+    ClusterMap, Command, DEFAULT_REPAIR_PRIORITY, DiskState, Home, ObjectRecord, Outcome, accounted_bucket,
+};
+use crate::placement::settled;
 use crate::types::{BucketName, DiskId, Epoch, ShardIndex, ShardKey};
 
 /// Objects per step of the walk: one read transaction, one rest.
@@ -43,7 +46,7 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
 /// One walk over all objects. With `only`, just the shards that are to be on that disk.
 pub(super) async fn pass(parts: &RepairParts, only: Option<DiskId>) -> Result<(), MetaError> {
     let map = parts.meta.map();
-    parts.board.forget_moves(|disk| map.disks.get(&disk).is_some_and(|record| record.state != DiskState::Out));
+    parts.board.forget_moves(|disk| map.disk_state(disk).is_some_and(|state| state != DiskState::Out));
     let mut after = None;
     let mut priorities = BTreeMap::new();
     loop {
@@ -90,6 +93,7 @@ async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_
     for extent in &record.extents {
         let spec = ExtentSpec::of(bucket, key, record, extent);
         for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
+            settle(parts, map, &spec, shard, *home).await;
             let Some(found) = look(parts, map, &spec, shard, *home).await else { continue };
             if only.is_some_and(|disk| disk != found.disk) {
                 continue;
@@ -101,6 +105,27 @@ async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_
             }
             parts.board.push(job);
         }
+    }
+}
+
+/// A shard that one of our disks has in place of a home that will not take it any more: from now on it belongs here, or
+/// where it stands better. No byte moves for it.
+async fn settle(parts: &RepairParts, map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex, home: Home) {
+    let Some(at) = home.at.filter(|at| *at != home.wanted && parts.disks.volume(*at).is_some()) else { return };
+    let Some(wanted) = settled(map, spec.id.version, spec.id.index, spec.coding, &spec.homes, shard) else { return };
+    let command = Command::SetHome {
+        bucket: spec.bucket.clone(),
+        key: spec.key.clone(),
+        shard: spec.shard(shard),
+        expected: home.at,
+        at: home.at,
+        wanted,
+    };
+    match parts.meta.propose(command).await {
+        // It moved or was deleted meanwhile: the next pass sees what became of it.
+        Ok(Outcome::Done | Outcome::Refused(_)) => {}
+        Ok(other) => tracing::warn!(shard = %spec.shard(shard), ?other, "an unexpected outcome of settling a stand-in"),
+        Err(error) => tracing::debug!(shard = %spec.shard(shard), disk = %at, %error, "a stand-in is settled later"),
     }
 }
 
@@ -156,7 +181,7 @@ async fn look(
 
 fn remember_move(board: &Board, map: &ClusterMap, home: Home, key: ShardKey) {
     if let Some(disk) = home.at
-        && map.disks.get(&disk).is_some_and(|record| record.state == DiskState::Out)
+        && map.disk_state(disk) == Some(DiskState::Out)
     {
         board.moves_from(disk, key);
     }

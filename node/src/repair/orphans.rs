@@ -2,7 +2,8 @@
 //! away, and copies of shards that live elsewhere by now.
 //!
 //! Must never: move a shard aside whose version could still become, or be, what a reader needs. In this order: old enough
-//! as seen by this process; the version forbidden, applied here; still no owner; only then aside.
+//! as seen by this process; the version forbidden, applied here; still no owner; only then aside. Nor a copy of a shard that
+//! lives elsewhere before the other one was read back: of a host that was out and is back, it may be the last that is good.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::RepairParts;
 use super::throttle::rest;
-use crate::disk::{REPLACED, Volume};
+use crate::disk::{REPLACED, ShardVerdict, Volume};
 use crate::meta::MetaError;
 use crate::model::{Command, Outcome};
 use crate::types::{DiskId, ShardKey};
@@ -75,10 +76,10 @@ pub(super) async fn search(
             match standing(parts, volume.id(), shard).await? {
                 Standing::Owned => {}
                 Standing::Forbidden => moved += u64::from(aside(volume, shard, REPLACED).await?),
-                standing @ (Standing::Orphan | Standing::Stray) => {
+                standing @ (Standing::Orphan | Standing::Stray(_)) => {
                     let since = seen.get(&name).copied().unwrap_or(began);
                     if since.elapsed() >= age && confirmed(parts, volume.id(), shard, standing).await? {
-                        let why = if standing == Standing::Stray { "stray" } else { "orphan" };
+                        let why = if standing == Standing::Orphan { "orphan" } else { "stray" };
                         moved += u64::from(aside(volume, shard, why).await?);
                     } else if still.len() < MAX_SEEN {
                         still.insert(name, since);
@@ -106,8 +107,8 @@ enum Standing {
     Forbidden,
     /// No object has its version: an upload in flight, garbage that is still readable, or left over.
     Orphan,
-    /// Its object has this shard on another disk that can be read.
-    Stray,
+    /// Its object has this shard on another disk that can be read: this one.
+    Stray(DiskId),
 }
 
 async fn standing(parts: &RepairParts, disk: DiskId, shard: ShardKey) -> Result<Standing, MetaError> {
@@ -121,25 +122,28 @@ async fn standing(parts: &RepairParts, disk: DiskId, shard: ShardKey) -> Result<
     let Some(extent) = extent else { return Ok(Standing::Owned) };
     let home = extent.homes.get(shard.shard.as_usize()).copied();
     let map = parts.meta.map();
-    let elsewhere =
-        home.is_some_and(|home| home.wanted != disk && home.at.is_some_and(|at| at != disk && map.readable(at)));
-    Ok(if elsewhere { Standing::Stray } else { Standing::Owned })
+    let elsewhere = home.filter(|home| home.wanted != disk).and_then(|home| home.at);
+    let elsewhere = elsewhere.filter(|at| *at != disk && map.readable(*at));
+    Ok(elsewhere.map_or(Standing::Owned, Standing::Stray))
 }
 
 /// The second look, at metadata that is not behind. For an orphan the version is forbidden first: from then on no commit
-/// can make it anybody's, so that having no owner after that is final.
+/// can make it anybody's, so that having no owner after that is final. For a stray the shard is read back where it lives.
 async fn confirmed(parts: &RepairParts, disk: DiskId, shard: ShardKey, first: Standing) -> Result<bool, MetaError> {
     parts.meta.barrier().await?;
     if standing(parts, disk, shard).await? != first {
         return Ok(false);
     }
-    if first == Standing::Orphan {
-        let outcome = parts.meta.propose(Command::ForbidVersion { version: shard.version }).await?;
-        if !matches!(outcome, Outcome::Done) {
-            return Ok(false);
+    match first {
+        Standing::Orphan => {
+            let outcome = parts.meta.propose(Command::ForbidVersion { version: shard.version }).await?;
+            if !matches!(outcome, Outcome::Done) {
+                return Ok(false);
+            }
+            parts.meta.barrier().await?;
+            Ok(standing(parts, disk, shard).await? == Standing::Forbidden)
         }
-        parts.meta.barrier().await?;
-        return Ok(standing(parts, disk, shard).await? == Standing::Forbidden);
+        Standing::Stray(at) => Ok(matches!(parts.shards.verify(at, shard).await, Ok(ShardVerdict::Ok { .. }))),
+        Standing::Owned | Standing::Forbidden => Ok(true),
     }
-    Ok(true)
 }

@@ -14,16 +14,16 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::board::{Board, Job};
+use super::target::{delivery_of, target_of};
 use super::throttle::{Throttle, rest};
 use super::{RebuildReport, RebuildState, RepairParts, Timings, holder_of};
 use crate::codec::{CodecError, ErasureCodec, codec};
 use crate::disk::{DiskError, DiskSet, ShardHead, ShardVerdict, ShardWriter, Volume};
 use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
 use crate::meta::{Meta, MetaError};
-use crate::model::{ClusterMap, Command, DiskState, Home, Outcome};
+use crate::model::{Command, Home, Outcome};
 use crate::options::RepairOptions;
-use crate::placement::replacement;
-use crate::transport::ShardClient;
+use crate::transport::{Preference, ShardClient};
 use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
 
 /// Rest after a rebuild, in percent of what it took: gives way to clients as the disk gets busy. Small, because lost
@@ -69,27 +69,6 @@ struct Inner {
     board: Board,
     slots: Semaphore,
     throttle: Throttle,
-}
-
-/// Where a shard that is lost or bad is to be rebuilt: in its place while that disk may be written, elsewhere once the
-/// disk is given up or never got it. `None`: nowhere now.
-pub fn target_of(map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex) -> Option<DiskId> {
-    let home = spec.homes.get(shard.as_usize())?;
-    match home.at.and_then(|disk| map.disks.get(&disk)).map(|disk| (disk.id, disk.state)) {
-        Some((disk, DiskState::Up)) => Some(disk),
-        // It may come back as it was: whoever set it so also ends it.
-        Some((_, DiskState::ReadOnly | DiskState::Down)) => None,
-        Some((_, DiskState::Out)) | None => {
-            replacement(map, spec.id.version, spec.id.index, spec.coding, &spec.homes, shard)
-        }
-    }
-}
-
-/// The disk that a shard belongs on while a stand-in has it, if it may be written: the hint that the metadata keeps of it.
-pub(super) fn delivery_of(map: &ClusterMap, home: Home) -> Option<DiskId> {
-    home.at.filter(|at| *at != home.wanted)?;
-    let up = |disk: &DiskId| map.disks.get(disk).is_some_and(|record| record.state == DiskState::Up);
-    Some(home.wanted).filter(up)
 }
 
 /// Why a shard is written on a disk.
@@ -243,9 +222,19 @@ impl Rebuilder {
         let bytes = spec.layout().shard_bytes();
         self.inner.throttle.take(bytes).await;
         let (writer, from) = match home.at.filter(|at| *at != volume.id()) {
-            Some(stand_in) => match self.fetch(spec, head, volume, stand_in).await {
-                Some(writer) => (writer, vec![head.key.shard]),
-                None => self.compute(spec, head, volume, timings).await?,
+            Some(at) if self.inner.shards.preference(at) < Preference::Doubtful => {
+                match self.fetch(spec, head, volume, at).await {
+                    Some(writer) => (writer, vec![head.key.shard]),
+                    None => self.compute(spec, head, volume, timings).await?,
+                }
+            }
+            // A host that is believed to be gone would be waited for; that it has the shard may still be what saves it.
+            Some(at) => match self.compute(spec, head, volume, timings).await {
+                Ok(computed) => computed,
+                Err(error) => match self.fetch(spec, head, volume, at).await {
+                    Some(writer) => (writer, vec![head.key.shard]),
+                    None => return Err(error),
+                },
             },
             None => self.compute(spec, head, volume, timings).await?,
         };

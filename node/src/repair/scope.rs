@@ -17,7 +17,7 @@ use super::{Progress, RebuildState, RepairParts};
 use crate::disk::ShardVerdict;
 use crate::gateway::{ExtentSpec, Gateway, GatewayError};
 use crate::meta::MetaError;
-use crate::model::{ClusterMap, DiskState, Home};
+use crate::model::{ClusterMap, DiskState, Home, HostState};
 use crate::placement::place;
 use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
 
@@ -142,7 +142,7 @@ impl Verb {
     async fn sync_disk(&self, disk: DiskId) -> Result<Progress, ScopeError> {
         self.parts.meta.barrier().await?;
         let map = self.parts.meta.map();
-        match map.disks.get(&disk).map(|record| record.state) {
+        match map.disk_state(disk) {
             Some(DiskState::Out) | None => self.drain(disk).await,
             Some(_) if self.parts.disks.volume(disk).is_some() => self.sync_node(Some(disk)).await,
             Some(state) => Ok(Progress {
@@ -370,7 +370,7 @@ impl Verb {
     }
 
     fn map_state(&self, disk: DiskId) -> Option<DiskState> {
-        self.parts.meta.map().disks.get(&disk).map(|record| record.state)
+        self.parts.meta.map().disk_state(disk)
     }
 }
 
@@ -384,11 +384,14 @@ enum Look {
     Lost,
 }
 
-/// The map as if the disk had never been given up.
+/// The map as if the disk, or its host, had never been given up.
 fn with_disk_up(map: &ClusterMap, disk: DiskId) -> ClusterMap {
     let mut map = map.clone();
     if let Some(record) = map.disks.get_mut(&disk) {
         record.state = DiskState::Up;
+        if let Some(node) = map.nodes.get_mut(&record.node) {
+            node.state = HostState::Up;
+        }
     }
     map
 }

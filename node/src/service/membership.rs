@@ -18,7 +18,7 @@ use crate::disk::{DiskSet, Health, Owner, owner_on};
 use crate::late::Late;
 use crate::meta::identity::{Identity, Membership};
 use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaError, MetaOptions, RaftService, Tuning};
-use crate::model::{Command, Location, Outcome, Refusal};
+use crate::model::{Command, HostState, Location, MarkedBy, Outcome, Refusal};
 use crate::options::Options;
 use crate::phase::Phase;
 use crate::types::{ClusterId, Epoch, InstanceId, RaftId};
@@ -218,11 +218,14 @@ fn known_as_we_are(shared: &Shared, disks: &DiskSet, meta: &Meta) -> bool {
     let map = meta.map();
     let disks_known = disks.volumes().iter().all(|volume| map.disks.contains_key(&volume.id()));
     map.nodes.get(&shared.name).is_some_and(|node| {
-        node.address == shared.options.address && node.location == location(&shared.options) && disks_known
+        // That we were convicted while we were away is refuted by saying that we are here.
+        let believed_away = node.state == HostState::Down && node.marked_by == MarkedBy::Automatic;
+        let as_configured = node.address == shared.options.address && node.location == location(&shared.options);
+        as_configured && disks_known && !believed_away
     })
 }
 
-/// A changed address, location or a new disk: the map is brought up to date by joining again as the same instance.
+/// A changed address, location or a new disk, or a mark that we are away: the map is brought up to date by joining again as the same instance.
 async fn introduce(shared: &Shared, disks: &DiskSet, meta: &Meta) {
     let Some(instance) = meta.map().nodes.get(&shared.name).map(|node| node.instance) else {
         // A learner that has not received its own admission yet: the next barrier brings it.

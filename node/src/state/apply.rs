@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::objects::At;
 use super::sessions::{self, Proposal};
 use super::tables::Tables;
-use super::{StateError, Totals, buckets, complete, keys, members, objects, uploads};
+use super::{StateError, Totals, buckets, complete, hosts, keys, members, objects, uploads};
 use crate::model::{ClusterMap, Command, Condition, Outcome, Refusal};
 use crate::types::Epoch;
 
@@ -74,6 +74,9 @@ fn command(work: &mut Work<'_>, command: &Command) -> Result<Outcome, Stop> {
         }
         Command::SetDiskState { disk, state, by, reason, fence } => {
             members::set_disk_state(work, *disk, *state, *by, reason, fence.as_ref())
+        }
+        Command::SetHostState { node, state, by, reason, fence } => {
+            hosts::set_host_state(work, node, *state, *by, reason, fence.as_ref())
         }
         Command::SetMetadataRoom { node, low } => members::set_metadata_room(work, node, *low),
         Command::CreateBucket { bucket, if_absent } => buckets::create(work, bucket, *if_absent),

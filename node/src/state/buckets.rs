@@ -94,6 +94,11 @@ pub(super) fn demand_room(work: &Work<'_>, bucket: &BucketRecord, comes: u64, go
     Ok(())
 }
 
+/// Whether there is anything in a bucket.
+pub(super) fn is_used(work: &Work<'_>, bucket: &BucketName) -> Result<bool, StateError> {
+    Ok(usage(work, bucket)? != Usage::default())
+}
+
 fn usage(work: &Work<'_>, bucket: &BucketName) -> Result<Usage, StateError> {
     Ok(get(&work.tables.usage, "usage", bucket.as_str().as_bytes())?.unwrap_or_default())
 }

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use super::apply::{FIRST_EPOCH, Stop, Work};
-use crate::model::{ClusterMap, DiskRecord, DiskState, JoiningDisk, Location, MarkedBy, NodeRecord, Outcome, Refusal};
+use crate::model::{
+    ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, MarkedBy, NodeRecord, Outcome, Refusal,
+};
 use crate::types::{ClusterId, DiskId, Fence, InstanceId, NodeName, RaftId};
 
 /// The map, to be changed: its revision counts the change.
-fn change_map<'a>(work: &'a mut Work<'_>) -> &'a mut ClusterMap {
+pub(super) fn change_map<'a>(work: &'a mut Work<'_>) -> &'a mut ClusterMap {
     let map = Arc::make_mut(&mut work.map);
     map.revision += 1;
     map
@@ -53,6 +55,7 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
         }
     }
     let metadata_low = known.is_some_and(|node| node.metadata_low);
+    let (state, marked_by, reason) = known.map(standing).unwrap_or_default();
     let raft_id = match known {
         Some(node) => node.raft_id,
         None => draw_raft_id(work, join.raft_id),
@@ -67,6 +70,9 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
             address: join.address.to_owned(),
             location: join.location.clone(),
             metadata_low,
+            state,
+            marked_by,
+            reason,
         },
     );
     for disk in join.disks {
@@ -78,6 +84,16 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
         work.map = Arc::new(map);
     }
     Ok(Outcome::Joined { raft_id })
+}
+
+/// How a member stands that says it is there. That it is away was an agent's belief, and is refuted. That it was given up
+/// is a decision: its shards live elsewhere by now and its disks may be old or empty, so somebody looks first. What a
+/// person said is a person's to take back.
+fn standing(node: &NodeRecord) -> (HostState, MarkedBy, String) {
+    match (node.state, node.marked_by) {
+        (HostState::Down, MarkedBy::Automatic) => Default::default(),
+        (state, by) => (state, by, node.reason.clone()),
+    }
 }
 
 /// The id asked for if it is the founder's and free, else the next of the counter.
@@ -105,6 +121,20 @@ fn add_disk(map: &mut ClusterMap, node: &NodeName, disk: &JoiningDisk) {
     record.capacity_bytes = disk.capacity_bytes;
 }
 
+/// Refuses a fence lower than the highest seen.
+pub(super) fn admit_fence(work: &mut Work<'_>, fence: Option<&Fence>) -> Result<(), Refusal> {
+    let Some(offered) = fence else { return Ok(()) };
+    if *offered < work.map.fence {
+        let highest = work.map.fence.clone();
+        return Err(Refusal::StaleFence { offered: offered.clone(), highest });
+    }
+    // Seen is seen, whatever becomes of this command: its holder is the highest there is.
+    if *offered > work.map.fence {
+        change_map(work).fence = offered.clone();
+    }
+    Ok(())
+}
+
 pub(super) fn set_disk_state(
     work: &mut Work<'_>,
     disk: DiskId,
@@ -113,16 +143,7 @@ pub(super) fn set_disk_state(
     reason: &str,
     fence: Option<&Fence>,
 ) -> Result<Outcome, Stop> {
-    if let Some(offered) = fence {
-        if *offered < work.map.fence {
-            let highest = work.map.fence.clone();
-            return Err(Refusal::StaleFence { offered: offered.clone(), highest }.into());
-        }
-        // Seen is seen, whatever becomes of this command: its holder is the highest there is.
-        if *offered > work.map.fence {
-            change_map(work).fence = offered.clone();
-        }
-    }
+    admit_fence(work, fence)?;
     let Some(record) = work.map.disks.get(&disk) else { return Err(Refusal::NoDisk(disk).into()) };
     let was = record.state;
     let operators = record.marked_by == MarkedBy::Operator && by == MarkedBy::Automatic;

@@ -18,6 +18,7 @@ mod counts;
 #[cfg(feature = "audit")]
 mod digest;
 mod error;
+mod hosts;
 mod keys;
 mod listing;
 mod members;

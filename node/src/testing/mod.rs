@@ -5,6 +5,7 @@
 //! connections, as a killed process does for its peers.
 #![allow(clippy::disallowed_methods)]
 
+mod hosts;
 mod multipart;
 mod stories;
 

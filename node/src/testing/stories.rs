@@ -15,7 +15,7 @@ use crate::types::{DiskId, ExtentIndex, ShardIndex, ShardKey};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-fn flip_byte(path: &std::path::Path) {
+pub(super) fn flip_byte(path: &std::path::Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.len() - 10;
     bytes[at] ^= 0x40;

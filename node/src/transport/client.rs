@@ -21,7 +21,7 @@ use super::{BlockSink, BlockStream, Pace, TransportError, wire};
 use crate::deadlines::Deadlines;
 use crate::disk::{DiskSet, Health, ShardHead, ShardVerdict, Volume};
 use crate::meta::Meta;
-use crate::model::DiskState;
+use crate::model::{ClusterMap, DiskState};
 use crate::peers::{Peers, Profile};
 use crate::repair::{Board, Suspect};
 use crate::types::{DiskId, NodeName, ShardKey, Version};
@@ -40,7 +40,7 @@ pub enum Preference {
     Local,
     /// Another node's that answers.
     Remote,
-    /// Failed lately: only when nothing else is left.
+    /// Failed lately, or its host is down or out: only when nothing else is left.
     Doubtful,
     /// Not readable at all.
     Never,
@@ -158,19 +158,21 @@ impl ShardClient {
     /// How gladly this disk is read from now.
     pub fn preference(&self, disk: DiskId) -> Preference {
         let map = self.inner.meta.map();
-        if !map.readable(disk) {
+        if !map.readable_at_need(disk) {
             return Preference::Never;
         }
+        let host_is_up = map.host_is_up(disk);
         if let Some(volume) = self.inner.disks.volume(disk) {
             return match volume.status().health {
-                Health::Ok => Preference::Local,
+                Health::Ok if host_is_up => Preference::Local,
+                Health::Ok => Preference::Doubtful,
                 // A failed disk may hold the last copy that is needed: asked when no other is left.
                 Health::Suspect | Health::Error => Preference::Doubtful,
                 Health::Gone | Health::Foreign => Preference::Never,
             };
         }
         match map.node_of_disk(disk) {
-            Some(node) if !self.inner.peers.is_suspect(&node.address) => Preference::Remote,
+            Some(node) if host_is_up && !self.inner.peers.is_suspect(&node.address) => Preference::Remote,
             Some(_) => Preference::Doubtful,
             None => Preference::Never,
         }
@@ -395,7 +397,7 @@ impl ShardClient {
         let Some(record) = map.disks.get(&disk) else {
             return Err(TransportError::NoHome { disk, why: "the cluster map has no such disk" });
         };
-        if !purpose.allowed(record.state) {
+        if !purpose.allowed(&map, disk) {
             return Err(TransportError::NoHome { disk, why: purpose.refusal() });
         }
         if let Some(volume) = inner.disks.volume(disk) {
@@ -438,11 +440,10 @@ enum Use {
 }
 
 impl Use {
-    fn allowed(self, state: DiskState) -> bool {
+    fn allowed(self, map: &ClusterMap, disk: DiskId) -> bool {
         match self {
-            Self::Read => matches!(state, DiskState::Up | DiskState::ReadOnly),
-            Self::Write => state == DiskState::Up,
-            Self::Discard => matches!(state, DiskState::Up | DiskState::ReadOnly),
+            Self::Read | Self::Discard => map.readable_at_need(disk),
+            Self::Write => map.disk_state(disk) == Some(DiskState::Up),
         }
     }
 

@@ -54,10 +54,9 @@ impl ShardService {
             .volume(disk)
             .ok_or_else(|| Status::failed_precondition(format!("disk {disk} is not in this node")))?;
         let map = self.meta.map();
-        let state = map.disks.get(&disk).map(|record| record.state);
-        match state {
+        match map.disk_state(disk) {
             Some(DiskState::Up) => Ok(volume),
-            Some(DiskState::ReadOnly) if !writes => Ok(volume),
+            Some(_) if !writes && map.readable_at_need(disk) => Ok(volume),
             Some(state) => {
                 Err(Status::failed_precondition(format!("disk {disk} is {} in the cluster map", state.as_str())))
             }

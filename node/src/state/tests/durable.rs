@@ -99,6 +99,12 @@ async fn a_damaged_database_is_told_from_one_of_a_later_release_and_from_another
 
 #[tokio::test]
 async fn what_a_build_before_the_first_release_wrote_is_refused_by_name_and_left_as_it_is() {
+    for old in 1..FORMAT {
+        refused_by_name(old).await;
+    }
+}
+
+async fn refused_by_name(format: u16) {
     let mut story = Story::cluster().await;
     story.put("k", object(1)).await;
     let file = story.dir.path().join("snapshot");
@@ -107,21 +113,21 @@ async fn what_a_build_before_the_first_release_wrote_is_refused_by_name_and_left
     {
         let database = redb::Database::open(story.path()).unwrap();
         let txn = database.begin_write().unwrap();
-        txn.open_table(tables::LOCAL).unwrap().insert(KEY_FORMAT, 1u16.to_le_bytes().as_slice()).unwrap();
+        txn.open_table(tables::LOCAL).unwrap().insert(KEY_FORMAT, format.to_le_bytes().as_slice()).unwrap();
         txn.commit().unwrap();
     }
     let old = std::fs::read(story.path()).unwrap();
-    let error = State::open(&story.host, &story.path(), OWNER).await.err().expect("format 1");
-    assert!(matches!(error, StateError::TooOld { found: 1, known: FORMAT }), "{error}");
+    let error = State::open(&story.host, &story.path(), OWNER).await.err().expect("an old format");
+    assert!(matches!(error, StateError::TooOld { found, known: FORMAT } if found == format), "{error}");
     assert!(!error.is_damage(), "it is as it was written: nobody is a lost voter for it");
     assert!(std::fs::read(story.path()).unwrap() == old, "nothing was changed");
 
     // The snapshot's magic, format and the checksum of both.
     let mut bytes = std::fs::read(&file).unwrap();
-    bytes[8..10].copy_from_slice(&1u16.to_le_bytes());
+    bytes[8..10].copy_from_slice(&format.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..10]);
     bytes[10..14].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&file, &bytes).unwrap();
-    let error = inspect(&story.host, &file).await.expect_err("format 1");
-    assert!(matches!(error, StateError::TooOld { found: 1, known: FORMAT }), "{error}");
+    let error = inspect(&story.host, &file).await.expect_err("an old format");
+    assert!(matches!(error, StateError::TooOld { found, known: FORMAT } if found == format), "{error}");
 }

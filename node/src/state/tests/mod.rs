@@ -4,6 +4,7 @@
 mod buckets;
 mod durable;
 mod flush;
+mod hosts;
 mod keys;
 mod listing;
 mod members;
