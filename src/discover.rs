@@ -56,6 +56,9 @@ pub(crate) struct Member {
     /// Where its agent answers other agents, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) agent: Option<String>,
+    /// Where its agent gossips, `address:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) gossip: Option<String>,
     /// Where its agent answers people, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) api: Option<String>,
@@ -211,6 +214,7 @@ fn members_of(config: &Config) -> Vec<Member> {
             http: None,
             s3: None,
             agent: Some(peer.agent.clone()),
+            gossip: peer.gossip.clone(),
             api: peer.api.clone(),
             agent_dir: own_dir(&peer.id),
         })
@@ -227,6 +231,7 @@ fn members_of(config: &Config) -> Vec<Member> {
                 http: Some(node.http.clone()),
                 s3: node.s3.as_ref().map(|s3| s3.address.clone()),
                 agent: beside.map(|agent| agent.address.clone()),
+                gossip: None,
                 api: beside.map(|agent| agent.http.clone()),
                 agent_dir: own_dir(&node.name),
             },

@@ -29,6 +29,7 @@ use crate::replay::Replay;
 use crate::sensors::{HeartbeatSensor, PeerSensor, ProcessSensor, stopped};
 use crate::service::{self, ServiceManager};
 use crate::state::{PeerViews, View};
+use crate::swim::{self, GossipError, Swim, SwimView};
 use crate::telemetry::{Telemetry, Told};
 use crate::timebase::Timebase;
 
@@ -58,6 +59,9 @@ pub enum AgentError {
     /// The lease's state cannot be read.
     #[error("the agent's part in the lease cannot be read")]
     Lease(#[from] LeaseError),
+    /// Gossip cannot begin.
+    #[error("the agents' gossip cannot begin")]
+    Gossip(#[from] GossipError),
     /// A figure of the policy is impossible.
     #[error("the policy cannot be used")]
     Policy(#[from] resilver_strategies::config::BadPolicy),
@@ -80,6 +84,7 @@ pub struct Agent {
     replay: Replay,
     grpc: Box<dyn Listener>,
     http: Box<dyn Listener>,
+    gossip: Option<swim::Opened>,
 }
 
 impl Agent {
@@ -95,9 +100,16 @@ impl Agent {
         let http = bind(&host, "HTTP", &options.http).await?;
         let made = create_dir_durably(&*host.disk, &options.dir).await;
         made.map_err(|source| AgentError::Dir { path: options.dir.clone(), source })?;
+        let gossip = match &options.gossip {
+            Some(gossip) => Some(swim::open(&host, &options, gossip).await?),
+            None => {
+                tracing::warn!("no `agent.gossip`: whether a host is there is judged by pings alone");
+                None
+            }
+        };
         let mut replay = Replay::new(time.wall_ms());
         let journal = Journal::open(&host, &options.journal_dir(), |line| replay.push(line)).await?;
-        Ok(Agent { host, options, time, journal, replay, grpc, http })
+        Ok(Agent { host, options, time, journal, replay, grpc, http, gossip })
     }
 
     /// Where it listens for other agents and for HTTP: with the ports the system chose, when 0 was asked.
@@ -113,7 +125,7 @@ impl Agent {
     /// # Errors
     /// When the lease's state cannot be read.
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), AgentError> {
-        let Agent { host, options, time, journal, replay, grpc, http } = self;
+        let Agent { host, options, time, journal, replay, grpc, http, gossip } = self;
         let started_ms = time.wall_ms();
         let links = Arc::new(Links::new(&host, &options));
         let telemetry = Arc::new(Telemetry::new());
@@ -150,8 +162,12 @@ impl Agent {
             lease: lease.clone(),
             deadline: options.heartbeat_deadline,
         };
-        let engine = EngineOptions { node: options.name.clone(), policy: policy(&options) };
-        let parts = Parts { host, options, time, links, telemetry, peers, lease, coordinator, input, view, shutdown };
+        let domain = options.failure_domain();
+        let engine = EngineOptions { node: options.name.clone(), domain, policy: policy(&options) };
+        let (swim_view, swim) = swim::views();
+        let gossip = gossip.map(|opened| Swim::new(&host, opened, lease.clone(), telemetry.clone(), swim_view));
+        let parts =
+            Parts { host, options, time, links, telemetry, peers, swim, lease, coordinator, input, view, shutdown };
         let mut main = MainLoop {
             engine: Engine::new(engine),
             executors: Executors::new(tools, parts.input.clone()),
@@ -176,6 +192,7 @@ impl Agent {
             lease_actor,
             notices,
             requests: requests_tx,
+            gossip,
             grpc,
             http,
             reader: main.journal.reader(),
@@ -214,6 +231,7 @@ struct Parts {
     links: Arc<Links>,
     telemetry: Arc<Telemetry>,
     peers: Arc<PeerViews>,
+    swim: watch::Receiver<SwimView>,
     lease: LeaseHandle,
     coordinator: Coordinator,
     input: mpsc::Sender<Input>,
@@ -229,6 +247,7 @@ struct Spawned {
     lease_actor: LeaseActor,
     notices: mpsc::Receiver<LeaseNotice>,
     requests: mpsc::Sender<Request>,
+    gossip: Option<Swim>,
     grpc: Box<dyn Listener>,
     http: Box<dyn Listener>,
     reader: crate::journal::JournalReader,
@@ -242,7 +261,7 @@ struct Tasks {
 
 impl Parts {
     fn spawn(&self, spawned: Spawned) -> Tasks {
-        let Spawned { service, changed, begun, lease_actor, notices, requests, grpc, http, reader, started_ms } =
+        let Spawned { service, changed, begun, lease_actor, notices, requests, gossip, grpc, http, reader, started_ms } =
             spawned;
         let mut tasks = Tasks { lease: JoinSet::new(), all: JoinSet::new() };
         tasks.lease.spawn(lease_actor.run(self.shutdown.clone()));
@@ -262,6 +281,9 @@ impl Parts {
         all.spawn(heartbeat.run(self.shutdown.clone()));
         for peer in self.options.others() {
             all.spawn(self.peer_sensor(&peer.id).run(self.shutdown.clone()));
+        }
+        if let Some(gossip) = gossip {
+            all.spawn(gossip.run(self.shutdown.clone()));
         }
         all.spawn(self.peer_service(grpc));
         let api = Api {
@@ -291,6 +313,7 @@ impl Parts {
             lease: self.lease.clone(),
             telemetry: self.telemetry.clone(),
             views: self.peers.clone(),
+            swim: self.swim.clone(),
             out: self.input.clone(),
         }
     }
@@ -298,6 +321,7 @@ impl Parts {
     fn peer_service(&self, listener: Box<dyn Listener>) -> impl Future<Output = ()> + use<> {
         let service = PeerService {
             own: self.options.name.clone(),
+            domain: self.options.failure_domain(),
             time: self.time.clone(),
             lease: self.lease.clone(),
             coordinator: Arc::new(self.coordinator.clone()),

@@ -16,6 +16,7 @@ pub(crate) fn gate_at(highest: &Fence) -> Prepared {
 pub(crate) fn step(step: &Step) -> StepFact {
     let target = match &step.subject {
         Subject::Node(node) | Subject::Disk { node, .. } => node.clone(),
+        Subject::Hosts(hosts) => hosts.join(","),
         Subject::Object { bucket, key } => format!("{bucket}/{key}"),
     };
     StepFact {

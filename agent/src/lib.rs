@@ -27,10 +27,12 @@ pub mod run_dir;
 mod sensors;
 pub mod service;
 mod state;
+mod swim;
 mod telemetry;
 mod timebase;
 
 pub use crate::agent::{Agent, AgentError};
 pub use crate::keeper::{KeeperOptions, run_keeper};
 pub use crate::lease::{LeaseError, acceptors};
-pub use crate::options::{Invocation, Launch, Options, Peer, ServiceKind, ServiceOptions};
+pub use crate::options::{Gossip, Invocation, Launch, Options, Peer, ServiceKind, ServiceOptions};
+pub use crate::swim::{GossipError, KeyError, new_key_file};

@@ -168,9 +168,14 @@ impl MainLoop {
                     // As above.
                     let _ = durable.send(result);
                 }
-                if let Told::LeaseGained { .. } | Told::LeaseLost { .. } = told {
-                    self.telemetry.lease_held.set(matches!(told, Told::LeaseGained { .. }).into());
-                }
+                let fence = match told {
+                    Told::LeaseGained { fence } => fence.parse().ok(),
+                    Told::LeaseLost { .. } => None,
+                    _ => return,
+                };
+                self.telemetry.lease_held.set(fence.is_some().into());
+                // The engine looks after other hosts for as long as it is held.
+                self.take(Input::Lease { fence }).await;
             }
         }
     }
@@ -318,7 +323,9 @@ impl MainLoop {
         // Only a decision opens or closes an incident.
         let open = decided.then(|| self.engine.status(self.time.now()).open);
         let journal = JournalView { next_sequence: self.journal.next_sequence(), lost: self.lost };
+        let silent = self.engine.silences(self.time.now());
         self.view.send_modify(|view| {
+            view.silent = silent;
             view.beat = Instant::now();
             view.journal = journal;
             view.paused = self.engine.pause().cloned();

@@ -40,6 +40,12 @@ pub struct Options {
     #[serde(default = "default_heartbeat_deadline", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub heartbeat_deadline: Duration,
+    /// Gossip (SWIM) among the agents. Without it hosts are judged by pings alone.
+    #[serde(default)]
+    pub gossip: Option<Gossip>,
+    /// This host's rack, from the file's `node.location`; empty: the host is its own failure domain.
+    #[serde(skip)]
+    pub rack: String,
     /// All members of the cluster, this one included or not: from the file's `nodes:`.
     #[serde(skip)]
     pub peers: Vec<Peer>,
@@ -49,6 +55,16 @@ pub struct Options {
     /// How the node is started when the agent is its parent's parent (`service: child`).
     #[serde(skip)]
     pub launch: Launch,
+}
+
+/// Gossip among the agents: who of them is heard by anybody at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gossip {
+    /// Where the agent listens for datagrams, `address:port`. How the others reach it stands in `nodes:`, key `gossip`.
+    pub listen: String,
+    /// The key that all datagrams are sealed with: the same file on every host, readable for its owner alone (0600).
+    pub key_file: PathBuf,
 }
 
 /// Another member of the cluster.
@@ -61,6 +77,9 @@ pub struct Peer {
     pub address: String,
     /// Where its agent answers gRPC, `host:port`.
     pub agent: String,
+    /// Where its agent gossips, `address:port` with a number as address. Needed of every member where agents gossip.
+    #[serde(default)]
+    pub gossip: Option<String>,
     /// Where its agent answers HTTP, `host:port`. For people and commands; agents do not use it.
     #[serde(default)]
     pub api: Option<String>,
@@ -126,6 +145,11 @@ impl Options {
     /// The folder of the journal.
     pub fn journal_dir(&self) -> PathBuf {
         self.dir.join("journal")
+    }
+
+    /// The failure domain of this host: its rack, or itself.
+    pub fn failure_domain(&self) -> String {
+        if self.rack.is_empty() { format!("host {}", self.name) } else { format!("rack {}", self.rack) }
     }
 
     /// The other members: `peers` without this agent itself.

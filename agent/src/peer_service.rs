@@ -5,9 +5,11 @@
 //! Must never: answer about the lease before the lease's task has stored what it promised.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use resilver_proto::agent as wire;
 use resilver_proto::agent::agent_peer_server::AgentPeer;
+use resilver_strategies::api::SilenceFact;
 use resilver_strategies::coordinator::SlotAsk;
 use resilver_strategies::lease::ReleaseRequest;
 use tokio::sync::watch;
@@ -21,10 +23,15 @@ use crate::lease::{
 use crate::state::View;
 use crate::timebase::Timebase;
 
+/// The oldest view from which others are told whom this agent does not hear. The main loop turns every second.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
 /// The service.
 pub(crate) struct PeerService {
     /// This agent's name.
     pub(crate) own: String,
+    /// This host's failure domain.
+    pub(crate) domain: String,
     pub(crate) time: Timebase,
     pub(crate) lease: LeaseHandle,
     pub(crate) coordinator: Arc<Coordinator>,
@@ -48,6 +55,10 @@ impl AgentPeer for PeerService {
             open_incidents: view.open as u64,
             lease_holder: holder,
             wall_ms,
+            failure_domain: self.domain.clone(),
+            // What an agent that was busy or stood still last saw, it does not tell as the present.
+            tells_silent: view.silent.is_some() && view.beat.elapsed() <= TOLD_WITHIN,
+            silent: view.silent.iter().flatten().map(silence_to_wire).collect(),
         }))
     }
 
@@ -159,6 +170,15 @@ impl AgentPeer for PeerService {
             }
             Outcome::Failed { why } => wire::RunStepResponse { detail: why, ..Default::default() },
         }))
+    }
+}
+
+fn silence_to_wire(silence: &SilenceFact) -> wire::Silence {
+    wire::Silence {
+        node: silence.node.clone(),
+        agent_silent_ms: silence.agent_ms,
+        node_silent_ms: silence.node_ms,
+        failure_domain: silence.domain.clone(),
     }
 }
 

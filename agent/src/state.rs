@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use resilver_strategies::api::{NodeFact, Observation, PeerFact, ProcessFact};
+use resilver_strategies::api::{NodeFact, Observation, PeerFact, ProcessFact, SilenceFact};
 use resilver_strategies::engine::Pause;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -125,6 +125,8 @@ pub(crate) struct View {
     /// How many incidents are open, those that wait for a person among them.
     pub(crate) open: usize,
     pub(crate) journal: JournalView,
+    /// Whom this agent does not hear; `None`: it does not say.
+    pub(crate) silent: Option<Vec<SilenceFact>>,
     /// When the main loop last came round.
     pub(crate) beat: Instant,
 }
@@ -132,6 +134,13 @@ pub(crate) struct View {
 impl View {
     /// Before anything was seen.
     pub(crate) fn new() -> View {
-        View { node: NodeView::default(), paused: None, open: 0, journal: JournalView::default(), beat: Instant::now() }
+        View {
+            node: NodeView::default(),
+            paused: None,
+            open: 0,
+            journal: JournalView::default(),
+            silent: None,
+            beat: Instant::now(),
+        }
     }
 }

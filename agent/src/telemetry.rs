@@ -7,10 +7,13 @@
 use std::sync::Arc;
 
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use resilver_strategies::api::SwimState;
 use resilver_strategies::chain::Line;
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Action, GuardName};
 use tokio::sync::broadcast;
+
+use crate::swim::SwimView;
 
 /// Records a slow listener may lag behind before it misses some; it then reads them from the journal by sequence.
 const EVENT_BACKLOG: usize = 256;
@@ -133,6 +136,8 @@ pub(crate) struct Telemetry {
     resolved: IntCounterVec,
     recovery_seconds: prometheus::HistogramVec,
     peer_up: IntGaugeVec,
+    gossip: IntCounterVec,
+    gossip_members: IntGaugeVec,
     /// Incidents that are open now.
     pub(crate) incidents_open: IntGauge,
     /// Whether the node's process runs.
@@ -171,6 +176,11 @@ impl Telemetry {
         let peer_up = IntGaugeVec::new(Opts::new("resilver_peer_up", "Whether a peer's agent answers"), &["peer"])
             .expect("names and labels are constants");
         registry.register(Box::new(peer_up.clone())).expect("each name is registered once");
+        let gossip =
+            counters("resilver_gossip_datagrams_total", "Datagrams of gossip: in, out, or why dropped", &["result"]);
+        let members = Opts::new("resilver_gossip_members", "Other agents by their state in gossip");
+        let gossip_members = IntGaugeVec::new(members, &["state"]).expect("names and labels are constants");
+        registry.register(Box::new(gossip_members.clone())).expect("each name is registered once");
         let missed = IntCounter::new("resilver_heartbeats_missed_total", "Heartbeats of the node without an answer")
             .expect("names are constants");
         registry.register(Box::new(missed.clone())).expect("each name is registered once");
@@ -181,6 +191,8 @@ impl Telemetry {
             resolved,
             recovery_seconds,
             peer_up,
+            gossip,
+            gossip_members,
             incidents_open: gauge("resilver_incidents_open", "Incidents open now"),
             node_up: gauge("resilver_node_up", "Whether the node's process runs"),
             heartbeats_missed: missed,
@@ -220,6 +232,19 @@ impl Telemetry {
     /// Whether a peer's agent answered.
     pub(crate) fn peer(&self, name: &str, answers: bool) {
         self.peer_up.with_label_values(&[name]).set(answers.into());
+    }
+
+    /// A datagram of gossip: `in`, `out`, or why it was dropped.
+    pub(crate) fn gossip(&self, result: &str) {
+        self.gossip.with_label_values(&[result]).inc();
+    }
+
+    /// How the other agents are, by gossip.
+    pub(crate) fn gossip_members(&self, view: &SwimView) {
+        for state in SwimState::ALL {
+            let count = view.values().filter(|known| *known == state).count();
+            self.gossip_members.with_label_values(&[state.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A listener from now on.

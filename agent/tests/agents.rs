@@ -128,6 +128,7 @@ async fn options(host: &Host, dir: &Path, count: usize) -> Vec<Options> {
         id: options.name.clone(),
         address: options.node_address.clone(),
         agent: options.address.clone(),
+        gossip: None,
         api: None,
         data_dir: None,
     };

@@ -108,6 +108,10 @@ pub trait Disk: Send + Sync + 'static {
     async fn create_private(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.open(path, OpenMode::CreateNew).await
     }
+    /// Whether nobody but its owner may read or write this file. A file system without users has only private ones.
+    async fn is_private(&self, path: &Path) -> io::Result<bool> {
+        self.metadata(path).await.map(|_| true)
+    }
     /// Opens a file, synchronous face.
     fn open_blocking(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockingFile>>;
     /// Length and kind. `NotFound` when absent.

@@ -124,7 +124,7 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
     let name = node_name(index);
     let peer = |other: usize| {
         let id = node_name(other);
-        Peer { address: node_address(&id), agent: at(&id, AGENT_PORT), api: Some(agent_http(&id)), data_dir: None, id }
+        Peer { address: node_address(&id), agent: at(&id, AGENT_PORT), api: Some(agent_http(&id)), gossip: None, data_dir: None, id }
     };
     let program = PathBuf::from("/bin/resilver");
     AgentOptions {
@@ -136,6 +136,9 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
         service: ServiceOptions::default(),
         heartbeat_interval: Duration::from_secs(1),
         heartbeat_deadline: Duration::from_secs(1),
+        // Hosts are judged by pings alone: simulated machines have names, and gossip wants numbers.
+        gossip: None,
+        rack: String::new(),
         peers: (0..nodes).map(peer).collect(),
         policy: PolicyConfig::of(Profile::Fast),
         launch: Launch {

@@ -173,6 +173,7 @@ pub(crate) fn subject(value: Option<&Value>) -> String {
         Some(Value::Object(fields)) => {
             let of = |inner: &Value| match inner {
                 Value::String(text) => text.clone(),
+                Value::Array(names) => names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
                 Value::Object(parts) => {
                     let get = |key: &str| parts.get(key).and_then(Value::as_str);
                     match (get("bucket"), get("key"), get("disk"), get("node")) {
@@ -230,5 +231,6 @@ mod tests {
         assert_eq!(subject(Some(&json!({ "node": "n1" }))), "node n1");
         assert_eq!(subject(Some(&json!({ "object": { "bucket": "b", "key": "k" } }))), "object b/k");
         assert_eq!(subject(Some(&json!({ "disk": { "disk": "d1", "node": "n1" } }))), "disk d1 of n1");
+        assert_eq!(subject(Some(&json!({ "hosts": ["n5", "n6"] }))), "hosts n5, n6");
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
         check_agent(agent, config.node.as_ref())?;
     }
     check_nodes(&config.nodes)?;
+    check_gossip(config)?;
     if let (Some(agent), false) = (&config.agent, config.nodes.is_empty())
         && !config.nodes.iter().any(|peer| peer.id == agent.name)
     {
@@ -140,6 +141,27 @@ fn check_agent(agent: &AgentOptions, node: Option<&NodeOptions>) -> Result<(), F
     Ok(())
 }
 
+/// Datagrams go to numbers: a name that is looked up when a host is in trouble may be in trouble, too.
+fn check_gossip(config: &Config) -> Result<(), Failure> {
+    let Some(gossip) = config.agent.as_ref().and_then(|agent| agent.gossip.as_ref()) else { return Ok(()) };
+    let number = |key: &str, value: &str| match value.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.port() != 0 => Ok(()),
+        _ => Err(Failure::usage(format!("{key} is `{value}`: no address and port in numbers"))
+            .next("write ADDRESS:PORT, for example 10.0.0.1:7946, for every member")),
+    };
+    number("agent.gossip.listen", &gossip.listen)?;
+    let mut seen = BTreeSet::new();
+    for peer in &config.nodes {
+        let address = peer.gossip.as_deref().unwrap_or_default();
+        number(&format!("nodes: gossip of {}", peer.id), address)?;
+        if !seen.insert(address) {
+            return Err(Failure::usage(format!("nodes: the gossip address {address} is listed twice"))
+                .next("every agent has a gossip address of its own"));
+        }
+    }
+    Ok(())
+}
+
 fn check_nodes(nodes: &[Peer]) -> Result<(), Failure> {
     let mut names = BTreeSet::new();
     let mut addresses = BTreeSet::new();
@@ -229,5 +251,17 @@ mod tests {
         assert!(s3("address: 'h:3', region: ''").contains("node.s3.region is ``"));
         let agent = "agent: { name: n2, node_address: 'h:1', address: 'h:3', http: 'h:4', dir: /d/agent }\n";
         assert!(complaint(&format!("{NODE}{agent}")).contains("agent.name is n2, but node.name is n1"));
+        let gossip = |listen: &str, of_n2: &str| {
+            let keys = format!("gossip: {{ listen: '{listen}', key_file: /k }}, node_address");
+            let agent = agent.replace("n2", "n1").replace("node_address", &keys);
+            let nodes = format!(
+                "nodes:\n  - {{ id: n1, address: 'h:1', agent: 'h:3', gossip: '10.0.0.1:7' }}\n  \
+                 - {{ id: n2, address: 'i:1', agent: 'i:3'{of_n2} }}\n"
+            );
+            complaint(&format!("{NODE}{agent}{nodes}"))
+        };
+        assert!(gossip("host:7", "").contains("agent.gossip.listen is `host:7`: no address and port in numbers"));
+        assert!(gossip("10.0.0.1:7", "").contains("nodes: gossip of n2 is ``"));
+        assert!(gossip("10.0.0.1:7", ", gossip: '10.0.0.1:7'").contains("10.0.0.1:7 is listed twice"));
     }
 }

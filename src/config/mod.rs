@@ -16,7 +16,7 @@ use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer}
 use resilver_host::Host;
 use resilver_node::options::Options as NodeOptions;
 use resilver_strategies::config::{
-    AuthorityTable, Budget, CorruptionPolicy, Detection, DiskPolicy, PolicyConfig, Profile, Recovery, Storm,
+    AuthorityTable, Budget, CorruptionPolicy, Detection, DiskPolicy, HostPolicy, PolicyConfig, Profile, Recovery, Storm,
 };
 use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) disk: DiskPolicy,
     /// Waits and limits for damaged shards.
     pub(crate) corruption: CorruptionPolicy,
+    /// Waits and limits for a host that is gone.
+    pub(crate) host: HostPolicy,
     /// How often at most.
     pub(crate) budget: Budget,
     /// When disruptive steps freeze because too much fails at once.
@@ -115,6 +117,9 @@ impl Config {
         }
         if let Some(agent) = &mut self.agent {
             anchor(&mut agent.dir);
+            if let Some(gossip) = &mut agent.gossip {
+                anchor(&mut gossip.key_file);
+            }
         }
         if let Some(dir) = &mut self.recovery.dir {
             *dir = base.join(&*dir).to_string_lossy().into_owned();
@@ -138,6 +143,7 @@ impl Config {
             detection: self.detection.clone(),
             disk: self.disk.clone(),
             corruption: self.corruption.clone(),
+            host: self.host.clone(),
             budget: self.budget.clone(),
             storm: self.storm.clone(),
             authority,
@@ -162,6 +168,7 @@ impl Config {
     /// `Code::Usage` when the file has none.
     pub(crate) fn agent_options(self, path: &Path, binary: &Path) -> Result<AgentOptions, Failure> {
         let policy = self.policy();
+        let rack = self.node.as_ref().map(|node| node.location.rack.clone()).unwrap_or_default();
         let mut agent = self.agent.ok_or_else(|| {
             Failure::usage(format!("{} has no section `agent:`", path.display()))
                 .next("add one with name, node_address, address, http and dir; see `resilver config schema`")
@@ -178,6 +185,7 @@ impl Config {
             log: agent.dir.parent().unwrap_or(&agent.dir).join("node.log"),
         };
         agent.peers = self.nodes;
+        agent.rack = rack;
         agent.policy = policy;
         Ok(agent)
     }

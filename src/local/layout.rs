@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! DIR/cluster.json                 the members and their addresses
+//! DIR/gossip.key                   what the agents' gossip is sealed with, for its owner's eyes only
 //! DIR/s3.json, DIR/s3.env          endpoints and an access key of the S3 door, for their owner's eyes only
 //! DIR/lock/                        who runs it
 //! DIR/nodes/n1/resilver.yaml       configuration of node and agent
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use resilver_host::Host;
-use resilver_host::disk::replace_file;
+use resilver_host::disk::{replace_file, replace_private_file};
 
 use super::{LocalNode, LocalOptions};
 use crate::discover::{self, CLUSTER_FILE, ClusterFile, FORMAT, Member};
@@ -33,8 +34,10 @@ const MIN_DISKS_IN_ALL: u32 = 2;
 /// Ports are taken from here: below the range the kernel hands to outgoing connections (32768 and up), so that none of
 /// those sits on a node's port while it is down.
 const PORTS: std::ops::Range<u32> = 20_000..32_000;
-/// Ports per node: node, its HTTP, agent, its HTTP, S3.
-const PORTS_PER_NODE: u32 = 5;
+/// Ports per node: node, its HTTP, agent, its HTTP, S3, gossip.
+const PORTS_PER_NODE: u32 = 6;
+/// The agents' key within the folder.
+const GOSSIP_KEY_FILE: &str = "gossip.key";
 /// How many places are tried for the block of ports.
 const PORT_ATTEMPTS: u32 = 200;
 
@@ -54,6 +57,7 @@ pub(super) async fn create_or_open(host: &Host, dir: &Path, options: &LocalOptio
         true => open(host, dir, options).await?,
         false => create(host, dir, options).await?,
     };
+    write_gossip_key(host, dir, &file).await?;
     // Completes what a crash left half made; does nothing to what is there.
     for member in &file.nodes {
         write_node(host, dir, &file, member).await?;
@@ -102,6 +106,7 @@ async fn create(host: &Host, dir: &Path, options: &LocalOptions) -> Result<Clust
             agent: Some(address(2)),
             api: Some(address(3)),
             s3: Some(address(4)),
+            gossip: Some(address(5)),
             agent_dir: Some(Path::new("nodes").join(&name).join("agent")),
             name,
         }
@@ -158,8 +163,10 @@ async fn free_ports(host: &Host, nodes: u32) -> Result<u32, Failure> {
         // All are held until the last is bound, so that none is counted twice; then they are free again.
         let mut held = Vec::new();
         for port in base..base + wanted {
-            match host.net.bind(&format!("127.0.0.1:{port}")).await {
-                Ok(listener) => held.push(listener),
+            let address = format!("127.0.0.1:{port}");
+            // Which of them is for datagrams is not looked at: a port is free when it is free for both.
+            match futures_util::future::try_join(host.net.bind(&address), host.net.bind_datagram(&address)).await {
+                Ok(both) => held.push(both),
                 Err(error) => {
                     last = error.to_string();
                     break;
@@ -175,6 +182,17 @@ async fn free_ports(host: &Host, nodes: u32) -> Result<u32, Failure> {
         PORTS.start, PORTS.end
     ))
     .next("end what listens there, or use fewer nodes"))
+}
+
+/// Makes the key of a cluster whose agents gossip, once.
+async fn write_gossip_key(host: &Host, dir: &Path, file: &ClusterFile) -> Result<(), Failure> {
+    let path = dir.join(GOSSIP_KEY_FILE);
+    if file.nodes.iter().all(|member| member.gossip.is_none()) || host.disk.metadata(&path).await.is_ok() {
+        return Ok(());
+    }
+    let key = Bytes::from(resilver_agent::new_key_file(host));
+    let written = replace_private_file(&*host.disk, &path, key).await;
+    written.map_err(|error| Failure::failed(format!("cannot write the agents' key {}: {error}", path.display())))
 }
 
 async fn write_node(host: &Host, dir: &Path, file: &ClusterFile, member: &Member) -> Result<(), Failure> {
@@ -236,12 +254,15 @@ agent:
   address: {agent}
   http: {api}
   dir: agent
-nodes:
+{gossip}nodes:
 ",
         name = member.name,
         address = member.address,
         http = member.http.as_deref().unwrap_or_default(),
         s3 = member.s3.as_deref().unwrap_or_default(),
+        gossip = member.gossip.as_ref().map_or_else(String::new, |listen| {
+            format!("  gossip: {{ listen: \"{listen}\", key_file: ../../{GOSSIP_KEY_FILE} }}\n")
+        }),
         agent = member.agent.as_deref().unwrap_or_default(),
         api = member.api.as_deref().unwrap_or_default(),
         disks = disks.join(", "),
@@ -251,11 +272,12 @@ nodes:
         // Writing into a String cannot fail.
         let _ = writeln!(
             text,
-            "  - {{ id: {}, address: \"{}\", agent: \"{}\", api: \"{}\" }}",
+            "  - {{ id: {}, address: \"{}\", agent: \"{}\", api: \"{}\"{} }}",
             other.name,
             other.address,
             other.agent.as_deref().unwrap_or_default(),
             other.api.as_deref().unwrap_or_default(),
+            other.gossip.as_ref().map_or_else(String::new, |gossip| format!(", gossip: \"{gossip}\"")),
         );
     }
     text
@@ -274,13 +296,14 @@ mod tests {
             agent: Some(format!("127.0.0.1:{}", port + 2)),
             api: Some(format!("127.0.0.1:{}", port + 3)),
             s3: Some(format!("127.0.0.1:{}", port + 4)),
+            gossip: Some(format!("127.0.0.1:{}", port + 5)),
             agent_dir: None,
         };
         ClusterFile {
             format: FORMAT,
             name: "local".to_owned(),
             disks: 2,
-            nodes: vec![member("n1", 20_000), member("n2", 20_005)],
+            nodes: vec![member("n1", 20_000), member("n2", 20_006)],
         }
     }
 
@@ -292,8 +315,11 @@ mod tests {
         let node = config.node.expect("a node");
         assert_eq!(node.join, ["127.0.0.1:20000"]);
         assert_eq!(node.disks, [PathBuf::from("disk1"), PathBuf::from("disk2")]);
-        assert_eq!(node.s3.map(|s3| s3.address).as_deref(), Some("127.0.0.1:20009"));
+        assert_eq!(node.s3.map(|s3| s3.address).as_deref(), Some("127.0.0.1:20010"));
         assert_eq!(config.nodes.len(), 2);
+        assert_eq!(config.nodes[0].gossip.as_deref(), Some("127.0.0.1:20005"));
+        let gossip = config.agent.and_then(|agent| agent.gossip).expect("agents gossip");
+        assert_eq!((gossip.listen.as_str(), gossip.key_file), ("127.0.0.1:20011", PathBuf::from("../../gossip.key")));
     }
 
     #[test]

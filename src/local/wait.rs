@@ -63,6 +63,8 @@ impl LocalCluster {
             http: Some(node.http.clone()),
             s3: Some(node.s3.clone()),
             agent: Some(node.agent_address.clone()),
+            // Only agents gossip.
+            gossip: None,
             api: Some(node.api.clone()),
             agent_dir: Some(node.agent_dir.clone()),
         };

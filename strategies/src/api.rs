@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
-    DiskFact, ExitClass, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact,
+    DiskFact, ExitClass, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact, SilenceFact,
+    SwimState,
 };
 use crate::record::Draft;
 use crate::types::{Action, Fence, Grade, GuardName, Mode, Now};
@@ -35,6 +36,8 @@ pub enum Subject {
         /// Key.
         key: String,
     },
+    /// Hosts that went silent together, by their nodes' names, sorted.
+    Hosts(Vec<String>),
 }
 
 impl Subject {
@@ -42,7 +45,7 @@ impl Subject {
     pub fn node(&self) -> Option<&str> {
         match self {
             Subject::Node(node) | Subject::Disk { node, .. } => Some(node),
-            Subject::Object { .. } => None,
+            Subject::Object { .. } | Subject::Hosts(_) => None,
         }
     }
 }
@@ -53,6 +56,8 @@ impl fmt::Display for Subject {
             Subject::Node(node) => write!(f, "node {node}"),
             Subject::Disk { disk, node } => write!(f, "disk {disk} of {node}"),
             Subject::Object { bucket, key } => write!(f, "object {bucket}/{key}"),
+            Subject::Hosts(hosts) if hosts.len() == 1 => write!(f, "host {}", hosts[0]),
+            Subject::Hosts(hosts) => write!(f, "hosts {}", hosts.join(", ")),
         }
     }
 }
@@ -136,6 +141,11 @@ pub enum Proof {
         bucket: String,
         /// Key.
         key: String,
+    },
+    /// Each host is up in the cluster map and its node serves, or it is out; and no shard is without a home.
+    HostsSettled {
+        /// Which.
+        hosts: Vec<String>,
     },
 }
 
@@ -278,6 +288,11 @@ pub enum Input {
     },
     /// A person spoke.
     Operator(OperatorCommand),
+    /// The lease was gained under this fence, or (`None`) is not held any more.
+    Lease {
+        /// The fence.
+        fence: Option<Fence>,
+    },
 }
 
 /// What the agent is to do, in order.
@@ -297,6 +312,8 @@ pub enum Command {
     /// `start_node`: start the dead process. `restart_node`: stop and start it, through the fence gate.
     /// `throttle` of a disk: `DISK_VERB_STOP_WRITES`. `detach_disk`: `DISK_VERB_DETACH`, through the fence gate.
     /// `set_mode` of a disk: `DISK_VERB_ATTACH`, automatic: takes the agent's own throttle back.
+    /// `mark_down`, `mark_up`, `evacuate_host` of hosts: each is marked down, up or out in the cluster map, automatic, under
+    /// the lease's fence.
     /// `repair_shards` of a disk: `DISK_VERB_OUT`, then sync the disk's scope; of an object: sync the object's scope.
     Execute(Step),
     /// Find out whether the incident is over.

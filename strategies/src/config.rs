@@ -42,6 +42,8 @@ pub struct PolicyConfig {
     pub disk: DiskPolicy,
     /// The ladder of `data_corruption`.
     pub corruption: CorruptionPolicy,
+    /// The ladder of `host_down`.
+    pub host: HostPolicy,
     /// How often at most.
     pub budget: Budget,
     /// When disruptive steps freeze.
@@ -96,6 +98,14 @@ pub struct Detection {
     pub disk_confirmations: u32,
     /// Evidence older than this many heartbeats is stale.
     pub fresh_heartbeats: u32,
+    /// A host whose agent and node are silent this long is suspected: routed around, nothing more.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub suspect_after: Duration,
+    /// Silent this long for two probers in different failure domains, and heard by nobody, it is convicted.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub convict_after: Duration,
 }
 
 /// The ladder of `disk_failure`.
@@ -117,6 +127,27 @@ pub struct DiskPolicy {
     /// Other nodes that may be down while a disk that still holds data is detached. Acknowledged data survives the loss
     /// of one failure domain; the disk's own host is that one.
     pub others_down: u32,
+}
+
+/// The ladder of `host_down`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostPolicy {
+    /// From marking a host down to giving it up: most hosts come back, and rebuilding all of one is the costlier the
+    /// sooner it does.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub out_after: Duration,
+    /// How long the cluster may take to be whole again: everything a host held, at the repair's rate limit.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub rebuild_deadline: Duration,
+}
+
+impl Default for HostPolicy {
+    fn default() -> Self {
+        Self { out_after: secs(600), rebuild_deadline: secs(24 * 3600) }
+    }
 }
 
 /// The ladder of `data_corruption`.
@@ -214,6 +245,7 @@ impl Default for PolicyConfig {
             detection: Detection::default(),
             disk: DiskPolicy::default(),
             corruption: CorruptionPolicy::default(),
+            host: HostPolicy::default(),
             budget: Budget::default(),
             storm: Storm::default(),
             grace: secs(60),
@@ -239,7 +271,14 @@ impl Default for Recovery {
 
 impl Default for Detection {
     fn default() -> Self {
-        Self { heartbeat: secs(1), missed_heartbeats: 3, disk_confirmations: 2, fresh_heartbeats: 2 }
+        Self {
+            heartbeat: secs(1),
+            missed_heartbeats: 3,
+            disk_confirmations: 2,
+            fresh_heartbeats: 2,
+            suspect_after: secs(3),
+            convict_after: secs(15),
+        }
     }
 }
 
@@ -315,6 +354,15 @@ impl PolicyConfig {
             if value < 2 {
                 return bad(key, value.to_string(), "at least 2 expected: one reading is no evidence");
             }
+        }
+        let Detection { suspect_after, convict_after, .. } = self.detection;
+        if suspect_after < self.fresh_within() {
+            let want = "at least detection.fresh_heartbeats heartbeats expected: less is one late answer";
+            return bad("detection.suspect_after", format!("{suspect_after:?}"), want);
+        }
+        if convict_after < suspect_after * 2 {
+            let want = "at least twice detection.suspect_after expected: a saturated host answers late";
+            return bad("detection.convict_after", format!("{convict_after:?}"), want);
         }
         if self.recovery.max_restart_attempts > 100 {
             return bad("recovery.max_restart_attempts", self.recovery.max_restart_attempts.to_string(), "at most 100");

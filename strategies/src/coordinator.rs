@@ -323,6 +323,7 @@ mod tests {
             node: format!("n{number}"),
             state: "up".into(),
             role: if number <= 3 { "voter" } else { "learner" }.into(),
+            ..MemberFact::default()
         };
         let raft = Some(RaftFact { leader: "n2".into(), ..RaftFact::default() });
         NodeFact { phase: "healthy".into(), members: (1..=6).map(member).collect(), raft, ..NodeFact::default() }
@@ -334,7 +335,7 @@ mod tests {
             agent_answers: true,
             node_alive: Some(alive),
             node_phase: if alive { "healthy" } else { "" }.into(),
-            node_answers: None,
+            ..PeerFact::default()
         }
     }
 

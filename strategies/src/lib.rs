@@ -12,6 +12,7 @@ pub mod config;
 pub mod coordinator;
 pub mod engine;
 pub mod lease;
+pub mod liveness;
 pub mod record;
 pub mod resume;
 pub mod storm;

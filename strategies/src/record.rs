@@ -117,12 +117,16 @@ impl Draft {
             Subject::Node(node) => self.with("node_id", node.as_str()),
             Subject::Disk { disk, node } => self.with("node_id", node.as_str()).with("disk_id", disk.as_str()),
             Subject::Object { bucket, key } => self.with("bucket", bucket.as_str()).with("key", key.as_str()),
+            Subject::Hosts(hosts) => self.with("node_ids", hosts.clone()),
         }
     }
 
     /// The subject that the details name, if they name one.
     pub fn subject(&self) -> Option<Subject> {
         let text = |name: &str| self.text(name).map(str::to_owned);
+        if let Some(hosts) = self.details.get("node_ids").and_then(serde_json::Value::as_array) {
+            return Some(Subject::Hosts(hosts.iter().filter_map(|host| host.as_str().map(str::to_owned)).collect()));
+        }
         match (text("bucket"), text("key"), text("disk_id"), text("node_id")) {
             (Some(bucket), Some(key), _, _) => Some(Subject::Object { bucket, key }),
             (_, _, Some(disk), Some(node)) => Some(Subject::Disk { disk, node }),

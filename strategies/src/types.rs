@@ -157,6 +157,10 @@ named! {
         Resume = "resume",
         /// A person approved.
         Approve = "approve",
+        /// Says in the cluster map that a host is down.
+        MarkDown = "mark_down",
+        /// Takes an agent's mark back: the host is there again.
+        MarkUp = "mark_up",
     }
 }
 

@@ -211,7 +211,7 @@ fn no_disruption_in_the_first_minute_nor_in_a_storm() {
             agent_answers: true,
             node_alive: Some(false),
             node_phase: String::new(),
-            node_answers: None,
+            ..resilver_strategies::api::PeerFact::default()
         };
         bench.observe(resilver_strategies::api::Observation::Peer(peer));
     }

@@ -91,11 +91,11 @@ fn the_journal_of_a_recovery() {
 }
 
 #[test]
-fn every_mode_is_in_the_table_and_three_are_acted_on() {
+fn every_mode_is_in_the_table_and_four_are_acted_on() {
     assert_eq!(modes().len(), 17);
     let implemented: Vec<Mode> =
         modes().into_iter().filter(|status| status.implemented).map(|status| status.mode).collect();
-    assert_eq!(implemented, [Mode::ProcessCrash, Mode::DiskFailure, Mode::DataCorruption]);
+    assert_eq!(implemented, [Mode::ProcessCrash, Mode::HostDown, Mode::DiskFailure, Mode::DataCorruption]);
     for mode in Mode::ALL {
         let ladder = resilver_strategies::engine::ladder(*mode, &PolicyConfig::default());
         assert_eq!(!ladder.is_empty(), mode_status(*mode).implemented, "{mode}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use resilver_proto::common;
 use resilver_proto::contract::scope::Of;
 use resilver_proto::contract::{
-    DiskRequest, DiskVerb, ObjectRef, Progress, Scope, StepDownRequest, SyncMissingEntriesRequest,
+    DiskRequest, DiskVerb, ObjectRef, Progress, Scope, SetHostStateRequest, StepDownRequest, SyncMissingEntriesRequest,
     TriggerElectionRequest,
 };
 use resilver_strategies::api::{Step, StepResult, Subject};
@@ -29,6 +29,9 @@ pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult 
         (Action::SetMode, Subject::Disk { disk, .. }) => verb(tools, step, disk, DiskVerb::Attach, reason).await,
         (Action::RepairShards, Subject::Disk { disk, .. }) => rebuild_disk(tools, step, disk, reason).await,
         (Action::RepairShards, Subject::Object { bucket, key }) => sync(tools, step, object(bucket, key)).await,
+        (Action::MarkDown, Subject::Hosts(hosts)) => mark(tools, step, hosts, "down", reason).await,
+        (Action::EvacuateHost, Subject::Hosts(hosts)) => mark(tools, step, hosts, "out", reason).await,
+        (Action::MarkUp, Subject::Hosts(hosts)) => mark(tools, step, hosts, "up", reason).await,
         (Action::StepDown, Subject::Node(_)) => step_down(tools, step).await,
         (Action::TriggerElection, Subject::Node(_)) => trigger_election(tools, step).await,
         (action, subject) => Err(Status::unimplemented(format!("no executor does {action} to {subject}"))),
@@ -69,6 +72,24 @@ async fn verb(tools: &Tools, step: &Step, disk: &str, verb: DiskVerb, reason: &s
     let call = |channel| async { node_control(channel).disk(request).await };
     let answer = tools.links.node.call(VERB_DEADLINE, call).await?.into_inner();
     Ok(format!("{} → {}", answer.before, answer.after))
+}
+
+/// Says in the cluster map how hosts are, through the own node: theirs may be gone.
+async fn mark(tools: &Tools, step: &Step, hosts: &[String], state: &str, reason: &str) -> Result<String, Status> {
+    let mut told = Vec::new();
+    for host in hosts {
+        let request = SetHostStateRequest {
+            fence: wire(step.fence.as_ref()),
+            node: host.clone(),
+            state: state.to_owned(),
+            automatic: true,
+            reason: reason.to_owned(),
+        };
+        let call = |channel| async { node_control(channel).set_host_state(request).await };
+        let answer = tools.links.node.call(VERB_DEADLINE, call).await?.into_inner();
+        told.push(format!("{host}: {} → {}", answer.before, answer.after));
+    }
+    Ok(told.join(", "))
 }
 
 /// Placement forgets the disk; then its shards are rebuilt where they belong now.

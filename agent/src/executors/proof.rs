@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use resilver_proto::contract::{CanaryRequest, Scope, VerifyIntegrityRequest};
+use resilver_proto::contract::{CanaryRequest, ObserveRequest, Scope, VerifyIntegrityRequest};
 use resilver_strategies::api::{Proof, StepResult};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
@@ -53,6 +53,7 @@ async fn attempt(tools: &Tools, proof: &Proof) -> Result<String, Status> {
         Proof::Serves => serves(tools).await,
         Proof::DiskRebuilt { disk: id } => verify(tools, disk(id)).await,
         Proof::ObjectIntact { bucket, key } => verify(tools, object(bucket, key)).await,
+        Proof::HostsSettled { hosts } => settled(tools, hosts).await,
     }
 }
 
@@ -72,6 +73,39 @@ async fn serves(tools: &Tools) -> Result<String, Status> {
         Err(status) => return Err(Status::unavailable(format!("the canary failed: {}", said(&status)))),
     };
     Ok(format!("canary written and read in {millis} ms; applied {} of {}", raft.applied, raft.committed))
+}
+
+/// One look: the engine asks again, at a pace that fits rebuilding a host.
+async fn settled(tools: &Tools, hosts: &[String]) -> Result<String, Status> {
+    let seen = observe(&tools.links, tools.deadline).await.map_err(|status| Status::aborted(said(&status)))?;
+    let mut told = Vec::new();
+    for host in hosts {
+        let state = seen.nodes.iter().find(|node| node.node == *host).map(|node| node.state.as_str());
+        match state {
+            None => told.push(format!("{host} is no member any more")),
+            Some("out") => told.push(format!("{host} is out")),
+            Some("down") => return Err(Status::aborted(format!("{host} is marked down"))),
+            Some(_) => told.push(serves_there(tools, host).await?),
+        }
+    }
+    let missing = seen.repair.map_or(0, |repair| repair.missing_shards);
+    match missing {
+        0 => Ok(format!("{}; no shard is without a home", told.join(", "))),
+        _ => Err(Status::aborted(format!("{missing} shards are without a home yet"))),
+    }
+}
+
+async fn serves_there(tools: &Tools, host: &str) -> Result<String, Status> {
+    let not_yet = |why: String| Status::aborted(format!("{host}: {why}"));
+    let Some(link) = tools.links.peers.get(host) else {
+        return Err(not_yet("not in this agent's configuration, so that its node cannot be asked".to_owned()));
+    };
+    let look = |channel| async { node_control(channel).observe(ObserveRequest {}).await };
+    let answer = link.node.call(tools.deadline, look).await.map_err(|status| not_yet(said(&status)))?.into_inner();
+    if answer.phase == "healthy" {
+        return Ok(format!("{host} is up and serves"));
+    }
+    Err(not_yet(format!("its node is {}: {}", answer.phase, answer.phase_detail)))
 }
 
 async fn verify(tools: &Tools, scope: Scope) -> Result<String, Status> {

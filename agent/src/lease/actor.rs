@@ -93,6 +93,7 @@ impl LeaseActor {
             acceptors: acceptors.clone(),
             slots: stored.lease.slots.clone(),
             highest_fence: stored.lease.fence_highest.highest().to_string(),
+            cluster: stored.cluster.clone(),
         });
         let random = setup.host.rand.fork("agent.lease");
         let mut actor = LeaseActor {
@@ -380,6 +381,7 @@ impl LeaseActor {
                 acceptors: self.acceptors.clone(),
                 slots: acceptor.persisted().slots.clone(),
                 highest_fence: acceptor.persisted().fence_highest.highest().to_string(),
+                cluster: self.stored.cluster.clone(),
             },
             None => LeaseView { state: unknown_state(), ..self.view.borrow().clone() },
         };

@@ -95,6 +95,8 @@ pub(crate) struct LeaseView {
     pub(crate) slots: Vec<Slot>,
     /// The highest fence this host's gate has seen.
     pub(crate) highest_fence: String,
+    /// Which cluster the promises are of; empty: not known yet.
+    pub(crate) cluster: String,
 }
 
 /// The lease, as the rest of the agent asks it. Cheap to clone.
@@ -179,6 +181,11 @@ impl LeaseHandle {
     /// For people, and for who looks for the holder.
     pub(crate) fn view(&self) -> LeaseView {
         self.view.borrow().clone()
+    }
+
+    /// Which cluster this agent is of, by its node's word now or before; empty: not known yet.
+    pub(crate) fn cluster(&self) -> String {
+        self.view.borrow().cluster.clone()
     }
 
     /// Who holds the lease, as far as this agent knows.

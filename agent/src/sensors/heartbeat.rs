@@ -134,7 +134,13 @@ fn voters(answer: &ObserveResponse) -> u64 {
 fn member_fact(member: &NodeState) -> MemberFact {
     // The map calls the leader by that name; in the engine's words it is a voter.
     let role = if member.role == "leader" { "voter" } else { &member.role };
-    MemberFact { node: member.node.clone(), state: member.state.clone(), role: role.to_owned() }
+    MemberFact {
+        node: member.node.clone(),
+        state: member.state.clone(),
+        role: role.to_owned(),
+        reason: member.reason.clone(),
+        automatic: member.automatic,
+    }
 }
 
 fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_proto::agent::{PingRequest, PingResponse};
+use resilver_proto::agent::{PingRequest, PingResponse, Silence};
 use resilver_proto::contract::DescribeRequest;
-use resilver_strategies::api::{Input, Observation, PeerFact};
+use resilver_strategies::api::{Input, Observation, PeerFact, SilenceFact};
+use resilver_strategies::liveness::MAX_SILENT;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -14,7 +15,12 @@ use super::stopped;
 use crate::lease::LeaseHandle;
 use crate::links::{Links, PeerLink, agent_peer, node_control};
 use crate::state::PeerViews;
+use crate::swim::SwimView;
 use crate::telemetry::Telemetry;
+
+/// How long the node of a silent agent may take to say that it is there, from the second silent round on: a saturated
+/// host answers late, and a late answer is one.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks one other agent how it and its node are.
 pub(crate) struct PeerSensor {
@@ -34,6 +40,8 @@ pub(crate) struct PeerSensor {
     pub(crate) telemetry: Arc<Telemetry>,
     /// What is shown to people of it.
     pub(crate) views: Arc<PeerViews>,
+    /// How the others are by gossip.
+    pub(crate) swim: watch::Receiver<SwimView>,
     /// Where facts go.
     pub(crate) out: mpsc::Sender<Input>,
 }
@@ -49,9 +57,11 @@ impl PeerSensor {
     }
 
     async fn ask_on(&self, link: &PeerLink) {
+        let mut silent = false;
         loop {
             let asked = Instant::now();
-            let fact = self.ask(link).await;
+            let fact = self.ask(link, if silent { self.deadline.max(PATIENCE) } else { self.deadline }).await;
+            silent = !fact.agent_answers;
             self.views.set(&fact);
             // Only a stopping agent has dropped the receiver.
             let _ = self.out.send(Input::Observed(Observation::Peer(fact))).await;
@@ -59,7 +69,7 @@ impl PeerSensor {
         }
     }
 
-    async fn ask(&self, link: &PeerLink) -> PeerFact {
+    async fn ask(&self, link: &PeerLink, patience: Duration) -> PeerFact {
         let request = PingRequest { from: self.own.clone() };
         let ping = |channel| async { agent_peer(channel).ping(request).await };
         let answer = link.agent.call(self.deadline, ping).await.map(tonic::Response::into_inner).ok();
@@ -69,22 +79,36 @@ impl PeerSensor {
             self.lease.heard(&self.peer);
         }
         let suspect = answer.as_ref().is_none_or(|answer| !answer.node_alive);
-        let node_answers = if suspect { Some(self.node_answers(link).await) } else { None };
+        let node_answers = if suspect { Some(self.node_answers(link, patience).await) } else { None };
         self.fact(answer, node_answers)
     }
 
-    async fn node_answers(&self, link: &PeerLink) -> bool {
+    async fn node_answers(&self, link: &PeerLink, deadline: Duration) -> bool {
         let describe = |channel| async { node_control(channel).describe(DescribeRequest {}).await };
-        link.node.call(self.deadline, describe).await.is_ok()
+        link.node.call(deadline, describe).await.is_ok()
     }
 
     fn fact(&self, answer: Option<PingResponse>, node_answers: Option<bool>) -> PeerFact {
+        let swim = self.swim.borrow().get(&self.peer).copied();
+        let fact = PeerFact { node: self.peer.clone(), node_answers, swim, ..PeerFact::default() };
+        let Some(answer) = answer else { return fact };
+        let silent: Vec<SilenceFact> = answer.silent.into_iter().map(silence).collect();
         PeerFact {
-            node: self.peer.clone(),
-            agent_answers: answer.is_some(),
-            node_alive: answer.as_ref().map(|answer| answer.node_alive),
-            node_phase: answer.map(|answer| answer.node_phase).unwrap_or_default(),
-            node_answers,
+            agent_answers: true,
+            node_alive: Some(answer.node_alive),
+            node_phase: answer.node_phase,
+            domain: answer.failure_domain,
+            silent: Some(silent).filter(|silent| answer.tells_silent && silent.len() <= MAX_SILENT),
+            ..fact
         }
+    }
+}
+
+fn silence(told: Silence) -> SilenceFact {
+    SilenceFact {
+        node: told.node,
+        agent_ms: told.agent_silent_ms,
+        node_ms: told.node_silent_ms,
+        domain: told.failure_domain,
     }
 }

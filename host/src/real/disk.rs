@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ const ZERO_FILL_BYTES: usize = 1024 * 1024;
 
 /// Read and written by the owner, nobody else.
 const PRIVATE_MODE: u32 = 0o600;
+/// What group and others may do with a file.
+const OTHERS_MODE: u32 = 0o077;
 
 #[derive(Debug)]
 pub(super) struct RealDisk;
@@ -39,6 +41,11 @@ impl Disk for RealDisk {
         let path = path.to_owned();
         let create = move || OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE_MODE).open(path);
         Ok(Arc::new(RealFile(Arc::new(off_loop(create).await?))))
+    }
+
+    async fn is_private(&self, path: &Path) -> io::Result<bool> {
+        let path = path.to_owned();
+        off_loop(move || Ok(fs::metadata(path)?.permissions().mode() & OTHERS_MODE == 0)).await
     }
 
     fn open_blocking(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockingFile>> {

@@ -129,6 +129,12 @@ pub struct MemberFact {
     pub state: String,
     /// voter | learner (a leader is a voter).
     pub role: String,
+    /// Why it was marked; empty when it was not.
+    #[serde(default)]
+    pub reason: String,
+    /// An agent marked it; false: an operator did, and no automation undoes that.
+    #[serde(default)]
+    pub automatic: bool,
 }
 
 /// One answer of the node to its agent.
@@ -160,8 +166,47 @@ pub struct NodeFact {
     pub members: Vec<MemberFact>,
 }
 
+/// How another agent is by gossip (SWIM): what the agents know together, each having asked a few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwimState {
+    /// Somebody heard it lately.
+    Alive,
+    /// It did not answer, and has not said yet that it is there.
+    Suspect,
+    /// It did not say so in time.
+    Down,
+}
+
+impl SwimState {
+    /// All of them.
+    pub const ALL: &'static [SwimState] = &[SwimState::Alive, SwimState::Suspect, SwimState::Down];
+
+    /// The name in metrics and evidence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SwimState::Alive => "alive",
+            SwimState::Suspect => "suspect",
+            SwimState::Down => "down",
+        }
+    }
+}
+
+/// A host that an agent does not hear, in that agent's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilenceFact {
+    /// The host's node name.
+    pub node: String,
+    /// How long its agent has been silent.
+    pub agent_ms: u64,
+    /// How long its node has been silent.
+    pub node_ms: u64,
+    /// Its failure domain; empty when it was never told.
+    pub domain: String,
+}
+
 /// Another agent's answer about itself and its node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerFact {
     /// The peer's node name.
     pub node: String,
@@ -173,6 +218,15 @@ pub struct PeerFact {
     pub node_phase: String,
     /// Whether its node answered us directly; `None`: not asked.
     pub node_answers: Option<bool>,
+    /// How its agent is by gossip; `None`: there is no gossip, or it was never heard of.
+    #[serde(default)]
+    pub swim: Option<SwimState>,
+    /// Its failure domain, as its agent says; empty when the agent did not answer.
+    #[serde(default)]
+    pub domain: String,
+    /// Whom its agent does not hear; it hears everybody else. `None`: it does not say.
+    #[serde(default)]
+    pub silent: Option<Vec<SilenceFact>>,
 }
 
 /// A timestamped fact from one sensor about one subject.

@@ -27,7 +27,7 @@ pub(crate) enum Present {
     Ill,
     /// It seems well: only the proof is missing.
     Prove(String),
-    /// The disk is well again, but the agent's own throttle is on it.
+    /// The disk or a host is well again, but the agents' own throttle or mark is on it.
     Undo,
     /// There is nothing to recover (any more).
     Over(String),
@@ -61,6 +61,7 @@ impl Engine {
     pub(crate) fn present(&self, incident: &Incident) -> Present {
         match (&incident.subject, incident.mode) {
             (Subject::Node(_), _) => self.present_process(incident),
+            (Subject::Hosts(hosts), _) => self.present_hosts(hosts),
             (Subject::Disk { disk, .. }, _) => self.present_disk(incident, disk),
             (Subject::Object { .. }, _) if incident.mended => {
                 Present::Prove("the node says that it has repaired it".to_owned())
@@ -128,13 +129,22 @@ impl Engine {
             Present::Over(why) => return Move::Close { why },
             Present::Beyond(why) if !escalated => return Move::Escalate { why, guards: Vec::new() },
             Present::Beyond(why) => return Move::Wait(why),
-            Present::Prove(why) if now >= incident.not_before => return Move::Prove { why },
+            // The ladder's clock is for going up it: that hosts came back, or are given up, is looked at as soon as it is so.
+            Present::Prove(why) if now >= incident.not_before || incident.mode == Mode::HostDown => {
+                return Move::Prove { why };
+            }
             Present::Prove(_) => return Move::Wait("the next look at the proof".to_owned()),
             Present::Unknown(why) => return Move::Wait(why.to_owned()),
             Present::Undo => {
                 // The ladder's clock is for going up it, not for stepping down.
                 let ready = if incident.undone == 0 { now } else { incident.not_before };
-                return self.step_move(now, incident, ladder::undo_throttle(&self.policy), incident.undone, ready);
+                return self.step_move(
+                    now,
+                    incident,
+                    ladder::undo(incident.mode, &self.policy),
+                    incident.undone,
+                    ready,
+                );
             }
             Present::Ill => {}
         }
@@ -150,7 +160,7 @@ impl Engine {
             return Move::Escalate { why: "the ladder's end was reached".to_owned(), guards: Vec::new() };
         };
         if let Some(state) = self.shown(incident, &rung) {
-            return Move::Skip { why: format!("the disk is {state} already") };
+            return Move::Skip { why: format!("{} is {state} already", incident.subject) };
         }
         self.step_move(now, incident, rung, incident.attempt, incident.not_before)
     }
@@ -200,6 +210,8 @@ impl Engine {
             pause: self.pause.as_ref(),
             ledger: &self.ledger,
             storm: &self.storm,
+            liveness: &self.liveness,
+            lease: self.lease.fence.as_ref(),
             began: self.began.unwrap_or(now),
             incident,
             rung,
@@ -208,8 +220,11 @@ impl Engine {
         }
     }
 
-    /// The state in which the node shows the disk, when that is what the step is for.
+    /// The state in which the node shows the disk or the hosts, when that is what the step is for.
     pub(crate) fn shown(&self, incident: &Incident, rung: &Rung) -> Option<&str> {
+        if let (Subject::Hosts(hosts), Effect::HostState { states, .. }) = (&incident.subject, rung.effect) {
+            return self.hosts_shown(&self.concerned(hosts, rung.action), states);
+        }
         let Subject::Disk { disk, .. } = &incident.subject else { return None };
         let Effect::DiskState { states, .. } = rung.effect else { return None };
         let state = self.facts.node_now().and(self.facts.disk(disk)).map(|fact| fact.state.as_str())?;
@@ -220,6 +235,8 @@ impl Engine {
     fn provable(&self, incident: &Incident) -> bool {
         match &incident.subject {
             Subject::Disk { disk, .. } => self.facts.disk(disk).is_some_and(|fact| fact.state == "out"),
+            // Whether they are back is seen without it.
+            Subject::Hosts(_) => false,
             _ => true,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::api::{Command, ProcessFact, Step, StepId, StepResult};
+use crate::api::{Command, ProcessFact, Step, StepId, StepResult, Subject};
 use crate::engine::Engine;
 use crate::engine::decide::{Move, Present};
 use crate::engine::guards;
@@ -97,7 +97,7 @@ impl Engine {
     }
 
     fn act(&mut self, now: Now, incident: &mut Incident, rung: &Rung, guards: Vec<GuardResult>) {
-        let undo = rung.action == Action::SetMode;
+        let undo = ladder::is_undo(rung.action);
         let attempt = if undo { incident.undone } else { incident.attempt } + 1;
         let step = Step {
             id: self.next_step(),
@@ -105,9 +105,10 @@ impl Engine {
             mode: Some(incident.mode),
             action: rung.action,
             grade: rung.grade,
-            subject: incident.subject.clone(),
+            subject: self.step_subject(incident, rung),
             disruptive: rung.disruptive,
-            fence: None,
+            // What is done to other hosts, the lease's holder does, by its own fence.
+            fence: self.lease.fence.clone().filter(|_| incident.mode == Mode::HostDown),
             deadline: rung.deadline,
             attempt,
             reason: incident.evidence.clone(),
@@ -124,9 +125,9 @@ impl Engine {
 
     /// Writes the intention down and begins.
     fn begin(&mut self, now: Now, incident: &mut Incident, step: Step) {
-        match step.action {
-            Action::SetMode => incident.undone += 1,
-            _ => incident.attempt += 1,
+        match ladder::is_undo(step.action) {
+            true => incident.undone += 1,
+            false => incident.attempt += 1,
         }
         incident.throttled |= step.action == Action::Throttle;
         incident.state = IncidentState::Recovering;
@@ -228,7 +229,7 @@ impl Engine {
         if let StepResult::Refused { guard, evidence } = result {
             self.close_if_disruptive(&step, &detail);
             // Nothing was done: the attempt does not count, but a new slot is needed.
-            incident.attempt = incident.attempt.saturating_sub(u32::from(step.action != Action::SetMode));
+            incident.attempt = incident.attempt.saturating_sub(u32::from(!ladder::is_undo(step.action)));
             return self.slot_refused(now, incident, &step, guard, &evidence);
         }
         if resolution == "failed" {
@@ -236,7 +237,7 @@ impl Engine {
             return self.attempt_failed(now, incident);
         }
         match self.effect_of(incident, &step) {
-            Some(Effect::DiskState { deadline, .. }) => {
+            Some(Effect::DiskState { deadline, .. } | Effect::HostState { deadline, .. }) => {
                 incident.flight = Flight::Seeing { step, until: now.mono + deadline };
             }
             Some(Effect::Proof { deadline }) => self.prove(now, incident, deadline),
@@ -245,20 +246,21 @@ impl Engine {
     }
 
     fn seeing(&mut self, now: Now, incident: &mut Incident, step: &Step, until: Moment) {
-        let rung = if step.action == Action::SetMode {
-            Some(ladder::undo_throttle(&self.policy))
-        } else {
-            self.rung(incident)
-        };
-        let seen = rung.and_then(|rung| self.shown(incident, &rung).map(str::to_owned));
-        if let Some(state) = seen {
+        let rung = if ladder::is_undo(step.action) { Some(self.undo_of(incident)) } else { self.rung(incident) };
+        let seen = rung.and_then(|rung| match (&step.subject, rung.effect) {
+            (Subject::Hosts(hosts), Effect::HostState { states, .. }) => self.hosts_shown(hosts, states),
+            _ => self.shown(incident, &rung),
+        });
+        if let Some(state) = seen.map(str::to_owned) {
+            let told = format!("the node shows {} as {state}", step.subject);
             if step.disruptive {
-                self.close_slot(step, true, &format!("the node shows the disk as {state}"));
+                self.close_slot(step, true, &told);
             }
             incident.flight = Flight::Idle;
             match step.action {
                 Action::SetMode => incident.throttled = false,
-                _ => self.next_rung(now, incident, &format!("the node shows the disk as {state}")),
+                Action::MarkUp => self.unmarked(now, incident, &told),
+                _ => self.next_rung(now, incident, &told),
             }
         } else if now.mono >= until {
             self.close_if_disruptive(step, "the node does not show what the step did");
@@ -313,6 +315,9 @@ impl Engine {
                 _ => {}
             }
         }
+        if incident.mode == Mode::HostDown && self.hosts_moved(now, incident) {
+            return;
+        }
         // A proof may take a floor's time, however little is left.
         let left = until.since(now.mono).max(self.proof_floor(incident));
         match asked {
@@ -353,7 +358,9 @@ impl Engine {
                 StepResult::Done { detail } => self.close(now, &mut incident, &format!("proven: {detail}")),
                 StepResult::Failed { error: why } | StepResult::Refused { evidence: why, .. } => {
                     let data = Self::reads_data(incident.mode);
-                    if now.mono >= until || (data && tries >= DATA_PROOFS) {
+                    // Everything a host held is rebuilt in the background: that takes as long as it takes.
+                    let in_vain = data && incident.mode != Mode::HostDown && tries >= DATA_PROOFS;
+                    if now.mono >= until || in_vain {
                         self.proof_failed(now, &mut incident, &why);
                     } else {
                         if tries == 1 {
@@ -412,9 +419,13 @@ impl Engine {
         ladder::ladder(incident.mode, &self.policy).into_iter().nth(incident.rung)
     }
 
+    fn undo_of(&self, incident: &Incident) -> Rung {
+        ladder::undo(incident.mode, &self.policy)
+    }
+
     fn effect_of(&self, incident: &Incident, step: &Step) -> Option<Effect> {
         match step.action {
-            Action::SetMode => Some(ladder::undo_throttle(&self.policy).effect),
+            action if ladder::is_undo(action) => Some(self.undo_of(incident).effect),
             _ => self.rung(incident).map(|rung| rung.effect),
         }
     }
@@ -422,8 +433,11 @@ impl Engine {
     fn proof_deadline(&self, incident: &Incident) -> Duration {
         let of = |rung: &Rung| match rung.effect {
             Effect::Proof { deadline } => Some(deadline),
-            Effect::DiskState { .. } => None,
+            Effect::DiskState { .. } | Effect::HostState { .. } => None,
         };
+        if incident.mode == Mode::HostDown {
+            return self.policy.deadline(self.policy.host.rebuild_deadline);
+        }
         ladder::ladder(incident.mode, &self.policy).iter().rev().find_map(of).unwrap_or(crate::config::DEADLINE_FLOOR)
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::api::{DiskFact, NodeFact, Observation, ProcessFact};
+use crate::api::{DiskFact, MemberFact, NodeFact, Observation, ProcessFact};
 use crate::types::Moment;
 
 /// Names one life of a process beyond doubt.
@@ -89,6 +89,11 @@ impl Facts {
 
     pub(crate) fn disk(&self, disk: &str) -> Option<&DiskFact> {
         self.node()?.disks.iter().find(|fact| fact.disk == disk)
+    }
+
+    /// A host of the cluster map.
+    pub(crate) fn member(&self, host: &str) -> Option<&MemberFact> {
+        self.node()?.members.iter().find(|member| member.node == host)
     }
 
     pub(crate) fn raft(&self) -> Option<(u64, u64)> {

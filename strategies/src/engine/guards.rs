@@ -15,6 +15,7 @@ use crate::engine::incidents::Incident;
 use crate::engine::ladder::Rung;
 use crate::engine::ledger::Ledger;
 use crate::engine::pause::Pause;
+use crate::liveness::{Liveness, Verdict};
 use crate::record::GuardResult;
 use crate::storm::StormBrake;
 use crate::types::{Action, Authority, Fence, GuardName, Mode, Moment};
@@ -37,6 +38,9 @@ pub(crate) struct Look<'a> {
     pub(crate) pause: Option<&'a Pause>,
     pub(crate) ledger: &'a Ledger,
     pub(crate) storm: &'a StormBrake,
+    pub(crate) liveness: &'a Liveness,
+    /// The lease's fence, if this agent holds it.
+    pub(crate) lease: Option<&'a Fence>,
     pub(crate) began: Moment,
     pub(crate) incident: &'a Incident,
     pub(crate) rung: &'a Rung,
@@ -87,6 +91,9 @@ fn fresh(look: &Look<'_>) -> (bool, String) {
 /// A disk cannot answer for itself: its node's canary is asked twice, and the last answer must be a young one. A
 /// shard's checksum speaks for itself: it was computed from the bytes that were read.
 fn corroborated(look: &Look<'_>) -> (bool, String) {
+    if let Subject::Hosts(hosts) = &look.incident.subject {
+        return convicted(look, hosts);
+    }
     let Subject::Disk { disk, .. } = &look.incident.subject else {
         return (true, format!("the checksum was computed from the bytes read ({})", look.incident.detected_by));
     };
@@ -96,6 +103,15 @@ fn corroborated(look: &Look<'_>) -> (bool, String) {
     }
     let (bad, need) = (look.disks.bad(disk), look.policy.detection.disk_confirmations);
     (bad >= need, format!("called bad by {bad} canaries in a row, {need} needed"))
+}
+
+/// Every host that is not heard is convicted, by evidence as fresh as this very moment.
+fn convicted(look: &Look<'_>, hosts: &[String]) -> (bool, String) {
+    let judged = hosts.iter().map(|host| (host, look.liveness.judge(look.now, host)));
+    let silent: Vec<_> = judged.filter(|(_, judgement)| judgement.verdict != Verdict::Heard).collect();
+    let evidence: Vec<String> = silent.iter().map(|(host, judgement)| format!("{host}: {judgement}")).collect();
+    let all = !silent.is_empty() && silent.iter().all(|(_, judgement)| judgement.verdict == Verdict::Convicted);
+    (all, evidence.join("; "))
 }
 
 fn budget(look: &Look<'_>) -> (bool, String) {
@@ -139,6 +155,10 @@ fn move_aside(look: &Look<'_>) -> (bool, String) {
 }
 
 fn one_at_a_time(look: &Look<'_>) -> (bool, String) {
+    if look.incident.mode == Mode::HostDown {
+        let held = |fence| (true, format!("this agent holds the lease, fence {fence}"));
+        return look.lease.map_or_else(|| (false, "the lease is not held here".to_owned()), held);
+    }
     match (&look.under_way, look.fence) {
         (Some(other), _) => (false, format!("{other} is under way on this host")),
         (None, Some(fence)) => (true, format!("slot open under fence {fence}")),
@@ -169,7 +189,33 @@ fn quorum_kept(look: &Look<'_>) -> (bool, String) {
     )
 }
 
+/// Hosts of another failure domain that fell silent together with this incident's. The brake's own window is over long
+/// before a host is given up; what they have in common may not be.
+fn common_cause(look: &Look<'_>, hosts: &[String]) -> Option<String> {
+    let settled = |host: &str| look.facts.member(host).is_none_or(|member| member.state == "out");
+    let (ours, others): (Vec<_>, Vec<_>) =
+        look.liveness.silent(look.now).partition(|(host, _)| hosts.iter().any(|known| known == host));
+    let domains: Vec<String> = hosts.iter().map(|host| look.liveness.domain(host)).collect();
+    // Of detection, not of policy: no factor moves hosts' ends apart.
+    let window = look.policy.storm.window;
+    let together = |at: &Moment| ours.iter().any(|(_, ours)| at.since(*ours).max(ours.since(*at)) <= window);
+    let with: Vec<String> = others
+        .iter()
+        .filter(|(host, at)| !settled(host) && !domains.contains(&look.liveness.domain(host)) && together(at))
+        .map(|(host, _)| format!("{host} ({})", look.liveness.domain(host)))
+        .collect();
+    (!with.is_empty()).then(|| {
+        let seconds = window.as_secs();
+        format!("{} fell silent within {seconds} s of it: a common cause, a person decides", with.join(", "))
+    })
+}
+
 fn storm_brake(look: &Look<'_>) -> (bool, String) {
+    if let Subject::Hosts(hosts) = &look.incident.subject
+        && let Some(why) = common_cause(look, hosts)
+    {
+        return (false, why);
+    }
     let (frozen, evidence) = look.storm.state(look.now);
     (!frozen, evidence)
 }

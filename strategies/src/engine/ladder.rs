@@ -53,6 +53,13 @@ pub enum Effect {
         /// How long the proof may take to hold.
         deadline: Duration,
     },
+    /// The cluster map shows the hosts in one of these states; then the next step.
+    HostState {
+        /// The states.
+        states: &'static [&'static str],
+        /// How long that may take.
+        deadline: Duration,
+    },
     /// The node shows the disk in one of these states; then the next step.
     DiskState {
         /// The states.
@@ -86,12 +93,24 @@ const DISRUPTIVE: &[GuardName] =
 const REBUILD: &[GuardName] = &[Pause, Fresh, Corroborated, Authority, Budget, Pressure, IntentFirst];
 const RECONSTRUCT: &[GuardName] = &[Pause, Fresh, Corroborated, Authority, Budget, Pressure, MoveAside, IntentFirst];
 
+/// Saying in the map what the evidence says takes nothing away.
+const MARK: &[GuardName] = &[Pause, Fresh, Corroborated, OneAtATime, Authority, IntentFirst];
+const UNMARK: &[GuardName] = &[Pause, Fresh, OneAtATime, Authority, IntentFirst];
+const GIVE_UP: &[GuardName] = &[Pause, Fresh, Corroborated, OneAtATime, Authority, Budget, StormBrake, IntentFirst];
+
+/// Attempts at a mark: with the waits between them long enough for an election, which the host's end may have caused.
+const MARK_ATTEMPTS: u32 = 10;
+
+/// The states of a host that the cluster's work is planned with. `member`: a node that knows no marks yet.
+pub(crate) const IN_SERVICE: &[&str] = &["up", "member"];
+
 /// The ladder of a mode; empty for a mode that comes later.
 pub fn ladder(mode: Mode, policy: &PolicyConfig) -> Vec<Rung> {
     match mode {
         Mode::ProcessCrash => process_crash(policy),
         Mode::DiskFailure => disk_failure(policy),
         Mode::DataCorruption => data_corruption(policy),
+        Mode::HostDown => host_down(policy),
         _ => Vec::new(),
     }
 }
@@ -180,9 +199,65 @@ fn data_corruption(policy: &PolicyConfig) -> Vec<Rung> {
     }]
 }
 
+fn host_down(policy: &PolicyConfig) -> Vec<Rung> {
+    vec![
+        Rung {
+            action: Action::MarkDown,
+            does: "mark the host down in the cluster map: everybody routes around it",
+            grade: Grade::OBSERVE,
+            disruptive: false,
+            wait: Duration::ZERO,
+            attempts: MARK_ATTEMPTS,
+            guards: MARK,
+            deadline: VERB_DEADLINE,
+            effect: Effect::HostState { states: &["down", "out"], deadline: SEEN_DEADLINE },
+            otherwise: Otherwise::Escalate,
+        },
+        Rung {
+            action: Action::EvacuateHost,
+            does: "mark the host out: its shards are rebuilt on the others",
+            grade: Grade::REPAIR,
+            disruptive: false,
+            wait: policy.scaled(policy.host.out_after),
+            attempts: policy.budget.attempts,
+            guards: GIVE_UP,
+            deadline: VERB_DEADLINE,
+            // Then the proof: redundancy. It takes as long as rebuilding takes.
+            effect: Effect::HostState { states: &["out"], deadline: SEEN_DEADLINE },
+            otherwise: Otherwise::Escalate,
+        },
+    ]
+}
+
+/// Takes the agents' own mark back when the host is there again. An operator's mark is an operator's to take back.
+fn mark_up() -> Rung {
+    Rung {
+        action: Action::MarkUp,
+        does: "take the mark back: the host is there again",
+        grade: Grade::OBSERVE,
+        disruptive: false,
+        wait: Duration::ZERO,
+        attempts: MARK_ATTEMPTS,
+        guards: UNMARK,
+        deadline: VERB_DEADLINE,
+        effect: Effect::HostState { states: IN_SERVICE, deadline: SEEN_DEADLINE },
+        otherwise: Otherwise::Escalate,
+    }
+}
+
+/// What takes back what the agents did about an incident that is over by itself.
+pub(crate) fn undo(mode: Mode, policy: &PolicyConfig) -> Rung {
+    if mode == Mode::HostDown { mark_up() } else { undo_throttle(policy) }
+}
+
+/// Whether an action is such a step back.
+pub(crate) fn is_undo(action: Action) -> bool {
+    matches!(action, Action::SetMode | Action::MarkUp)
+}
+
 /// Takes the agent's own throttle back when the disk is well again before it was detached. A disk that was detached is
 /// attached by a person only.
-pub(crate) fn undo_throttle(policy: &PolicyConfig) -> Rung {
+fn undo_throttle(policy: &PolicyConfig) -> Rung {
     Rung {
         action: Action::SetMode,
         does: "take the throttle back: the disk is well again",
@@ -208,6 +283,7 @@ pub(crate) fn proof(subject: &Subject) -> Proof {
         Subject::Node(_) => Proof::Serves,
         Subject::Disk { disk, .. } => Proof::DiskRebuilt { disk },
         Subject::Object { bucket, key } => Proof::ObjectIntact { bucket, key },
+        Subject::Hosts(hosts) => Proof::HostsSettled { hosts },
     }
 }
 

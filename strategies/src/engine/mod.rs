@@ -16,6 +16,7 @@ mod drive;
 mod explain;
 mod facts;
 mod guards;
+mod hosts;
 mod incidents;
 mod jitter;
 mod ladder;
@@ -34,12 +35,14 @@ pub use modes::{ModeStatus, modes, status as mode_status};
 pub use pause::{MAX_PAUSE, Pause};
 pub use plan::{Plan, PlanEntry};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::api::{Command, Decide, Input, NodeFact, Observation, PeerFact, Step, StepId, Subject};
+use crate::api::{Command, Decide, Input, NodeFact, Observation, PeerFact, SilenceFact, Step, StepId, Subject};
 use crate::config::PolicyConfig;
+use crate::liveness::{Judgement, Liveness};
 use crate::record::RecordKind;
 use crate::storm::StormBrake;
 use crate::types::{Action, GuardName, Mode, Moment, Now};
@@ -59,6 +62,8 @@ pub(crate) const REFUSED_EVERY: Duration = Duration::from_secs(60);
 pub struct EngineOptions {
     /// The node this agent sits beside.
     pub node: String,
+    /// This host's failure domain.
+    pub domain: String,
     /// The figures.
     pub policy: PolicyConfig,
 }
@@ -70,6 +75,7 @@ pub struct Engine {
     policy: PolicyConfig,
     began: Option<Moment>,
     facts: Facts,
+    liveness: Liveness,
     incidents: Book,
     disks: disk_failure::Watch,
     findings: data_corruption::Watch,
@@ -78,6 +84,10 @@ pub struct Engine {
     storm: StormBrake,
     operator: Option<OperatorStep>,
     planned: Planned,
+    /// The lease, as far as this agent has a part in it.
+    lease: hosts::Lease,
+    /// The present, as of the last input.
+    now: Moment,
     /// The last crash that was recovered: a late word of it is no new one.
     answered: Option<Life>,
     hung: bool,
@@ -112,6 +122,8 @@ pub struct EngineStatus {
     pub storm: bool,
     /// Its numbers.
     pub storm_evidence: String,
+    /// Hosts that are not heard, with the verdict on each and its numbers.
+    pub silent: BTreeMap<String, Judgement>,
     /// The agent may hold the lease: its own host has no open incident.
     pub may_hold_lease: bool,
     /// All modes, and which are acted on.
@@ -121,13 +133,15 @@ pub struct EngineStatus {
 impl Engine {
     /// An engine that has seen nothing. Its first input is [`Input::Started`].
     pub fn new(options: EngineOptions) -> Self {
-        let EngineOptions { node, policy } = options;
+        let EngineOptions { node, domain, policy } = options;
         let storm = StormBrake::new(&policy.storm, policy.scaled(policy.storm.window));
+        let liveness = Liveness::new(&node, &domain, &policy);
         Self {
             node,
             policy,
             began: None,
             facts: Facts::default(),
+            liveness,
             incidents: Book::default(),
             disks: disk_failure::Watch::default(),
             findings: data_corruption::Watch::default(),
@@ -136,6 +150,8 @@ impl Engine {
             storm,
             operator: None,
             planned: Planned::No,
+            lease: hosts::Lease::default(),
+            now: Moment::default(),
             answered: None,
             hung: false,
             next_id: 1,
@@ -146,7 +162,11 @@ impl Engine {
     /// Takes one input and says what follows. Pure: the same state, time and input give the same commands.
     pub fn handle(&mut self, now: Now, input: Input) -> Vec<Command> {
         self.began.get_or_insert(now.mono);
+        self.now = now.mono;
+        self.liveness.pulse(now.mono);
         self.expire_pause(now);
+        // Not with every look at a host: what is judged are seconds, and all hosts at once.
+        let look = matches!(input, Input::Tick | Input::Lease { .. } | Input::Observed(Observation::Heartbeat(_)));
         match input {
             Input::Started { next_sequence, open, paused, unfinished, history } => {
                 self.next_id = self.next_id.max(next_sequence);
@@ -172,16 +192,25 @@ impl Engine {
             }
             Input::Slot { step, reply } => self.slot(now, step, reply),
             Input::Operator(command) => self.operate(now, command),
+            Input::Lease { fence } => self.lease.set(now.mono, fence),
         }
         self.storm.judge(now.mono);
+        if look {
+            self.read_hosts(now);
+        }
         self.advance(now);
         self.advance_operator(now);
         std::mem::take(&mut self.out)
     }
 
-    /// Whether this agent may hold the lease: not while its own host is ill.
+    /// Whether this agent may hold the lease: not while its own host is ill. Other hosts' incidents are its holder's work.
     pub fn may_hold_lease(&self) -> bool {
-        self.incidents.open.is_empty()
+        self.incidents.open.values().all(|incident| incident.mode == Mode::HostDown)
+    }
+
+    /// Whom this agent does not hear, for other agents; `None`: it cannot say.
+    pub fn silences(&self, now: Now) -> Option<Vec<SilenceFact>> {
+        self.liveness.silences(now.mono)
     }
 
     /// The engine's state.
@@ -206,6 +235,7 @@ impl Engine {
             steps,
             storm,
             storm_evidence,
+            silent: self.silent(now.mono),
             may_hold_lease: self.may_hold_lease(),
             modes: modes(),
         }
@@ -232,7 +262,10 @@ impl Engine {
         self.facts.observe(now.mono, observation);
         match observation {
             Observation::Heartbeat(fact) => self.read_heartbeat(now, fact),
-            Observation::Peer(fact) => self.storm.observe(now.mono, &fact.node, ill(fact)),
+            Observation::Peer(fact) => {
+                self.liveness.observe(now.mono, fact);
+                self.storm.observe(now.mono, &fact.node, ill(fact));
+            }
             Observation::Process(_) | Observation::HeartbeatMissed { .. } => {}
         }
         if !matches!(observation, Observation::Peer(_)) {

@@ -26,6 +26,9 @@ pub fn status(mode: Mode) -> ModeStatus {
         Mode::ProcessCrash => (true, "starts what is dead; start and resync, and replacing a member, come later"),
         Mode::DiskFailure => (true, "stops writes, detaches, rebuilds elsewhere"),
         Mode::DataCorruption => (true, "reconstructs and proves; the deep scan comes later"),
+        Mode::HostDown => {
+            (true, "marks down and, after the wait, out; gives nothing up sooner, however little is left")
+        }
         _ => (false, "comes later"),
     };
     ModeStatus { mode, implemented, note }

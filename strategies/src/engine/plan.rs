@@ -168,6 +168,9 @@ pub(crate) fn proof_in_words(subject: &Subject) -> String {
         Proof::DiskRebuilt { disk } => {
             format!("every shard of disk {disk} read back from its new home; failed = skipped = 0")
         }
+        Proof::HostsSettled { hosts } => {
+            format!("{} up in the cluster map and serving, or out; and no shard without a home", hosts.join(", "))
+        }
         Proof::ObjectIntact { bucket, key } => {
             format!("every shard of {bucket}/{key} read from disk, cache bypassed")
         }

@@ -91,7 +91,11 @@ impl Bench {
     }
 
     pub fn with(policy: PolicyConfig) -> Self {
-        let engine = Engine::new(EngineOptions { node: NODE.to_owned(), policy: policy.clone() });
+        let engine = Engine::new(EngineOptions {
+            node: NODE.to_owned(),
+            domain: format!("host {NODE}"),
+            policy: policy.clone(),
+        });
         let mut bench = Self {
             engine,
             ms: 0,
@@ -120,7 +124,11 @@ impl Bench {
 
     /// The agent dies and comes back with its journal.
     pub fn restart_agent(&mut self) {
-        self.engine = Engine::new(EngineOptions { node: NODE.to_owned(), policy: self.policy.clone() });
+        self.engine = Engine::new(EngineOptions {
+            node: NODE.to_owned(),
+            domain: format!("host {NODE}"),
+            policy: self.policy.clone(),
+        });
         self.born_ms = self.ms;
         let lines = self.journal.iter();
         let started = resilver_strategies::resume::from_lines(lines, EPOCH_MS + self.ms);

@@ -2,6 +2,7 @@
 
 pub(crate) mod data_corruption;
 pub(crate) mod disk_failure;
+pub(crate) mod host_down;
 pub(crate) mod process_crash;
 
 use crate::api::Subject;
