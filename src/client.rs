@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use resilver_host::Host;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::locks::locks_client::LocksClient;
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
 use resilver_proto::store::{StatusRequest, StatusResponse};
@@ -52,6 +53,11 @@ impl Node {
     /// Its membership.
     pub(crate) fn cluster(&self) -> ClusterClient<Channel> {
         ClusterClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Its locks: the cluster's.
+    pub(crate) fn locks(&self) -> LocksClient<Channel> {
+        LocksClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// What its agent uses.

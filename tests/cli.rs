@@ -62,6 +62,7 @@ fn help_names_every_noun_and_every_exit_code() {
         "bucket",
         "object",
         "key",
+        "lock",
         "meta",
         "repair",
         "incident",
@@ -110,6 +111,10 @@ fn every_verb_of_the_specification_exists() {
         "key grant",
         "key deny",
         "key revoke",
+        "lock list",
+        "lock acquire",
+        "lock release",
+        "lock break",
         "meta status",
         "repair status",
         "incident list",
@@ -140,6 +145,8 @@ fn usage_errors_end_with_two() {
         &["bucket", "set", "b"],
         &["bucket", "set", "b", "--quota", "lots"],
         &["key", "create"],
+        &["lock", "release", "a"],
+        &["lock", "acquire", "a", "--lease", "long"],
         &["key", "grant", "RSX", "b"],
     ] {
         let output = resilver(dir.path(), args);

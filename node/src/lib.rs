@@ -1,7 +1,7 @@
 //! The storage node: metadata in Raft, Reed-Solomon shards on disks, recovery services.
 //!
 //! Reading order: [`types`] and [`model`] name what everything is about; [`meta`] keeps it agreed upon; [`disk`] keeps
-//! shards; [`gateway`] turns puts and gets into both; [`s3`] is how clients come to it; [`repair`] brings redundancy back; [`control`] answers the agent;
+//! shards; [`gateway`] turns puts and gets into both; [`s3`] is how clients come to it; [`repair`] brings redundancy back; [`locks`] lets one at a time change a thing; [`control`] answers the agent;
 //! [`service`] wires one node together and decides when it may serve.
 
 pub mod codec;
@@ -11,6 +11,7 @@ pub mod disk;
 pub mod gateway;
 mod http;
 mod late;
+pub mod locks;
 pub mod log;
 pub mod meta;
 pub mod model;

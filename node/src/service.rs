@@ -18,6 +18,7 @@ use resilver_proto::contract::replica_repair_server::ReplicaRepairServer;
 use resilver_proto::internal::presence_server::PresenceServer;
 use resilver_proto::internal::raft_server::RaftServer;
 use resilver_proto::internal::shards_server::ShardsServer;
+use resilver_proto::locks::locks_server::LocksServer;
 use resilver_proto::store::cluster_server::ClusterServer;
 use resilver_proto::store::store_server::StoreServer;
 use resilver_proto::{transport, web};
@@ -31,6 +32,7 @@ use crate::control::{
 use crate::disk::{DiskSet, Patience};
 use crate::gateway::{Gateway, GatewayParts, StoreService};
 use crate::late::Late;
+use crate::locks::{LockService, Locks, run_leases};
 use crate::meta::identity::Identity;
 use crate::meta::{Meta, RaftService};
 use crate::options::Options;
@@ -39,6 +41,7 @@ use crate::phase::{Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::s3::Door;
 use crate::transport::{ShardClient, ShardService};
+use crate::types::LifeId;
 
 /// How long parts may take to end before the process ends without them: nothing acknowledged depends on it.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -68,6 +71,7 @@ struct LateServices {
     raft: Late<RaftServer<RaftService>>,
     presence: Late<PresenceServer<PresenceService>>,
     shards: Late<ShardsServer<ShardService>>,
+    locks: Late<LocksServer<LockService>>,
     store: Late<StoreServer<StoreService>>,
 }
 
@@ -124,6 +128,7 @@ impl Node {
             raft: Late::new(phase.clone()),
             presence: Late::new(phase.clone()),
             shards: Late::new(phase.clone()),
+            locks: Late::new(phase.clone()),
             store: Late::new(phase.clone()),
         };
         let servers = serve(self.shared.clone(), late.clone(), self.grpc, self.http, stopping.clone());
@@ -177,6 +182,7 @@ async fn serve(
         .add_service(late.raft)
         .add_service(late.presence)
         .add_service(late.shards)
+        .add_service(late.locks)
         .add_service(late.store);
     let grpc = transport::serve(router, grpc, stop_future(stopping.clone()));
     let http = web::serve(crate::http::router(shared), http, stop_future(stopping));
@@ -240,17 +246,23 @@ impl Life {
         );
         let rebuilder =
             Rebuilder::new(meta.clone(), self.disks.clone(), shards.clone(), board.clone(), &options.repair);
+        let life = LifeId::draw(&mut host.rand.fork("locks.life"));
+        let locks = Locks::new(host, meta.clone(), self.shared.name.clone(), life);
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             meta: meta.clone(),
+            locks: locks.clone(),
             shards: shards.clone(),
             rebuilder: rebuilder.clone(),
             read_deadline: options.read_deadline,
         });
         let service = ShardService::new(meta.clone(), self.disks.clone(), board.clone(), rebuilder.clone());
         self.late.shards.fill(service.into_server());
-        let presence = PresenceService::new(self.shared.name.clone(), self.stopping.clone());
+        let presence = PresenceService::new(self.shared.name.clone(), life, self.stopping.clone());
         self.late.presence.fill(presence.into_server());
+        self.late.locks.fill(LockService::new(locks.clone(), self.shared.peers.clone()).into_server());
+        // From now on: this node may lead before it serves.
+        tokio::spawn(run_leases(meta.clone(), self.stopping.clone()));
         let watching = watch_all(self.shared.peers.clone(), self.shared.name.clone(), meta.map_changes());
         let repair = Repair::new(RepairParts {
             host: host.clone(),
@@ -265,7 +277,7 @@ impl Life {
             abandoned_uploads_after: options.abandoned_uploads_after,
         });
         let handle = repair.handle(gateway.clone());
-        let core = Core { meta: meta.clone(), gateway: gateway.clone(), repair: handle };
+        let core = Core { meta: meta.clone(), gateway: gateway.clone(), locks, repair: handle };
         // Filled once: a node enters its cluster once per process.
         let _ = self.shared.core.set(core);
 

@@ -1,7 +1,8 @@
 //! The node's metrics. Names are those of docs/metrics.md; gauges are read when Prometheus asks, so that nothing is kept
 //! up to date for nobody.
 //!
-//! Invariant: the number of series grows with disks and peers only.
+//! Invariant: the number of series grows with disks and peers only; locks have so many and no more
+//! ([`SHOWN_PATHS`](crate::locks::health::SHOWN_PATHS)).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -77,14 +78,28 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
             page.counter(name, help, &[])?.with_label_values::<&str>(&[]).inc_by(count.load(Ordering::Relaxed));
         }
         let (took, late) = core.gateway.key_reads().figures();
-        page.seconds("resilver_config_read_duration_seconds", "the last read of an access key", &[])?
+        page.float("resilver_config_read_duration_seconds", "the last read of an access key", &[])?
             .with_label_values::<&str>(&[])
             .set(took.as_secs_f64());
         page.counter("resilver_config_read_timeouts_total", "reads of an access key that were given up", &[])?
             .with_label_values::<&str>(&[])
             .inc_by(late);
+        let (paths, retries, late) = core.locks.figures();
+        for (name, help, count) in [
+            ("resilver_config_lock_retries_total", "further attempts at a lock after one timed out", retries),
+            ("resilver_config_lock_timeouts_total", "attempts at a lock that timed out", late),
+        ] {
+            page.counter(name, help, &[])?.with_label_values::<&str>(&[]).inc_by(count);
+        }
+        let help = "how asking for a lock goes: 1 healthy, 0.5 degraded, 0 unhealthy";
+        let health = page.float("resilver_lock_health_status", help, &["path"])?;
+        let late = page.counter("resilver_lock_health_timeouts_total", "attempts that timed out", &["path"])?;
+        for figure in &paths {
+            health.with_label_values(&[figure.path.as_str()]).set(figure.health.value());
+            late.with_label_values(&[figure.path.as_str()]).inc_by(figure.timeouts);
+        }
         let spent = core.repair.timings();
-        let seconds = page.seconds("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
+        let seconds = page.float("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
         for (phase, nanos) in [
             ("read and wire", spent.read_nanos),
             ("crc", spent.crc_nanos),
@@ -114,9 +129,9 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
     let shards = page.gauge("resilver_disk_shards", "shards on the disk", &["disk"])?;
     let healthy = page.gauge("resilver_disk_healthy", "1 when the disk's canary answers", &["disk"])?;
     let errors = page.counter("resilver_disk_errors_total", "input/output errors of the disk", &["disk"])?;
-    let canary = page.seconds("resilver_disk_canary_age_seconds", "age of the canary's last answer", &["disk"])?;
+    let canary = page.float("resilver_disk_canary_age_seconds", "age of the canary's last answer", &["disk"])?;
     let took =
-        page.seconds("resilver_disk_state_check_duration_seconds", "the last check of the disk's state", &["disk"])?;
+        page.float("resilver_disk_state_check_duration_seconds", "the last check of the disk's state", &["disk"])?;
     let late = page.counter("resilver_disk_state_check_timeouts_total", "checks that took over 3 s", &["disk"])?;
     for volume in shared.disks.get().into_iter().flat_map(|disks| disks.volumes()) {
         let (path, status) = (volume.path().display().to_string(), volume.status());
@@ -149,7 +164,7 @@ impl Page {
         Ok(metric)
     }
 
-    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
+    fn float(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, prometheus::Error> {
         let metric = GaugeVec::new(Opts::new(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)

@@ -100,6 +100,10 @@ hex_id!(
     /// An upload in parts, drawn when it is begun.
     UploadId
 );
+hex_id!(
+    /// One run of a process, drawn when it starts: a process that was started again is not who it was.
+    LifeId
+);
 
 /// A member's id in Raft: from a counter in the state machine, never reused, and not the node's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -195,5 +199,17 @@ pub struct Fence {
 impl From<resilver_proto::common::Fence> for Fence {
     fn from(wire: resilver_proto::common::Fence) -> Self {
         Self { epoch: wire.epoch, round: wire.round, holder: wire.holder }
+    }
+}
+
+/// What a lock's holder shows with everything it does under it. It rises with every grant of any lock and is never used
+/// again, so whoever was overtaken is known by a lower one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LockToken(pub u64);
+
+impl fmt::Display for LockToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
     }
 }

@@ -33,3 +33,8 @@ pub mod internal {
 pub mod agent {
     tonic::include_proto!("resilver.agent.v1");
 }
+/// Locks of the cluster.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod locks {
+    tonic::include_proto!("resilver.locks.v1");
+}

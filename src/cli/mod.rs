@@ -13,6 +13,7 @@ pub(crate) mod docs;
 pub(crate) mod incident;
 pub(crate) mod journal;
 pub(crate) mod key;
+pub(crate) mod lock;
 pub(crate) mod mark;
 pub(crate) mod meta;
 pub(crate) mod node;
@@ -107,6 +108,9 @@ pub(crate) enum Noun {
     /// Access keys: who may come in through the S3 door, and do what
     #[command(subcommand)]
     Key(key::KeyVerb),
+    /// Locks: who may change what now; breaking one whose owner is dead
+    #[command(subcommand)]
+    Lock(lock::LockVerb),
     /// Metadata: leader, term, who is how far
     #[command(subcommand)]
     Meta(meta::MetaVerb),
@@ -176,6 +180,7 @@ impl Noun {
             Noun::Bucket(verb) => verb.run(cx).await,
             Noun::Object(verb) => verb.run(cx).await,
             Noun::Key(verb) => verb.run(cx).await,
+            Noun::Lock(verb) => verb.run(cx).await,
             Noun::Meta(verb) => verb.run(cx).await,
             Noun::Repair(verb) => verb.run(cx).await,
             Noun::Incident(verb) => verb.run(cx).await,

@@ -20,6 +20,7 @@ use tonic::Status;
 pub(crate) use self::views::Views;
 use crate::disk::DiskSet;
 use crate::gateway::Gateway;
+use crate::locks::Locks;
 use crate::meta::{Meta, MetaError};
 use crate::options::Options;
 use crate::peers::Peers;
@@ -42,6 +43,7 @@ pub const CANARY_BUCKET: &str = "resilver.canary";
 pub(crate) struct Core {
     pub(crate) meta: Meta,
     pub(crate) gateway: Gateway,
+    pub(crate) locks: Locks,
     pub(crate) repair: RepairHandle,
 }
 

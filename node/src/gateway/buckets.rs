@@ -1,5 +1,6 @@
 //! Buckets: making, changing, deleting, listing them.
 
+use super::configuration::done;
 use super::{Gateway, GatewayError, RESERVED_PREFIX, check_bucket_name};
 use crate::model::{BucketRecord, Coding, Command, DEFAULT_REPAIR_PRIORITY, Outcome, Usage};
 use crate::types::BucketName;
@@ -59,7 +60,7 @@ impl Gateway {
             repair_priority: settings.repair_priority,
             owner: settings.owner,
         };
-        match self.inner.meta.propose(Command::CreateBucket { bucket: record, if_absent }).await? {
+        match self.change_bucket_config(bucket, Command::CreateBucket { bucket: record, if_absent }).await? {
             Outcome::Bucket(record) => Ok((record, warning)),
             Outcome::Refused(refusal) => Err(refusal.into()),
             other => Err(GatewayError::unexpected(&other)),
@@ -79,7 +80,7 @@ impl Gateway {
         let warning = change.coding.map(|coding| self.check_coding(coding)).transpose()?.flatten();
         let BucketChange { coding, quota_bytes, repair_priority } = change;
         let command = Command::SetBucket { bucket: bucket.clone(), coding, quota_bytes, repair_priority };
-        match self.inner.meta.propose(command).await? {
+        match self.change_bucket_config(bucket, command).await? {
             Outcome::Bucket(record) => Ok((record, warning)),
             Outcome::Refused(refusal) => Err(refusal.into()),
             other => Err(GatewayError::unexpected(&other)),
@@ -92,7 +93,7 @@ impl Gateway {
     /// [`GatewayError::BucketNotEmpty`], no such bucket, or metadata that cannot be reached.
     pub async fn delete_bucket(&self, bucket: &BucketName) -> Result<(), GatewayError> {
         check_bucket_name(bucket)?;
-        self.done(Command::DeleteBucket { bucket: bucket.clone() }).await
+        self.change_bucket_config(bucket, Command::DeleteBucket { bucket: bucket.clone() }).await.and_then(done)
     }
 
     /// A bucket, as of now.

@@ -164,6 +164,10 @@ pub enum GatewayError {
     /// Too much at once.
     #[error("this node has {0} uploads in flight, its limit: repeat in a moment, or ask another node")]
     Busy(usize),
+    /// The lock that a change of the configuration needs was not had, or was lost before the change was applied. Nothing
+    /// was changed.
+    #[error("{0}")]
+    Locked(String),
     /// It may or may not have happened.
     #[error("outcome unknown: {0}; read the object to learn whether it was stored")]
     Unknown(String),
@@ -220,6 +224,9 @@ impl From<Refusal> for GatewayError {
             Refusal::Condition { at } => Self::Condition { at },
             Refusal::NoObject => Self::Condition { at: None },
             Refusal::Forbidden => Self::GivenUp(refusal.to_string()),
+            Refusal::LockLost { .. } => {
+                Self::Locked(format!("{refusal}; nothing was changed: look at what it is now, and repeat the change"))
+            }
             // The answer to a command that was already applied is gone: it happened, one way or the other.
             Refusal::Expired => Self::Unknown(refusal.to_string()),
             other => Self::Meta(other.to_string()),
@@ -243,7 +250,7 @@ impl From<GatewayError> for Status {
             E::BucketExists(_) => Self::already_exists(message),
             E::BadRange { .. } => Self::out_of_range(message),
             E::Condition { .. } | E::TooFewDisks(_) | E::BucketNotEmpty(_) => Self::failed_precondition(message),
-            E::GivenUp(_) | E::Body(_) => Self::aborted(message),
+            E::GivenUp(_) | E::Body(_) | E::Locked(_) => Self::aborted(message),
             E::Full(_) | E::Busy(_) | E::Quota { .. } | E::MetadataFull(_) => Self::resource_exhausted(message),
             E::TooSlow => Self::deadline_exceeded(message),
             E::Checksum { .. } => Self::data_loss(message),

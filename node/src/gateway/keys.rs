@@ -67,7 +67,7 @@ impl Gateway {
             admin,
             grants: BTreeMap::new(),
         };
-        self.done(Command::PutKey { key: key.clone() }).await?;
+        self.change_key_config(&key.id, Command::PutKey { key: key.clone() }).await?;
         self.catch_up().await;
         Ok(key)
     }
@@ -112,7 +112,7 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError::NoKey`], or metadata that cannot be reached.
     pub async fn revoke_key(&self, id: &str) -> Result<(), GatewayError> {
-        self.done(Command::RevokeKey { id: id.to_owned() }).await?;
+        self.change_key_config(id, Command::RevokeKey { id: id.to_owned() }).await?;
         self.catch_up().await;
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Gateway {
     /// [`GatewayError::NoKey`], no such bucket, or metadata that cannot be reached.
     pub async fn grant_key(&self, id: &str, bucket: &BucketName, grant: Option<Grant>) -> Result<(), GatewayError> {
         check_bucket_name(bucket)?;
-        self.done(Command::GrantKey { id: id.to_owned(), bucket: bucket.clone(), grant }).await?;
+        self.change_key_config(id, Command::GrantKey { id: id.to_owned(), bucket: bucket.clone(), grant }).await?;
         self.catch_up().await;
         Ok(())
     }

@@ -15,6 +15,7 @@
 
 mod body;
 mod buckets;
+mod configuration;
 mod digest;
 mod error;
 mod extent_reader;
@@ -55,9 +56,10 @@ pub use upload::Uploaded;
 pub use uploads::{Complete, CompleteDone, NewUpload, PartTarget};
 pub use verify::{ObjectRepair, ObjectVerdict, RepairedShard, ShardCheck, ShardState};
 
+use crate::locks::Locks;
 use crate::meta::Meta;
 pub use crate::meta::{Entry, ListQuery, PartPage, UploadEntry, UploadPage, UploadQuery};
-use crate::model::{Command, Outcome};
+use crate::model::Command;
 use crate::repair::Rebuilder;
 use crate::transport::{Detours, ShardClient};
 use crate::types::Version;
@@ -78,6 +80,8 @@ pub struct GatewayParts {
     pub host: Host,
     /// The metadata.
     pub meta: Meta,
+    /// Locks for changes of the configuration.
+    pub locks: Locks,
     /// The way to the shards.
     pub shards: ShardClient,
     /// The way to rebuild one, for `repair`.
@@ -95,6 +99,7 @@ pub struct Gateway {
 struct Inner {
     host: Host,
     meta: Meta,
+    locks: Locks,
     shards: ShardClient,
     rebuilder: Rebuilder,
     read_deadline: Duration,
@@ -119,6 +124,7 @@ impl Gateway {
             inner: Arc::new(Inner {
                 host: parts.host,
                 meta: parts.meta,
+                locks: parts.locks,
                 shards: parts.shards,
                 rebuilder: parts.rebuilder,
                 read_deadline: parts.read_deadline,
@@ -148,11 +154,7 @@ impl Gateway {
 
     /// Proposes what has no answer but that it was done.
     async fn done(&self, command: Command) -> Result<(), GatewayError> {
-        match self.inner.meta.propose(command).await? {
-            Outcome::Done => Ok(()),
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            other => Err(GatewayError::unexpected(&other)),
-        }
+        configuration::done(self.inner.meta.propose(command).await?)
     }
 
     fn now_ms(&self) -> u64 {

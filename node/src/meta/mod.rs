@@ -65,6 +65,7 @@ use crate::types::RaftId;
 
 pub use self::error::MetaError;
 pub use self::propose::PROPOSE_DEADLINE;
+pub(crate) use self::propose::name_of;
 pub use self::raft::Tuning;
 pub use self::room::NoRoom;
 pub use self::service::RaftService;

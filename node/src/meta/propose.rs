@@ -132,7 +132,7 @@ impl Inner {
     pub(super) async fn propose(&self, command: &Command) -> Result<Outcome, MetaError> {
         let started = Instant::now();
         let deadline = started + PROPOSE_DEADLINE;
-        let no_leader = || MetaError::NoLeader { doing: name(command), waited: PROPOSE_DEADLINE };
+        let no_leader = || MetaError::NoLeader { doing: name_of(command), waited: PROPOSE_DEADLINE };
         let permit = tokio::time::timeout_at(deadline, self.sessions.permits.acquire()).await;
         let _permit = permit.map_err(|_| no_leader())?.map_err(|_| no_leader())?;
         let mut ticket = self.sessions.ticket();
@@ -151,7 +151,7 @@ impl Inner {
                         // The state machine let this session go: what it knew of this command is gone.
                         Outcome::Refused(Refusal::Expired) => {
                             self.sessions.retire(&ticket.session);
-                            Err(MetaError::Unknown { doing: name(command), waited: started.elapsed() })
+                            Err(MetaError::Unknown { doing: name_of(command), waited: started.elapsed() })
                         }
                         outcome => Ok(outcome),
                     };
@@ -159,7 +159,7 @@ impl Inner {
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) if sent => {
-                    return Err(MetaError::Unknown { doing: name(command), waited: PROPOSE_DEADLINE });
+                    return Err(MetaError::Unknown { doing: name_of(command), waited: PROPOSE_DEADLINE });
                 }
                 Err(_) => return Err(no_leader()),
             }
@@ -261,7 +261,7 @@ impl Inner {
 }
 
 /// What a command is called in messages.
-fn name(command: &Command) -> &'static str {
+pub(crate) fn name_of(command: &Command) -> &'static str {
     match command {
         Command::InitCluster { .. } => "making the cluster",
         Command::JoinNode { .. } => "letting a node in",
@@ -285,5 +285,11 @@ fn name(command: &Command) -> &'static str {
         Command::SetMetadataRoom { .. } => "telling of a metadata disk",
         Command::SetHome { .. } => "recording a shard's home",
         Command::ForbidVersion { .. } => "giving up a version",
+        Command::AcquireLock { .. } => "asking for a lock",
+        Command::RenewLock { .. } => "renewing a lock",
+        Command::ReleaseLock { .. } | Command::WithdrawLock { .. } => "giving a lock back",
+        Command::ExpireLock { .. } => "ending a lease",
+        Command::BreakLock { .. } => "breaking a lock",
+        Command::UnderLock { command, .. } => name_of(command),
     }
 }

@@ -1,8 +1,13 @@
 //! What this member has applied. Whoever needs to know no less than what was acknowledged before asks for a
 //! [`Meta::barrier`] first.
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::raft::{Node, RaftNode};
 use super::{Meta, MetaError};
-use crate::model::{BucketRecord, GarbageRecord, KeyRecord, ObjectRecord, UploadRecord, Usage};
+use crate::model::{BucketRecord, GarbageRecord, KeyRecord, LockTable, ObjectRecord, UploadRecord, Usage};
 use crate::state::{Counts, ListQuery, Page, PartPage, Scan, UploadPage, UploadQuery};
 use crate::types::{BucketName, UploadId, Version};
 
@@ -111,6 +116,31 @@ impl Meta {
     /// All access keys, by id.
     pub async fn keys(&self) -> Result<Vec<KeyRecord>, MetaError> {
         Ok(self.inner.state.keys().await?)
+    }
+
+    /// Every lock that is held.
+    pub fn locks(&self) -> Arc<LockTable> {
+        self.inner.state.locks()
+    }
+
+    /// Follows the locks.
+    pub fn lock_changes(&self) -> watch::Receiver<Arc<LockTable>> {
+        self.inner.state.lock_changes()
+    }
+
+    /// Waits until this member leads in another term than `known` (`None`: it does not lead), and says in which. An
+    /// error: Raft is gone.
+    pub(crate) async fn leads_otherwise(&self, known: Option<u64>) -> Result<Option<u64>, MetaError> {
+        let leads = |metrics: &openraft::RaftMetrics<Node, RaftNode>| {
+            let leads = metrics.current_leader == Some(metrics.id) && metrics.running_state.is_ok();
+            leads.then_some(metrics.current_term)
+        };
+        let mut metrics = self.inner.raft.metrics();
+        let now = metrics.wait_for(|metrics| metrics.running_state.is_err() || leads(metrics) != known).await;
+        match now {
+            Ok(metrics) if metrics.running_state.is_ok() => Ok(leads(&metrics)),
+            _ => Err(MetaError::Stopped { reason: "raft is shut down".to_owned() }),
+        }
     }
 
     /// The totals.

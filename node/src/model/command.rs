@@ -1,12 +1,16 @@
 //! The commands that change the state, and what they come to.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
     BucketRecord, Coding, CompletedUpload, Condition, DiskState, ETag, Grant, HostState, JoiningDisk, KeyRecord,
-    Location, MarkedBy, ObjectRecord, Refusal, StoredChecksum, UploadRecord,
+    Location, LockOwner, LockPath, MarkedBy, ObjectRecord, Refusal, StoredChecksum, UploadRecord,
 };
-use crate::types::{BucketName, ClusterId, DiskId, Fence, InstanceId, NodeName, RaftId, ShardKey, UploadId, Version};
+use crate::types::{
+    BucketName, ClusterId, DiskId, Fence, InstanceId, LockToken, NodeName, RaftId, ShardKey, UploadId, Version,
+};
 
 /// A change everybody applies in the same order. Applying must be deterministic: what needs a clock or a random number
 /// brings it along.
@@ -235,6 +239,71 @@ pub enum Command {
         /// Required of agents; refused when lower than the highest seen.
         fence: Option<Fence>,
     },
+    /// Asks for a lock. Whoever holds it already has its lease from now on; whoever waits already keeps its place.
+    AcquireLock {
+        /// Which.
+        path: LockPath,
+        /// For whom.
+        owner: LockOwner,
+        /// How long it is held without a renewal.
+        lease: Duration,
+        /// Stand in the queue when another has it; otherwise that is a refusal.
+        queue: bool,
+    },
+    /// Holds a lock for another lease.
+    RenewLock {
+        /// Which.
+        path: LockPath,
+        /// Whose.
+        owner: LockOwner,
+        /// Under which token.
+        token: LockToken,
+    },
+    /// Gives a lock back.
+    ReleaseLock {
+        /// Which.
+        path: LockPath,
+        /// Whose.
+        owner: LockOwner,
+        /// Under which token.
+        token: LockToken,
+    },
+    /// Gives up what an owner asked for: its place in the queue, and the lock if it was granted meanwhile.
+    WithdrawLock {
+        /// Which.
+        path: LockPath,
+        /// Whose.
+        owner: LockOwner,
+    },
+    /// A lease or a wait was not renewed in time, by the monotonic clock of whoever says so. Refused when it was renewed
+    /// before this is applied.
+    ExpireLock {
+        /// Which.
+        path: LockPath,
+        /// The stamp of the grant, renewal or question that is too old.
+        stamp: u64,
+    },
+    /// Takes a lock from its holder before its lease is over. Whether that is allowed is decided before it is proposed.
+    BreakLock {
+        /// Which.
+        path: LockPath,
+        /// The token that was looked at: if the lock has moved on since, this is refused.
+        token: LockToken,
+        /// Why, for people.
+        reason: String,
+        /// Required of agents; refused when lower than the highest seen.
+        fence: Option<Fence>,
+    },
+    /// Applies a command if the lock is held under this token, and refuses it otherwise: what was sent by a holder that
+    /// was overtaken since does nothing, however late it arrives.
+    UnderLock {
+        /// Which.
+        path: LockPath,
+        /// Under which token.
+        token: LockToken,
+        /// What.
+        command: Box<Command>,
+    },
 }
 
 /// What a command came to. The same for everybody.
@@ -274,4 +343,19 @@ pub enum Outcome {
     Refused(Refusal),
     /// A host's state was set.
     HostWas(HostState),
+    /// A lock is held by whoever asked.
+    Locked {
+        /// Under this token.
+        token: LockToken,
+    },
+    /// Another has the lock; whoever asked waits.
+    Queued {
+        /// How many are before it in the queue.
+        before: u32,
+    },
+    /// A lock was taken from its holder.
+    Broken {
+        /// Every token from now on is higher than this.
+        token: LockToken,
+    },
 }

@@ -6,8 +6,11 @@
 mod bucket;
 mod cluster;
 mod command;
+mod lock;
 mod object;
 mod refusal;
+
+use std::time::Duration;
 
 pub use self::bucket::{
     BucketRecord, CompletedUpload, DEFAULT_REPAIR_PRIORITY, Grant, KeyRecord, UPLOADS_BUCKET, UploadRecord, Usage,
@@ -15,6 +18,8 @@ pub use self::bucket::{
 };
 pub use self::cluster::{ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, MarkedBy, NodeRecord};
 pub use self::command::{Command, Outcome};
+pub(crate) use self::lock::LockDraw;
+pub use self::lock::{BadLockPath, Holder, LockCounters, LockOwner, LockPath, LockRecord, LockTable, Waiter};
 pub use self::object::{
     Attributes, BadETag, ChecksumAlgorithm, ChecksumKind, Coding, Condition, ETag, ExtentRecord, GarbageRecord, Home,
     ObjectRecord, PartRecord, StoredChecksum,
@@ -71,3 +76,23 @@ pub const MAX_PARTS_DROPPED: usize = 1000;
 
 /// The most access keys. The deletion of a bucket looks at each, and an operator can still read the list.
 pub const MAX_KEYS: usize = 10_000;
+
+/// The longest path of a lock, in bytes: the longest name of a bucket fits behind `config/bucket/`, and a table of locks
+/// still fits a screen.
+pub const MAX_LOCK_PATH_BYTES: usize = 128;
+
+/// The most locks that are held at one time. All of them are in memory on every member, and the leader looks at each when
+/// one changes.
+pub const MAX_LOCKS: usize = 1024;
+
+/// The most that wait for one lock. With leases of seconds, whoever came later than that would wait for minutes.
+pub const MAX_WAITERS: usize = 32;
+
+/// The longest label of an owner, in bytes: it is shown in a table.
+pub const MAX_LOCK_LABEL_BYTES: usize = 64;
+
+/// The shortest lease. It is renewed at a third, and an election in between must not cost the lock.
+pub const MIN_LEASE: Duration = Duration::from_secs(1);
+
+/// The longest lease: who dies while holding it keeps the others out for as long.
+pub const MAX_LEASE: Duration = Duration::from_secs(3600);

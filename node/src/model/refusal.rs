@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{BucketName, DiskId, Fence, NodeName, Version};
+use super::{LockOwner, LockPath};
+use crate::types::{BucketName, DiskId, Fence, LockToken, NodeName, Version};
 
 /// Why a command was not applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -135,4 +136,31 @@ pub enum Refusal {
         /// Disks that would be left.
         left: usize,
     },
+    /// Another holds the lock.
+    #[error("lock {path} is held by {owner} (token {token})")]
+    LockHeld {
+        /// Which.
+        path: LockPath,
+        /// Who holds it.
+        owner: LockOwner,
+        /// Under which token.
+        token: LockToken,
+    },
+    /// Too many wait for it.
+    #[error("{most} wait for lock {0} already, as many as may: try again in a moment", most = super::MAX_WAITERS)]
+    LockQueueFull(LockPath),
+    /// Too many locks are held.
+    #[error("{} locks are held, as many as may be: see `resilver lock list` for who holds them", super::MAX_LOCKS)]
+    TooManyLocks,
+    /// Whoever asks does not hold the lock, or not any more.
+    #[error("lock {path} is not held under token {token}: its lease ran out, or it was released or broken")]
+    LockLost {
+        /// Which.
+        path: LockPath,
+        /// The token that was shown.
+        token: LockToken,
+    },
+    /// What was to expire was renewed, or is gone.
+    #[error("the lease was renewed meanwhile, or is over already")]
+    LockMoved,
 }

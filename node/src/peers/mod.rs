@@ -31,7 +31,7 @@ pub use circuit::CircuitState;
 use circuit::Circuits;
 pub(crate) use presence::PresenceService;
 use pulse::Pulse;
-pub(crate) use watch::watch_all;
+pub(crate) use watch::{watch_all, who_is_there};
 
 use crate::deadlines::{Deadlines, Defences};
 

@@ -8,18 +8,19 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::types::NodeName;
+use crate::types::{LifeId, NodeName};
 
 /// The service. It is served once the node takes part, so that whoever is present can be used.
 pub(crate) struct PresenceService {
     node: NodeName,
+    life: LifeId,
     stopping: watch::Receiver<bool>,
 }
 
 impl PresenceService {
-    /// Of this node; open calls end when it stops.
-    pub(crate) fn new(node: NodeName, stopping: watch::Receiver<bool>) -> Self {
-        Self { node, stopping }
+    /// Of this run of this node; open calls end when it stops.
+    pub(crate) fn new(node: NodeName, life: LifeId, stopping: watch::Receiver<bool>) -> Self {
+        Self { node, life, stopping }
     }
 
     /// As a tonic service.
@@ -33,7 +34,7 @@ impl Presence for PresenceService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<PresenceResponse, Status>> + Send>>;
 
     async fn watch(&self, _: Request<PresenceRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let here = PresenceResponse { node: self.node.to_string() };
+        let here = PresenceResponse { node: self.node.to_string(), life: self.life.to_string() };
         let mut stopping = self.stopping.clone();
         let end = async move {
             // An owner that is gone has stopped, too.

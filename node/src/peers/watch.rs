@@ -14,7 +14,7 @@ use tonic::Streaming;
 
 use super::{CircuitState, Peers, Profile};
 use crate::model::ClusterMap;
-use crate::types::NodeName;
+use crate::types::{LifeId, NodeName};
 
 /// How long a peer may take to say that it is there: a connection and one word.
 const GREETING: Duration = Duration::from_millis(1500);
@@ -82,7 +82,7 @@ async fn watch_one(peers: Peers, address: String) {
 
 /// Calls, and stays on the line for as long as the peer does. Whether it ever answered.
 async fn be_with(peers: &Peers, address: &str) -> bool {
-    let Some(mut words) = greet(peers, address, Profile::Control).await else { return false };
+    let Some((_, mut words)) = greet(peers, address, Profile::Control).await else { return false };
     peers.inner.circuits.present(address, Instant::now());
     // Nobody turns to a peer that was suspect: that it is well in bulk, too, has to be found out.
     if peers.circuit(address, Profile::Bulk) != CircuitState::Closed {
@@ -96,11 +96,23 @@ async fn be_with(peers: &Peers, address: &str) -> bool {
     true
 }
 
-async fn greet(peers: &Peers, address: &str, profile: Profile) -> Option<Streaming<PresenceResponse>> {
+/// Who is at this address, and which run of its process; `None`: nobody answered, which says nothing. The question is
+/// sent now: the answer is not older than this call.
+pub(crate) async fn who_is_there(peers: &Peers, address: &str) -> Option<(NodeName, LifeId)> {
+    let (said, _) = greet(peers, address, Profile::Control).await?;
+    // A member of another version does not say which run it is.
+    Some((NodeName(said.node), said.life.parse().ok()?))
+}
+
+async fn greet(
+    peers: &Peers,
+    address: &str,
+    profile: Profile,
+) -> Option<(PresenceResponse, Streaming<PresenceResponse>)> {
     let mut client = PresenceClient::new(peers.channel(address, profile).ok()?);
     let greeting = async {
         let mut words = client.watch(PresenceRequest {}).await.ok()?.into_inner();
-        words.message().await.ok()?.map(|_| words)
+        words.message().await.ok()?.map(|first| (first, words))
     };
     timeout(GREETING, greeting).await.ok()?
 }

@@ -138,9 +138,13 @@ impl From<GatewayError> for S3Error {
             E::Busy(_) => pause(S3ErrorCode::SlowDown, message),
             E::NoKey(_) => error(S3ErrorCode::InvalidAccessKeyId, message),
             // Nothing was stored: the same request may go well elsewhere, or in a moment.
-            E::GivenUp(_) | E::TooFewHomes { .. } | E::NoPlace(_) | E::Unreadable { .. } | E::Meta(_) | E::TooSlow => {
-                pause(S3ErrorCode::ServiceUnavailable, message)
-            }
+            E::GivenUp(_)
+            | E::TooFewHomes { .. }
+            | E::NoPlace(_)
+            | E::Unreadable { .. }
+            | E::Meta(_)
+            | E::TooSlow
+            | E::Locked(_) => pause(S3ErrorCode::ServiceUnavailable, message),
             // It may have happened. S3 says the same of its 500: retry, or look.
             E::Unknown(_) | E::Unexpected(_) | E::Checksum { .. } => error(S3ErrorCode::InternalError, message),
         }
@@ -174,6 +178,7 @@ mod tests {
             (GatewayError::Full("none".to_owned()), "InsufficientStorage", 507),
             (GatewayError::Busy(64), "SlowDown", 503),
             (GatewayError::Meta("no leader".to_owned()), "ServiceUnavailable", 503),
+            (GatewayError::Locked("another changes it".to_owned()), "ServiceUnavailable", 503),
             (GatewayError::Unknown("lost".to_owned()), "InternalError", 500),
             (GatewayError::Checksum { expected: 1, got: 2 }, "InternalError", 500),
         ];

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::objects::At;
 use super::sessions::{self, Proposal};
 use super::tables::Tables;
-use super::{StateError, Totals, buckets, complete, hosts, keys, members, objects, uploads};
-use crate::model::{ClusterMap, Command, Condition, Outcome, Refusal};
+use super::{StateError, Totals, buckets, complete, hosts, keys, locks, members, objects, uploads};
+use crate::model::{ClusterMap, Command, Condition, LockTable, Outcome, Refusal};
 use crate::types::Epoch;
 
 /// The epoch a cluster is born with.
@@ -22,6 +22,7 @@ pub(super) struct Work<'txn> {
     pub(super) map: Arc<ClusterMap>,
     pub(super) next_raft_id: u64,
     pub(super) totals: Totals,
+    pub(super) locks: Arc<LockTable>,
     pub(super) max_outcomes: u64,
 }
 
@@ -116,5 +117,15 @@ fn command(work: &mut Work<'_>, command: &Command) -> Result<Outcome, Stop> {
             objects::set_home(work, *shard, &objects::Move { expected: *expected, at: *at, wanted: *wanted })
         }
         Command::ForbidVersion { version } => objects::forbid_version(work, *version),
+        Command::AcquireLock { path, owner, lease, queue } => locks::acquire(work, path, owner, *lease, *queue),
+        Command::RenewLock { path, owner, token } => locks::renew(work, path, owner, *token),
+        Command::ReleaseLock { path, owner, token } => locks::release(work, path, owner, *token),
+        Command::WithdrawLock { path, owner } => locks::withdraw(work, path, owner),
+        Command::ExpireLock { path, stamp } => locks::expire(work, path, *stamp),
+        Command::BreakLock { path, token, reason: _, fence } => locks::break_lock(work, path, *token, fence.as_ref()),
+        Command::UnderLock { path, token, command } => {
+            locks::demand(work, path, *token)?;
+            self::command(work, command)
+        }
     }
 }

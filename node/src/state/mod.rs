@@ -21,6 +21,7 @@ mod error;
 mod hosts;
 mod keys;
 mod listing;
+mod locks;
 mod members;
 mod objects;
 mod query;
@@ -31,10 +32,11 @@ mod tables;
 mod tests;
 mod uploads;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableHandle, WriteTransaction};
 use resilver_host::audit::{self, Fact};
 use resilver_host::{Host, OpenMode};
 use serde::{Deserialize, Serialize};
@@ -44,9 +46,9 @@ use self::apply::Work;
 use self::backend::{Backend, Seal};
 use self::counts::Totals;
 use self::tables::{
-    CLUSTER, KEY_APPLIED, KEY_FORMAT, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, REPLICATED, Tables, get, put,
+    CLUSTER, KEY_APPLIED, KEY_FORMAT, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, LOCKS, REPLICATED, Tables, get, put,
 };
-use crate::model::{ClusterMap, FORMAT, Outcome};
+use crate::model::{ClusterMap, FORMAT, LockTable, Outcome};
 use crate::types::{ClusterId, RaftId};
 
 pub use self::apply::FIRST_EPOCH;
@@ -109,6 +111,7 @@ struct Memory {
     map: Arc<ClusterMap>,
     next_raft_id: u64,
     totals: Totals,
+    locks: Arc<LockTable>,
     applied: Option<Applied>,
 }
 
@@ -128,6 +131,7 @@ struct Inner {
     writing: Mutex<()>,
     memory: Mutex<Memory>,
     map: watch::Sender<Arc<ClusterMap>>,
+    locks: watch::Sender<Arc<LockTable>>,
     applied: watch::Sender<Option<u64>>,
     durable: watch::Sender<Option<u64>>,
     max_outcomes: u64,
@@ -169,6 +173,7 @@ impl State {
                 seal,
                 database: RwLock::new(Some(database)),
                 map: watch::Sender::new(memory.map.clone()),
+                locks: watch::Sender::new(memory.locks.clone()),
                 writing: Mutex::new(()),
                 memory: Mutex::new(memory),
                 applied: watch::Sender::new(applied),
@@ -186,9 +191,14 @@ impl State {
         let max_outcomes = self.inner.max_outcomes;
         self.write(Durability::None, move |txn, memory| {
             let tables = Tables::open(txn)?;
-            let map = memory.map.clone();
-            let mut work =
-                Work { tables, map, next_raft_id: memory.next_raft_id, totals: memory.totals.clone(), max_outcomes };
+            let mut work = Work {
+                tables,
+                map: memory.map.clone(),
+                next_raft_id: memory.next_raft_id,
+                totals: memory.totals.clone(),
+                locks: memory.locks.clone(),
+                max_outcomes,
+            };
             let mut outcomes = Vec::with_capacity(changes.len());
             for change in &changes {
                 outcomes.push(match &change.proposal {
@@ -208,6 +218,7 @@ impl State {
                 map: work.map,
                 next_raft_id: work.next_raft_id,
                 totals: work.totals,
+                locks: work.locks,
                 applied: Some(applied.clone()),
             };
             Ok(outcomes)
@@ -249,6 +260,16 @@ impl State {
     /// Follows the cluster map.
     pub fn map_changes(&self) -> watch::Receiver<Arc<ClusterMap>> {
         self.inner.map.subscribe()
+    }
+
+    /// Every lock that is held.
+    pub fn locks(&self) -> Arc<LockTable> {
+        self.inner.locks.borrow().clone()
+    }
+
+    /// Follows the locks.
+    pub fn lock_changes(&self) -> watch::Receiver<Arc<LockTable>> {
+        self.inner.locks.subscribe()
     }
 
     /// The totals.
@@ -313,11 +334,16 @@ impl State {
 impl Inner {
     fn publish(&self, memory: Memory, durability: Durability) {
         let applied = memory.applied.as_ref().map(|applied| applied.index);
-        let map = memory.map.clone();
+        let (map, locks) = (memory.map.clone(), memory.locks.clone());
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
         self.map.send_if_modified(|known| {
             let changed = !Arc::ptr_eq(known, &map);
             *known = map;
+            changed
+        });
+        self.locks.send_if_modified(|known| {
+            let changed = !Arc::ptr_eq(known, &locks);
+            *known = locks;
             changed
         });
         self.applied.send_replace(applied);
@@ -372,8 +398,13 @@ fn open_database(
 
 /// Writes what even an empty state has.
 fn initialise(database: &Database, owner: Owner) -> Result<Memory, StateError> {
-    let memory =
-        Memory { map: Arc::default(), next_raft_id: FIRST_RAFT_ID.0, totals: Totals::default(), applied: None };
+    let memory = Memory {
+        map: Arc::default(),
+        next_raft_id: FIRST_RAFT_ID.0,
+        totals: Totals::default(),
+        locks: Arc::default(),
+        applied: None,
+    };
     let txn = database.begin_write()?;
     {
         let mut local = txn.open_table(LOCAL)?;
@@ -410,14 +441,38 @@ fn load(database: &Database, owner: Owner) -> Result<Memory, StateError> {
         Some(found) => return Err(StateError::Foreign { found: found.to_string(), expected: owner.to_string() }),
         None => return Err(StateError::Corrupt { table: "local", detail: "there is no owner in it".to_owned() }),
     }
-    let cluster = txn.open_table(CLUSTER)?;
-    read_memory(&cluster)
+    drop(local);
+    drop(txn);
+    add_tables(database)?;
+    let txn = database.begin_read()?;
+    read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)
 }
 
-fn read_memory(cluster: &impl redb::ReadableTable<&'static [u8], &'static [u8]>) -> Result<Memory, StateError> {
+/// Makes the tables that a database of an earlier release does not have: they were added without a new format, because
+/// an empty one says the same as none.
+fn add_tables(database: &Database) -> Result<(), StateError> {
+    let txn = database.begin_read()?;
+    let there: BTreeSet<String> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
+    drop(txn);
+    if REPLICATED.iter().all(|(_, table)| there.contains(table.name())) {
+        return Ok(());
+    }
+    let txn = database.begin_write()?;
+    for (_, table) in REPLICATED {
+        txn.open_table(table)?;
+    }
+    txn.commit()?;
+    Ok(())
+}
+
+fn read_memory(
+    cluster: &impl redb::ReadableTable<&'static [u8], &'static [u8]>,
+    locks: &impl redb::ReadableTable<&'static [u8], &'static [u8]>,
+) -> Result<Memory, StateError> {
     let absent = |what: &str| StateError::Corrupt { table: "cluster", detail: format!("there is no {what} in it") };
     let stored: StoredMap = get(cluster, "cluster", KEY_MAP)?.ok_or_else(|| absent("map"))?;
     let totals: Totals = get(cluster, "cluster", KEY_TOTALS)?.ok_or_else(|| absent("record of totals"))?;
     let applied: Option<Applied> = get(cluster, "cluster", KEY_APPLIED)?;
-    Ok(Memory { map: stored.map, next_raft_id: stored.next_raft_id, totals, applied })
+    let locks = Arc::new(locks::read_locks(cluster, locks)?);
+    Ok(Memory { map: stored.map, next_raft_id: stored.next_raft_id, totals, locks, applied })
 }

@@ -15,7 +15,7 @@ use resilver_host::{BlockingFile, Host, OpenMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::tables::{CLUSTER, REPLICATED};
+use super::tables::{CLUSTER, LOCKS, REPLICATED};
 use super::{Applied, State, StateError, read_memory};
 use crate::model::FORMAT;
 use crate::types::ClusterId;
@@ -57,7 +57,7 @@ impl State {
         let (host, source) = (self.inner.host.clone(), path.to_path_buf());
         self.write(Durability::Immediate, move |txn, memory| {
             let head = replace_tables(&host, txn, &source)?;
-            *memory = read_memory(&txn.open_table(CLUSTER)?)?;
+            *memory = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?;
             Ok(head)
         })
         .await
@@ -80,7 +80,7 @@ pub(crate) async fn inspect(host: &Host, path: &Path) -> Result<SnapshotHead, St
 }
 
 fn export(host: &Host, txn: &ReadTransaction, path: &Path, id: String) -> Result<SnapshotHead, StateError> {
-    let memory = read_memory(&txn.open_table(CLUSTER)?)?;
+    let memory = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?;
     let head = SnapshotHead { id, cluster: memory.map.cluster, applied: memory.applied };
     let mut writer = Writer::create(host, path)?;
     writer.head(&head)?;

@@ -45,9 +45,11 @@ pub(super) const KEYS: Definition = TableDefinition::new("keys");
 pub(super) const USAGE: Definition = TableDefinition::new("usage");
 /// [`leftover_key`] of uploads that went with their bucket: their parts wait to be dropped.
 pub(super) const LEFTOVERS: Definition = TableDefinition::new("leftovers");
+/// Path of a lock to who holds it and who waits.
+pub(super) const LOCKS: Definition = TableDefinition::new("locks");
 
 /// Every table a snapshot carries, with its tag there. A tag is never given to another table.
-pub(super) const REPLICATED: [(u8, Definition); 13] = [
+pub(super) const REPLICATED: [(u8, Definition); 14] = [
     (1, CLUSTER),
     (2, BUCKETS),
     (3, OBJECTS),
@@ -61,6 +63,7 @@ pub(super) const REPLICATED: [(u8, Definition); 13] = [
     (11, KEYS),
     (12, USAGE),
     (13, LEFTOVERS),
+    (14, LOCKS),
 ];
 
 /// In [`LOCAL`]: the format, two bytes.
@@ -71,6 +74,8 @@ pub(super) const KEY_OWNER: &[u8] = b"owner";
 pub(super) const KEY_MAP: &[u8] = b"map";
 /// In [`CLUSTER`]: the totals.
 pub(super) const KEY_TOTALS: &[u8] = b"totals";
+/// In [`CLUSTER`]: the counters of locks. Absent until the first is granted.
+pub(super) const KEY_LOCKS: &[u8] = b"locks";
 /// In [`CLUSTER`]: what was applied last.
 pub(super) const KEY_APPLIED: &[u8] = b"applied";
 
@@ -96,6 +101,7 @@ pub(super) struct Tables<'txn> {
     pub(super) keys: Open<'txn>,
     pub(super) usage: Open<'txn>,
     pub(super) leftovers: Open<'txn>,
+    pub(super) locks: Open<'txn>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -114,6 +120,7 @@ impl<'txn> Tables<'txn> {
             keys: txn.open_table(KEYS)?,
             usage: txn.open_table(USAGE)?,
             leftovers: txn.open_table(LEFTOVERS)?,
+            locks: txn.open_table(LOCKS)?,
         })
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod hosts;
+mod locks;
 mod multipart;
 mod stories;
 
@@ -24,6 +25,7 @@ use crate::disk::{DiskSet, Owner, Patience};
 use crate::gateway::{
     BucketSettings, ByteRange, Gateway, GatewayError, GatewayParts, PutDone, PutOptions, StoreService,
 };
+use crate::locks::{LockService, Locks, run_leases};
 use crate::meta::identity::{Identity, Membership};
 use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaOptions, Tuning};
 use crate::model::{Coding, Command, Condition, DiskState, JoiningDisk, Location, MarkedBy, ObjectRecord, Outcome};
@@ -31,7 +33,7 @@ use crate::options::{RepairOptions, ScrubOptions};
 use crate::peers::{Peers, PresenceService, watch_all};
 use crate::repair::{Board, Rebuilder, Repair, RepairHandle, RepairParts};
 use crate::transport::{ShardClient, ShardService};
-use crate::types::{BucketName, ClusterId, DiskId, NodeName, RaftId, ShardKey};
+use crate::types::{BucketName, ClusterId, DiskId, LifeId, NodeName, RaftId, ShardKey};
 
 /// How long a condition is waited for. Generous: the machine that tests run on is shared.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,6 +67,7 @@ pub(crate) struct Node {
     pub(crate) disks: Arc<DiskSet>,
     pub(crate) meta: Meta,
     pub(crate) gateway: Gateway,
+    pub(crate) locks: Locks,
     pub(crate) repair: RepairHandle,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -239,9 +242,12 @@ impl Cluster {
         let board = Board::new(&host);
         let shards = ShardClient::new(name.clone(), meta.clone(), disks.clone(), peers.clone(), board.clone());
         let rebuilder = Rebuilder::new(meta.clone(), disks.clone(), shards.clone(), board.clone(), &options);
+        let life = LifeId::draw(&mut host.rand.fork("test.life"));
+        let locks = Locks::new(&host, meta.clone(), name.clone(), life);
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             meta: meta.clone(),
+            locks: locks.clone(),
             shards: shards.clone(),
             rebuilder: rebuilder.clone(),
             read_deadline: self.settings.read_deadline,
@@ -265,7 +271,8 @@ impl Cluster {
         let router = resilver_proto::transport::server()
             .add_service(resilver_proto::internal::raft_server::RaftServer::new(meta.raft_service()))
             .add_service(shard_service.into_server())
-            .add_service(PresenceService::new(name.clone(), stopping.clone()).into_server())
+            .add_service(PresenceService::new(name.clone(), life, stopping.clone()).into_server())
+            .add_service(LockService::new(locks.clone(), peers.clone()).into_server())
             .add_service(StoreService::new(gateway.clone(), meta.clone(), serving).into_server());
         let mut ending = stopping.clone();
         let server = async move {
@@ -277,6 +284,7 @@ impl Cluster {
         let tasks = vec![
             tokio::spawn(server),
             tokio::spawn(repair.run(stopping.clone())),
+            tokio::spawn(run_leases(meta.clone(), stopping.clone())),
             tokio::spawn(disks.clone().run(stopping.clone())),
         ];
         let watching = watch_all(peers.clone(), name, meta.map_changes());
@@ -287,7 +295,7 @@ impl Cluster {
                 _ = ending.wait_for(|stop| *stop) => {}
             }
         });
-        Node { peers, disks, meta, gateway, repair: handle, stop, tasks }
+        Node { peers, disks, meta, gateway, locks, repair: handle, stop, tasks }
     }
 
     pub(crate) fn node(&self, index: usize) -> &Node {

@@ -7,6 +7,7 @@ mod flush;
 mod hosts;
 mod keys;
 mod listing;
+mod locks;
 mod members;
 mod model;
 mod objects;
@@ -125,6 +126,7 @@ impl Story {
             assert_eq!(self.state.usage(&bucket.name).await.unwrap(), expected, "{}", bucket.name);
         }
         assert!(used.is_empty(), "objects of buckets that are gone: {used:?}");
+        locks::check(self).await;
         let (recorded, forbidden) = self.version_tables().await;
         assert_eq!(recorded, owners, "every version leads to its owner, and no other does");
         for garbage in self.garbage().await {
