@@ -53,6 +53,8 @@ pub(crate) enum Question {
     Explain(IncidentId),
     /// What it would do now.
     Plan,
+    /// What it knows of cascades.
+    Cascades,
 }
 
 /// What others ask of the main loop.
@@ -184,8 +186,13 @@ impl MainLoop {
         if let Input::Observed(observation) = &input {
             self.observe(observation);
         }
+        // The hour in which a pattern counts slides on by itself.
+        let idle = matches!(input, Input::Tick);
         let commands = self.engine.handle(self.time.now(), input);
         let decided = !commands.is_empty();
+        if decided || idle {
+            self.telemetry.cascades(&self.engine.cascades(self.time.now()));
+        }
         for command in commands {
             self.act(command).await;
         }
@@ -347,6 +354,7 @@ impl MainLoop {
             Question::Incidents => serde_json::to_value(self.engine.incidents()),
             Question::Explain(id) => serde_json::to_value(self.engine.explain(now, id)),
             Question::Plan => serde_json::to_value(self.engine.plan(now)),
+            Question::Cascades => serde_json::to_value(self.engine.cascades(now)),
         };
         answer.expect("texts, numbers and maps with text keys always serialize")
     }

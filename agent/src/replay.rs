@@ -75,7 +75,10 @@ impl Replay {
 fn matters(line: &Line) -> bool {
     match line.draft.kind {
         RecordKind::Refused => false,
-        RecordKind::Note => matches!(line.draft.action, Action::Pause | Action::Resume),
+        RecordKind::Note => {
+            // A cascade that was found again counts in its hour.
+            matches!(line.draft.action, Action::Pause | Action::Resume) || line.draft.text("pattern").is_some()
+        }
         _ => true,
     }
 }

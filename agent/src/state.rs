@@ -78,7 +78,7 @@ impl NodeView {
                 self.fact = Some((**fact).clone());
                 self.heard = Some(Instant::now());
             }
-            Observation::HeartbeatMissed { .. } | Observation::Peer(_) => {}
+            Observation::HeartbeatMissed { .. } | Observation::Peer(_) | Observation::Failures { .. } => {}
         }
     }
 

@@ -2,15 +2,16 @@
 //! event for those who listen. So the names cannot drift apart.
 //!
 //! Owns: metrics, and the broadcast of records. Must never: block, or grow with the number of incidents (labels are
-//! modes, actions, guards and peers, nothing else).
+//! modes, actions, guards, peers and patterns of cascades, nothing else).
 
 use std::sync::Arc;
 
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use resilver_strategies::api::SwimState;
+use resilver_strategies::cascade::CascadeStatus;
 use resilver_strategies::chain::Line;
 use resilver_strategies::record::{Draft, RecordKind};
-use resilver_strategies::types::{Action, GuardName};
+use resilver_strategies::types::{Action, GuardName, Severity};
 use tokio::sync::broadcast;
 
 use crate::swim::SwimView;
@@ -138,6 +139,8 @@ pub(crate) struct Telemetry {
     peer_up: IntGaugeVec,
     gossip: IntCounterVec,
     gossip_members: IntGaugeVec,
+    cascades: IntCounterVec,
+    cascades_critical: IntGaugeVec,
     /// Incidents that are open now.
     pub(crate) incidents_open: IntGauge,
     /// Whether the node's process runs.
@@ -181,6 +184,16 @@ impl Telemetry {
         let members = Opts::new("resilver_gossip_members", "Other agents by their state in gossip");
         let gossip_members = IntGaugeVec::new(members, &["state"]).expect("names and labels are constants");
         registry.register(Box::new(gossip_members.clone())).expect("each name is registered once");
+        let cascades = counters(
+            "resilver_cascading_failure_patterns_total",
+            "Cascades found, by the failure that began them",
+            &["initial"],
+        );
+        let name = "resilver_cascading_failure_critical";
+        let help = "1 from the third time a cascade's pattern was found in an hour";
+        let cascades_critical =
+            IntGaugeVec::new(Opts::new(name, help), &["pattern"]).expect("names and labels are constants");
+        registry.register(Box::new(cascades_critical.clone())).expect("each name is registered once");
         let missed = IntCounter::new("resilver_heartbeats_missed_total", "Heartbeats of the node without an answer")
             .expect("names are constants");
         registry.register(Box::new(missed.clone())).expect("each name is registered once");
@@ -193,6 +206,8 @@ impl Telemetry {
             peer_up,
             gossip,
             gossip_members,
+            cascades,
+            cascades_critical,
             incidents_open: gauge("resilver_incidents_open", "Incidents open now"),
             node_up: gauge("resilver_node_up", "Whether the node's process runs"),
             heartbeats_missed: missed,
@@ -209,6 +224,10 @@ impl Telemetry {
         let kind = kind_name(draft.kind);
         self.records.with_label_values(&[kind, draft.action.as_str()]).inc();
         let mode = draft.mode.map_or("none", |mode| mode.as_str());
+        // Only the record that counts a cascade has a pattern in it.
+        if let Some(initial) = draft.text("initial_failure").filter(|_| draft.text("pattern").is_some()) {
+            self.cascades.with_label_values(&[initial]).inc();
+        }
         match draft.kind {
             RecordKind::Opened => self.incidents.with_label_values(&[mode]).inc(),
             RecordKind::Resolved => {
@@ -227,6 +246,15 @@ impl Telemetry {
         log(line, kind, mode);
         // Nobody listening is the usual case.
         let _ = self.events.send(Event { sequence: line.sequence, text: Arc::from(line.to_text()) });
+    }
+
+    /// How cascades stand. Every pattern has its series from the start: a rate needs one to begin with.
+    pub(crate) fn cascades(&self, status: &CascadeStatus) {
+        for pattern in &status.patterns {
+            self.cascades.with_label_values(&[pattern.initial.as_str()]);
+            let critical = pattern.severity == Some(Severity::Emergency);
+            self.cascades_critical.with_label_values(&[pattern.name.as_str()]).set(critical.into());
+        }
     }
 
     /// Whether a peer's agent answered.
@@ -285,5 +313,40 @@ fn kind_name(kind: RecordKind) -> &'static str {
         RecordKind::Resolved => "resolved",
         RecordKind::Escalated => "escalated",
         RecordKind::Note => "note",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use resilver_strategies::cascade::{Cascades, Detector};
+    use resilver_strategies::chain::{Tip, seal};
+    use resilver_strategies::types::{Mode, Moment};
+
+    use super::*;
+
+    #[test]
+    fn a_cascade_is_counted_once_and_its_flag_stands_for_as_long_as_it_is_an_emergency() {
+        let telemetry = Telemetry::new();
+        let mut status = Detector::new(&Cascades::default()).status(Moment::default());
+        telemetry.cascades(&status);
+        let shows = |line: &str| assert!(telemetry.render().lines().any(|found| found == line), "{line}");
+        shows(r#"resilver_cascading_failure_patterns_total{initial="lock_timeout"} 0"#);
+        shows(r#"resilver_cascading_failure_critical{pattern="peer_locks_keys"} 0"#);
+
+        let mut alert = Draft::new(RecordKind::Opened, Action::Alert)
+            .with("pattern", "peer_locks_keys")
+            .with("initial_failure", "peer_unreachable");
+        alert.mode = Some(Mode::CascadingFailure);
+        telemetry.recorded(&seal(&Tip::default(), 0, alert));
+        // What is written of it besides counts nothing.
+        telemetry.recorded(&seal(&Tip::default(), 0, Draft::new(RecordKind::Escalated, Action::Alert)));
+        shows(r#"resilver_cascading_failure_patterns_total{initial="peer_unreachable"} 1"#);
+
+        status.patterns[0].severity = Some(Severity::Emergency);
+        telemetry.cascades(&status);
+        shows(r#"resilver_cascading_failure_critical{pattern="peer_locks_keys"} 1"#);
+        status.patterns[0].severity = None;
+        telemetry.cascades(&status);
+        shows(r#"resilver_cascading_failure_critical{pattern="peer_locks_keys"} 0"#);
     }
 }

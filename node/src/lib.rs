@@ -8,6 +8,7 @@ pub mod codec;
 pub mod control;
 pub mod deadlines;
 pub mod disk;
+pub mod failures;
 pub mod gateway;
 mod http;
 mod late;

@@ -93,6 +93,8 @@ impl Node {
         let (owner, patience) = (membership::owner(&identity), Patience::from(&options.deadlines));
         let (disks, known) = DiskSet::open(&host, &options.disks, &owner, &identity.disks, patience).await?;
         let disks = Arc::new(disks);
+        let peers = Peers::with(host.net.clone(), options.deadlines.clone(), options.defences);
+        disks.report_to(peers.failures());
         let identity = Identity { disks: known, ..identity };
         if lost.is_none() {
             identity.store(&host, &membership::meta_dir(&options)).await?;
@@ -104,7 +106,7 @@ impl Node {
             name: options.name.as_str().into(),
             phase,
             door,
-            peers: Peers::with(host.net.clone(), options.deadlines.clone(), options.defences),
+            peers,
             views: Views::new(&options.deadlines),
             started: host.clock.now(),
             disks: OnceLock::from(disks.clone()),

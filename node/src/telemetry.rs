@@ -110,6 +110,11 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
             seconds.with_label_values(&[phase]).set(Duration::from_nanos(nanos).as_secs_f64());
         }
     }
+    let name = "resilver_cascading_failure_events_total";
+    let failures = page.counter(name, "failures that cascades are read from", &["type", "component"])?;
+    for (kind, count) in shared.peers.failures().counts() {
+        failures.with_label_values(&[kind.as_str(), kind.component()]).inc_by(count);
+    }
     if let Some(door) = &shared.door {
         let counts = door.counts();
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);

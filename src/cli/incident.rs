@@ -105,6 +105,11 @@ fn explanation(found: &Value) -> String {
     if incident.is_object() {
         let subject = subject(incident.get("subject"));
         let _ = writeln!(out, "{} of {subject}, {}", text(incident, "mode"), text(incident, "state"));
+        for (name, key) in [("severity", "severity"), ("folded under", "folded_under")] {
+            if incident.get(key).is_some_and(Value::is_string) {
+                let _ = writeln!(out, "{name}: {}", text(incident, key));
+            }
+        }
         for (name, key) in [("detected by", "detected_by"), ("evidence", "evidence"), ("outcome", "resolution")] {
             let _ = writeln!(out, "{name}: {}", text(incident, key));
         }
@@ -225,6 +230,18 @@ fn scalar(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_urgent_a_cascade_is_and_what_is_folded_under_it_is_explained() {
+        let incident = |more: Value| {
+            let mut incident = json!({ "mode": "cascading_failure", "state": "open", "subject": { "node": "n3" } });
+            incident.as_object_mut().expect("fields").extend(more.as_object().expect("fields").clone());
+            explanation(&json!({ "explanation": { "incident": incident } }))
+        };
+        assert!(incident(json!({ "severity": "emergency" })).contains("severity: emergency\n"));
+        assert!(incident(json!({ "folded_under": "n1-7" })).contains("folded under: n1-7\n"));
+        assert!(!incident(json!({})).contains("severity"));
+    }
 
     #[test]
     fn subjects_read_as_words() {

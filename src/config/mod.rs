@@ -16,7 +16,8 @@ use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer}
 use resilver_host::Host;
 use resilver_node::options::Options as NodeOptions;
 use resilver_strategies::config::{
-    AuthorityTable, Budget, CorruptionPolicy, Detection, DiskPolicy, HostPolicy, PolicyConfig, Profile, Recovery, Storm,
+    AuthorityTable, Budget, Cascades, CorruptionPolicy, Detection, DiskPolicy, HostPolicy, PolicyConfig, Profile,
+    Recovery, Storm,
 };
 use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
@@ -53,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) budget: Budget,
     /// When disruptive steps freeze because too much fails at once.
     pub(crate) storm: Storm,
+    /// Patterns in which one failure drags others along, beside the three that ship. Never scaled by a profile.
+    pub(crate) cascades: Cascades,
     /// What the agent may do without asking; over the profile's table.
     pub(crate) authority: Option<AuthorityTable>,
     /// How often the slow sensors look (SMART, trends, integrity). This version has none of them yet: the key is accepted
@@ -146,6 +149,7 @@ impl Config {
             host: self.host.clone(),
             budget: self.budget.clone(),
             storm: self.storm.clone(),
+            cascades: self.cascades.clone(),
             authority,
             ..profile
         }

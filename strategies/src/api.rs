@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
-    DiskFact, ExitClass, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact, SilenceFact,
-    SwimState,
+    DiskFact, ExitClass, FailureFact, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact,
+    SilenceFact, SwimState,
 };
 use crate::record::Draft;
 use crate::types::{Action, Fence, Grade, GuardName, Mode, Now};
@@ -225,6 +225,18 @@ pub struct OpenIncident {
     /// The node's first start by this agent, not a crash.
     #[serde(default)]
     pub initial: bool,
+    /// The pattern of a cascade.
+    #[serde(default)]
+    pub pattern: Option<String>,
+}
+
+/// A cascade that an earlier life of this agent found: the sliding hour outlives a restart of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastCascade {
+    /// By which pattern.
+    pub pattern: String,
+    /// When, wall time.
+    pub at_ms: u64,
 }
 
 /// A step that an earlier life of this agent began: budgets and crash signatures outlive a restart of the agent.
@@ -260,6 +272,9 @@ pub enum Input {
         /// Steps of the last day, oldest first, bounded by [`crate::resume::MAX_HISTORY`].
         #[serde(default)]
         history: Vec<PastStep>,
+        /// Cascades of the last hour, oldest first.
+        #[serde(default)]
+        cascades: Vec<PastCascade>,
     },
     /// A fact.
     Observed(Observation),

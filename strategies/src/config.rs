@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::cascade::Cascades;
 use crate::types::{Authority, Grade, Mode};
 
 /// By how much the profile `fast` divides policy times.
@@ -56,6 +57,8 @@ pub struct PolicyConfig {
     pub pressure_operations: u64,
     /// What the agent may do without asking.
     pub authority: AuthorityTable,
+    /// Patterns in which one failure drags others along. Detection: no factor scales their windows.
+    pub cascades: Cascades,
 }
 
 /// Starting and restarting the node's process.
@@ -251,6 +254,7 @@ impl Default for PolicyConfig {
             grace: secs(60),
             pressure_operations: 256,
             authority: AuthorityTable::default(),
+            cascades: Cascades::default(),
         }
     }
 }
@@ -367,7 +371,7 @@ impl PolicyConfig {
         if self.recovery.max_restart_attempts > 100 {
             return bad("recovery.max_restart_attempts", self.recovery.max_restart_attempts.to_string(), "at most 100");
         }
-        Ok(())
+        self.cascades.check()
     }
 
     /// A policy time, divided by the factor.

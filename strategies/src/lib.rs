@@ -7,6 +7,7 @@
 //! inputs give the same commands, always: every incident that ever happened is a test.
 
 pub mod api;
+pub mod cascade;
 pub mod chain;
 pub mod config;
 pub mod coordinator;

@@ -7,15 +7,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::api::{IncidentId, Input, OpenIncident, PastStep, Step, StepId, Subject};
+use crate::api::{IncidentId, Input, OpenIncident, PastCascade, PastStep, Step, StepId, Subject};
 use crate::chain::Line;
 use crate::record::{Draft, RecordKind};
-use crate::types::{Action, Grade};
+use crate::types::{Action, Grade, Mode};
 
 /// Steps remembered: more than any budget counts in a day.
 pub const MAX_HISTORY: usize = 256;
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Cascades remembered: three make an emergency, and there are not many patterns.
+const MAX_CASCADES: usize = 64;
+const HOUR_MS: u64 = 3600 * 1000;
 
 /// Rebuilds the engine's first input from the journal's lines, oldest first. `wall_ms` is the present, for what is left
 /// of a pause. The lines may begin in the middle of a journal whose older segments are gone.
@@ -33,6 +37,7 @@ struct Reader {
     open: BTreeMap<IncidentId, OpenIncident>,
     unfinished: BTreeMap<u64, Step>,
     history: VecDeque<PastStep>,
+    cascades: VecDeque<PastCascade>,
     paused: Option<(String, String, u64)>,
 }
 
@@ -41,6 +46,12 @@ impl Reader {
         let draft = &line.draft;
         let incident = draft.incident.as_ref().and_then(IncidentId::number).unwrap_or(0);
         self.next = self.next.max(line.sequence + 1).max(incident + 1).max(draft.step.unwrap_or(0) + 1);
+        if let Some(pattern) = draft.text("pattern").filter(|_| draft.mode == Some(Mode::CascadingFailure)) {
+            if self.cascades.len() >= MAX_CASCADES {
+                self.cascades.pop_front();
+            }
+            self.cascades.push_back(PastCascade { pattern: pattern.to_owned(), at_ms: line.wall_ms() });
+        }
         match draft.kind {
             RecordKind::Opened => self.opened(line),
             RecordKind::Intent => self.intent(line),
@@ -74,6 +85,7 @@ impl Reader {
             steps_done: Vec::new(),
             escalated: false,
             initial: flag(draft, "initial"),
+            pattern: draft.text("pattern").map(str::to_owned),
         };
         self.open.insert(id, open);
     }
@@ -134,6 +146,7 @@ impl Reader {
             paused: paused.filter(|(_, _, left)| !left.is_zero()),
             unfinished,
             history: self.history.into_iter().filter(|past| past.at_ms + DAY_MS >= wall_ms).collect(),
+            cascades: self.cascades.into_iter().filter(|past| past.at_ms + HOUR_MS > wall_ms).collect(),
         }
     }
 }

@@ -22,13 +22,15 @@ pub struct StormBrake {
     nodes: BTreeMap<String, Option<Moment>>,
     tripped: bool,
     well_since: Option<Moment>,
+    /// Why it holds although not too many are ill: a cascade drags targets down one after the other.
+    held: Option<String>,
 }
 
 impl StormBrake {
     /// A brake that knows of no node yet. `window` is already scaled.
     pub fn new(config: &Storm, window: Duration) -> Self {
         let targets = config.targets as usize;
-        Self { window, targets, nodes: BTreeMap::new(), tripped: false, well_since: None }
+        Self { window, targets, nodes: BTreeMap::new(), tripped: false, well_since: None, held: None }
     }
 
     /// A node was seen well or ill.
@@ -68,9 +70,17 @@ impl StormBrake {
         }
     }
 
+    /// Holds for as long as there is such a reason, however few are ill.
+    pub fn hold(&mut self, why: Option<String>) {
+        self.held = why;
+    }
+
     /// Whether disruptive steps are frozen, with the numbers.
     pub fn state(&self, now: Moment) -> (bool, String) {
         let (ill, together, nodes) = self.count(now);
+        if let Some(why) = &self.held {
+            return (true, format!("{why}; {ill} of {nodes} nodes ill"));
+        }
         let state = if self.tripped { "frozen until two thirds are well for the window" } else { "calm" };
         let text = format!("{ill} of {nodes} nodes ill, {together} of them within {:?}: {state}", self.window);
         (self.tripped, text)
@@ -79,6 +89,11 @@ impl StormBrake {
     /// The nodes that are ill now.
     pub fn ill(&self) -> Vec<String> {
         self.nodes.iter().filter(|(_, since)| since.is_some()).map(|(node, _)| node.clone()).collect()
+    }
+
+    /// Whether this node is known to be ill.
+    pub fn is_ill(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(Option::is_some)
     }
 
     /// (ill, the most that fell ill within one window ending at the latest of them and still recent, all).

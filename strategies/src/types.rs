@@ -97,6 +97,48 @@ named! {
 }
 
 named! {
+    /// What failed on the way of an operation: what a cascade is made of. A node tells all but the last; that one is the
+    /// agent's own reading.
+    FailureKind {
+        /// The circuit to a peer opened.
+        PeerUnreachable = "peer_unreachable",
+        /// A lock was not had in time.
+        LockTimeout = "lock_timeout",
+        /// A disk did not say in time how it is.
+        DiskStateCheckTimeout = "disk_state_check_timeout",
+        /// Keys or configuration could not be read in time.
+        AuthTimeout = "auth_timeout",
+        /// An upload failed on the server's side.
+        UploadFailure = "upload_failure",
+        /// A node knows no leader while a quorum names one.
+        FalseQuorumLoss = "false_quorum_loss",
+    }
+}
+
+impl FailureKind {
+    /// The modes that such failures grow into: their incidents are part of a cascade that has this kind.
+    pub fn causes(self) -> &'static [Mode] {
+        match self {
+            FailureKind::PeerUnreachable => &[Mode::HostDown, Mode::NetworkPartition],
+            FailureKind::LockTimeout => &[Mode::Deadlock],
+            FailureKind::DiskStateCheckTimeout => &[Mode::DiskFailure, Mode::DiskDegrading],
+            FailureKind::FalseQuorumLoss => &[Mode::QuorumLoss],
+            FailureKind::AuthTimeout | FailureKind::UploadFailure => &[],
+        }
+    }
+}
+
+named! {
+    /// How urgent an alert is.
+    Severity {
+        /// Wants a look.
+        Critical = "critical",
+        /// Wants a person now.
+        Emergency = "emergency",
+    }
+}
+
+named! {
     /// What the journal calls a step or a decision.
     Action {
         /// Starts a node that was dead.

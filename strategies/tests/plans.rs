@@ -6,7 +6,8 @@ mod common;
 use std::path::PathBuf;
 
 use common::*;
-use resilver_strategies::api::ExitClass;
+use resilver_strategies::api::{ExitClass, FailureFact, Observation};
+use resilver_strategies::cascade::Place;
 use resilver_strategies::config::{PolicyConfig, Profile};
 use resilver_strategies::engine::{mode_status, modes};
 use resilver_strategies::types::{Authority, Mode};
@@ -77,6 +78,27 @@ fn an_incident_explains_itself_from_evidence_to_outcome() {
 }
 
 #[test]
+fn a_cascade_explains_what_began_it_and_what_is_folded_under_it() {
+    let mut bench = Bench::calm(Profile::Production);
+    let event = |kind: &str, subject: &str, place: Place| FailureFact {
+        kind: kind.into(),
+        subject: subject.into(),
+        places: vec![place],
+        ..FailureFact::default()
+    };
+    bench.observe(Observation::Failures { events: vec![event("lock_timeout", "photos/a", Place::host("n1"))] });
+    bench.beat(2);
+    let disk = Place::disk("n1", "d1");
+    let late = event("disk_state_check_timeout", "d1", disk.clone());
+    bench.observe(Observation::Failures { events: vec![late, event("upload_failure", "photos", disk)] });
+    bench.disk("d1", "up", "gone");
+    bench.beat(3);
+    let cascade = bench.open()[0].id.clone();
+    golden("explain_cascading_failure", &bench.engine.explain(bench.now(), &cascade).expect("known").to_string());
+    golden("cascading_failure", &bench.engine.plan(bench.now()).to_string());
+}
+
+#[test]
 fn the_journal_of_a_recovery() {
     let mut bench = Bench::calm(Profile::Production);
     bench.process(exited(100, ExitClass::Signal(9)));
@@ -95,7 +117,10 @@ fn every_mode_is_in_the_table_and_four_are_acted_on() {
     assert_eq!(modes().len(), 17);
     let implemented: Vec<Mode> =
         modes().into_iter().filter(|status| status.implemented).map(|status| status.mode).collect();
-    assert_eq!(implemented, [Mode::ProcessCrash, Mode::HostDown, Mode::DiskFailure, Mode::DataCorruption]);
+    assert_eq!(
+        implemented,
+        [Mode::ProcessCrash, Mode::HostDown, Mode::DiskFailure, Mode::DataCorruption, Mode::CascadingFailure]
+    );
     for mode in Mode::ALL {
         let ladder = resilver_strategies::engine::ladder(*mode, &PolicyConfig::default());
         assert_eq!(!ladder.is_empty(), mode_status(*mode).implemented, "{mode}");

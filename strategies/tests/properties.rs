@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use proptest::prelude::*;
 use resilver_strategies::api::{
-    Command, ExitClass, Input, Observation, OperatorCommand, ProcessFact, StepId, StepResult,
+    Command, ExitClass, FailureFact, Input, Observation, OperatorCommand, ProcessFact, StepId, StepResult,
 };
+use resilver_strategies::cascade::Place;
 use resilver_strategies::chain::verify;
 use resilver_strategies::config::Profile;
 use resilver_strategies::engine::{MAX_OPEN, MAX_RECENT};
 use resilver_strategies::record::RecordKind;
-use resilver_strategies::types::{Action, GuardName};
+use resilver_strategies::types::{Action, FailureKind, GuardName, Mode};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -36,6 +37,7 @@ enum Happens {
     Finish(u8),
     Proof(bool),
     Slot(bool),
+    Fails(u8, u8),
     AgentDies,
 }
 
@@ -57,6 +59,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         8 => (0u8..4).prop_map(Happens::Finish),
         6 => any::<bool>().prop_map(Happens::Proof),
         6 => any::<bool>().prop_map(Happens::Slot),
+        6 => (0u8..6, 0u8..4).prop_map(|(kind, place)| Happens::Fails(kind, place)),
         1 => Just(Happens::AgentDies),
     ]
 }
@@ -92,6 +95,7 @@ impl Watcher {
                     let other = self.in_flight.values().any(|disruptive| *disruptive);
                     assert!(!(step.disruptive && other), "{step:?} beside another disruptive step");
                     assert_eq!(step.disruptive, step.fence.is_some(), "{step:?}");
+                    assert_ne!(step.mode, Some(Mode::CascadingFailure), "a cascade is told, never treated");
                     self.in_flight.insert(step.id, step.disruptive);
                 }
                 Command::TakeSlot(step) => {
@@ -205,6 +209,15 @@ impl Story {
                     let reply = Err((GuardName::QuorumKept, "1 of 3".to_owned()));
                     self.bench.give(Input::Slot { step: step.id, reply });
                 }
+            }
+            Happens::Fails(kind, place) => {
+                let places = [Place::host("n1"), Place::disk("n1", "d1"), Place::disk("n1", "d2"), Place::host("n2")];
+                let event = FailureFact {
+                    kind: FailureKind::ALL[usize::from(*kind)].as_str().to_owned(),
+                    places: vec![places[usize::from(*place)].clone()],
+                    ..FailureFact::default()
+                };
+                self.bench.observe(Observation::Failures { events: vec![event] });
             }
             Happens::AgentDies => {
                 // Slots that were granted to the dead agent are settled by the lease's holder.

@@ -15,6 +15,7 @@
 //! | `GET /api/v1/journal?after=&limit=&format=` | `{"records": […], "last": n}`, or the lines with `format=lines` |
 //! | `GET /api/v1/events?after=` | server-sent events `record` |
 //! | `GET /api/v1/plan` | the plan |
+//! | `GET /api/v1/cascades` | failures by type, and the patterns of cascades with how often each was found |
 //! | `POST /api/v1/pause` `{owner, reason, for}`, `/resume` `{owner}` | 200 `{"paused": …}` |
 //! | `POST /api/v1/nodes/{name}/restart` `{owner, reason}` | 200 `{"done", "detail", "fence"}`, 409 with a guard |
 
@@ -86,6 +87,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/incidents/{id}", get(read::incident))
         .route("/api/v1/journal", get(read::journal))
         .route("/api/v1/plan", get(read::plan))
+        .route("/api/v1/cascades", get(read::cascades))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/pause", post(act::pause))
         .route("/api/v1/resume", post(act::resume))
@@ -96,5 +98,5 @@ fn router(api: Arc<Api>) -> Router {
 }
 
 async fn unknown() -> Problem {
-    Problem::not_found("no such path; see /api/v1/status, incidents, journal, events, plan")
+    Problem::not_found("no such path; see /api/v1/status, incidents, journal, events, plan, cascades")
 }

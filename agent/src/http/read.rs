@@ -128,6 +128,10 @@ pub(super) async fn plan(State(api): State<Arc<Api>>) -> Result<Json<Value>, Pro
     Ok(Json(look(&api, Question::Plan).await?))
 }
 
+pub(super) async fn cascades(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+    Ok(Json(look(&api, Question::Cascades).await?))
+}
+
 pub(super) async fn incident(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
     let known = look(&api, Question::Explain(IncidentId(id.clone()))).await?;
     let records = records_of(&api, &id).await?;

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
+use super::failures::Cursor;
 use super::stopped;
 use crate::lease::LeaseHandle;
 use crate::links::{Links, node_control};
@@ -50,15 +51,21 @@ impl HeartbeatSensor {
         let mut eager_until = None;
         let mut missed_at: Option<Instant> = None;
         let mut told = None;
+        let mut failures = Cursor::default();
         loop {
             let asked = Instant::now();
             match observe(&self.links, self.deadline).await {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     if answer.phase == "healthy" {
                         eager_until = None;
                     }
                     missed_at = None;
                     self.tell_cluster(&answer, &mut told).await;
+                    // Before the heartbeat: what that shows may have followed from them.
+                    let events = failures.news(&mut answer);
+                    if !events.is_empty() {
+                        self.send(Observation::Failures { events }).await;
+                    }
                     self.send(Observation::Heartbeat(Box::new(node_fact(answer)))).await;
                 }
                 Err(status) => {

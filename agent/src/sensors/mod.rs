@@ -7,6 +7,7 @@
 //!
 //! Invariants: every question has a deadline; a sensor that cannot look says so in the log and looks again.
 
+mod failures;
 mod heartbeat;
 mod peers;
 mod process;

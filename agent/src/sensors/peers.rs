@@ -99,6 +99,7 @@ impl PeerSensor {
             node_phase: answer.node_phase,
             domain: answer.failure_domain,
             silent: Some(silent).filter(|silent| answer.tells_silent && silent.len() <= MAX_SILENT),
+            leader: answer.leader,
             ..fact
         }
     }

@@ -32,6 +32,8 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
             disks.volumes().iter().map(|volume| disk_state(&volume.status(), shared, map.as_deref())).collect();
         answer.objects = answer.disks.iter().map(|disk| disk.objects).sum();
     }
+    let is_own = |disk| shared.disks.get().is_some_and(|disks| disks.volume(disk).is_some());
+    answer.failures = shared.peers.failures().told(map.as_deref(), &shared.name, is_own);
     if let (Some(core), Some(map)) = (shared.core.get(), map) {
         answer.cluster_id = map.cluster.map(|id| id.to_string()).unwrap_or_default();
         answer.epoch = map.epoch.0;

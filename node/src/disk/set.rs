@@ -20,6 +20,7 @@ use super::io::{Patience, within};
 use super::superblock::{self, Found, Superblock};
 use super::volume::{Core, Volume};
 use super::{Health, HealthReport, KnownDisk, Owner, canary};
+use crate::failures::Failures;
 use crate::types::{ClusterId, DiskId, Epoch};
 
 /// The disks of this node, in the order of its configuration.
@@ -97,6 +98,11 @@ impl DiskSet {
     /// The disk of this id.
     pub fn volume(&self, id: DiskId) -> Option<Arc<Volume>> {
         self.volumes.iter().find(|volume| volume.id() == id).cloned()
+    }
+
+    /// Where it is told that a disk does not say in time how it is.
+    pub fn report_to(&self, failures: &Failures) {
+        self.volumes.iter().for_each(|volume| volume.core.report_to(failures));
     }
 
     /// Watches all disks until shutdown.

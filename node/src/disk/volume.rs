@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -18,6 +18,7 @@ use super::shard_file::{ShardHead, fan_out, file_name, parse_name};
 use super::superblock::{self, Superblock};
 use super::writer::ShardWriter;
 use super::{Health, HealthReport, ShardVerdict, VolumeStatus, aside};
+use crate::failures::Failures;
 use crate::types::{ClusterId, DiskId, Epoch, ShardKey};
 
 pub(super) const SHARDS: &str = "shards";
@@ -54,6 +55,8 @@ pub(super) struct Core {
     last_canary: Mutex<Instant>,
     check_micros: AtomicU64,
     late_checks: AtomicU64,
+    /// Where it is told that a check is late.
+    failures: OnceLock<Failures>,
     /// Shards being written.
     claims: Mutex<BTreeSet<ShardKey>>,
     /// Temporary files whose writers were dropped.
@@ -90,6 +93,7 @@ impl Core {
             last_canary: Mutex::new(Instant::now()),
             check_micros: AtomicU64::new(0),
             late_checks: AtomicU64::new(0),
+            failures: OnceLock::new(),
             claims: Mutex::default(),
             leftovers: Mutex::default(),
             aside_since: Mutex::default(),
@@ -139,6 +143,14 @@ impl Core {
     /// A probe takes longer than one may.
     pub(super) fn check_is_late(&self) {
         self.late_checks.fetch_add(1, Ordering::Relaxed);
+        if let Some(failures) = self.failures.get() {
+            failures.disk_state_check_timeout(self.io.disk);
+        }
+    }
+
+    /// Where late checks are told from now on. The first one stays: a disk is in one node.
+    pub(super) fn report_to(&self, failures: &Failures) {
+        let _ = self.failures.set(failures.clone());
     }
 
     pub(super) fn set_space(&self, space: Space) {

@@ -5,7 +5,7 @@ use tonic::Status;
 use crate::meta::{MetaError, NoRoom};
 use crate::model::{Coding, MIN_PART_BYTES, Outcome, Refusal};
 use crate::placement::PlacementError;
-use crate::types::{BucketName, ExtentId, ExtentIndex, Version};
+use crate::types::{BucketName, DiskId, ExtentId, ExtentIndex, Version};
 
 /// A request that failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -130,6 +130,8 @@ pub enum GatewayError {
         extent: ExtentIndex,
         /// What happened at the others.
         detail: String,
+        /// The others.
+        failed: Vec<DiskId>,
     },
     /// Disks are full.
     #[error("too few disks have room: {0}; nothing was stored")]
@@ -180,6 +182,15 @@ pub enum GatewayError {
 }
 
 impl GatewayError {
+    /// Whether an upload that ended so failed on the server's side. Not: what the client did, what a condition or a limit
+    /// refuses, and full disks: they answer, and say so.
+    pub(super) fn is_servers(&self) -> bool {
+        matches!(
+            self,
+            Self::TooFewHomes { .. } | Self::NoPlace(_) | Self::Unknown(_) | Self::Meta(_) | Self::Unexpected(_)
+        )
+    }
+
     pub(super) fn placement(error: PlacementError) -> Self {
         Self::NoPlace(error.to_string())
     }

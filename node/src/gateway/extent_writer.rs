@@ -185,8 +185,11 @@ impl ExtentWriter {
                     (index, joined(home.task.await))
                 }),
                 // Given up: what its task still waits for is nobody's concern.
-                None if !home.task.is_finished() => failures.add(TransportError::GivenUp),
-                None => failures.add(joined(home.task.await).err().unwrap_or(TransportError::GivenUp)),
+                None if !home.task.is_finished() => failures.add(self.plan.homes[index].at, TransportError::GivenUp),
+                None => {
+                    let error = joined(home.task.await).err().unwrap_or(TransportError::GivenUp);
+                    failures.add(self.plan.homes[index].at, error);
+                }
             }
         }
         let mut durable: Vec<Option<DiskId>> = vec![None; self.plan.homes.len()];
@@ -203,7 +206,7 @@ impl ExtentWriter {
                     durable[index] = Some(self.plan.homes[index].at);
                     self.client.pace().wrote(ended.elapsed());
                 }
-                Err(error) => failures.add(error),
+                Err(error) => failures.add(self.plan.homes[index].at, error),
             }
             if until.is_none() && enough(&self.map, &durable, coding) {
                 let (client, defended) = (&self.client, self.client.defended());
@@ -223,9 +226,9 @@ impl ExtentWriter {
     /// Why no home is left.
     async fn failure(&mut self) -> GatewayError {
         let mut failures = Failures::default();
-        for home in self.homes.drain(..) {
+        for (home, planned) in self.homes.drain(..).zip(&self.plan.homes) {
             if let Err(error) = joined(home.task.await) {
-                failures.add(error);
+                failures.add(planned.at, error);
             }
         }
         failures.into_error(0, self.codec.coding(), self.plan.id.index)
@@ -247,10 +250,12 @@ fn joined<T>(result: Result<Result<T, TransportError>, tokio::task::JoinError>) 
 struct Failures {
     full: usize,
     details: Vec<String>,
+    disks: Vec<DiskId>,
 }
 
 impl Failures {
-    fn add(&mut self, error: TransportError) {
+    fn add(&mut self, disk: DiskId, error: TransportError) {
+        self.disks.push(disk);
         self.full += usize::from(matches!(error, TransportError::Full { .. }));
         self.details.push(error.to_string());
     }
@@ -264,7 +269,7 @@ impl Failures {
         if self.full > 0 {
             return GatewayError::Full(detail);
         }
-        GatewayError::TooFewHomes { durable, coding, extent, detail }
+        GatewayError::TooFewHomes { durable, coding, extent, detail, failed: self.disks }
     }
 }
 

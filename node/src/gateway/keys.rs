@@ -89,6 +89,9 @@ impl Gateway {
         };
         let read = timeout(waited, read).await;
         self.inner.key_reads.note(began.elapsed(), read.is_err());
+        if read.is_err() {
+            self.failures().auth_timeout("access keys", self.metadata_places());
+        }
         let late = |_| MetaError::NoLeader { doing: "reading an access key", waited };
         read.map_err(late)?
     }

@@ -20,6 +20,7 @@ mod digest;
 mod error;
 mod extent_reader;
 mod extent_writer;
+mod failing;
 mod get;
 mod handoff;
 mod keys;

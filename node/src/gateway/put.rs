@@ -91,7 +91,7 @@ impl Gateway {
             condition,
             now_ms: object.modified_ms,
         };
-        let replaced = self.commit(command, unowned).await?;
+        let replaced = self.noting(&bucket, self.commit(command, unowned)).await?;
         self.hand_off(&bucket, &key, &object);
         Ok(PutDone::of(&object, replaced))
     }

@@ -74,8 +74,11 @@ impl Gateway {
     {
         check_bucket_name(bucket)?;
         self.demand_metadata_room(bucket)?;
-        let bucket = self.bucket_for_put(bucket).await?;
-        self.store(bucket.coding, size_bytes, body).await
+        let upload = async {
+            let record = self.bucket_for_put(bucket).await?;
+            self.store(record.coding, size_bytes, body).await
+        };
+        self.noting(bucket, upload).await
     }
 
     /// Makes content durable under a version of its own.

@@ -119,8 +119,11 @@ impl Gateway {
         E: std::fmt::Display,
     {
         self.inner.meta.has_room()?;
-        let upload = self.open_upload(bucket, key, id).await?;
-        self.store(upload.coding, size_bytes, body).await
+        let part = async {
+            let upload = self.open_upload(bucket, key, id).await?;
+            self.store(upload.coding, size_bytes, body).await
+        };
+        self.noting(bucket, part).await
     }
 
     /// Makes a part of what was uploaded, replacing one of the same number.
@@ -143,8 +146,9 @@ impl Gateway {
         let object = ObjectRecord { attributes, ..object };
         let now_ms = object.modified_ms;
         let name = part_key(&bucket, upload, part);
+        let into = bucket.clone();
         let command = Command::PutPart { bucket, key, upload, part, object: object.clone(), now_ms };
-        let replaced = self.commit(command, unowned).await?;
+        let replaced = self.noting(&into, self.commit(command, unowned)).await?;
         self.hand_off(&BucketName::from(UPLOADS_BUCKET), &name, &object);
         Ok(PutDone::of(&object, replaced))
     }

@@ -3,7 +3,7 @@
 //! Owns: the count of failures in a row and the time of the next probe. Must never: make a call itself, or be asked
 //! whether a host is down: an open circuit routes around, it convicts nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use resilver_proto::transport::Profile;
 use tokio::time::Instant;
 
 use crate::deadlines::Defences;
+use crate::failures::Failures;
 
 /// Failures in a row that open a circuit: one is an accident, two a coincidence.
 pub(super) const OPEN_AFTER: u32 = 3;
@@ -67,6 +68,8 @@ type Key = (String, Profile);
 pub(super) struct Circuits {
     ways: Arc<Mutex<Ways>>,
     defences: Defences,
+    /// Where it is told that one opened.
+    failures: Failures,
 }
 
 #[derive(Default)]
@@ -78,8 +81,8 @@ struct Ways {
 
 impl Circuits {
     /// All closed, for ever when there are no defences.
-    pub(super) fn new(defences: Defences) -> Self {
-        Self { ways: Arc::default(), defences }
+    pub(super) fn new(defences: Defences, failures: Failures) -> Self {
+        Self { ways: Arc::default(), defences, failures }
     }
 
     /// May this call be made? A way is judged by itself: that a peer is silent on the one makes it the last to be turned to
@@ -152,13 +155,25 @@ impl Circuits {
         if self.defences == Defences::Off {
             return;
         }
-        let circuits = &mut self.lock().circuits;
+        let Ways { circuits, present } = &mut *self.lock();
         let circuit = circuits.entry(key(address, profile)).or_insert(Circuit { failures: 0, next_probe: now });
         let before = circuit.failures;
         circuit.failures = before.saturating_add(times);
         circuit.next_probe = now + PROBE_EVERY;
         if before < OPEN_AFTER && circuit.failures >= OPEN_AFTER {
             tracing::warn!(address, profile = profile.as_str(), "peer fails: its circuit is open");
+            // Once per peer: the other way is as closed to it, or was already.
+            let other = |way: &Profile| {
+                *way != profile
+                    && circuits.get(&key(address, *way)).is_some_and(|circuit| circuit.failures >= OPEN_AFTER)
+            };
+            if !Profile::ALL.iter().any(other) {
+                let open = circuits.iter().filter(|(_, circuit)| circuit.failures >= OPEN_AFTER);
+                let unreachable = open.map(|((peer, _), _)| peer).collect::<BTreeSet<_>>().len();
+                // Of two, either may be the one that is cut off.
+                let cut_off = present.len() >= 2 && unreachable * 2 > present.len();
+                self.failures.peer_unreachable(address, cut_off);
+            }
         }
     }
 
@@ -208,6 +223,39 @@ mod tests {
         circuits.failure("peer", BULK, now, now);
         assert!(!circuits.is_open("peer", now));
         assert_eq!(circuits.admit("other", BULK, now), Ok(()));
+    }
+
+    #[test]
+    fn a_circuit_that_opens_is_told_once_per_peer_and_again_when_the_peer_was_back() {
+        let failures = Failures::default();
+        let (circuits, now) = (Circuits::new(failures.clone()), Instant::now());
+        let told = || failures.counts()[0].1;
+        circuits.failure("peer", BULK, now, now);
+        circuits.failure("peer", BULK, now, now);
+        assert_eq!(told(), 0, "a coincidence");
+        circuits.silent("peer", now);
+        for _ in 0..10 {
+            circuits.failure("peer", BULK, now, now);
+            circuits.failure("peer", Profile::Control, now, now);
+        }
+        assert_eq!(told(), 1);
+        circuits.present("peer", now);
+        circuits.success("peer", BULK);
+        circuits.silent("peer", now);
+        circuits.silent("other", now);
+        assert_eq!(told(), 3);
+    }
+
+    #[test]
+    fn a_node_that_loses_most_of_its_peers_may_be_the_one_that_is_cut_off() {
+        let failures = Failures::default();
+        let (circuits, now) = (Circuits::new(failures.clone()), Instant::now());
+        let peers = ["a", "b", "c"];
+        peers.iter().for_each(|peer| circuits.present(peer, now));
+        peers.iter().for_each(|peer| circuits.silent(peer, now));
+        let told = failures.told(None, &"own".into(), |_| false);
+        let here: Vec<bool> = told.iter().map(|event| event.places.iter().any(|place| place.node == "own")).collect();
+        assert_eq!(here, [false, true, true], "one of three is that one's fault");
     }
 
     #[test]

@@ -34,6 +34,7 @@ use pulse::Pulse;
 pub(crate) use watch::{watch_all, who_is_there};
 
 use crate::deadlines::{Deadlines, Defences};
+use crate::failures::Failures;
 
 /// An address that cannot be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,7 @@ struct Inner {
     pulse: Pulse,
     deadlines: Deadlines,
     defences: Defences,
+    failures: Failures,
 }
 
 impl Peers {
@@ -66,9 +68,9 @@ impl Peers {
 
     /// No channel yet. With defences switched off no circuit ever opens.
     pub fn with(net: Arc<dyn Net>, deadlines: Deadlines, defences: Defences) -> Self {
-        let (channels, pulse) = (Mutex::default(), Pulse::default());
-        let circuits = Circuits::new(defences);
-        Self { inner: Arc::new(Inner { net, channels, circuits, pulse, deadlines, defences }) }
+        let (channels, failures, pulse) = (Mutex::default(), Failures::default(), Pulse::default());
+        let circuits = Circuits::new(defences, failures.clone());
+        Self { inner: Arc::new(Inner { net, channels, circuits, pulse, failures, deadlines, defences }) }
     }
 
     /// How long a peer may take for what.
@@ -143,6 +145,11 @@ impl Peers {
     /// Whether the peer is silent now: nothing is begun with it that somebody else can do.
     pub fn is_silent(&self, address: &str) -> bool {
         self.inner.circuits.is_silent(address)
+    }
+
+    /// The node's record of failures. Whoever has something to tell there has these ways, too.
+    pub fn failures(&self) -> &Failures {
+        &self.inner.failures
     }
 
     /// The state of the circuit to a peer.

@@ -89,6 +89,15 @@ async fn every_size_and_range_comes_back_also_with_two_nodes_gone() {
     let refused = cluster.put(1, "refused", &content(MIB)).await.unwrap_err();
     assert!(matches!(refused, GatewayError::TooFewHomes { durable: 4, .. }), "{refused}");
     assert!(matches!(cluster.get(1, "refused").await, Err(GatewayError::NoObject { .. })));
+    // The first is told as a failure, with the homes that failed; that a client asks for what is not there is none.
+    let node = cluster.node(1);
+    let told = node.peers.failures().told(Some(&node.meta.map()), &"x".into(), |_| false);
+    let uploads: Vec<_> = told.iter().filter(|event| event.kind == "upload_failure").collect();
+    assert_eq!(uploads.len(), 1, "{told:?}");
+    let stopped = |place: &resilver_proto::contract::FailurePlace| {
+        node.meta.map().nodes.values().any(|at| at.name.as_str() == place.node && node.peers.is_suspect(&at.address))
+    };
+    assert!(uploads[0].places.iter().any(stopped), "{uploads:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

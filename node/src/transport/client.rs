@@ -110,6 +110,11 @@ impl RemoteHome {
 }
 
 impl ShardClient {
+    /// The ways to other nodes.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
     /// The client of the node `node` in the cluster that `meta` knows. What it reports about our own disks goes to
     /// `board`.
     pub fn new(node: NodeName, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cascade::Place;
+
 /// How a process ended, classified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -205,6 +207,23 @@ pub struct SilenceFact {
     pub domain: String,
 }
 
+/// A failure on the way of an operation, as the node noticed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureFact {
+    /// Rises within one node process.
+    pub sequence: u64,
+    /// A [`crate::types::FailureKind`] by name; a newer node may know others.
+    pub kind: String,
+    /// Which part of the node noticed.
+    pub component: String,
+    /// What suffered, for people: a peer, a disk, a bucket, a lock.
+    pub subject: String,
+    /// The hosts and disks that the operation waited for: its path.
+    pub places: Vec<Place>,
+    /// How long ago, monotonic.
+    pub age_ms: u64,
+}
+
 /// Another agent's answer about itself and its node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerFact {
@@ -227,6 +246,9 @@ pub struct PeerFact {
     /// Whom its agent does not hear; it hears everybody else. `None`: it does not say.
     #[serde(default)]
     pub silent: Option<Vec<SilenceFact>>,
+    /// The Raft leader that its node sees; empty when it sees none or is not known.
+    #[serde(default)]
+    pub leader: String,
 }
 
 /// A timestamped fact from one sensor about one subject.
@@ -244,4 +266,9 @@ pub enum Observation {
     },
     /// Another agent.
     Peer(PeerFact),
+    /// Failures that the node noticed since it was last asked, oldest first.
+    Failures {
+        /// They.
+        events: Vec<FailureFact>,
+    },
 }

@@ -58,8 +58,9 @@ pub(crate) enum Move {
 
 impl Engine {
     /// What the incident's subject looks like now.
-    pub(crate) fn present(&self, incident: &Incident) -> Present {
+    pub(crate) fn present(&self, now: Moment, incident: &Incident) -> Present {
         match (&incident.subject, incident.mode) {
+            (_, Mode::CascadingFailure) => self.present_cascade(now, incident),
             (Subject::Node(_), _) => self.present_process(incident),
             (Subject::Hosts(hosts), _) => self.present_hosts(hosts),
             (Subject::Disk { disk, .. }, _) => self.present_disk(incident, disk),
@@ -125,7 +126,7 @@ impl Engine {
     /// What an idle incident would do now.
     pub(crate) fn next_move(&self, now: Moment, incident: &Incident) -> Move {
         let escalated = incident.state == IncidentState::Escalated;
-        match self.present(incident) {
+        match self.present(now, incident) {
             Present::Over(why) => return Move::Close { why },
             Present::Beyond(why) if !escalated => return Move::Escalate { why, guards: Vec::new() },
             Present::Beyond(why) => return Move::Wait(why),

@@ -155,7 +155,7 @@ impl Engine {
             return;
         }
         let Some(rung) = self.rung(incident) else { return self.withdraw(now, incident, &step, "the ladder ended") };
-        if self.present(incident) != Present::Ill || rung.action != step.action {
+        if self.present(now.mono, incident) != Present::Ill || rung.action != step.action {
             return self.withdraw(now, incident, &step, "the evidence changed while the slot was asked for");
         }
         let guards = guards::judge(&self.look(now.mono, incident, &rung, step.fence.as_ref()));
@@ -241,7 +241,7 @@ impl Engine {
                 incident.flight = Flight::Seeing { step, until: now.mono + deadline };
             }
             Some(Effect::Proof { deadline }) => self.prove(now, incident, deadline),
-            None => incident.flight = Flight::Idle,
+            Some(Effect::Quiet) | None => incident.flight = Flight::Idle,
         }
     }
 
@@ -307,7 +307,7 @@ impl Engine {
             if self.ended_again(now, incident) {
                 return;
             }
-            match self.present(incident) {
+            match self.present(now.mono, incident) {
                 Present::Over(why) => return self.close(now, incident, &why),
                 Present::Beyond(why) if incident.state != IncidentState::Escalated => {
                     return self.escalate(now, incident, &why);
@@ -396,8 +396,10 @@ impl Engine {
         let mut draft = self.draft_about(RecordKind::Resolved, action, incident).with("resolution", why);
         draft.duration_ms = Some(now.wall_ms.saturating_sub(incident.opened_ms));
         self.record(draft, true);
-        if incident.mode == Mode::ProcessCrash {
-            self.answered = incident.life;
+        match incident.mode {
+            Mode::ProcessCrash => self.answered = incident.life,
+            Mode::CascadingFailure => self.cascade_over(incident),
+            _ => {}
         }
     }
 
@@ -433,7 +435,7 @@ impl Engine {
     fn proof_deadline(&self, incident: &Incident) -> Duration {
         let of = |rung: &Rung| match rung.effect {
             Effect::Proof { deadline } => Some(deadline),
-            Effect::DiskState { .. } | Effect::HostState { .. } => None,
+            Effect::DiskState { .. } | Effect::HostState { .. } | Effect::Quiet => None,
         };
         if incident.mode == Mode::HostDown {
             return self.policy.deadline(self.policy.host.rebuild_deadline);

@@ -37,7 +37,7 @@ impl Engine {
             .enumerate()
             .map(|(at, rung)| format!("{}. {}", at + 1, in_one_line(rung)))
             .collect();
-        rule.push(format!("proof: {}", proof_in_words(&incident.subject)));
+        rule.push(format!("proof: {}", proof_in_words(incident.mode, &incident.subject)));
         let (next, guards) = match incident.state {
             IncidentState::Resolved => ("nothing: it is resolved".to_owned(), incident.guards.clone()),
             _ => {
@@ -53,8 +53,15 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let IncidentView { id, mode, subject, state, detected_by, evidence, opened_ms, resolution, .. } =
             &self.incident;
+        let IncidentView { severity, folded_under, .. } = &self.incident;
         writeln!(f, "{id}: {mode} of {subject}, {}", state_name(*state))?;
         writeln!(f, "opened {} by {detected_by}", rfc3339(*opened_ms))?;
+        if let Some(severity) = severity {
+            writeln!(f, "severity: {severity}")?;
+        }
+        if let Some(cascade) = folded_under {
+            writeln!(f, "folded under: {cascade}")?;
+        }
         writeln!(f, "evidence: {evidence}")?;
         if let Some(resolution) = resolution {
             writeln!(f, "outcome: {resolution}")?;

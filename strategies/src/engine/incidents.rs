@@ -12,7 +12,7 @@ use crate::api::{IncidentId, Step, StepId, Subject};
 use crate::engine::detect::Symptom;
 use crate::engine::facts::Life;
 use crate::record::GuardResult;
-use crate::types::{Action, Grade, GuardName, Mode, Moment, Now};
+use crate::types::{Action, Grade, GuardName, Mode, Moment, Now, Severity};
 
 /// Open incidents. What does not fit is detected again when there is room.
 pub const MAX_OPEN: usize = 256;
@@ -96,6 +96,12 @@ pub struct IncidentView {
     pub resolution: Option<String>,
     /// Steps, oldest first, bounded.
     pub steps: Vec<StepView>,
+    /// How urgent, where the mode tells degrees apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
+    /// The cascade that it is part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folded_under: Option<IncidentId>,
 }
 
 /// What an incident is waiting for.
@@ -129,6 +135,10 @@ pub(crate) struct Incident {
     pub(crate) evidence: String,
     pub(crate) life: Option<Life>,
     pub(crate) signature: Option<String>,
+    pub(crate) severity: Option<Severity>,
+    pub(crate) folded_under: Option<IncidentId>,
+    /// When it was opened, or taken over from the journal.
+    pub(crate) opened: Moment,
     pub(crate) opened_ms: u64,
     pub(crate) closed_ms: Option<u64>,
     pub(crate) resolution: Option<String>,
@@ -162,6 +172,9 @@ impl Incident {
             evidence,
             life,
             signature,
+            severity: None,
+            folded_under: None,
+            opened: now.mono,
             opened_ms: now.wall_ms,
             closed_ms: None,
             resolution: None,
@@ -238,6 +251,8 @@ impl Incident {
             closed_ms: self.closed_ms,
             resolution: self.resolution.clone(),
             steps: self.steps.clone(),
+            severity: self.severity,
+            folded_under: self.folded_under.clone(),
         }
     }
 }

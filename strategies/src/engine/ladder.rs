@@ -67,6 +67,8 @@ pub enum Effect {
         /// How long that may take.
         deadline: Duration,
     },
+    /// No more failures for the pattern's window, and what began it gone. Nothing is done: it is waited for.
+    Quiet,
 }
 
 /// What follows when a step's attempts are used up.
@@ -111,6 +113,7 @@ pub fn ladder(mode: Mode, policy: &PolicyConfig) -> Vec<Rung> {
         Mode::DiskFailure => disk_failure(policy),
         Mode::DataCorruption => data_corruption(policy),
         Mode::HostDown => host_down(policy),
+        Mode::CascadingFailure => cascading_failure(),
         _ => Vec::new(),
     }
 }
@@ -253,6 +256,23 @@ pub(crate) fn undo(mode: Mode, policy: &PolicyConfig) -> Rung {
 /// Whether an action is such a step back.
 pub(crate) fn is_undo(action: Action) -> bool {
     matches!(action, Action::SetMode | Action::MarkUp)
+}
+
+/// Grade 0 alone: what a cascade needs is that nobody treats each symptom with its own ladder. It is told when it is
+/// found; no attempt is ever made.
+fn cascading_failure() -> Vec<Rung> {
+    vec![Rung {
+        action: Action::Alert,
+        does: "tell a person, fold what follows under it, freeze disruptive steps",
+        grade: Grade::OBSERVE,
+        disruptive: false,
+        wait: Duration::ZERO,
+        attempts: 0,
+        guards: &[],
+        deadline: Duration::ZERO,
+        effect: Effect::Quiet,
+        otherwise: Otherwise::Escalate,
+    }]
 }
 
 /// Takes the agent's own throttle back when the disk is well again before it was detached. A disk that was detached is

@@ -10,6 +10,7 @@
 //! One call is one turn: the input changes the facts, the detectors read them (`detect/`), every open incident moves as
 //! far as it can (`decide.rs` says what, `drive.rs` does it).
 
+mod cascades;
 mod decide;
 mod detect;
 mod drive;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::api::{Command, Decide, Input, NodeFact, Observation, PeerFact, SilenceFact, Step, StepId, Subject};
+use crate::cascade::{Detector, QuorumWatch};
 use crate::config::PolicyConfig;
 use crate::liveness::{Judgement, Liveness};
 use crate::record::RecordKind;
@@ -79,6 +81,8 @@ pub struct Engine {
     incidents: Book,
     disks: disk_failure::Watch,
     findings: data_corruption::Watch,
+    cascades: Detector,
+    quorum: QuorumWatch,
     pause: Option<Pause>,
     ledger: Ledger,
     storm: StormBrake,
@@ -136,6 +140,7 @@ impl Engine {
         let EngineOptions { node, domain, policy } = options;
         let storm = StormBrake::new(&policy.storm, policy.scaled(policy.storm.window));
         let liveness = Liveness::new(&node, &domain, &policy);
+        let cascades = Detector::new(&policy.cascades);
         Self {
             node,
             policy,
@@ -145,6 +150,8 @@ impl Engine {
             incidents: Book::default(),
             disks: disk_failure::Watch::default(),
             findings: data_corruption::Watch::default(),
+            cascades,
+            quorum: QuorumWatch::default(),
             pause: None,
             ledger: Ledger::default(),
             storm,
@@ -168,8 +175,9 @@ impl Engine {
         // Not with every look at a host: what is judged are seconds, and all hosts at once.
         let look = matches!(input, Input::Tick | Input::Lease { .. } | Input::Observed(Observation::Heartbeat(_)));
         match input {
-            Input::Started { next_sequence, open, paused, unfinished, history } => {
+            Input::Started { next_sequence, open, paused, unfinished, history, cascades } => {
                 self.next_id = self.next_id.max(next_sequence);
+                self.remember_cascades(now, &cascades);
                 for incident in open.into_iter().take(MAX_OPEN) {
                     self.take_over(now, incident, &history);
                 }
@@ -198,14 +206,17 @@ impl Engine {
         if look {
             self.read_hosts(now);
         }
+        self.storm.hold(self.cascades.brake(now.mono));
         self.advance(now);
         self.advance_operator(now);
         std::mem::take(&mut self.out)
     }
 
-    /// Whether this agent may hold the lease: not while its own host is ill. Other hosts' incidents are its holder's work.
+    /// Whether this agent may hold the lease: not while its own host is ill. What is known of another host (that it is down,
+    /// a cascade that begins there) is no reason: all that see it would give the lease up, and nobody could take it.
     pub fn may_hold_lease(&self) -> bool {
-        self.incidents.open.values().all(|incident| incident.mode == Mode::HostDown)
+        let elsewhere = |incident: &Incident| incident.subject.node().is_some_and(|node| node != self.node);
+        self.incidents.open.values().all(|incident| incident.mode == Mode::HostDown || elsewhere(incident))
     }
 
     /// Whom this agent does not hear, for other agents; `None`: it cannot say.
@@ -261,14 +272,19 @@ impl Engine {
     fn observe(&mut self, now: Now, observation: &Observation) {
         self.facts.observe(now.mono, observation);
         match observation {
-            Observation::Heartbeat(fact) => self.read_heartbeat(now, fact),
+            Observation::Heartbeat(fact) => {
+                self.read_heartbeat(now, fact);
+                self.read_quorum(now, fact);
+            }
             Observation::Peer(fact) => {
                 self.liveness.observe(now.mono, fact);
                 self.storm.observe(now.mono, &fact.node, ill(fact));
+                self.quorum.peer(now.mono, fact);
             }
+            Observation::Failures { events } => self.read_failures(now, events),
             Observation::Process(_) | Observation::HeartbeatMissed { .. } => {}
         }
-        if !matches!(observation, Observation::Peer(_)) {
+        if !matches!(observation, Observation::Peer(_) | Observation::Failures { .. }) {
             self.read_process(now);
         }
     }
@@ -336,12 +352,16 @@ impl Engine {
         if self.incidents.room() == 0 {
             return;
         }
-        let incident = Incident::open(self.next_incident(), now, symptom);
+        let mut incident = Incident::open(self.next_incident(), now, symptom);
+        self.fold_new(now, &mut incident);
         let mut draft = self
             .draft_about(RecordKind::Opened, Action::Skip, &incident)
             .with("evidence", format!("{}: {}", incident.detected_by, incident.evidence));
         if incident.initial {
             draft = draft.with("initial", true);
+        }
+        if let Some(cascade) = &incident.folded_under {
+            draft = draft.with("folded_under", cascade.0.as_str());
         }
         self.record(draft, true);
         self.incidents.put(incident);

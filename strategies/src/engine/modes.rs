@@ -29,6 +29,7 @@ pub fn status(mode: Mode) -> ModeStatus {
         Mode::HostDown => {
             (true, "marks down and, after the wait, out; gives nothing up sooner, however little is left")
         }
+        Mode::CascadingFailure => (true, "tells, folds what follows, freezes disruptive steps; does nothing else"),
         _ => (false, "comes later"),
     };
     ModeStatus { mode, implemented, note }

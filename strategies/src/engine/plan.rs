@@ -134,7 +134,8 @@ impl fmt::Display for PlanEntry {
             let mark = if number == self.at { ">" } else { " " };
             writeln!(f, "  {mark} {}. {}", number + 1, in_one_line(rung))?;
             if let Effect::Proof { deadline } = rung.effect {
-                writeln!(f, "       proof within {} s: {}", deadline.as_secs(), proof_in_words(&self.subject))?;
+                let proof = proof_in_words(self.mode, &self.subject);
+                writeln!(f, "       proof within {} s: {proof}", deadline.as_secs())?;
             }
         }
         for guard in &self.guards {
@@ -148,6 +149,9 @@ impl fmt::Display for PlanEntry {
 /// A step of a ladder in one line.
 pub(crate) fn in_one_line(rung: &Rung) -> String {
     let wait = if rung.wait.is_zero() { String::new() } else { format!("after {} ms: ", rung.wait.as_millis()) };
+    if rung.attempts == 0 {
+        return format!("{} (grade {} {}): {}", rung.action, rung.grade.0, rung.grade.name(), rung.does);
+    }
     let disruptive = if rung.disruptive { ", disruptive: lease, slot and fence" } else { "" };
     format!(
         "{wait}{} (grade {} {}{disruptive}; {} attempts of {} s): {}",
@@ -161,8 +165,11 @@ pub(crate) fn in_one_line(rung: &Rung) -> String {
 }
 
 /// What shows that an incident is over, in words.
-pub(crate) fn proof_in_words(subject: &Subject) -> String {
+pub(crate) fn proof_in_words(mode: Mode, subject: &Subject) -> String {
     use crate::api::Proof;
+    if mode == Mode::CascadingFailure {
+        return "no more of its failures for its window, and what began it gone".to_owned();
+    }
     match proof(subject) {
         Proof::Serves => "a canary write and read through the node, and caught up to the commit index".to_owned(),
         Proof::DiskRebuilt { disk } => {

@@ -6,7 +6,7 @@ use crate::engine::detect::Symptom;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::ladder;
 use crate::record::RecordKind;
-use crate::types::{Action, Moment, Now};
+use crate::types::{Action, Mode, Moment, Now};
 
 /// What became of a step, as far as it can be seen.
 enum Became {
@@ -21,7 +21,7 @@ enum Became {
 impl Engine {
     /// Takes an incident over from the journal.
     pub(crate) fn take_over(&mut self, now: Now, open: OpenIncident, history: &[PastStep]) {
-        let OpenIncident { id, mode, subject, opened_ms, unfinished, steps_done, escalated, initial } = open;
+        let OpenIncident { id, mode, subject, opened_ms, unfinished, steps_done, escalated, initial, pattern } = open;
         let symptom = Symptom {
             mode,
             subject,
@@ -51,6 +51,9 @@ impl Engine {
             (false, Some(_)) => IncidentState::Recovering,
             (false, None) => IncidentState::Open,
         };
+        if mode == Mode::CascadingFailure {
+            self.take_over_cascade(now, &mut incident, pattern.as_deref());
+        }
         if let Some(step) = unfinished {
             incident.begun(now, &step);
             incident.flight = Flight::Reconciling { step, since: now.mono };

@@ -101,6 +101,8 @@ async fn a_hanging_disk_is_suspect_then_failed_then_proves_itself() {
     disk.watch();
     disk.until(Health::Ok).await;
     let started = Instant::now();
+    let told = crate::failures::Failures::default();
+    disk.set.report_to(&told);
     disk.faults.hang.send_replace(true);
 
     // An operation in flight gives up by itself, and the volume says what hung.
@@ -123,6 +125,11 @@ async fn a_hanging_disk_is_suspect_then_failed_then_proves_itself() {
     disk.until(Health::Ok).await;
     read(&disk.volume, &kept).await.unwrap();
     assert!(disk.volume.status().errors > 0);
+
+    let told = told.told(None, &"n1".into(), |id| id == disk.volume.id());
+    let kinds: Vec<&str> = told.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["disk_state_check_timeout"], "one check hung, however long");
+    assert_eq!(told[0].places[0].disk_id, disk.volume.id().to_string());
 }
 
 #[tokio::test(start_paused = true)]
