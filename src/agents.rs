@@ -2,6 +2,7 @@
 //!
 //! Owns: one small client. Must never: interpret what an agent decided; it is shown as it was said.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use crate::exit::{Code, Failure};
 
 /// How long an agent may take to answer about itself.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long agents may take for the scores in a list of nodes: as long as such a list waits for nodes (300 ms). A score
+/// that comes later is not worth waiting for.
+const SCORES_DEADLINE: Duration = Duration::from_millis(300);
 
 /// How long a coordinated step may take: lease, slot, restart and its verification.
 pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(120);
@@ -133,6 +138,16 @@ impl Agents {
         collect(answers, path)
     }
 
+    /// The nodes' scores, as far as agents give them in time.
+    pub(crate) async fn scores(&self) -> BTreeMap<String, u8> {
+        let ask = async |agent: &Agent| {
+            let answer = agent.call("/api/v1/health", None, SCORES_DEADLINE).await.ok().filter(Answer::is_success);
+            answer.map(|answer| (agent.name.clone(), answer.body))
+        };
+        let answers: Vec<(String, Value)> = join_all(self.agents.iter().map(ask)).await.into_iter().flatten().collect();
+        merge_scores(&answers)
+    }
+
     /// Sends to all side by side.
     ///
     /// # Errors
@@ -145,6 +160,26 @@ impl Agents {
         let post = async |agent: &Agent| (agent.name.clone(), agent.post(path, body, CALL_DEADLINE).await);
         collect(join_all(self.agents.iter().map(post)).await, path)
     }
+}
+
+/// Each agent knows its own node best. Of a node whose agent is silent the lowest score counts that another one gives: a
+/// host that is gone is 0 by all who miss it.
+fn merge_scores(answers: &[(String, Value)]) -> BTreeMap<String, u8> {
+    let score = |value: Option<&Value>| value.and_then(Value::as_u64).and_then(|score| u8::try_from(score).ok());
+    let mut scores = BTreeMap::new();
+    for member in answers.iter().flat_map(|(_, body)| body["members"].as_array().into_iter().flatten()) {
+        if let (Some(node), Some(score)) = (member["node"].as_str(), score(member.get("score"))) {
+            let lowest = scores.entry(node.to_owned()).or_insert(score);
+            *lowest = score.min(*lowest);
+        }
+    }
+    for (agent, body) in answers {
+        match score(body.pointer("/node/score")) {
+            Some(own) => scores.insert(agent.clone(), own),
+            None => scores.remove(agent),
+        };
+    }
+    scores
 }
 
 type Answers = Vec<(String, Result<Value, String>)>;
@@ -161,4 +196,26 @@ fn collect(answers: Vec<(String, Result<Answer, String>)>, path: &str) -> Result
     }
     let read = |answer: Answer| if answer.is_success() { Ok(answer.body) } else { Err(answer.reason()) };
     Ok(answers.into_iter().map(|(name, answer)| (name, answer.and_then(read))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_is_believed_about_its_own_node_and_the_others_about_one_that_is_silent() {
+        let body = |own: Value, members: Value| json!({ "node": { "score": own }, "members": members });
+        let seen =
+            json!([{ "node": "n2", "score": 40 }, { "node": "n3", "score": 0 }, { "node": "n4", "score": null }]);
+        let answers = [
+            ("n1".to_owned(), body(json!(97), seen)),
+            ("n2".to_owned(), body(json!(88), json!([{ "node": "n1", "score": 1 }, { "node": "n3", "score": 60 }]))),
+        ];
+        let scores = merge_scores(&answers);
+        assert_eq!(scores, BTreeMap::from([("n1".into(), 97), ("n2".into(), 88), ("n3".into(), 0)]));
+        let unjudged = [("n1".to_owned(), json!({ "node": null, "members": [] }))];
+        assert!(merge_scores(&unjudged).is_empty(), "an agent that has just begun gives none");
+    }
 }

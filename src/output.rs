@@ -196,8 +196,17 @@ pub(crate) fn rfc3339(millis: u64) -> Option<String> {
 }
 
 /// Wall times in an agent's document; its other `_ms` are ages and durations, which stay numbers.
-const WALL_TIMES: [&str; 8] =
-    ["at_ms", "began_ms", "closed_ms", "ended_ms", "expires_ms", "first_step_ms", "opened_ms", "started_ms"];
+const WALL_TIMES: [&str; 9] = [
+    "at_ms",
+    "began_ms",
+    "closed_ms",
+    "ended_ms",
+    "expected_ms",
+    "expires_ms",
+    "first_step_ms",
+    "opened_ms",
+    "started_ms",
+];
 
 /// An agent's document as this command prints it: `opened_ms: 17…` becomes `opened: 2026-…`. Journal records are left as
 /// they are: they carry RFC 3339 already, and a hash over their own words.

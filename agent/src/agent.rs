@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::coordinator::{Coordinator, CoordinatorSetup};
 use crate::executors::{Executors, Tools};
+use crate::health::{HealthDesk, HealthTask};
 use crate::http::{self, Api};
 use crate::journal::{Journal, JournalError};
 use crate::lease::{LeaseActor, LeaseError, LeaseHandle, LeaseNotice, LeaseSetup};
@@ -130,6 +131,7 @@ impl Agent {
         let links = Arc::new(Links::new(&host, &options));
         let telemetry = Arc::new(Telemetry::new());
         let peers = Arc::new(PeerViews::default());
+        let health = Arc::new(HealthDesk::new(&options, &time));
         let (notices_tx, notices) = mpsc::channel(MAX_NOTICES);
         let setup = LeaseSetup {
             host: host.clone(),
@@ -166,8 +168,21 @@ impl Agent {
         let engine = EngineOptions { node: options.name.clone(), domain, policy: policy(&options) };
         let (swim_view, swim) = swim::views();
         let gossip = gossip.map(|opened| Swim::new(&host, opened, lease.clone(), telemetry.clone(), swim_view));
-        let parts =
-            Parts { host, options, time, links, telemetry, peers, swim, lease, coordinator, input, view, shutdown };
+        let parts = Parts {
+            host,
+            options,
+            time,
+            links,
+            telemetry,
+            peers,
+            swim,
+            health,
+            lease,
+            coordinator,
+            input,
+            view,
+            shutdown,
+        };
         let mut main = MainLoop {
             engine: Engine::new(engine),
             executors: Executors::new(tools, parts.input.clone()),
@@ -232,6 +247,7 @@ struct Parts {
     telemetry: Arc<Telemetry>,
     peers: Arc<PeerViews>,
     swim: watch::Receiver<SwimView>,
+    health: Arc<HealthDesk>,
     lease: LeaseHandle,
     coordinator: Coordinator,
     input: mpsc::Sender<Input>,
@@ -276,9 +292,11 @@ impl Parts {
             deadline: self.options.heartbeat_deadline,
             begun,
             lease: self.lease.clone(),
+            health: self.health.clone(),
             out: self.input.clone(),
         };
         all.spawn(heartbeat.run(self.shutdown.clone()));
+        all.spawn(self.health_task(requests.clone()).run(self.shutdown.clone()));
         for peer in self.options.others() {
             all.spawn(self.peer_sensor(&peer.id).run(self.shutdown.clone()));
         }
@@ -296,11 +314,27 @@ impl Parts {
             lease: self.lease.clone(),
             coordinator: self.coordinator.clone(),
             telemetry: self.telemetry.clone(),
+            health: self.health.clone(),
             journal: reader,
             requests,
         };
         all.spawn(http::serve(api, http, self.shutdown.clone()));
         tasks
+    }
+
+    fn health_task(&self, requests: mpsc::Sender<Request>) -> HealthTask {
+        HealthTask {
+            own: self.options.name.clone(),
+            host: self.host.clone(),
+            desk: self.health.clone(),
+            links: self.links.clone(),
+            deadline: self.options.heartbeat_deadline,
+            sample_every: self.options.policy.trends.sample_every,
+            lease: self.lease.clone(),
+            telemetry: self.telemetry.clone(),
+            view: self.view.clone(),
+            requests,
+        }
     }
 
     fn peer_sensor(&self, peer: &str) -> PeerSensor {
@@ -314,6 +348,7 @@ impl Parts {
             telemetry: self.telemetry.clone(),
             views: self.peers.clone(),
             swim: self.swim.clone(),
+            health: self.health.clone(),
             out: self.input.clone(),
         }
     }
@@ -326,6 +361,7 @@ impl Parts {
             lease: self.lease.clone(),
             coordinator: Arc::new(self.coordinator.clone()),
             view: self.view.clone(),
+            health: self.health.clone(),
         };
         let router = transport::server().add_service(AgentPeerServer::new(service));
         let mut shutdown = self.shutdown.clone();

@@ -13,6 +13,7 @@ mod agent;
 mod coordinator;
 mod executors;
 mod facts;
+mod health;
 mod http;
 pub mod journal;
 pub mod keeper;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::coordinator::{Coordinator, HELD_BY, Outcome, Wish, action_named};
+use crate::health::HealthDesk;
 use crate::lease::{
     LeaseError, LeaseHandle, accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire,
     prepare_from_wire, prepare_reply_to_wire, slot_from_wire, slot_request,
@@ -36,6 +37,7 @@ pub(crate) struct PeerService {
     pub(crate) lease: LeaseHandle,
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) view: watch::Receiver<View>,
+    pub(crate) health: Arc<HealthDesk>,
 }
 
 #[tonic::async_trait]
@@ -59,6 +61,7 @@ impl AgentPeer for PeerService {
             // What an agent that was busy or stood still last saw, it does not tell as the present.
             tells_silent: view.silent.is_some() && view.beat.elapsed() <= TOLD_WITHIN,
             silent: view.silent.iter().flatten().map(silence_to_wire).collect(),
+            health_score: self.health.score().map(u32::from),
         }))
     }
 

@@ -89,6 +89,8 @@ pub(crate) enum Told {
     },
     /// The journal is durable again.
     JournalBack,
+    /// Something is expected, or has been in poor health for a while. The words are the core's.
+    Foreseen(Box<Draft>),
 }
 
 impl Told {
@@ -124,6 +126,7 @@ impl Told {
                 note(Action::Alert, "the journal cannot be synced: grade 1 only").with("resolution", why.as_str())
             }
             Told::JournalBack => note(Action::Alert, "the journal is durable again"),
+            Told::Foreseen(draft) => (**draft).clone(),
         }
     }
 }
@@ -141,6 +144,7 @@ pub(crate) struct Telemetry {
     gossip_members: IntGaugeVec,
     cascades: IntCounterVec,
     cascades_critical: IntGaugeVec,
+    health_score: IntGaugeVec,
     /// Incidents that are open now.
     pub(crate) incidents_open: IntGauge,
     /// Whether the node's process runs.
@@ -194,6 +198,12 @@ impl Telemetry {
         let cascades_critical =
             IntGaugeVec::new(Opts::new(name, help), &["pattern"]).expect("names and labels are constants");
         registry.register(Box::new(cascades_critical.clone())).expect("each name is registered once");
+        let health_score = IntGaugeVec::new(
+            Opts::new("resilver_health_score", "0 to 100, of the node and of the cluster as its agent sees them"),
+            &["scope"],
+        )
+        .expect("names and labels are constants");
+        registry.register(Box::new(health_score.clone())).expect("each name is registered once");
         let missed = IntCounter::new("resilver_heartbeats_missed_total", "Heartbeats of the node without an answer")
             .expect("names are constants");
         registry.register(Box::new(missed.clone())).expect("each name is registered once");
@@ -208,6 +218,7 @@ impl Telemetry {
             gossip_members,
             cascades,
             cascades_critical,
+            health_score,
             incidents_open: gauge("resilver_incidents_open", "Incidents open now"),
             node_up: gauge("resilver_node_up", "Whether the node's process runs"),
             heartbeats_missed: missed,
@@ -273,6 +284,11 @@ impl Telemetry {
             let count = view.values().filter(|known| *known == state).count();
             self.gossip_members.with_label_values(&[state.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// A score, of `node` or `cluster`.
+    pub(crate) fn health(&self, scope: &str, score: u8) {
+        self.health_score.with_label_values(&[scope]).set(score.into());
     }
 
     /// A listener from now on.

@@ -195,6 +195,20 @@ async fn three_agents_start_heal_coordinate_and_survive_themselves() {
     })
     .await;
 
+    // Each agent gives its node a score, and hears those of the others.
+    let health = until("a score of every member", || async {
+        let (_, health) = agents[0].get("/api/v1/health").await;
+        let members = health["members"].as_array()?.clone();
+        let scored = members.iter().filter(|member| member["standing"] == "scored").count();
+        (scored == 3).then_some(health)
+    })
+    .await;
+    assert!(health["cluster"]["reasons"].as_array().is_some_and(|reasons| reasons.len() == 3), "{health}");
+    let (_, metrics) = agents[0].get("/metrics").await;
+    assert!(metrics.as_str().unwrap().contains(r#"resilver_health_score{scope="cluster"}"#));
+    let (_, expected) = agents[0].get("/api/v1/predictions").await;
+    assert_eq!(expected, serde_json::json!({ "node": "n1", "predictions": [] }));
+
     // An operator's restart, asked of an agent that is neither holder nor target.
     let target = if holder == "n3" { 1 } else { 2 };
     let asked = agents.iter().find(|agent| agent.options.name != holder).expect("another agent");

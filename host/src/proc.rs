@@ -59,6 +59,16 @@ pub struct SpawnSpec {
     pub new_session: bool,
 }
 
+/// A process's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcMemory {
+    /// What it has in memory.
+    pub resident_bytes: u64,
+    /// What it may have: all of the machine's, or its own control group's limit where that is less. Limits of the groups
+    /// above are not looked at.
+    pub limit_bytes: u64,
+}
+
 /// A process that is watched, started by us or adopted.
 #[async_trait]
 pub trait Process: Send + Sync + 'static {
@@ -83,6 +93,8 @@ pub trait Proc: Send + Sync + 'static {
     async fn adopt(&self, id: ProcId) -> io::Result<Option<Arc<dyn Process>>>;
     /// The identity of a running pid, if it runs.
     fn identify(&self, pid: u32) -> io::Result<Option<ProcId>>;
+    /// How much memory a process has; `None` when no process of that pid and start time runs.
+    fn memory(&self, id: ProcId) -> io::Result<Option<ProcMemory>>;
     /// Our own identity.
     fn own(&self) -> ProcId;
     /// The boot this host is in.

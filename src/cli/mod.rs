@@ -10,6 +10,7 @@ pub(crate) mod confirm;
 pub(crate) mod context;
 pub(crate) mod disk;
 pub(crate) mod docs;
+pub(crate) mod health;
 pub(crate) mod incident;
 pub(crate) mod journal;
 pub(crate) mod key;

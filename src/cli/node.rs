@@ -1,5 +1,6 @@
-//! `node run|list|status|restart|down|out|up`.
+//! `node run|list|status|health|restart|down|out|up`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Subcommand;
@@ -26,6 +27,11 @@ pub(crate) enum NodeVerb {
     Status {
         /// The node's name
         node: String,
+    },
+    /// Its score with the reasons, and what is expected to run out; without a node: the cluster's
+    Health {
+        /// The node's name
+        node: Option<String>,
     },
     /// Restart a live node: one at a time in the cluster, only while the others carry the quorum
     Restart {
@@ -55,7 +61,8 @@ pub(crate) struct NodeRow {
     role: Option<String>,
     disks: u32,
     objects: Option<u64>,
-    score: Option<u32>,
+    /// As the agents say; none when they do not.
+    score: Option<u8>,
     last_seen: Option<String>,
     #[serde(skip)]
     last_seen_ms: Option<u64>,
@@ -74,7 +81,6 @@ impl NodeRow {
             disks: node.disks,
             // A node that does not answer now has not told how many it holds.
             objects: (node.state != "unreachable").then_some(node.objects),
-            // Health scores are not measured yet.
             score: None,
             last_seen: seen.and_then(|ago| rfc3339(now.saturating_sub(ago))),
             last_seen_ms: seen,
@@ -101,6 +107,21 @@ pub(crate) fn detail_of(node: &NodeStatus) -> Option<String> {
     Some(format!("{why}; the node itself is {}", node.state))
 }
 
+/// Fills in what the agents say; a node of which they say nothing keeps none.
+pub(crate) fn add_scores(rows: &mut [NodeRow], scores: &BTreeMap<String, u8>) {
+    for row in rows {
+        row.score = scores.get(&row.node).copied();
+    }
+}
+
+/// What the agents say of all nodes; nothing where no agent is named or none answers in time.
+pub(crate) async fn scores(cx: &Context) -> BTreeMap<String, u8> {
+    match cx.agents().await {
+        Ok(agents) => agents.scores().await,
+        Err(_) => BTreeMap::new(),
+    }
+}
+
 /// The columns of `node list`.
 pub(crate) fn table(rows: &[NodeRow]) -> String {
     let mut table = Table::new(["NODE", "ADDRESS", "STATE", "ROLE", "DISKS", "OBJECTS", "SCORE", "LAST_SEEN"]);
@@ -125,6 +146,7 @@ impl NodeVerb {
             NodeVerb::Run => crate::daemon::node(cx).await,
             NodeVerb::List => list(cx).await,
             NodeVerb::Status { node } => status(cx, &node).await,
+            NodeVerb::Health { node } => super::health::health(cx, node.as_deref()).await,
             NodeVerb::Restart { node, reason, owner: by } => restart(cx, &node, &reason, owner(by)).await,
             NodeVerb::Down(args) => mark::down(cx, args).await,
             NodeVerb::Out(args) => mark::out(cx, args).await,
@@ -134,9 +156,12 @@ impl NodeVerb {
 }
 
 async fn list(cx: &Context) -> Result<Code, Failure> {
-    let status = cx.nodes().await?.status().await?;
+    // Side by side: an agent that is silent takes no time from a list that its node does not need.
+    let (status, scores) = tokio::join!(async { cx.nodes().await?.status().await }, scores(cx));
+    let status = status?;
     let now = cx.host.clock.now().as_millis();
-    let rows: Vec<NodeRow> = status.nodes.iter().map(|node| NodeRow::of(node, now)).collect();
+    let mut rows: Vec<NodeRow> = status.nodes.iter().map(|node| NodeRow::of(node, now)).collect();
+    add_scores(&mut rows, &scores);
     cx.out.show(&rows, |rows| table(rows))?;
     Ok(Code::Ok)
 }

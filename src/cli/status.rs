@@ -48,16 +48,22 @@ pub(crate) struct AgentView {
 
 /// `cluster status`.
 pub(crate) async fn cluster(cx: &Context) -> Result<Code, Failure> {
-    let status = cx.nodes().await?.status().await?;
-    finish(cx, ClusterView::of(cx, &status))
+    finish(cx, look(cx).await?)
 }
 
 /// `status`.
 pub(crate) async fn status(cx: &Context) -> Result<Code, Failure> {
-    let status = cx.nodes().await?.status().await?;
-    let mut view = ClusterView::of(cx, &status);
+    let mut view = look(cx).await?;
     view.add_agents(agents(cx).await);
     finish(cx, view)
+}
+
+/// What the nodes say, and the scores that the agents give them.
+async fn look(cx: &Context) -> Result<ClusterView, Failure> {
+    let (status, scores) = tokio::join!(async { cx.nodes().await?.status().await }, node::scores(cx));
+    let mut view = ClusterView::of(cx, &status?);
+    node::add_scores(&mut view.nodes, &scores);
+    Ok(view)
 }
 
 fn finish(cx: &Context, view: ClusterView) -> Result<Code, Failure> {

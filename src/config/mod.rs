@@ -16,8 +16,8 @@ use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer}
 use resilver_host::Host;
 use resilver_node::options::Options as NodeOptions;
 use resilver_strategies::config::{
-    AuthorityTable, Budget, Cascades, CorruptionPolicy, Detection, DiskPolicy, HostPolicy, PolicyConfig, Profile,
-    Recovery, Storm,
+    AuthorityTable, Budget, Cascades, CorruptionPolicy, Detection, DiskPolicy, HealthPolicy, HostPolicy, PolicyConfig,
+    Profile, Recovery, Storm, TrendPolicy,
 };
 use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
@@ -56,6 +56,10 @@ pub(crate) struct Config {
     pub(crate) storm: Storm,
     /// Patterns in which one failure drags others along, beside the three that ship. Never scaled by a profile.
     pub(crate) cascades: Cascades,
+    /// How health scores are weighed, and when a low one is recorded. Never scaled by a profile.
+    pub(crate) health: HealthPolicy,
+    /// When what trends lead to is recorded. Never scaled by a profile.
+    pub(crate) trends: TrendPolicy,
     /// What the agent may do without asking; over the profile's table.
     pub(crate) authority: Option<AuthorityTable>,
     /// How often the slow sensors look (SMART, trends, integrity). This version has none of them yet: the key is accepted
@@ -150,6 +154,8 @@ impl Config {
             budget: self.budget.clone(),
             storm: self.storm.clone(),
             cascades: self.cascades.clone(),
+            health: self.health.clone(),
+            trends: self.trends.clone(),
             authority,
             ..profile
         }

@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::cascade::Cascades;
+pub use crate::health::HealthPolicy;
+pub use crate::predict::TrendPolicy;
 use crate::types::{Authority, Grade, Mode};
 
 /// By how much the profile `fast` divides policy times.
@@ -59,6 +61,10 @@ pub struct PolicyConfig {
     pub authority: AuthorityTable,
     /// Patterns in which one failure drags others along. Detection: no factor scales their windows.
     pub cascades: Cascades,
+    /// How scores are weighed. Never scaled.
+    pub health: HealthPolicy,
+    /// When what is expected is recorded. Never scaled.
+    pub trends: TrendPolicy,
 }
 
 /// Starting and restarting the node's process.
@@ -255,6 +261,8 @@ impl Default for PolicyConfig {
             pressure_operations: 256,
             authority: AuthorityTable::default(),
             cascades: Cascades::default(),
+            health: HealthPolicy::default(),
+            trends: TrendPolicy::default(),
         }
     }
 }
@@ -371,7 +379,9 @@ impl PolicyConfig {
         if self.recovery.max_restart_attempts > 100 {
             return bad("recovery.max_restart_attempts", self.recovery.max_restart_attempts.to_string(), "at most 100");
         }
-        self.cascades.check()
+        self.cascades.check()?;
+        self.health.check()?;
+        self.trends.check()
     }
 
     /// A policy time, divided by the factor.

@@ -16,6 +16,7 @@
 //! | `GET /api/v1/events?after=` | server-sent events `record` |
 //! | `GET /api/v1/plan` | the plan |
 //! | `GET /api/v1/cascades` | failures by type, and the patterns of cascades with how often each was found |
+//! | `GET /api/v1/health`, `/predictions` | scores with their reasons, `{"predictions": […]}` |
 //! | `POST /api/v1/pause` `{owner, reason, for}`, `/resume` `{owner}` | 200 `{"paused": …}` |
 //! | `POST /api/v1/nodes/{name}/restart` `{owner, reason}` | 200 `{"done", "detail", "fence"}`, 409 with a guard |
 
@@ -36,6 +37,7 @@ use tokio::sync::{mpsc, watch};
 use self::error::Problem;
 use self::listener::SeamListener;
 use crate::coordinator::Coordinator;
+use crate::health::HealthDesk;
 use crate::journal::JournalReader;
 use crate::lease::LeaseHandle;
 use crate::main_loop::Request;
@@ -59,6 +61,7 @@ pub(crate) struct Api {
     pub(crate) lease: LeaseHandle,
     pub(crate) coordinator: Coordinator,
     pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) health: Arc<HealthDesk>,
     pub(crate) journal: JournalReader,
     pub(crate) requests: mpsc::Sender<Request>,
 }
@@ -88,6 +91,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/journal", get(read::journal))
         .route("/api/v1/plan", get(read::plan))
         .route("/api/v1/cascades", get(read::cascades))
+        .route("/api/v1/health", get(read::health))
+        .route("/api/v1/predictions", get(read::predictions))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/pause", post(act::pause))
         .route("/api/v1/resume", post(act::resume))
@@ -98,5 +103,7 @@ fn router(api: Arc<Api>) -> Router {
 }
 
 async fn unknown() -> Problem {
-    Problem::not_found("no such path; see /api/v1/status, incidents, journal, events, plan, cascades")
+    Problem::not_found(
+        "no such path; see /api/v1/status, incidents, journal, events, plan, cascades, health, predictions",
+    )
 }

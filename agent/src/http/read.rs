@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::Api;
 use super::error::Problem;
+use crate::health::HealthView;
 use crate::journal::{MAX_PAGE, sequence_of};
 use crate::lease::LeaseView;
 use crate::main_loop::{Question, Request};
@@ -122,6 +123,14 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
 
 pub(super) async fn incidents(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
     Ok(Json(serde_json::json!({ "incidents": look(&api, Question::Incidents).await? })))
+}
+
+pub(super) async fn health(State(api): State<Arc<Api>>) -> Json<HealthView> {
+    Json(api.health.view())
+}
+
+pub(super) async fn predictions(State(api): State<Arc<Api>>) -> Json<Value> {
+    Json(serde_json::json!({ "node": api.options.name, "predictions": api.health.predictions() }))
 }
 
 pub(super) async fn plan(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {

@@ -13,6 +13,7 @@ use tonic::Status;
 
 use super::failures::Cursor;
 use super::stopped;
+use crate::health::HealthDesk;
 use crate::lease::LeaseHandle;
 use crate::links::{Links, node_control};
 
@@ -34,6 +35,8 @@ pub(crate) struct HeartbeatSensor {
     pub(crate) begun: Arc<Notify>,
     /// Told which cluster the node is in.
     pub(crate) lease: LeaseHandle,
+    /// Told how long it takes, and what its score is made from.
+    pub(crate) health: Arc<HealthDesk>,
     /// Where facts go.
     pub(crate) out: mpsc::Sender<Input>,
 }
@@ -60,6 +63,7 @@ impl HeartbeatSensor {
                         eager_until = None;
                     }
                     missed_at = None;
+                    self.health.answered(&answer, asked.elapsed());
                     self.tell_cluster(&answer, &mut told).await;
                     // Before the heartbeat: what that shows may have followed from them.
                     let events = failures.news(&mut answer);
@@ -71,6 +75,7 @@ impl HeartbeatSensor {
                 Err(status) => {
                     if missed_at.is_none_or(|at| asked.duration_since(at) >= self.interval) {
                         missed_at = Some(asked);
+                        self.health.missed();
                         self.send(Observation::HeartbeatMissed { error: status.message().to_owned() }).await;
                     }
                 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::stopped;
+use crate::health::{HealthDesk, Pinged};
 use crate::lease::LeaseHandle;
 use crate::links::{Links, PeerLink, agent_peer, node_control};
 use crate::state::PeerViews;
@@ -42,6 +43,8 @@ pub(crate) struct PeerSensor {
     pub(crate) views: Arc<PeerViews>,
     /// How the others are by gossip.
     pub(crate) swim: watch::Receiver<SwimView>,
+    /// Told how long it takes, and what the cluster's score is made from.
+    pub(crate) health: Arc<HealthDesk>,
     /// Where facts go.
     pub(crate) out: mpsc::Sender<Input>,
 }
@@ -70,9 +73,11 @@ impl PeerSensor {
     }
 
     async fn ask(&self, link: &PeerLink, patience: Duration) -> PeerFact {
+        let asked = Instant::now();
         let request = PingRequest { from: self.own.clone() };
         let ping = |channel| async { agent_peer(channel).ping(request).await };
         let answer = link.agent.call(self.deadline, ping).await.map(tonic::Response::into_inner).ok();
+        let took = answer.as_ref().map(|_| asked.elapsed());
         self.telemetry.peer(&self.peer, answer.is_some());
         // Only the holder's own word counts: hearsay about a third one would be repeated for ever.
         if answer.as_ref().is_some_and(|answer| answer.lease_holder == self.peer) {
@@ -80,6 +85,14 @@ impl PeerSensor {
         }
         let suspect = answer.as_ref().is_none_or(|answer| !answer.node_alive);
         let node_answers = if suspect { Some(self.node_answers(link, patience).await) } else { None };
+        let ping = Pinged {
+            took,
+            alive: answer.as_ref().map(|answer| answer.node_alive),
+            score: answer.as_ref().and_then(|answer| answer.health_score).and_then(|score| u8::try_from(score).ok()),
+            node_answers,
+            leader_known: answer.as_ref().map(|answer| !answer.leader.is_empty()),
+        };
+        self.health.pinged(&self.peer, &ping);
         self.fact(answer, node_answers)
     }
 

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 
 use super::blocking::off_loop;
 use super::procfs;
-use crate::{BootId, ExitStatus, Proc, ProcId, Process, Signal, SpawnSpec};
+use crate::{BootId, ExitStatus, Proc, ProcId, ProcMemory, Process, Signal, SpawnSpec};
 
 pub(super) struct RealProc {
     own: ProcId,
@@ -73,6 +73,10 @@ impl Proc for RealProc {
 
     fn identify(&self, pid: u32) -> io::Result<Option<ProcId>> {
         Ok(hold(pid)?.map(|(_, id)| id))
+    }
+
+    fn memory(&self, id: ProcId) -> io::Result<Option<ProcMemory>> {
+        procfs::memory(id)
     }
 
     fn own(&self) -> ProcId {

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use crate::{BootId, ProcId};
+use crate::{BootId, ProcId, ProcMemory};
 
 /// Start time of `pid`, in ticks since boot. `None` when no such process exists, not even as a zombie.
 pub(super) fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
@@ -43,6 +43,40 @@ pub(super) fn own() -> io::Result<ProcId> {
     }
 }
 
+/// How much memory a process has, and may have.
+pub(super) fn memory(id: ProcId) -> io::Result<Option<ProcMemory>> {
+    let pid = id.pid;
+    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let limit = group_limit(pid);
+    // Looked at last: what was read before is this process's, if it is this process still.
+    if start_ticks(pid)? != Some(id.start_ticks) {
+        return Ok(None);
+    }
+    // A zombie has no such line, and no memory.
+    let Some(resident_bytes) = kibibytes(&status, "VmRSS:") else { return Ok(None) };
+    let machine = fs::read_to_string("/proc/meminfo")?;
+    let all = kibibytes(&machine, "MemTotal:")
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/meminfo has no MemTotal"))?;
+    Ok(Some(ProcMemory { resident_bytes, limit_bytes: limit.map_or(all, |limit| limit.min(all)) }))
+}
+
+/// The limit of the process's control group (version 2); `None` where there is none, or it cannot be read.
+fn group_limit(pid: u32) -> Option<u64> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    fs::read_to_string(format!("/sys/fs/cgroup{path}/memory.max")).ok()?.trim().parse().ok()
+}
+
+/// The figure on the line that begins with `name`, in bytes.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// This boot of the kernel.
 pub(super) fn boot_id() -> io::Result<BootId> {
     Ok(BootId(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned()))
@@ -64,6 +98,23 @@ mod tests {
         let mut raw = b"42 (\xff\xfe) ".to_vec();
         raw.extend_from_slice(TAIL.as_bytes());
         assert_eq!(parse_start_ticks(&raw), Some(987_654), "a name that is no text");
+    }
+
+    #[test]
+    fn memory_is_read_from_the_lines_of_the_kernel() {
+        let status = "Name:\tnode\nVmHWM:\t   2048 kB\nVmRSS:\t   1536 kB\nThreads:\t4\n";
+        assert_eq!(kibibytes(status, "VmRSS:"), Some(1536 * 1024));
+        assert_eq!(kibibytes("Name:\tzombie\n", "VmRSS:"), None);
+        assert_eq!(kibibytes("VmRSS:\t many kB\n", "VmRSS:"), None);
+    }
+
+    #[test]
+    fn our_own_memory_is_some_of_the_machines_and_another_processs_is_not_taken_for_it() {
+        let own = own().expect("/proc is mounted");
+        let memory = memory(own).expect("readable").expect("we run");
+        assert!(memory.resident_bytes > 0 && memory.resident_bytes < memory.limit_bytes, "{memory:?}");
+        let reused = ProcId { start_ticks: own.start_ticks + 1, ..own };
+        assert_eq!(super::memory(reused).expect("readable"), None);
     }
 
     #[test]

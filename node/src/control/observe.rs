@@ -65,6 +65,8 @@ fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) 
         objects: status.shards,
         errors: status.errors,
         canary_age_ms: millis(status.canary_age),
+        check_micros: u64::try_from(status.check_took.as_micros()).unwrap_or(u64::MAX),
+        total_bytes: status.total_bytes,
     }
 }
 
@@ -130,7 +132,14 @@ fn repair_state(repair: &RepairHandle, meta: &Meta) -> RepairState {
         scrubbed_bytes: status.scrubbed_bytes,
         missing_shards: missing_shards(meta),
         scrub_pass: status.scrub_pass,
+        shards: all_shards(meta),
     }
+}
+
+/// All shards of the whole cluster, those without a home among them.
+fn all_shards(meta: &Meta) -> u64 {
+    let counts = meta.counts();
+    counts.homeless_shards + counts.shards_by_disk.values().sum::<u64>()
 }
 
 /// Shards of the whole cluster that cannot be read now, by metadata: without a home, or on a disk that is down or out.

@@ -160,6 +160,8 @@ impl RepairStatus {
             scrubbed_bytes: self.scrubbed_bytes,
             missing_shards,
             scrub_pass: self.scrub_pass,
+            // Metadata's to count; 0 on the wire is not known.
+            shards: 0,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
-use resilver_host::{BootId, ExitStatus, Proc, ProcId, Process, Signal, SpawnSpec};
+use resilver_host::{BootId, ExitStatus, Proc, ProcId, ProcMemory, Process, Signal, SpawnSpec};
 
 use crate::process::{Entry, Pid, ProcessState};
 use crate::seat::Seat;
@@ -13,6 +13,10 @@ use crate::world::{Request, State};
 
 /// Clock ticks per second in a process's start time, as on Linux.
 const TICKS_PER_SECOND: u128 = 100;
+
+/// What every living process has in memory, and may have: memory is no part of the simulation, so it neither grows nor
+/// runs out.
+const MEMORY: ProcMemory = ProcMemory { resident_bytes: 64 << 20, limit_bytes: 8 << 30 };
 
 /// A process that another one watches.
 struct Watched {
@@ -83,6 +87,11 @@ impl Proc for Seat {
 
     fn identify(&self, pid: u32) -> io::Result<Option<ProcId>> {
         self.act(|state| state.living(self.machine, pid)).ok_or_else(crate::seat::dying)
+    }
+
+    fn memory(&self, id: ProcId) -> io::Result<Option<ProcMemory>> {
+        let found = self.act(|state| state.living(self.machine, id.pid)).ok_or_else(crate::seat::dying)?;
+        Ok(found.filter(|found| *found == id).map(|_| MEMORY))
     }
 
     fn own(&self) -> ProcId {

@@ -1,0 +1,103 @@
+//! What is going to run out, and when: trends of slow figures, extrapolated as far as they can be trusted.
+//!
+//! Owns: the series ([`Samples`]), the line through them ([`fit()`]), what is expected of them ([`Prediction`]), and
+//! which of it is worth a record.
+//!
+//! Must never: act. What comes out is a prediction, and a record of grade 0; whoever wants to do something about it
+//! decides by itself, and nothing above grade 1 is done because of a prediction alone.
+//!
+//! Invariants: nothing is extrapolated further than [`REACH`] times as long as it was watched with full
+//! confidence; a prediction is made anew
+//! at every review and goes away when it no longer holds; one crossing of a horizon is told once; memory is bounded by
+//! [`MAX_SERIES`] series of [`MAX_POINTS`] points.
+
+mod config;
+mod fit;
+mod samples;
+mod trends;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::config::TrendPolicy;
+pub use self::fit::{Line, fit};
+pub use self::samples::{MAX_POINTS, MAX_SPAN, Point, Samples};
+pub use self::trends::{MAX_SERIES, Prediction, REACH, Trends};
+
+/// What is predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A disk has no room left.
+    DiskFull,
+    /// The node's process has no memory left.
+    MemoryLeak,
+    /// A disk's canary takes too long.
+    LatencyDrift,
+    /// A counter reaches its limit.
+    CounterDrift,
+}
+
+impl Kind {
+    /// The name in answers, records and documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk_full",
+            Self::MemoryLeak => "memory_leak",
+            Self::LatencyDrift => "latency_drift",
+            Self::CounterDrift => "counter_drift",
+        }
+    }
+
+    /// What its figures count.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::DiskFull => "bytes available",
+            Self::MemoryLeak => "bytes resident",
+            Self::LatencyDrift => "seconds",
+            Self::CounterDrift => "counted",
+        }
+    }
+
+    /// Whether it falls to its end; otherwise it rises to it.
+    pub fn falls(self) -> bool {
+        self == Self::DiskFull
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Names a series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SeriesId {
+    /// Of what.
+    pub kind: Kind,
+    /// Of whom: a disk's id, a node's name, `DISK/COUNTER`.
+    pub subject: String,
+}
+
+/// A sample: what is seen now, and where the end is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// How much there is.
+    pub value: f64,
+    /// What it must not reach.
+    pub end: f64,
+}
+
+/// A duration as people say it: `3d4h`, `5h12m`, `40m`.
+pub fn in_words(time: Duration) -> String {
+    let minutes = time.as_secs() / 60;
+    let (days, hours, minutes) = (minutes / (24 * 60), minutes / 60 % 24, minutes % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes}m"),
+        (0, hours) => format!("{hours}h{minutes}m"),
+        (days, hours) => format!("{days}d{hours}h"),
+    }
+}
