@@ -2,6 +2,8 @@
 //!
 //! Owns: the life of that cluster. Must never: touch a cluster it did not make, or leave its processes behind.
 
+mod fault_fs;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use crate::daemon::shutdown_signal;
 use crate::discover;
 use crate::exit::{Code, Failure};
 use crate::local::{DEFAULT_DISKS, DEFAULT_NODES, LocalCluster, LocalOptions};
+
+pub(crate) use fault_fs::{FaultFsArgs, fault_fs};
 
 /// How long the cluster may take to be whole.
 const START_TIME: Duration = Duration::from_secs(90);
@@ -207,6 +211,8 @@ async fn bench_power_loss(cx: &Context, args: &PowerLossArgs, keep: bool) -> Res
         shape: Shape {
             nodes: usize::try_from(args.nodes).unwrap_or(usize::MAX),
             disks: usize::try_from(args.disks).unwrap_or(usize::MAX),
+            // The last: whichever it is, its host has others, unless it has but one.
+            faulty_disk: usize::try_from(args.disks).ok(),
         },
         outage: args.outage,
         upload_bytes: args.upload * 1_000_000,

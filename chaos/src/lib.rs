@@ -11,6 +11,7 @@ pub mod bench;
 pub mod client;
 pub mod dataset;
 pub mod demo;
+pub mod faultfs;
 pub mod faults;
 pub mod history;
 pub mod hosts;

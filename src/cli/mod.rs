@@ -133,6 +133,10 @@ pub(crate) enum Noun {
     /// Measure detection, recovery, rebuild and rest
     #[cfg(feature = "chaos")]
     Bench(crate::chaos::BenchArgs),
+    /// A disk that hangs or fails when it is told to; started by experiments
+    #[cfg(feature = "chaos")]
+    #[command(hide = true)]
+    FaultFs(crate::chaos::FaultFsArgs),
     /// Completions for a shell, on standard output
     Completions(docs::CompletionsArgs),
     /// The manual page, on standard output
@@ -191,6 +195,8 @@ impl Noun {
             Noun::Demo(args) => crate::chaos::demo(cx, args).await,
             #[cfg(feature = "chaos")]
             Noun::Bench(args) => crate::chaos::bench(cx, args).await,
+            #[cfg(feature = "chaos")]
+            Noun::FaultFs(args) => crate::chaos::fault_fs(cx, args).await,
             Noun::Completions(args) => docs::completions(cx, args),
             Noun::Man(args) => docs::man(cx, args).await,
             Noun::Keeper(args) => crate::daemon::keeper(cx, args).await,

@@ -53,6 +53,9 @@ pub struct Case {
     pub status_p99_ms: Option<Figures>,
     /// The upload of that case: what it took.
     pub upload_ms: Option<Figures>,
+    /// When the disk of that case was out of service: its node asks it nothing any more. `None` in an outage that is
+    /// shorter than the 10 s that take.
+    pub disk_out_ms: Option<Figures>,
 }
 
 /// Who loses its power, and when.
@@ -65,13 +68,16 @@ enum What {
     Mute,
     /// Of all packets to and from it, so many of a hundred are lost.
     Lossy,
+    /// One of its disks hangs; all else of it is well.
+    HangingDisk,
 }
 
 /// What a bad cable or an overfull switch loses, in percent.
 const LOSS_PERCENT: u8 = 30;
 
 impl What {
-    const ALL: [Self; 5] = [Self::Follower, Self::Leader, Self::DuringUpload, Self::Mute, Self::Lossy];
+    const ALL: [Self; 6] =
+        [Self::Follower, Self::Leader, Self::DuringUpload, Self::Mute, Self::Lossy, Self::HangingDisk];
 
     fn name(self) -> &'static str {
         match self {
@@ -80,6 +86,7 @@ impl What {
             Self::DuringUpload => "power off at 45% of an upload",
             Self::Mute => "one-way partition, follower",
             Self::Lossy => "30% packet loss, follower",
+            Self::HangingDisk => "hanging disk, follower",
         }
     }
 }
@@ -93,6 +100,7 @@ struct Run {
     back_ms: Option<f64>,
     status_ms: Vec<f64>,
     upload_ms: Option<f64>,
+    disk_out_ms: Option<f64>,
     upload_error: Option<String>,
 }
 
@@ -140,9 +148,15 @@ async fn once(scene: &Scene, what: What, number: usize, options: &PowerLossOptio
         What::Follower | What::Leader | What::DuringUpload => scene.power_off(victim).await?,
         What::Mute => scene.mute(victim).await?,
         What::Lossy => scene.lose(victim, LOSS_PERCENT).await?,
+        What::HangingDisk => scene.hang_disk(victim).await?,
     }
-    let seen = scene.watch_outage(victim, off, options.outage).await;
-    let mut run = Run { breaker_open_ms: seen.breaker_open_ms, status_ms: seen.status_ms, ..Run::default() };
+    let disk_out = async {
+        let watched = what == What::HangingDisk;
+        if watched { scene.await_disk_out(victim, off, off + options.outage).await } else { None }
+    };
+    let (seen, disk_out_ms) = tokio::join!(scene.watch_outage(victim, off, options.outage), disk_out);
+    let mut run =
+        Run { breaker_open_ms: seen.breaker_open_ms, status_ms: seen.status_ms, disk_out_ms, ..Run::default() };
     if let Some(upload) = upload {
         // It goes on while the host is away, and is to be right before the host is back.
         match upload.finish(&doors[doors.len() - 1]).await {
@@ -154,6 +168,7 @@ async fn once(scene: &Scene, what: What, number: usize, options: &PowerLossOptio
     match what {
         What::Follower | What::Leader | What::DuringUpload => scene.power_on(victim).await?,
         What::Mute | What::Lossy => scene.mend().await?,
+        What::HangingDisk => scene.clear_disk(victim).await?,
     }
     run.breaker_closed_ms = scene.await_breakers_closed(victim, on).await;
     run.back_ms = Some(scene.await_whole(on).await?);
@@ -185,6 +200,7 @@ impl Case {
             back_ms: row("whole again", &|run| run.back_ms),
             status_p99_ms: row("99 of 100 status answers", &|run| percentile(run.status_ms.clone(), 99)),
             upload_ms: row("the upload", &|run| run.upload_ms),
+            disk_out_ms: row("the disk out of service", &|run| run.disk_out_ms),
         }
     }
 
@@ -196,6 +212,7 @@ impl Case {
             &self.breaker_open_ms,
             &self.status_p99_ms,
             &self.upload_ms,
+            &self.disk_out_ms,
             &self.breaker_closed_ms,
             &self.back_ms,
         ];

@@ -1,9 +1,11 @@
 //! A cluster with a host for each node and its agent.
 
+mod disks;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use resilver_host::Host;
 use resilver_host::disk::replace_file;
@@ -37,6 +39,8 @@ pub struct Shape {
     pub nodes: usize,
     /// Disks of each node.
     pub disks: usize,
+    /// Which of them, counted from 1, lies behind a fault file system, on every host; `None`: none does.
+    pub faulty_disk: Option<usize>,
 }
 
 /// A cluster whose hosts can lose their power.
@@ -45,6 +49,7 @@ pub struct HostCluster {
     hosts: Hosts,
     binary: PathBuf,
     target: Target,
+    shape: Shape,
 }
 
 impl HostCluster {
@@ -53,10 +58,11 @@ impl HostCluster {
     /// # Errors
     /// When the hosts cannot be made, or the cluster does not become whole.
     pub async fn start(host: &Host, dir: &Path, binary: &Path, shape: Shape) -> anyhow::Result<Self> {
+        ensure!(shape.faulty_disk.is_none_or(|disk| (1..=shape.disks).contains(&disk)), "no such disk: {shape:?}");
         let hosts = Hosts::new(host, &dir.join("hosts"), shape.nodes).await?;
         let target =
             Target { dir: dir.to_owned(), hosts: (0..shape.nodes).map(|at| info(&hosts, dir, at, shape)).collect() };
-        let cluster = Self { host: host.clone(), hosts, binary: binary.to_owned(), target };
+        let cluster = Self { host: host.clone(), hosts, binary: binary.to_owned(), target, shape };
         for at in 0..shape.nodes {
             let folder = cluster.folder(at);
             host.disk.create_dir_all(&folder).await?;
@@ -84,11 +90,12 @@ impl HostCluster {
         self.target.hosts.iter().position(|host| host.name == node)
     }
 
-    /// Starts what starts when a host has power: the agent, which starts its node.
+    /// Starts what starts when a host has power: its faulty disk, then the agent, which starts its node.
     ///
     /// # Errors
     /// When it cannot be started.
     pub async fn start_agent(&self, at: usize) -> anyhow::Result<()> {
+        self.mount_disk(at).await?;
         let folder = self.folder(at);
         let config = folder.join("resilver.yaml").display().to_string();
         let args = ["agent", "run", "--config", &config].map(str::to_owned);
@@ -135,6 +142,7 @@ impl HostCluster {
     /// # Errors
     /// When a process cannot be waited for.
     pub async fn end(self) -> anyhow::Result<()> {
+        self.remove_controls().await?;
         self.hosts.end().await
     }
 
@@ -193,7 +201,7 @@ fn info(hosts: &Hosts, dir: &Path, at: usize, shape: Shape) -> HostInfo {
         address: format!("{address}:{NODE_PORT}"),
         http: format!("{address}:{HTTP_PORT}"),
         api: format!("{address}:{API_PORT}"),
-        disks: (1..=shape.disks).map(|disk| dir.join(&name).join(format!("disk{disk}"))).collect(),
+        disks: (1..=shape.disks).map(|disk| disks::disk_path(&dir.join(&name), disk)).collect(),
         name,
     }
 }

@@ -1,5 +1,7 @@
 //! The cluster of the benchmark and what is done to it and seen of it in one outage.
 
+mod disk;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
