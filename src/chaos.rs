@@ -3,14 +3,14 @@
 //! Owns: the life of that cluster. Must never: touch a cluster it did not make, or leave its processes behind.
 
 mod fault_fs;
+mod power_loss;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use resilver_chaos::bench::{Figures, crash, idle, power_loss, rebuild, s3};
+use resilver_chaos::bench::{Figures, crash, idle, rebuild, s3};
 use resilver_chaos::demo::{self, DemoOptions};
-use resilver_chaos::hosts::Shape;
 use resilver_chaos::target::{HostInfo, Target};
 use resilver_host::FileKind;
 
@@ -73,27 +73,7 @@ enum Bench {
     /// What the S3 door gives clients: throughput, latency, memory, and where the time goes
     S3(S3Args),
     /// What clients notice when a host loses its power. Makes hosts of its own in network namespaces: needs root
-    PowerLoss(PowerLossArgs),
-}
-
-/// `bench power-loss`.
-#[derive(Debug, Args)]
-struct PowerLossArgs {
-    /// Times that a host loses its power, in each case
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100))]
-    runs: u64,
-    /// Hosts
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(3..=16))]
-    nodes: u64,
-    /// Disks of each
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=8))]
-    disks: u64,
-    /// How long a host is without power
-    #[arg(long, default_value = "20s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    outage: Duration,
-    /// Length of the upload that power is lost in; 0: none
-    #[arg(long, default_value_t = 3100, value_name = "MB")]
-    upload: u64,
+    PowerLoss(power_loss::PowerLossArgs),
 }
 
 /// `bench s3`.
@@ -146,7 +126,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
         };
     }
     if let Bench::PowerLoss(power) = &args.what {
-        return bench_power_loss(cx, power, args.keep).await;
+        return power_loss::bench(cx, power, args.keep).await;
     }
     in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
         Bench::Crash { runs } => {
@@ -203,30 +183,6 @@ async fn bench_s3(cx: &Context, target: &Target, args: &S3Args) -> Result<(), Fa
     let say = |text: &str| cx.out.say(text);
     let report = s3::run(&cx.host, target, &options, &say).await.map_err(|error| harness(&error))?;
     cx.out.show(&report, s3::Report::table)
-}
-
-async fn bench_power_loss(cx: &Context, args: &PowerLossArgs, keep: bool) -> Result<Code, Failure> {
-    let options = power_loss::PowerLossOptions {
-        runs: usize::try_from(args.runs).unwrap_or(usize::MAX),
-        shape: Shape {
-            nodes: usize::try_from(args.nodes).unwrap_or(usize::MAX),
-            disks: usize::try_from(args.disks).unwrap_or(usize::MAX),
-            // The last: whichever it is, its host has others, unless it has but one.
-            faulty_disk: usize::try_from(args.disks).ok(),
-        },
-        outage: args.outage,
-        upload_bytes: args.upload * 1_000_000,
-    };
-    let dir = new_folder(cx, "power-loss");
-    let binary = cx.binary()?;
-    let say = |text: &str| cx.out.say(text);
-    let outcome = tokio::select! {
-        cases = power_loss::run(&cx.host, &dir, &binary, &options, &say) => cases.map_err(|error| harness(&error)),
-        () = shutdown_signal() => Err(Failure::new(Code::Internal, "interrupted")),
-    };
-    tidy(cx, &dir, keep || outcome.is_err()).await;
-    cx.out.show(&outcome?, |cases| cases.iter().map(power_loss::Case::table).collect())?;
-    Ok(Code::Ok)
 }
 
 /// The cluster that somebody else runs in the folder of --dir.

@@ -1,25 +1,38 @@
 //! What clients feel when a host loses its power, and how soon the others route around it: on hosts of their own, because
 //! a killed process says goodbye and a dead host does not.
+//!
+//! Owns: the cases, and one outage from a whole cluster to a whole cluster.
 
+mod boto3;
+mod case;
+pub mod cost;
+mod evidence;
+mod saturated;
 mod scene;
+mod times;
 mod traffic;
+mod upload;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use resilver_host::Host;
-use serde::Serialize;
 use tokio::time::Instant;
 
-use super::Figures;
 use crate::hosts::Shape;
+use case::Run;
+pub use case::{Case, table};
+pub use evidence::{Cascade, Evidence};
 use scene::Scene;
+use times::ms;
+pub use times::{Tail, Times};
 use traffic::{Request, Traffic};
+use upload::UploadTask;
 
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct PowerLossOptions {
-    /// Times that each host loses its power.
+    /// Times that each case is made.
     pub runs: usize,
     /// How large the cluster is.
     pub shape: Shape,
@@ -27,81 +40,75 @@ pub struct PowerLossOptions {
     pub outage: Duration,
     /// Length of the upload that a host's power is lost in; 0: none.
     pub upload_bytes: u64,
+    /// How long a host's processor is taken.
+    pub saturation: Duration,
+    /// Downloads at a time meanwhile.
+    pub downloads: usize,
+    /// Cases to make, by key; empty: all.
+    pub only: Vec<String>,
+    /// Cases to leave out, by key.
+    pub skip: Vec<String>,
+    /// Who the clients are.
+    pub client: Client,
 }
 
-/// One case over all its runs.
-#[derive(Clone, Debug, Serialize)]
-pub struct Case {
-    /// Which.
-    pub case: &'static str,
-    /// Requests of clients that failed or read something else than was stored, over all runs.
-    pub errors: usize,
-    /// What the first of them said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_error: Option<String>,
-    /// Requests in all.
-    pub requests: usize,
-    /// The longest request of each run, of those under way during the outage.
-    pub stall_ms: Option<Figures>,
-    /// When the last of the other nodes had opened its circuit.
-    pub breaker_open_ms: Option<Figures>,
-    /// When, after the power was back, all circuits were closed again.
-    pub breaker_closed_ms: Option<Figures>,
-    /// When, after the power was back, the node served and nothing was missing.
-    pub back_ms: Option<Figures>,
-    /// What 99 of 100 answers about the cluster's state took during the outage.
-    pub status_p99_ms: Option<Figures>,
-    /// The upload of that case: what it took.
-    pub upload_ms: Option<Figures>,
-    /// When the disk of that case was out of service: its node asks it nothing any more. `None` in an outage that is
-    /// shorter than the 10 s that take.
-    pub disk_out_ms: Option<Figures>,
+/// Whose requests are measured. Downloads beside a saturated host and the upload are always our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Our own, in this process.
+    BuiltIn,
+    /// boto3 in this Python, on a host without a node.
+    Boto3(PathBuf),
 }
 
-/// Who loses its power, and when.
+/// Who loses what, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Follower,
     Leader,
     DuringUpload,
+    /// The same host again and again.
+    Thrice,
+    /// Others take its processor.
+    Saturated,
     /// Nothing that it says arrives, and it hears everything.
     Mute,
     /// Of all packets to and from it, so many of a hundred are lost.
     Lossy,
-    /// One of its disks hangs; all else of it is well.
+    /// A disk of it hangs instead of failing.
     HangingDisk,
 }
 
 /// What a bad cable or an overfull switch loses, in percent.
 const LOSS_PERCENT: u8 = 30;
+/// Power losses of one host, in the case of several: the third within an hour is an emergency.
+const TIMES: usize = 3;
 
 impl What {
-    const ALL: [Self; 6] =
-        [Self::Follower, Self::Leader, Self::DuringUpload, Self::Mute, Self::Lossy, Self::HangingDisk];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Follower => "power off, follower",
-            Self::Leader => "power off, leader",
-            Self::DuringUpload => "power off at 45% of an upload",
-            Self::Mute => "one-way partition, follower",
-            Self::Lossy => "30% packet loss, follower",
-            Self::HangingDisk => "hanging disk, follower",
-        }
-    }
+    /// Every case, its key for commands, and its name for people, in the order in which they are made.
+    const ALL: [(Self, &'static str, &'static str); 8] = [
+        (Self::Follower, "follower", "power off, follower"),
+        (Self::Leader, "leader", "power off, leader"),
+        (Self::DuringUpload, "upload", "power off at 45% of an upload"),
+        (Self::Thrice, "thrice", "power off three times, follower"),
+        (Self::Saturated, "saturated", "saturated peer, downloads"),
+        (Self::Mute, "mute", "one-way partition, follower"),
+        (Self::Lossy, "lossy", "30% packet loss, follower"),
+        (Self::HangingDisk, "disk", "hanging disk, follower"),
+    ];
 }
 
-/// What one run gave.
-#[derive(Default)]
-struct Run {
-    requests: Vec<Request>,
-    breaker_open_ms: Option<f64>,
-    breaker_closed_ms: Option<f64>,
-    back_ms: Option<f64>,
-    status_ms: Vec<f64>,
-    upload_ms: Option<f64>,
-    disk_out_ms: Option<f64>,
-    upload_error: Option<String>,
+/// The keys of all cases.
+pub fn case_keys() -> impl Iterator<Item = &'static str> {
+    What::ALL.into_iter().map(|(_, key, _)| key)
+}
+
+impl PowerLossOptions {
+    fn wants(&self, what: What, key: &str) -> bool {
+        let named = |keys: &[String]| keys.iter().any(|named| named == key);
+        let possible = what != What::DuringUpload || self.upload_bytes > 0;
+        possible && (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
+    }
 }
 
 /// Runs every case on one cluster of its own in `dir`.
@@ -115,142 +122,116 @@ pub async fn run(
     options: &PowerLossOptions,
     say: &dyn Fn(&str),
 ) -> anyhow::Result<Vec<Case>> {
-    let scene = Scene::open(host, dir, binary, options.shape).await?;
+    let mut shape = options.shape;
+    if let Client::Boto3(python) = &options.client {
+        boto3::check(host, python).await?;
+        shape.clients = 1;
+    }
+    // The disk that hangs is slower than others even while it does not: it gets a cluster of its own.
+    let behind_faults = Shape { faulty_disk: Some(shape.disks), ..shape };
     let mut cases = Vec::new();
-    for what in What::ALL {
-        if what == What::DuringUpload && options.upload_bytes == 0 {
+    for (shape, hanging) in [(shape, false), (behind_faults, true)] {
+        let wanted =
+            |(what, key, _): &(What, &str, &str)| (*what == What::HangingDisk) == hanging && options.wants(*what, key);
+        let mut wanted = What::ALL.into_iter().filter(wanted).peekable();
+        if wanted.peek().is_none() {
             continue;
         }
-        let mut runs = Vec::new();
-        for number in 0..options.runs {
-            let run = once(&scene, what, number, options).await?;
-            say(&told(what, number, &run));
-            runs.push(run);
+        let scene = Scene::open(host, &dir.join(if hanging { "disk" } else { "hosts" }), binary, shape).await?;
+        for (what, _, name) in wanted {
+            let mut runs = Vec::new();
+            for number in 0..options.runs {
+                let run = once(&scene, what, number, options).await?;
+                say(&run.told(name, number));
+                runs.push(run);
+            }
+            let own = what == What::Saturated || options.client == Client::BuiltIn;
+            cases.push(Case::over(name, if own { "built-in" } else { "boto3" }, runs));
         }
-        cases.push(Case::over(what.name(), runs));
+        scene.close().await?;
     }
-    scene.close().await?;
     Ok(cases)
 }
 
-/// One outage, from a whole cluster to a whole cluster.
+/// One run of a case, from a whole cluster to a whole cluster.
 async fn once(scene: &Scene, what: What, number: usize, options: &PowerLossOptions) -> anyhow::Result<Run> {
+    if what == What::Saturated {
+        return saturated::once(scene, number, options).await;
+    }
     let victim = scene.victim(what == What::Leader, number).await?;
-    let doors = scene.doors_without(victim).await?;
-    let traffic = Traffic::start(&doors);
+    let mut run = Run::default();
+    let times = if what == What::Thrice { TIMES } else { 1 };
+    for _ in 0..times {
+        run.add(outage(scene, what, victim, options).await?);
+    }
+    Ok(run)
+}
+
+/// One outage of one host.
+async fn outage(scene: &Scene, what: What, victim: usize, options: &PowerLossOptions) -> anyhow::Result<Run> {
+    let dies = matches!(what, What::Follower | What::Leader | What::DuringUpload | What::Thrice);
+    let doors = scene.doors_without(victim)?;
+    let (journals, rebuilt) = (scene.journals().await, scene.rebuilt().await);
+    let load = match &options.client {
+        Client::BuiltIn => Load::BuiltIn(Traffic::start(&doors)),
+        Client::Boto3(python) => Load::Boto3(scene.boto3(python, victim).await?),
+    };
     tokio::time::sleep(scene::WARM_UP).await;
-    let upload = (what == What::DuringUpload).then(|| scene.upload(&doors[0], options.upload_bytes));
+    let upload = (what == What::DuringUpload).then(|| UploadTask::start(&doors[0], options.upload_bytes));
     if let Some(upload) = &upload {
-        upload.await_share(scene::UPLOAD_SHARE).await;
+        upload.await_share(upload::SHARE).await;
     }
     let off = Instant::now();
     match what {
-        What::Follower | What::Leader | What::DuringUpload => scene.power_off(victim).await?,
         What::Mute => scene.mute(victim).await?,
         What::Lossy => scene.lose(victim, LOSS_PERCENT).await?,
         What::HangingDisk => scene.hang_disk(victim).await?,
+        _ => scene.power_off(victim).await?,
     }
     let disk_out = async {
         let watched = what == What::HangingDisk;
         if watched { scene.await_disk_out(victim, off, off + options.outage).await } else { None }
     };
     let (seen, disk_out_ms) = tokio::join!(scene.watch_outage(victim, off, options.outage), disk_out);
-    let mut run =
-        Run { breaker_open_ms: seen.breaker_open_ms, status_ms: seen.status_ms, disk_out_ms, ..Run::default() };
+    let (breaker_open_ms, status_ms) = (seen.breaker_open_ms, seen.status_ms);
+    let mut run = Run { breaker_open_ms, status_ms, disk_out_ms, ..Run::default() };
     if let Some(upload) = upload {
         // It goes on while the host is away, and is to be right before the host is back.
         match upload.finish(&doors[doors.len() - 1]).await {
             Ok(took) => run.upload_ms = Some(ms(took)),
             Err(error) => run.upload_error = Some(format!("the upload: {error:#}")),
         }
+        run.stored_meanwhile += options.upload_bytes.div_ceil(upload::PART_BYTES);
     }
     let on = Instant::now();
     match what {
-        What::Follower | What::Leader | What::DuringUpload => scene.power_on(victim).await?,
-        What::Mute | What::Lossy => scene.mend().await?,
+        _ if dies => scene.power_on(victim).await?,
         What::HangingDisk => scene.clear_disk(victim).await?,
+        _ => scene.mend().await?,
     }
     run.breaker_closed_ms = scene.await_breakers_closed(victim, on).await;
     run.back_ms = Some(scene.await_whole(on).await?);
-    run.requests = traffic.stop(off).await;
+    run.requests = load.stop(off).await?;
+    run.stored_meanwhile += run.requests.iter().filter(|request| request.stores).count() as u64;
+    run.rebuilt_shards = scene::rebuilt_between(&rebuilt, &scene.rebuilt().await, dies.then_some(victim));
+    run.evidence = scene.evidence(journals).await?;
+    run.evidence.convicted.extend(seen.convicted);
     Ok(run)
 }
 
-impl Case {
-    fn over(case: &'static str, runs: Vec<Run>) -> Self {
-        let errors = |run: &Run| {
-            run.requests
-                .iter()
-                .filter_map(|request| request.error.clone())
-                .chain(run.upload_error.clone())
-                .collect::<Vec<_>>()
-        };
-        let all: Vec<String> = runs.iter().flat_map(errors).collect();
-        let row = |name: &str, of: &dyn Fn(&Run) -> Option<f64>| {
-            Figures::over(&format!("{case}: {name}"), "ms", runs.iter().filter_map(of).collect())
-        };
-        Self {
-            case,
-            errors: all.len(),
-            first_error: all.first().cloned(),
-            requests: runs.iter().map(|run| run.requests.len()).sum(),
-            stall_ms: row("longest request", &|run| longest_ms(&run.requests)),
-            breaker_open_ms: row("all circuits open", &|run| run.breaker_open_ms),
-            breaker_closed_ms: row("all circuits closed again", &|run| run.breaker_closed_ms),
-            back_ms: row("whole again", &|run| run.back_ms),
-            status_p99_ms: row("99 of 100 status answers", &|run| percentile(run.status_ms.clone(), 99)),
-            upload_ms: row("the upload", &|run| run.upload_ms),
-            disk_out_ms: row("the disk out of service", &|run| run.disk_out_ms),
+/// Clients at work.
+enum Load {
+    BuiltIn(Traffic),
+    Boto3(boto3::Load),
+}
+
+impl Load {
+    async fn stop(self, since: Instant) -> anyhow::Result<Vec<Request>> {
+        match self {
+            Self::BuiltIn(traffic) => Ok(traffic.stop(since).await),
+            Self::Boto3(load) => load.stop(since).await,
         }
     }
-
-    /// For people.
-    pub fn table(&self) -> String {
-        let mut text = format!("{}: {} errors in {} requests\n", self.case, self.errors, self.requests);
-        let rows = [
-            &self.stall_ms,
-            &self.breaker_open_ms,
-            &self.status_p99_ms,
-            &self.upload_ms,
-            &self.disk_out_ms,
-            &self.breaker_closed_ms,
-            &self.back_ms,
-        ];
-        for figures in rows.into_iter().flatten() {
-            text.push_str(&format!("  {}\n", figures.line()));
-        }
-        if let Some(error) = &self.first_error {
-            text.push_str(&format!("  the first error: {error}\n"));
-        }
-        text
-    }
-}
-
-fn longest_ms(requests: &[Request]) -> Option<f64> {
-    requests.iter().map(|request| ms(request.ended - request.begun)).max_by(f64::total_cmp)
-}
-
-fn percentile(mut values: Vec<f64>, percent: usize) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get((values.len() * percent / 100).min(values.len().saturating_sub(1))).copied()
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-fn told(what: What, number: usize, run: &Run) -> String {
-    let errors = run.requests.iter().filter(|request| request.error.is_some()).count();
-    let figure = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0} ms"));
-    format!(
-        "{}, run {}: {errors} of {} requests failed, longest {}, circuits open after {}, back after {}",
-        what.name(),
-        number + 1,
-        run.requests.len(),
-        figure(longest_ms(&run.requests)),
-        figure(run.breaker_open_ms),
-        figure(run.back_ms),
-    )
 }
 
 #[cfg(test)]
@@ -258,16 +239,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentile_is_of_what_was_measured() {
-        assert_eq!(percentile((1..=200).map(f64::from).rev().collect(), 99), Some(199.0));
-        assert_eq!(percentile(vec![7.0], 99), Some(7.0));
-        assert_eq!(percentile(Vec::new(), 99), None);
-    }
-
-    #[test]
-    fn an_upload_that_failed_is_an_error() {
-        let run = Run { upload_error: Some("the upload: broken".to_owned()), ..Run::default() };
-        let case = Case::over("upload", vec![run]);
-        assert_eq!((case.errors, case.first_error.as_deref()), (1, Some("the upload: broken")));
+    fn a_case_is_made_when_it_is_named_or_none_is_and_never_when_it_is_left_out() {
+        let options = |only: &[&str], skip: &[&str], upload_bytes| PowerLossOptions {
+            runs: 1,
+            shape: Shape::new(4, 1),
+            outage: Duration::ZERO,
+            upload_bytes,
+            saturation: Duration::ZERO,
+            downloads: 1,
+            only: only.iter().map(|key| (*key).to_owned()).collect(),
+            skip: skip.iter().map(|key| (*key).to_owned()).collect(),
+            client: Client::BuiltIn,
+        };
+        let made = |options: PowerLossOptions| {
+            let wanted = What::ALL.into_iter().filter(|(what, key, _)| options.wants(*what, key));
+            wanted.map(|(_, key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(made(options(&[], &[], 1)), case_keys().collect::<Vec<_>>());
+        assert_eq!(made(options(&["mute", "leader"], &["leader"], 1)), ["mute"]);
+        assert!(!made(options(&[], &["thrice"], 0)).iter().any(|key| ["thrice", "upload"].contains(key)));
     }
 }

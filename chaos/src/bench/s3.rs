@@ -10,7 +10,7 @@ mod cost;
 mod memory;
 mod report;
 mod sizes;
-mod workload;
+pub(super) mod workload;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -41,6 +41,26 @@ pub struct Shape {
     pub disks: usize,
     /// Which of them, counted from 1, lies behind a fault file system, on every host; `None`: none does.
     pub faulty_disk: Option<usize>,
+    /// Hosts without a node, for clients: they come after the others.
+    pub clients: usize,
+    /// Whether the nodes have the layers that make the loss of a peer cost nothing.
+    pub defences: Defences,
+}
+
+/// Whether suspicion, circuits, hedged reads and stand-ins are at work in the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defences {
+    /// As it is by default.
+    On,
+    /// Without them, to measure what they cost when nothing is wrong.
+    Off,
+}
+
+impl Shape {
+    /// So many nodes with so many disks, and nothing else.
+    pub fn new(nodes: usize, disks: usize) -> Self {
+        Self { nodes, disks, faulty_disk: None, clients: 0, defences: Defences::On }
+    }
 }
 
 /// A cluster whose hosts can lose their power.
@@ -59,7 +79,7 @@ impl HostCluster {
     /// When the hosts cannot be made, or the cluster does not become whole.
     pub async fn start(host: &Host, dir: &Path, binary: &Path, shape: Shape) -> anyhow::Result<Self> {
         ensure!(shape.faulty_disk.is_none_or(|disk| (1..=shape.disks).contains(&disk)), "no such disk: {shape:?}");
-        let hosts = Hosts::new(host, &dir.join("hosts"), shape.nodes).await?;
+        let hosts = Hosts::new(host, &dir.join("hosts"), shape.nodes + shape.clients).await?;
         let target =
             Target { dir: dir.to_owned(), hosts: (0..shape.nodes).map(|at| info(&hosts, dir, at, shape)).collect() };
         let cluster = Self { host: host.clone(), hosts, binary: binary.to_owned(), target, shape };
@@ -116,6 +136,20 @@ impl HostCluster {
             access_key: made.key.unwrap_or_default().id,
             secret_key: made.secret,
         })
+    }
+
+    /// The process of each node, as we see it: what a node says of itself is its number on its host.
+    ///
+    /// # Errors
+    /// When a node does not answer, or no process of its host has that number.
+    pub async fn node_pids(&self) -> anyhow::Result<Vec<u32>> {
+        let client = Client::new(&self.host, &self.target)?;
+        let mut pids = Vec::new();
+        for (at, info) in self.target.hosts.iter().enumerate() {
+            let seen = client.observe(&info.name).await.with_context(|| format!("{} does not answer", info.name))?;
+            pids.push(self.hosts.outer_pid(at, seen.pid).await?);
+        }
+        Ok(pids)
     }
 
     /// Waits until every node is healthy under a leader and nothing is missing.
@@ -175,7 +209,7 @@ impl HostCluster {
         let disks: Vec<String> = own.disks.iter().map(|disk| disk.display().to_string()).collect();
         let mut text = format!(
             "profile: fast\nnode:\n  name: {name}\n  address: {node}\n  http: {http}\n  data_dir: meta\n  disks: [{disks}]\n  \
-             join: [{join}]\n  repair: {{ check_interval: 2s }}\n  read_deadline: 30s\n  s3: {{ address: {s3} }}\nagent:\n  \
+             join: [{join}]\n{defences}  repair: {{ check_interval: 2s }}\n  read_deadline: 30s\n  s3: {{ address: {s3} }}\nagent:\n  \
              name: {name}\n  node_address: {node}\n  node_http: {http}\n  address: {agent}\n  http: {api}\n  dir: agent\nnodes:\n",
             name = own.name,
             node = address(at, NODE_PORT),
@@ -185,6 +219,8 @@ impl HostCluster {
             api = address(at, API_PORT),
             disks = disks.join(", "),
             join = join.join(", "),
+            // Quoted: a bare `off` is a boolean to some readers of YAML.
+            defences = if shape.defences == Defences::Off { "  defences: \"off\"\n" } else { "" },
         );
         for (at, member) in self.target.hosts.iter().enumerate() {
             let [node, agent, api] = [NODE_PORT, AGENT_PORT, API_PORT].map(|port| address(at, port));

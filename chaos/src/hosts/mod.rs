@@ -11,6 +11,8 @@
 //! - A host that loses power sends no FIN and no RST: its port at the bridge goes down before its processes stop.
 
 mod cluster;
+mod processes;
+mod saturate;
 mod shell;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +23,8 @@ use anyhow::{Context, ensure};
 use resilver_host::{File, Host, OpenMode, Process, SpawnSpec};
 use tokio::time::Instant;
 
-pub use cluster::{HostCluster, Shape};
+pub use cluster::{Defences, HostCluster, Shape};
+pub use saturate::Saturated;
 use shell::Shell;
 
 /// The hosts' networks: of the range for benchmarks (RFC 2544), which no real host has. Which of them, the PID says, so that

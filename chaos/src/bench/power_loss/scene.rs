@@ -2,34 +2,28 @@
 
 mod disk;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
 use resilver_host::Host;
 use resilver_proto::store::StatusRequest;
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::transport::{self, Profile};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
-use super::traffic;
-use crate::hosts::{HostCluster, Link, Shape};
-use crate::s3::{Access, Condition, Content, Store};
+use super::evidence::{Before, Evidence};
+use super::{boto3, saturated, traffic};
+use crate::hosts::{HostCluster, Link, Saturated, Shape};
+use crate::s3::{Access, Store};
 
 /// The bucket of the traffic.
 const BUCKET: &str = "power";
 /// Load before the power goes: circuits, connections and latencies are those of a cluster at work.
 pub(super) const WARM_UP: Duration = Duration::from_secs(2);
-/// How much of an upload is stored when the power goes, in percent.
-pub(super) const UPLOAD_SHARE: u64 = 45;
-/// Parts of the upload: what the AWS command line makes of a large file.
-const PART_BYTES: u64 = 8 * 1024 * 1024;
 /// Between two looks at metrics, and two questions about the state.
 const LOOK: Duration = Duration::from_millis(50);
 /// One question, at most. Far above its target: a late answer is measured, not cut off.
@@ -38,8 +32,6 @@ const ASK: Duration = Duration::from_secs(10);
 const WHOLE: Duration = Duration::from_secs(180);
 /// How long circuits may take to close; beyond it none is reported.
 const CLOSING: Duration = Duration::from_secs(60);
-/// One request of the upload.
-const PART_DEADLINE: Duration = Duration::from_secs(120);
 /// An answer of /metrics is smaller than this.
 const MAX_METRICS_BYTES: usize = 1024 * 1024;
 
@@ -54,14 +46,8 @@ pub(super) struct Scene {
 pub(super) struct Seen {
     pub(super) breaker_open_ms: Option<f64>,
     pub(super) status_ms: Vec<f64>,
-}
-
-/// An upload under way.
-pub(super) struct UploadTask {
-    begun: Instant,
-    bytes: u64,
-    sent: Arc<AtomicU64>,
-    task: JoinHandle<anyhow::Result<Duration>>,
+    /// Nodes that the cluster called down or out.
+    pub(super) convicted: BTreeSet<String>,
 }
 
 impl Scene {
@@ -73,6 +59,7 @@ impl Scene {
         let store = access.stores(host, BUCKET)?.swap_remove(0);
         store.ensure_bucket(ASK).await?;
         traffic::prepare(&store).await?;
+        saturated::prepare(&store).await?;
         Ok(Self { host: host.clone(), cluster, access })
     }
 
@@ -85,19 +72,59 @@ impl Scene {
     pub(super) async fn victim(&self, leader: bool, turn: usize) -> anyhow::Result<usize> {
         let status = self.cluster.await_whole(WHOLE).await?;
         let leads = self.cluster.index(&status.leader).context("the leader is no host of ours")?;
-        let hosts = self.cluster.hosts().len();
         if leader {
             return Ok(leads);
         }
-        let others: Vec<usize> = (0..hosts).filter(|at| *at != leads).collect();
+        let others: Vec<usize> = (0..self.cluster.target().hosts.len()).filter(|at| *at != leads).collect();
         Ok(others[turn % others.len()])
     }
 
+    /// The bucket through every door.
+    pub(super) fn doors(&self) -> anyhow::Result<Vec<Store>> {
+        Ok(self.access.stores(&self.host, BUCKET)?)
+    }
+
     /// The bucket through the doors of everybody else.
-    pub(super) async fn doors_without(&self, victim: usize) -> anyhow::Result<Vec<Store>> {
-        let mut doors = self.access.stores(&self.host, BUCKET)?;
+    pub(super) fn doors_without(&self, victim: usize) -> anyhow::Result<Vec<Store>> {
+        let mut doors = self.doors()?;
         doors.remove(victim);
         Ok(doors)
+    }
+
+    /// A load of boto3, on a host that has no node, through the doors of everybody but the victim.
+    pub(super) async fn boto3(&self, python: &Path, victim: usize) -> anyhow::Result<boto3::Load> {
+        let mut access = self.access.clone();
+        access.endpoints.remove(victim);
+        let target = self.cluster.target();
+        // The hosts without a node come after those with one.
+        boto3::Load::start(&self.host, self.cluster.hosts(), target.hosts.len(), &target.dir, python, &access, BUCKET)
+            .await
+    }
+
+    /// Where the agents' journals end now.
+    pub(super) async fn journals(&self) -> Before {
+        Before::now(&self.host, self.cluster.target()).await
+    }
+
+    /// What the agents made of what happened since.
+    pub(super) async fn evidence(&self, before: Before) -> anyhow::Result<Evidence> {
+        before.evidence(&self.host, self.cluster.target()).await
+    }
+
+    /// Shards that each node rebuilt or fetched since it started.
+    pub(super) async fn rebuilt(&self) -> Vec<u64> {
+        let mut all = Vec::new();
+        for at in 0..self.cluster.target().hosts.len() {
+            let text = timeout(ASK, self.metrics(at)).await.ok().and_then(Result::ok).unwrap_or_default();
+            all.push(completed(&text));
+        }
+        all
+    }
+
+    /// Takes a host's processor away.
+    pub(super) async fn saturate(&self, victim: usize, span: Duration) -> anyhow::Result<Saturated> {
+        let log = self.cluster.target().dir.join("saturation.log");
+        self.cluster.hosts().saturate(victim, span, &log).await
     }
 
     pub(super) async fn power_off(&self, victim: usize) -> anyhow::Result<()> {
@@ -144,21 +171,25 @@ impl Scene {
             None
         };
         let asking = async {
-            let mut took = Vec::new();
+            let (mut took, mut convicted) = (Vec::new(), BTreeSet::new());
             let asked = self.others(victim).find_map(|at| self.channel(at).ok());
-            let Some(channel) = asked else { return took };
+            let Some(channel) = asked else { return (took, convicted) };
             while Instant::now() < until {
                 let begun = Instant::now();
                 let mut cluster = ClusterClient::new(channel.clone());
-                let _ = timeout(ASK, cluster.status(StatusRequest { local: false })).await;
+                let answer = timeout(ASK, cluster.status(StatusRequest { local: false })).await;
                 took.push(begun.elapsed().as_secs_f64() * 1e3);
+                if let Ok(Ok(answer)) = answer {
+                    let nodes = answer.into_inner().nodes.into_iter();
+                    convicted.extend(nodes.filter(|node| Evidence::convicts(&node.state)).map(|node| node.node));
+                }
                 tokio::time::sleep(LOOK).await;
             }
-            took
+            (took, convicted)
         };
         let over = tokio::time::sleep_until(until);
-        let (breaker_open_ms, status_ms, ()) = tokio::join!(breakers, asking, over);
-        Seen { breaker_open_ms, status_ms }
+        let (breaker_open_ms, (status_ms, convicted), ()) = tokio::join!(breakers, asking, over);
+        Seen { breaker_open_ms, status_ms, convicted }
     }
 
     /// When all circuits to the host were closed again, in milliseconds since `on`.
@@ -177,15 +208,8 @@ impl Scene {
         Ok(on.elapsed().as_secs_f64() * 1e3)
     }
 
-    /// Begins to store a large object in parts through one door.
-    pub(super) fn upload(&self, store: &Store, bytes: u64) -> UploadTask {
-        let sent = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(upload(store.clone(), bytes, sent.clone()));
-        UploadTask { begun: Instant::now(), bytes, sent, task }
-    }
-
     fn others(&self, victim: usize) -> impl Iterator<Item = usize> + '_ {
-        (0..self.cluster.hosts().len()).filter(move |at| *at != victim)
+        (0..self.cluster.target().hosts.len()).filter(move |at| *at != victim)
     }
 
     fn channel(&self, at: usize) -> anyhow::Result<Channel> {
@@ -227,70 +251,16 @@ fn in_state(metrics: &str, peer: &str, state: &str) -> bool {
     found.peek().is_some() && found.all(|line| line.ends_with(" 1"))
 }
 
-async fn upload(store: Store, bytes: u64, sent: Arc<AtomicU64>) -> anyhow::Result<Duration> {
-    let begun = Instant::now();
-    let upload = store.create_upload(LARGE, PART_DEADLINE).await?;
-    let piece = piece();
-    let mut etags = Vec::new();
-    let mut left = bytes;
-    for number in 1u16.. {
-        let part = left.min(PART_BYTES);
-        if part == 0 {
-            break;
-        }
-        let content = Content::Repeated { piece: piece.clone(), len_bytes: part };
-        etags.push(
-            store.put_part(&upload, number, content, PART_DEADLINE).await.with_context(|| format!("part {number}"))?,
-        );
-        left -= part;
-        sent.fetch_add(part, Ordering::Relaxed);
-    }
-    store.complete(&upload, &etags, &Condition::Always, PART_DEADLINE).await.context("completing")?;
-    Ok(begun.elapsed())
+/// The shards that a node says it has rebuilt or fetched.
+fn completed(metrics: &str) -> u64 {
+    let name = "resilver_repair_shards_total{result=\"completed\"} ";
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
 }
 
-/// Where the upload goes.
-const LARGE: &str = "large";
-
-/// What a part repeats. Its length shares no factor with a block's or a stripe's: a block in the wrong place shows.
-fn piece() -> Bytes {
-    (0u32..).flat_map(|number| number.wrapping_mul(0x9E37_79B9).to_le_bytes()).take(65_521).collect()
-}
-
-impl UploadTask {
-    /// Waits until so many percent of it are stored, or it ended.
-    pub(super) async fn await_share(&self, percent: u64) {
-        while self.sent.load(Ordering::Relaxed) * 100 < self.bytes * percent && !self.task.is_finished() {
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Waits for its end and reads it back through another door. What it took.
-    pub(super) async fn finish(self, other: &Store) -> anyhow::Result<Duration> {
-        self.task.await.context("its task ended")??;
-        let took = self.begun.elapsed();
-        let piece = piece();
-        let mut expected = 0;
-        let mut left = self.bytes;
-        while left > 0 {
-            let part = left.min(PART_BYTES);
-            let whole = part / piece.len() as u64;
-            for _ in 0..whole {
-                expected = crc32c::crc32c_append(expected, &piece);
-            }
-            let rest = usize::try_from(part % piece.len() as u64).unwrap_or_default();
-            expected = crc32c::crc32c_append(expected, &piece[..rest]);
-            left -= part;
-        }
-        let mut reply = other.get(LARGE, None, PART_DEADLINE * 10).await?;
-        let (mut crc, mut len) = (0, 0u64);
-        while let Some(data) = reply.piece().await? {
-            crc = crc32c::crc32c_append(crc, &data);
-            len += data.len() as u64;
-        }
-        anyhow::ensure!((len, crc) == (self.bytes, expected), "{len} bytes came back, and not those that were stored");
-        Ok(took)
-    }
+/// Shards rebuilt between two readings. What a host counted before it lost its power is gone with its process.
+pub(super) fn rebuilt_between(before: &[u64], after: &[u64], restarted: Option<usize>) -> u64 {
+    let since = |at: usize| if restarted == Some(at) { 0 } else { before.get(at).copied().unwrap_or(0) };
+    after.iter().enumerate().map(|(at, count)| count.saturating_sub(since(at))).sum()
 }
 
 #[cfg(test)]
@@ -308,5 +278,13 @@ mod tests {
             line("n1", "control", "open", 1) + &line("n1", "bulk", "open", 0) + &line("n2", "control", "open", 1);
         assert!(!in_state(&text, "n1", "open") && in_state(&text, "n2", "open"));
         assert!(!in_state(&text, "n3", "open"), "a peer of which nothing is said");
+    }
+    #[test]
+    fn what_a_restarted_node_counted_before_is_not_taken_off() {
+        assert_eq!(rebuilt_between(&[5, 9, 1], &[7, 4, 1], Some(1)), 2 + 4);
+        assert_eq!(rebuilt_between(&[5, 9], &[7, 9], None), 2);
+        let text = "# TYPE resilver_repair_shards_total counter\nresilver_repair_shards_total{result=\"completed\"} 41\n\
+                    resilver_repair_shards_total{result=\"failed\"} 3\n";
+        assert_eq!((completed(text), completed("")), (41, 0));
     }
 }

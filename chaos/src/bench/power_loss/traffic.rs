@@ -14,28 +14,33 @@ use tokio::time::Instant;
 use crate::s3::{Condition, Content, Store};
 
 /// Longer than any stall that is to be measured, and an end to one that would never end.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 /// Between two requests of one loop: what is measured is the outage and not contention.
-const PAUSE: Duration = Duration::from_millis(60);
+pub(super) const PAUSE: Duration = Duration::from_millis(60);
 /// Objects to be read. Their shards lie on every disk there is.
-const KEPT: u64 = 32;
+pub(super) const KEPT: u64 = 32;
 /// Of 2+2 and 4+2, more than one block each: a read that loses a home goes on in the middle.
-const KEPT_BYTES: usize = 768 * 1024;
-const PUT_BYTES: usize = 192 * 1024;
+pub(super) const KEPT_BYTES: usize = 768 * 1024;
+pub(super) const PUT_BYTES: usize = 192 * 1024;
 /// Keys that are put over and over.
-const PUTS: u64 = 64;
+pub(super) const PUTS: u64 = 64;
 
 /// One request and how it went.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    pub(super) begun: Instant,
-    pub(super) ended: Instant,
+    /// How long its client stood still: as long as the request took; of a download, the longest time between two pieces.
+    pub(super) stall: Duration,
     pub(super) error: Option<String>,
+    /// Its answer began well, and ended short or wrong.
+    pub(super) truncated: bool,
+    /// Whether it stores something.
+    pub(super) stores: bool,
 }
 
 /// Loops at work.
 pub(super) struct Traffic {
-    requests: Arc<Mutex<Vec<Request>>>,
+    /// With the moment at which each ended.
+    requests: Arc<Mutex<Vec<(Instant, Request)>>>,
     stop: watch::Sender<bool>,
     loops: Vec<JoinHandle<()>>,
 }
@@ -61,8 +66,12 @@ impl Traffic {
                     for turn in 0u64.. {
                         let begun = Instant::now();
                         let result = if puts { put(&store, number, turn).await } else { get(&store, turn).await };
-                        let request = Request { begun, ended: Instant::now(), error: result.err() };
-                        requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+                        let (error, truncated) = match result {
+                            Ok(()) => (None, false),
+                            Err(Wrong { why, truncated }) => (Some(why), truncated),
+                        };
+                        let request = Request { stall: begun.elapsed(), error, truncated, stores: puts };
+                        requests.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), request));
                         tokio::select! {
                             _ = stop.wait_for(|stop| *stop) => return,
                             () = tokio::time::sleep(PAUSE) => {}
@@ -82,23 +91,31 @@ impl Traffic {
             let _ = task.await;
         }
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
-        requests.into_iter().filter(|request| request.ended >= since).collect()
+        requests.into_iter().filter(|(ended, _)| *ended >= since).map(|(_, request)| request).collect()
     }
 }
 
-async fn put(store: &Store, door: u64, turn: u64) -> Result<(), String> {
+/// How a request went wrong.
+struct Wrong {
+    why: String,
+    truncated: bool,
+}
+
+async fn put(store: &Store, door: u64, turn: u64) -> Result<(), Wrong> {
     let content = content(turn, PUT_BYTES);
     let key = format!("put/{door}/{}", turn % PUTS);
     let put = store.put(&key, Content::Whole(content), &Condition::Always, DEADLINE).await;
-    put.map(drop).map_err(|error| format!("put through {}: {error}", store.address()))
+    let wrong = |error| Wrong { why: format!("put through {}: {error}", store.address()), truncated: false };
+    put.map(drop).map_err(wrong)
 }
 
-async fn get(store: &Store, turn: u64) -> Result<(), String> {
-    let told = |why: String| format!("get through {}: {why}", store.address());
+async fn get(store: &Store, turn: u64) -> Result<(), Wrong> {
+    let told = |why: String, truncated| Wrong { why: format!("get through {}: {why}", store.address()), truncated };
     let number = turn % KEPT;
-    let mut reply = store.get(&kept(number), None, DEADLINE).await.map_err(|error| told(error.to_string()))?;
+    let reply = store.get(&kept(number), None, DEADLINE).await;
+    let mut reply = reply.map_err(|error| told(error.to_string(), false))?;
     let (mut crc, mut len) = (0, 0);
-    while let Some(piece) = reply.piece().await.map_err(|error| told(error.to_string()))? {
+    while let Some(piece) = reply.piece().await.map_err(|error| told(error.to_string(), true))? {
         crc = crc32c::crc32c_append(crc, &piece);
         len += piece.len();
     }
@@ -106,7 +123,7 @@ async fn get(store: &Store, turn: u64) -> Result<(), String> {
     if (len, crc) == (stored.len(), crc32c::crc32c(&stored)) {
         Ok(())
     } else {
-        Err(told("not what was stored".to_owned()))
+        Err(told("not what was stored".to_owned(), true))
     }
 }
 
@@ -114,8 +131,8 @@ fn kept(number: u64) -> String {
     format!("kept/{number}")
 }
 
-/// Content that no other number has.
-fn content(number: u64, len: usize) -> Bytes {
+/// Content that no other number has. Its period shares no factor with a block's length: a block in the wrong place shows.
+pub(super) fn content(number: u64, len: usize) -> Bytes {
     let seed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
     seed.iter().copied().cycle().zip(0u8..=250).map(|(a, b)| a ^ b).cycle().take(len).collect()
 }

@@ -12,17 +12,17 @@ use tokio::time::Instant;
 use crate::s3::{Condition, Content, From, S3Error, Store};
 
 /// How long one request may take: these machines are shared.
-pub(super) const DEADLINE: Duration = Duration::from_secs(120);
+pub(in crate::bench) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The pause after a request that failed: a door that says "slow down" is obeyed.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Keys of a page.
-pub(super) const PAGE_KEYS: usize = 1000;
+pub(in crate::bench) const PAGE_KEYS: usize = 1000;
 
 /// What is asked, over and over.
 #[derive(Clone, Debug)]
-pub(super) enum Ask {
+pub(in crate::bench) enum Ask {
     /// Store this under one of so many keys.
     Put { content: Bytes, keys: u64 },
     /// Read one of so many keys, and compare.
@@ -33,17 +33,17 @@ pub(super) enum Ask {
 
 /// How a loop went.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ran {
-    pub(super) seconds: f64,
-    pub(super) operations: u64,
-    pub(super) bytes: u64,
-    pub(super) latencies_ms: Vec<f64>,
+pub(in crate::bench) struct Ran {
+    pub(in crate::bench) seconds: f64,
+    pub(in crate::bench) operations: u64,
+    pub(in crate::bench) bytes: u64,
+    pub(in crate::bench) latencies_ms: Vec<f64>,
     /// What went wrong, and how often.
-    pub(super) problems: BTreeMap<String, u64>,
+    pub(in crate::bench) problems: BTreeMap<String, u64>,
 }
 
 impl Ran {
-    pub(super) fn add(&mut self, other: Self) {
+    pub(in crate::bench) fn add(&mut self, other: Self) {
         self.seconds += other.seconds;
         self.operations += other.operations;
         self.bytes += other.bytes;
@@ -54,7 +54,7 @@ impl Ran {
     }
 
     /// The latency that this share of the operations did not exceed.
-    pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
+    pub(in crate::bench) fn percentile_ms(&self, percent: usize) -> f64 {
         let mut sorted = self.latencies_ms.clone();
         sorted.sort_by(f64::total_cmp);
         let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
@@ -64,14 +64,14 @@ impl Ran {
 
 /// When a loop ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Until {
-    pub(super) span: Duration,
+pub(in crate::bench) struct Until {
+    pub(in crate::bench) span: Duration,
     /// Operations after which it ends earlier.
-    pub(super) operations: u64,
+    pub(in crate::bench) operations: u64,
 }
 
 /// The name of a key. Spread so that numbers far apart are far apart in a listing, too.
-pub(super) fn key(prefix: &str, number: u64) -> String {
+pub(in crate::bench) fn key(prefix: &str, number: u64) -> String {
     format!("{prefix}{number:09}")
 }
 
@@ -79,7 +79,7 @@ pub(super) fn key(prefix: &str, number: u64) -> String {
 ///
 /// # Errors
 /// When a content read is not what was stored, or nothing succeeded at all.
-pub(super) async fn run(
+pub(in crate::bench) async fn run(
     stores: &[Store],
     prefix: &str,
     ask: &Ask,
@@ -128,7 +128,7 @@ pub(super) async fn run(
 }
 
 /// The name under which a failure is counted.
-pub(super) fn problem(error: &S3Error) -> String {
+pub(in crate::bench) fn problem(error: &S3Error) -> String {
     match error.said() {
         Some(said) => format!("{} {}", said.status, said.code),
         None => error.to_string(),
