@@ -13,7 +13,9 @@ use std::time::Duration;
 use resilver_proto::contract;
 use tokio::time::Instant;
 
-use crate::model::ClusterMap;
+use crate::meta::Meta;
+use crate::model::{ClusterMap, NodeRecord};
+use crate::peers::Peers;
 use crate::types::{DiskId, NodeName};
 
 /// How long a failure is told. No pattern of a cascade looks back further.
@@ -215,6 +217,17 @@ fn named(
             Some(contract::FailurePlace { disk_id: disk.to_string(), ..host(&node) })
         }
     }
+}
+
+/// Whom an answer of the metadata depends on and who may have held it up: its leader, as far as this node knows one, and
+/// the voters that are suspect.
+pub(crate) fn places_of_metadata(meta: &Meta, peers: &Peers) -> Vec<Place> {
+    let (map, status) = (meta.map(), meta.status());
+    let held_up = |node: &&NodeRecord| {
+        let leads = status.leader == Some(node.raft_id);
+        leads || (status.voters.contains(&node.raft_id) && peers.is_suspect(&node.address))
+    };
+    map.nodes.values().filter(held_up).map(|node| Place::Node(node.name.clone())).collect()
 }
 
 #[cfg(test)]

@@ -249,7 +249,7 @@ impl Life {
         let rebuilder =
             Rebuilder::new(meta.clone(), self.disks.clone(), shards.clone(), board.clone(), &options.repair);
         let life = LifeId::draw(&mut host.rand.fork("locks.life"));
-        let locks = Locks::new(host, meta.clone(), self.shared.name.clone(), life);
+        let locks = Locks::new(host, meta.clone(), self.shared.peers.clone(), self.shared.name.clone(), life);
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             meta: meta.clone(),

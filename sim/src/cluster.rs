@@ -14,6 +14,7 @@ use resilver_agent::Agent;
 use resilver_agent::keeper::{KeeperOptions, run_keeper};
 use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer, ServiceOptions};
 use resilver_host::{Host, SpawnSpec};
+use resilver_node::deadlines::{Deadlines, Defences};
 use resilver_node::options::{LocationOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
 use resilver_node::service::Node;
 use resilver_proto::store::cluster_client::ClusterClient;
@@ -114,6 +115,8 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
         read_deadline: Duration::from_secs(30),
         // Parts of uploads that broke off are collected within a run.
         abandoned_uploads_after: Duration::from_secs(20),
+        deadlines: Deadlines::default(),
+        defences: Defences::On,
         // Clients come by the gateway: the door's sockets are none of the simulated network's.
         s3: None,
         name,
@@ -124,7 +127,14 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
     let name = node_name(index);
     let peer = |other: usize| {
         let id = node_name(other);
-        Peer { address: node_address(&id), agent: at(&id, AGENT_PORT), api: Some(agent_http(&id)), gossip: None, data_dir: None, id }
+        Peer {
+            address: node_address(&id),
+            agent: at(&id, AGENT_PORT),
+            api: Some(agent_http(&id)),
+            gossip: None,
+            data_dir: None,
+            id,
+        }
     };
     let program = PathBuf::from("/bin/resilver");
     AgentOptions {

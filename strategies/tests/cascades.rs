@@ -59,6 +59,7 @@ impl Node {
             node_phase: if well { "healthy" } else { "" }.into(),
             node_answers: (!well).then_some(false),
             leader: leader.into(),
+            ..PeerFact::default()
         }));
     }
 
@@ -327,7 +328,12 @@ fn leaderless(n2: &str, n3: &str) -> Node {
     let mut node = Node::calm();
     node.bench.fact.members = ["n1", "n2", "n3"]
         .iter()
-        .map(|name| MemberFact { node: (*name).into(), state: "up".into(), role: "voter".into() })
+        .map(|name| MemberFact {
+            node: (*name).into(),
+            state: "up".into(),
+            role: "voter".into(),
+            ..MemberFact::default()
+        })
         .collect();
     node.bench.beat(1);
     node.says(FailureKind::PeerUnreachable, "n2", &[Place::host("n2")]);

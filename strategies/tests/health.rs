@@ -270,7 +270,7 @@ fn worsen(input: &mut NodeInput, which: u8, by: u64, disk: usize) {
     let disk = &mut disks[disk % count];
     let raft = input.raft.as_mut().unwrap();
     match which {
-        0 => input.presence = if by % 2 == 0 { Presence::Dead } else { input.presence.clone().max_worse() },
+        0 => input.presence = if by.is_multiple_of(2) { Presence::Dead } else { input.presence.clone().max_worse() },
         1 => input.rebuild.as_mut().unwrap().waiting += by,
         2 => disk.condition = Some(Condition::Failed),
         3 => disk.service = Some(Service::None),

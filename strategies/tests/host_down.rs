@@ -12,7 +12,7 @@ use resilver_strategies::config::Profile;
 use resilver_strategies::engine::IncidentState;
 use resilver_strategies::liveness::Verdict;
 use resilver_strategies::record::RecordKind;
-use resilver_strategies::types::{Action, GuardName, Mode};
+use resilver_strategies::types::{Action, GuardName, Mode, Severity};
 
 /// Six hosts in three racks; the bench's agent, n1 in rack a, looks at the others once a second.
 struct Town {
@@ -166,6 +166,26 @@ fn a_host_that_loses_its_power_is_marked_down_waited_for_and_given_up() {
     let (incident, _) = town.bench.last_proof();
     town.bench.proved(&incident);
     assert_eq!(town.resolved(), 2);
+}
+
+#[test]
+fn the_third_time_in_an_hour_is_an_emergency_and_each_time_is_one_incident() {
+    let mut town = Town::new(Profile::Production);
+    for time in 1..=3 {
+        town.power_off(&["n6"]);
+        town.pass(17);
+        let open = town.bench.open();
+        assert_eq!(open.len(), 1, "time {time}: one incident");
+        assert_eq!(open[0].severity, (time == 3).then_some(Severity::Emergency), "time {time}");
+        town.done();
+        town.power_on("n6");
+        town.pass(3);
+        town.done();
+        let (incident, _) = town.bench.last_proof();
+        town.bench.proved(&incident);
+        assert_eq!(town.resolved(), time);
+        town.pass(300);
+    }
 }
 
 #[test]

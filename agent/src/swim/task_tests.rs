@@ -55,10 +55,8 @@ impl Town {
         for _ in 0..count {
             held.push(host.net.bind_datagram("127.0.0.1:0").await.expect("a free port"));
         }
-        let named = |(index, socket): (usize, &Box<dyn Datagram>)| {
-            (format!("n{}", index + 1), socket.local_addr().expect("bound"))
-        };
-        let addresses = held.iter().enumerate().map(named).collect();
+        let names = (1..).map(|number| format!("n{number}"));
+        let addresses = names.zip(held.iter().map(|socket| socket.local_addr().expect("bound"))).collect();
         Town { host, addresses }
     }
 

@@ -5,7 +5,7 @@
 use std::future::Future;
 
 use super::{Gateway, GatewayError};
-use crate::failures::{Failures, Place};
+use crate::failures::{Failures, Place, places_of_metadata};
 use crate::types::BucketName;
 
 impl Gateway {
@@ -32,15 +32,7 @@ impl Gateway {
         done
     }
 
-    /// Whom an answer of the metadata depends on and who may have held it up: its leader, as far as this node knows one,
-    /// and the voters that are suspect.
     pub(super) fn metadata_places(&self) -> Vec<Place> {
-        let (map, status) = (self.inner.meta.map(), self.inner.meta.status());
-        let peers = self.inner.shards.peers();
-        let held_up = |node: &&crate::model::NodeRecord| {
-            let leads = status.leader == Some(node.raft_id);
-            leads || (status.voters.contains(&node.raft_id) && peers.is_suspect(&node.address))
-        };
-        map.nodes.values().filter(held_up).map(|node| Place::Node(node.name.clone())).collect()
+        places_of_metadata(&self.inner.meta, self.inner.shards.peers())
     }
 }

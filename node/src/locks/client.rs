@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::LockError;
 use super::guard::{Claim, LockGuard};
 use super::health::{Attempt, Book, Figure};
+use crate::failures::{Place, places_of_metadata};
 use crate::meta::{Meta, MetaError};
 use crate::model::{Command, LockOwner, LockPath, Outcome};
+use crate::peers::Peers;
 use crate::types::{LifeId, LockToken, NodeName};
 
 /// The lease of changes to the configuration. They take milliseconds; whoever dies in the middle keeps the others out
@@ -55,6 +57,7 @@ pub struct Locks {
 
 struct Inner {
     meta: Meta,
+    peers: Peers,
     node: NodeName,
     life: LifeId,
     labels: AtomicU64,
@@ -74,10 +77,12 @@ pub(super) struct Grant {
 
 impl Locks {
     /// Of the process `life` of a node.
-    pub fn new(host: &Host, meta: Meta, node: NodeName, life: LifeId) -> Self {
+    pub fn new(host: &Host, meta: Meta, peers: Peers, node: NodeName, life: LifeId) -> Self {
         let rng = Mutex::new(host.rand.fork("locks.jitter"));
         let (labels, retries, timeouts) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { meta, node, life, labels, rng, book: Mutex::default(), retries, timeouts }) }
+        Self {
+            inner: Arc::new(Inner { meta, peers, node, life, labels, rng, book: Mutex::default(), retries, timeouts }),
+        }
     }
 
     /// Whose process this is.
@@ -122,6 +127,7 @@ impl Locks {
                 None => {}
             }
             self.inner.timeouts.fetch_add(1, Ordering::Relaxed);
+            self.tell(path);
             let Some(pause) = pauses.next() else {
                 return Err(LockError::late(path, began.elapsed(), queued, self.who_has(path)));
             };
@@ -182,6 +188,20 @@ impl Locks {
             Some(record) => format!("{} has it, {} wait", record.holder.owner, record.queue.len()),
             None => "it was given back just now".to_owned(),
         }
+    }
+
+    /// Tells the node's record of failures of an attempt that was not answered in time, with whom it waited for: who has the
+    /// lock, and what the metadata waits for.
+    fn tell(&self, path: &LockPath) {
+        let mut places = places_of_metadata(&self.inner.meta, &self.inner.peers);
+        if let Some(record) = self.inner.meta.locks().get(path) {
+            let owner = &record.holder.owner.node;
+            // Waiting for an owner on this node, or for a client, is contention and nobody's failure.
+            if *owner != self.inner.node && self.inner.meta.map().nodes.contains_key(owner) {
+                places.push(Place::Node(owner.clone()));
+            }
+        }
+        self.inner.peers.failures().lock_timeout(&path.to_string(), places);
     }
 
     async fn propose(&self, command: Command) -> Result<Outcome, LockError> {

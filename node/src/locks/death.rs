@@ -55,7 +55,7 @@ pub(crate) fn owner_is_dead(map: &ClusterMap, owner: &LockOwner, presence: Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Location, NodeRecord};
+    use crate::model::{HostState, Location, MarkedBy, NodeRecord};
     use crate::types::{InstanceId, RaftId};
 
     fn map() -> ClusterMap {
@@ -66,6 +66,9 @@ mod tests {
             address: "n1:1".into(),
             location: Location::default(),
             metadata_low: false,
+            state: HostState::Up,
+            marked_by: MarkedBy::Automatic,
+            reason: String::new(),
         };
         ClusterMap { nodes: [("n1".into(), node)].into(), ..ClusterMap::default() }
     }

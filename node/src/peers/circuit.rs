@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_circuit_that_opens_is_told_once_per_peer_and_again_when_the_peer_was_back() {
         let failures = Failures::default();
-        let (circuits, now) = (Circuits::new(failures.clone()), Instant::now());
+        let (circuits, now) = (Circuits::new(Defences::On, failures.clone()), Instant::now());
         let told = || failures.counts()[0].1;
         circuits.failure("peer", BULK, now, now);
         circuits.failure("peer", BULK, now, now);
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_node_that_loses_most_of_its_peers_may_be_the_one_that_is_cut_off() {
         let failures = Failures::default();
-        let (circuits, now) = (Circuits::new(failures.clone()), Instant::now());
+        let (circuits, now) = (Circuits::new(Defences::On, failures.clone()), Instant::now());
         let peers = ["a", "b", "c"];
         peers.iter().for_each(|peer| circuits.present(peer, now));
         peers.iter().for_each(|peer| circuits.silent(peer, now));

@@ -11,6 +11,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{Cluster, Settings, bucket, until};
+use crate::failures::FailureKind;
 use crate::gateway::{BucketChange, GatewayError};
 use crate::locks::health::{Health, PROBE_EVERY};
 use crate::locks::{LockGuard, Terms};
@@ -188,6 +189,9 @@ async fn a_change_of_the_configuration_waits_its_turn_and_says_what_keeps_it() {
     assert!(said.contains("a test #1 on n2 has it") && said.contains("nothing was changed"), "{said}");
     let (_, retries, timeouts) = cluster.node(0).locks.figures();
     assert!(retries >= 2 && timeouts >= 3, "{retries} {timeouts}");
+    let counts = cluster.node(0).peers.failures().counts();
+    let told = counts.into_iter().find(|(kind, _)| *kind == FailureKind::LockTimeout);
+    assert!(told.is_some_and(|(_, times)| times >= 3), "what cascades are read from: {told:?}");
 
     // Whoever comes next is not kept waiting for the same.
     let began = tokio::time::Instant::now();

@@ -243,7 +243,7 @@ impl Cluster {
         let shards = ShardClient::new(name.clone(), meta.clone(), disks.clone(), peers.clone(), board.clone());
         let rebuilder = Rebuilder::new(meta.clone(), disks.clone(), shards.clone(), board.clone(), &options);
         let life = LifeId::draw(&mut host.rand.fork("test.life"));
-        let locks = Locks::new(&host, meta.clone(), name.clone(), life);
+        let locks = Locks::new(&host, meta.clone(), peers.clone(), name.clone(), life);
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             meta: meta.clone(),

@@ -126,9 +126,7 @@ impl Stage {
         let Event::Fact(Stamped { machine, fact: Fact::ShardKept { path }, .. }) = event else { return Ok(()) };
         let Some(on) = self.named(machine) else { return Ok(()) };
         match self.kernel.file_system(on).outlasts_power_loss(std::path::Path::new(path)) {
-            Some(false) => {
-                self.tell(vec![Happening::NotDurable { machine: machine.clone(), path: path.clone() }])
-            }
+            Some(false) => self.tell(vec![Happening::NotDurable { machine: machine.clone(), path: path.clone() }]),
             _ => Ok(()),
         }
     }

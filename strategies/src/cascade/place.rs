@@ -48,11 +48,15 @@ impl Place {
         }
     }
 
-    /// The place an incident is about; `None` for an object, which is in many.
+    /// The place an incident is about; `None` for what is in many: an object, several hosts at once.
     pub fn of(subject: &Subject) -> Option<Self> {
         match subject {
             Subject::Node(node) => Some(Self::host(node)),
             Subject::Disk { disk, node } => Some(Self::disk(node, disk)),
+            Subject::Hosts(hosts) => match hosts.as_slice() {
+                [host] => Some(Self::host(host)),
+                _ => None,
+            },
             Subject::Object { .. } => None,
         }
     }

@@ -173,7 +173,7 @@ impl Engine {
     }
 
     fn root_remains(&self, host: &str, cascade: &Incident) -> Option<&'static str> {
-        let Some((initial, place)) = self.cascades.root(host) else { return None };
+        let (initial, place) = self.cascades.root(host)?;
         let is_root = |incident: &&Incident| {
             incident.mode != Mode::CascadingFailure
                 && (incident.folded_under.is_none() || initial.causes().contains(&incident.mode))

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::api::{MemberFact, Subject};
+use crate::cascade::{EMERGENCY_AT, HOUR};
 use crate::engine::Engine;
 use crate::engine::decide::Present;
 use crate::engine::detect::{Symptom, host_down};
@@ -17,11 +18,32 @@ use crate::engine::incidents::{Flight, Incident};
 use crate::engine::ladder::{IN_SERVICE, Rung};
 use crate::liveness::{Judgement, Verdict};
 use crate::record::RecordKind;
-use crate::types::{Action, Fence, Mode, Moment, Now};
+use crate::types::{Action, Fence, Mode, Moment, Now, Severity};
 
 /// How long an agent keeps an incident of another host without the lease: it may gain it again, as after an election or
 /// its own restart (a restarted agent grants nothing for 10 s). Detection, not policy: not scaled.
 const HANDOVER: Duration = Duration::from_secs(30);
+
+/// When hosts were convicted, within the last hour: the third time a person is wanted now, as with cascades. Grows with the members of the cluster map.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Falls(BTreeMap<String, Vec<Moment>>);
+
+impl Falls {
+    /// One more. How many within the hour.
+    fn count(&mut self, now: Moment, host: &str) -> usize {
+        self.0.retain(|_, falls| {
+            falls.retain(|fall| now.since(*fall) < HOUR);
+            !falls.is_empty()
+        });
+        let falls = self.0.entry(host.to_owned()).or_default();
+        // More than these say nothing new.
+        if falls.len() >= EMERGENCY_AT {
+            falls.remove(0);
+        }
+        falls.push(now);
+        falls.len()
+    }
+}
 
 /// This agent's part in the lease.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +96,9 @@ impl Engine {
         let shares =
             |incident: &&Incident| hosts_of(incident).iter().any(|known| Some(self.liveness.domain(known)) == domain);
         let Some(id) = self.incidents.open.values().find(shares).map(|incident| incident.id.clone()) else {
-            return self.see(now, symptom);
+            let fallen = found.first().cloned().filter(|host| self.facts.member(host).is_some_and(in_service));
+            self.see(now, symptom);
+            return self.fell(now, fallen);
         };
         let Some(mut incident) = self.incidents.open.remove(&id) else { return };
         if let Subject::Hosts(known) = &mut incident.subject {
@@ -92,6 +116,25 @@ impl Engine {
         let note = self.draft_about(RecordKind::Note, Action::Skip, &incident).with("evidence", symptom.evidence);
         self.record(note, false);
         self.incidents.put(incident);
+    }
+
+    /// A host was convicted (not: taken over from its mark). The third time in an hour it is an emergency, told at once.
+    fn fell(&mut self, now: Now, host: Option<String>) {
+        let Some(host) = host else { return };
+        let times = self.falls.count(now.mono, &host);
+        let about = |incident: &&mut Incident| hosts_of(incident).contains(&host);
+        let Some(incident) = self.incidents.open.values_mut().find(about).filter(|_| times >= EMERGENCY_AT) else {
+            return;
+        };
+        let why = format!("{host} was convicted {times} times in an hour: what brings it back does not hold");
+        incident.severity = Some(Severity::Emergency);
+        incident.event(now, format!("emergency: {why}"));
+        let incident = incident.clone();
+        let draft = self
+            .draft_about(RecordKind::Note, Action::Alert, &incident)
+            .with("evidence", why)
+            .with("severity", Severity::Emergency.as_str());
+        self.record(draft, true);
     }
 
     fn is_heard(&self, host: &str) -> bool {
@@ -182,7 +225,7 @@ impl Engine {
 
     /// Whether a proof is sought for something that is not so any more: a host came back, or went.
     pub(crate) fn hosts_moved(&self, now: Now, incident: &mut Incident) -> bool {
-        let present = self.present(incident);
+        let present = self.present(now.mono, incident);
         let moved = matches!(present, Present::Undo | Present::Ill | Present::Over(_));
         if moved {
             incident.event(now, "the proof is put off: things have changed");

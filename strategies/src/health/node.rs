@@ -62,7 +62,7 @@ const ACK_FINE_SECS: f64 = 1.0;
 /// A leader that was not for so long leads nobody: elections begin.
 const ACK_WORST_SECS: f64 = 3.0;
 
-/// Judges one component.
+/// What judges one component.
 type Judge = fn(&NodeInput) -> Verdict;
 
 /// A node's score.

@@ -37,6 +37,9 @@ pub struct Case {
     pub status_p99_ms: Option<Times>,
     /// The upload of that case: what it took.
     pub upload_ms: Option<Times>,
+    /// When the disk of that case was out of service: its node asks it nothing any more. `None` in an outage that is
+    /// shorter than the 10 s that take.
+    pub disk_out_ms: Option<Times>,
     /// What the longest download took.
     pub download_ms: Option<Times>,
     /// Shards that were rebuilt or fetched, over all runs.
@@ -60,6 +63,7 @@ pub(super) struct Run {
     pub(super) status_ms: Vec<f64>,
     pub(super) upload_ms: Option<f64>,
     pub(super) upload_error: Option<String>,
+    pub(super) disk_out_ms: Option<f64>,
     pub(super) download_ms: Option<f64>,
     pub(super) rebuilt_shards: u64,
     pub(super) stored_meanwhile: u64,
@@ -78,6 +82,7 @@ impl Run {
         self.status_ms.extend(other.status_ms);
         self.upload_ms = worst(self.upload_ms, other.upload_ms);
         self.upload_error = self.upload_error.take().or(other.upload_error);
+        self.disk_out_ms = worst(self.disk_out_ms, other.disk_out_ms);
         self.download_ms = worst(self.download_ms, other.download_ms);
         self.rebuilt_shards += other.rebuilt_shards;
         self.stored_meanwhile += other.stored_meanwhile;
@@ -128,6 +133,7 @@ impl Case {
             back_ms: over(&|run| run.back_ms),
             status_p99_ms: over(&|run| percentile(run.status_ms.clone(), 99)),
             upload_ms: over(&|run| run.upload_ms),
+            disk_out_ms: over(&|run| run.disk_out_ms),
             download_ms: over(&|run| run.download_ms),
             rebuilt_shards: runs.iter().map(|run| run.rebuilt_shards).sum(),
             stored_meanwhile: runs.iter().map(|run| run.stored_meanwhile).sum(),
@@ -169,7 +175,12 @@ pub fn table(cases: &[Case]) -> String {
             "  shards rebuilt or fetched: {}, of {} stored meanwhile",
             case.rebuilt_shards, case.stored_meanwhile
         );
-        for (what, times) in [("the upload", &case.upload_ms), ("the longest download", &case.download_ms)] {
+        let times = [
+            ("the upload", &case.upload_ms),
+            ("the disk out of service", &case.disk_out_ms),
+            ("the longest download", &case.download_ms),
+        ];
+        for (what, times) in times {
             if times.is_some() {
                 let _ = writeln!(text, "  {what}: {} ms", Times::cell(times.as_ref()));
             }
