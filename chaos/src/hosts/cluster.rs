@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use rand::RngCore;
 use resilver_host::Host;
-use resilver_host::disk::replace_file;
+use resilver_host::disk::{replace_file, replace_private_file};
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
 use resilver_proto::store::{CreateKeyRequest, InitRequest, StatusResponse};
@@ -25,7 +26,13 @@ const NODE_PORT: u16 = 7001;
 const HTTP_PORT: u16 = 7002;
 const AGENT_PORT: u16 = 7003;
 const API_PORT: u16 = 7004;
+const GOSSIP_PORT: u16 = 7005;
 const S3_PORT: u16 = 9000;
+
+/// What the agents' gossip is sealed with, in the cluster's folder.
+const GOSSIP_KEY_FILE: &str = "gossip.key";
+/// Bytes of that key (docs/liveness.md).
+const GOSSIP_KEY_BYTES: usize = 32;
 
 /// How long the cluster may take to be whole.
 const START_TIME: Duration = Duration::from_secs(90);
@@ -83,6 +90,7 @@ impl HostCluster {
         let target =
             Target { dir: dir.to_owned(), hosts: (0..shape.nodes).map(|at| info(&hosts, dir, at, shape)).collect() };
         let cluster = Self { host: host.clone(), hosts, binary: binary.to_owned(), target, shape };
+        cluster.write_gossip_key(dir).await?;
         for at in 0..shape.nodes {
             let folder = cluster.folder(at);
             host.disk.create_dir_all(&folder).await?;
@@ -197,6 +205,15 @@ impl HostCluster {
         }
     }
 
+    async fn write_gossip_key(&self, dir: &Path) -> anyhow::Result<()> {
+        let mut key = [0; GOSSIP_KEY_BYTES];
+        self.host.rand.fork("hosts.gossip").fill_bytes(&mut key);
+        let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        replace_private_file(&*self.host.disk, &dir.join(GOSSIP_KEY_FILE), Bytes::from(format!("1 {digits}\n")))
+            .await?;
+        Ok(())
+    }
+
     fn folder(&self, at: usize) -> PathBuf {
         self.target.dir.join(&self.target.hosts[at].name)
     }
@@ -210,21 +227,26 @@ impl HostCluster {
         let mut text = format!(
             "profile: fast\nnode:\n  name: {name}\n  address: {node}\n  http: {http}\n  data_dir: meta\n  disks: [{disks}]\n  \
              join: [{join}]\n{defences}  repair: {{ check_interval: 2s }}\n  read_deadline: 30s\n  s3: {{ address: {s3} }}\nagent:\n  \
-             name: {name}\n  node_address: {node}\n  node_http: {http}\n  address: {agent}\n  http: {api}\n  dir: agent\nnodes:\n",
+             name: {name}\n  node_address: {node}\n  node_http: {http}\n  address: {agent}\n  http: {api}\n  dir: agent\n  gossip: {{ listen: {gossip}, key_file: ../{GOSSIP_KEY_FILE} }}\nnodes:\n",
             name = own.name,
             node = address(at, NODE_PORT),
             http = address(at, HTTP_PORT),
             s3 = address(at, S3_PORT),
             agent = address(at, AGENT_PORT),
             api = address(at, API_PORT),
+            gossip = address(at, GOSSIP_PORT),
             disks = disks.join(", "),
             join = join.join(", "),
             // Quoted: a bare `off` is a boolean to some readers of YAML.
             defences = if shape.defences == Defences::Off { "  defences: \"off\"\n" } else { "" },
         );
         for (at, member) in self.target.hosts.iter().enumerate() {
-            let [node, agent, api] = [NODE_PORT, AGENT_PORT, API_PORT].map(|port| address(at, port));
-            text.push_str(&format!("  - {{ id: {}, address: {node}, agent: {agent}, api: {api} }}\n", member.name));
+            let [node, agent, api, gossip] =
+                [NODE_PORT, AGENT_PORT, API_PORT, GOSSIP_PORT].map(|port| address(at, port));
+            text.push_str(&format!(
+                "  - {{ id: {}, address: {node}, agent: {agent}, api: {api}, gossip: {gossip} }}\n",
+                member.name
+            ));
         }
         text
     }
