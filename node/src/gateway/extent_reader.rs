@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -135,6 +136,10 @@ impl Stripe {
     }
 }
 
+/// How long a stripe may take while its homes are only slow: a download that works, however slowly, is not cut off because
+/// everybody is saturated. As long as an upload waits for its client. Homes that are silent or fail are given up at once.
+const SATURATED_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A shard that may be read instead of one that fails.
 #[derive(Clone, Copy)]
 struct Spare {
@@ -150,6 +155,8 @@ pub struct ExtentReader {
     spec: Arc<ExtentSpec>,
     layout: Layout,
     stripe: u32,
+    /// When it was asked for.
+    asked: Instant,
     end: u32,
     lanes: Vec<Lane>,
     spares: VecDeque<Spare>,
@@ -174,6 +181,7 @@ impl ExtentReader {
             spec: Arc::new(spec),
             layout,
             stripe: first,
+            asked: Instant::now(),
             end,
             lanes: Vec::with_capacity(k),
             spares,
@@ -206,6 +214,7 @@ impl ExtentReader {
         }
         let expected = self.layout.block_len(self.stripe);
         let mut blocks = vec![None; self.spec.coding.total()];
+        self.asked = Instant::now();
         let mut round = Round::new(&self.client, self.ahead == ReadAhead::Client);
         while blocks.iter().flatten().count() < usize::from(self.spec.coding.k) {
             match round.event(&mut self.lanes, !self.spares.is_empty(), expected).await {
@@ -265,12 +274,18 @@ impl ExtentReader {
         match error {
             TransportError::Missing { .. } => self.report(shard, disk, SuspectKind::Missing, error),
             TransportError::Corrupt { .. } => self.report(shard, disk, SuspectKind::Corrupt, error),
-            TransportError::Stalled { .. } => {
+            TransportError::Stalled { after, .. } => {
                 self.stalled.insert(disk);
-                self.client.stalled(disk, opened);
+                // One that takes longer than it does as a rule is only slow.
+                if *after >= self.client.deadlines().first_block {
+                    self.client.stalled(disk, opened);
+                }
+                if self.is_only_slow(disk) {
+                    self.spares.push_back(Spare { shard, disk, not_before: None });
+                }
             }
             // A peer that just came back is asked again in two seconds at most: better late than not at all.
-            TransportError::Circuit { retry_in, .. } if self.retried.insert(shard) => {
+            TransportError::Circuit { retry_in, .. } if self.retried.insert(shard) || self.is_only_slow(disk) => {
                 self.spares.push_back(Spare { shard, disk, not_before: Some(Instant::now() + *retry_in) });
             }
             _ => {}
@@ -281,6 +296,11 @@ impl ExtentReader {
             None => drop(self.lanes.remove(at)),
         }
         if self.lanes.len() < usize::from(self.spec.coding.k) { Err(self.unreadable()) } else { Ok(()) }
+    }
+
+    /// Whether a home that stalls may be asked again: it is there, and the stripe has not taken too long.
+    fn is_only_slow(&self, disk: DiskId) -> bool {
+        self.asked.elapsed() < SATURATED_PATIENCE && !self.client.is_silent(disk)
     }
 
     fn lane(&self, spare: Spare, hedge: Option<OwnedSemaphorePermit>) -> Lane {

@@ -309,7 +309,10 @@ async fn write_home(
                     client.made_durable(disk, sent.elapsed());
                 }
                 return finished.unwrap_or_else(|_| {
-                    client.stalled(disk, began);
+                    // One that takes longer than it does as a rule is only slow: that opens no circuit.
+                    if limit >= client.deadlines().shard_durable {
+                        client.stalled(disk, began);
+                    }
                     Err(stalled(limit))
                 });
             }

@@ -101,7 +101,10 @@ impl RemoteHome {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, TransportError> {
         let Ok(answer) = tokio::time::timeout(deadline, call).await else {
-            self.peers.timed_out(&self.address, Profile::Bulk, self.began);
+            // One that takes longer than it does as a rule is only slow: that opens no circuit.
+            if deadline >= self.peers.deadlines().first_block {
+                self.peers.timed_out(&self.address, Profile::Bulk, self.began);
+            }
             return Err(TransportError::Stalled { disk, after: deadline });
         };
         self.account(answer.as_ref().err());
@@ -181,6 +184,13 @@ impl ShardClient {
             Some(_) => Preference::Doubtful,
             None => Preference::Never,
         }
+    }
+
+    /// Whether the home of a disk is silent: it is not there, as far as this node knows. Our own disks never are.
+    pub(crate) fn is_silent(&self, disk: DiskId) -> bool {
+        let map = self.inner.meta.map();
+        self.inner.disks.volume(disk).is_none()
+            && map.node_of_disk(disk).is_none_or(|node| self.inner.peers.is_silent(&node.address))
     }
 
     /// A home that was turned to then stalled: remember it, so that the next request asks another first.
