@@ -15,7 +15,7 @@ use resilver_strategies::lease::ReleaseRequest;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::coordinator::{Coordinator, HELD_BY, Outcome, Wish, action_named};
+use crate::coordinator::{Coordinator, HELD_BY, Outcome, action_named};
 use crate::health::HealthDesk;
 use crate::lease::{
     LeaseError, LeaseHandle, accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire,
@@ -106,9 +106,8 @@ impl AgentPeer for PeerService {
         let wire::RequestSlotRequest { target, step, incident, operator, action, disk_unreadable, under_way } =
             request.into_inner();
         let under_way = under_way.into_iter().collect();
-        let wish = Wish { step: &step, incident: &incident, under_way: &under_way };
         let ask = SlotAsk { target, action: action_named(&action), operator, disk_unreadable };
-        let answer = match self.coordinator.slot_for(ask, &wish).await {
+        let answer = match self.coordinator.slot_for(ask, step, incident, under_way).await {
             Ok(fence) => {
                 wire::RequestSlotResponse { granted: true, fence: Some(fence_to_wire(&fence)), ..Default::default() }
             }
@@ -125,7 +124,7 @@ impl AgentPeer for PeerService {
         request: Request<wire::FinishSlotRequest>,
     ) -> Result<Response<wire::FinishSlotResponse>, Status> {
         let wire::FinishSlotRequest { slot, verified } = request.into_inner();
-        let closed = self.coordinator.finish_slot(slot_from_wire(slot)?, verified).await;
+        let closed = self.coordinator.finish_slot_for(slot_from_wire(slot)?, verified).await;
         Ok(Response::new(wire::FinishSlotResponse { closed }))
     }
 
@@ -143,11 +142,7 @@ impl AgentPeer for PeerService {
         request: Request<wire::CoordinateRequest>,
     ) -> Result<Response<wire::CoordinateResponse>, Status> {
         let wire::CoordinateRequest { target, step, reason, operator } = request.into_inner();
-        // A task of its own: when the asker's connection breaks, the step that is under way is still seen to its end.
-        let coordinator = self.coordinator.clone();
-        let work = tokio::spawn(async move { coordinator.coordinate(&target, &step, &reason, &operator).await });
-        let outcome = work.await.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(match outcome {
+        Ok(Response::new(match self.coordinator.coordinate(&target, &step, &reason, &operator).await {
             Outcome::Done { detail, fence } => wire::CoordinateResponse {
                 done: true,
                 detail,

@@ -277,11 +277,15 @@ async fn three_agents_start_heal_coordinate_and_survive_themselves() {
 
 /// A node that leaves a line for each of its starts.
 fn counting_node(dir: &Path) -> (PathBuf, PathBuf) {
-    use std::os::unix::fs::PermissionsExt;
     let (program, starts) = (dir.join("node.sh"), dir.join("starts"));
-    std::fs::write(&program, format!("#!/bin/sh\necho started >> {}\nexec sleep 120\n", starts.display())).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&program, &format!("#!/bin/sh\necho started >> {}\nexec sleep 120\n", starts.display()));
     (program, starts)
+}
+
+fn write_program(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[tokio::test]
@@ -312,4 +316,66 @@ async fn an_agent_killed_in_the_middle_of_a_recovery_finishes_it_once() {
     verify(&host, &agent.options.journal_dir()).await.expect("the chain holds over all crashes");
     agent.stop().await;
     kill(&host, node).await;
+}
+
+/// Found by the simulator (`mixed`, seed 8291194): an operator's connection to the lease's holder broke while the restart was
+/// not proven yet. The slot stayed open, and for ten minutes nothing disruptive could be done in the whole cluster, the next
+/// restart by hand included.
+#[tokio::test]
+async fn an_operator_who_hangs_up_leaves_no_slot_open() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (program, broken) = (dir.path().join("node.sh"), dir.path().join("broken"));
+    write_program(&program, &format!("#!/bin/sh\n[ -e {} ] && exit 1\nexec sleep 120\n", broken.display()));
+    let mut agents = Vec::new();
+    for mut options in options(&host, dir.path(), 3).await {
+        options.launch.node.program.clone_from(&program);
+        options.launch.node.args.clear();
+        options.policy.recovery.proof_deadline = std::time::Duration::from_secs(2);
+        agents.push(Running::start(&host, options).await);
+    }
+    let mut nodes = Vec::new();
+    for agent in &agents {
+        nodes.push(agent.calm().await);
+    }
+    let holder = until("a holder", || async {
+        let (_, status) = agents[0].get("/api/v1/status").await;
+        agents.iter().position(|agent| status["lease"]["holder"] == agent.options.name)
+    })
+    .await;
+    let target = (holder + 1) % agents.len();
+    let path = format!("/api/v1/nodes/{}/restart", agents[target].options.name);
+    let body = r#"{"owner":"ann","reason":"a test"}"#;
+    let slots = || async {
+        let (_, status) = agents[holder].get("/api/v1/status").await;
+        status["lease"]["slots"].as_array().unwrap().len()
+    };
+
+    // Restarted while it cannot start: the proof is waited for, and the operator waits with it, for a moment.
+    std::fs::write(&broken, "").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(&agents[holder].options.http).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nHost: x\r\n");
+    let text = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).await.unwrap();
+    until("the old process gone", || async { (!runs(&host, nodes[target]).await).then_some(()) }).await;
+    assert_eq!(slots().await, 1, "the step is not proven yet");
+    drop(stream);
+
+    until("no open slot", || async { (slots().await == 0).then_some(()) }).await;
+    std::fs::remove_file(&broken).unwrap();
+    nodes[target] = until("the node again", || async {
+        // Its agent may have started it by now; if not, nothing holds the operator back.
+        let (_, answer) = agents[target].post(&path, body).await;
+        assert!(!answer.to_string().contains("not verified yet"), "{answer}");
+        let (_, status) = agents[target].get("/api/v1/status").await;
+        let pid = u32::try_from(status["node"]["pid"].as_u64()?).ok()?;
+        let node = ProcId { pid, start_ticks: status["node"]["start_ticks"].as_u64()? };
+        (node != nodes[target] && runs(&host, node).await).then_some(node)
+    })
+    .await;
+    for agent in agents {
+        agent.stop().await;
+    }
+    for node in nodes {
+        kill(&host, node).await;
+    }
 }

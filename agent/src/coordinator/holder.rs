@@ -36,6 +36,12 @@ enum Verb {
     Close,
 }
 
+/// Does `work` in a task of its own. A handler is dropped when the connection of whoever asked breaks; dropped between
+/// the opening and the closing of a slot it would leave the slot open, and every other step of the cluster waiting for it.
+async fn seen_through<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, String> {
+    tokio::spawn(work).await.map_err(|error| format!("the agent could not see it through: {error}"))
+}
+
 impl Coordinator {
     /// Looks at the desk, if there is one. Never held across an await.
     pub(super) fn with_desk<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> Option<T> {
@@ -46,8 +52,16 @@ impl Coordinator {
         *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = desk;
     }
 
-    /// The holder: opens a slot for the target and has its agent do the step.
+    /// The holder: opens a slot for the target and has its agent do the step. Seen to its end also when whoever asked
+    /// hangs up.
     pub(crate) async fn coordinate(&self, target: &str, step: &str, reason: &str, operator: &str) -> Outcome {
+        let (own, target, step) = (self.clone(), target.to_owned(), step.to_owned());
+        let (reason, operator) = (reason.to_owned(), operator.to_owned());
+        let work = async move { own.coordinate_now(&target, &step, &reason, &operator).await };
+        seen_through(work).await.unwrap_or_else(Outcome::failed)
+    }
+
+    async fn coordinate_now(&self, target: &str, step: &str, reason: &str, operator: &str) -> Outcome {
         if step != RESTART {
             return no_such_order(step);
         }
@@ -89,10 +103,22 @@ impl Coordinator {
         judge.is_dead(self.setup.time.mono(), target)
     }
 
-    /// The holder: opens a slot for a step, at a majority and in its own journal.
-    pub(crate) async fn slot_for(&self, ask: SlotAsk, wish: &Wish<'_>) -> SlotReply {
-        let asked_by = if wish.incident.is_empty() { ask.target.clone() } else { wish.incident.to_owned() };
-        self.request_slot(ask, wish, &asked_by).await
+    /// The holder: opens a slot for another agent's step, at a majority and in its own journal. Seen to its end also when
+    /// that agent stops waiting.
+    pub(crate) async fn slot_for(
+        &self,
+        ask: SlotAsk,
+        step: String,
+        incident: String,
+        under_way: BTreeSet<String>,
+    ) -> SlotReply {
+        let own = self.clone();
+        let asked_by = if incident.is_empty() { ask.target.clone() } else { incident.clone() };
+        let work = async move {
+            let wish = Wish { step: &step, incident: &incident, under_way: &under_way };
+            own.request_slot(ask, &wish, &asked_by).await
+        };
+        seen_through(work).await.unwrap_or_else(|why| Err((GuardName::OneAtATime, why)))
     }
 
     /// Closes slots that the target's own agent got and knows nothing of any more: it was killed between the grant and
@@ -159,8 +185,15 @@ impl Coordinator {
         Ok(slot.fence)
     }
 
-    /// The holder: the step of this slot is verified, or given up for good.
-    pub(crate) async fn finish_slot(&self, slot: Slot, verified: bool) -> bool {
+    /// The holder: the step of another agent's slot is verified, or given up for good. Seen to its end also when that agent
+    /// stops waiting.
+    pub(crate) async fn finish_slot_for(&self, slot: Slot, verified: bool) -> bool {
+        let own = self.clone();
+        seen_through(async move { own.finish_slot(slot, verified).await }).await.unwrap_or(false)
+    }
+
+    /// As above, for a step that this agent follows itself.
+    pub(super) async fn finish_slot(&self, slot: Slot, verified: bool) -> bool {
         let Some(ballot) = self.with_desk(|desk| desk.book.ballot().clone()) else { return false };
         let closed = self.close(&ballot, &slot).await;
         if closed {
