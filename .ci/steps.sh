@@ -3,11 +3,16 @@
 #
 #   step NAME COMMAND...    runs COMMAND; one check
 #   tests NAME COMMAND...   runs COMMAND, a `cargo test`; as many checks as it ran tests
+#   seconds_left            of the time that CI gives, less what closing takes
 #   closing                 where the time went, and the counts; ends with 1 when a check failed
 
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# What CI gives a run, and what is kept back of it: a step's last seeds, and the closing lines.
+CI_SECONDS=5400
+CI_RESERVE=180
 
 passed=0
 failed=0
@@ -99,6 +104,12 @@ is_root() {
         echo "not root: the tests that need namespaces and mounts would be skipped" >&2
         return 1
     fi
+}
+
+# Never below 1, so that a step which must run says itself that it got too little.
+seconds_left() {
+    local left=$((CI_SECONDS - CI_RESERVE - SECONDS))
+    echo $((left > 1 ? left : 1))
 }
 
 closing() {
