@@ -13,6 +13,15 @@ pub(crate) enum Bounds {
     Beyond,
 }
 
+/// What clients may notice who ask machines that no fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clients {
+    /// Refusals, and waits as long as their patience. What they are told must be true all the same.
+    MayWait,
+    /// Nothing: `clients_unharmed` (`sim/src/run/unharmed.rs`) holds. One fault at a time only, or it says little.
+    Unharmed,
+}
+
 /// A kind of run.
 #[derive(Debug)]
 pub(crate) struct Scenario {
@@ -28,6 +37,8 @@ pub(crate) struct Scenario {
     pub(crate) safety_seconds: (u64, u64),
     /// What redundancy has to bear.
     pub(crate) bounds: Bounds,
+    /// What clients may notice.
+    pub(crate) clients: Clients,
     /// What the end may look like, for people: what the product cannot mend by itself yet.
     pub(crate) accounts: &'static str,
 }
@@ -46,6 +57,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (0, 0),
         safety_seconds: (20, 30),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: NOTHING,
     },
     Scenario {
@@ -89,6 +101,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (3, 9),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: LOST,
     },
     Scenario {
@@ -104,6 +117,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (4, 10),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: NOTHING,
     },
     Scenario {
@@ -113,6 +127,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (3, 8),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: NOTHING,
     },
     Scenario {
@@ -130,6 +145,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (3, 8),
         safety_seconds: (20, 40),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: NOTHING,
     },
     Scenario {
@@ -150,6 +166,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (2, 6),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: DISKS,
     },
     Scenario {
@@ -166,6 +183,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (2, 6),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: LOST,
     },
     Scenario {
@@ -187,6 +205,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (4, 8),
         safety_seconds: (30, 40),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: NOTHING,
     },
     Scenario {
@@ -202,6 +221,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (4, 10),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
         accounts: NOTHING,
     },
     Scenario {
@@ -217,6 +237,25 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (2, 5),
         safety_seconds: (25, 40),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
+        accounts: DISKS,
+    },
+    Scenario {
+        name: "lost-peer",
+        about: "one machine falls silent, or one disk hangs: clients of the others see no error and no stall",
+        mix: &[
+            (Class::Power, 4),
+            (Class::Gone, 4),
+            (Class::FreezeNode, 2),
+            (Class::Partition, 2),
+            (Class::OneWay, 3),
+            (Class::LossyLinks, 2),
+            (Class::DiskHung, 3),
+        ],
+        faults: (1, 1),
+        safety_seconds: (30, 40),
+        bounds: Bounds::Redundancy,
+        clients: Clients::Unharmed,
         accounts: DISKS,
     },
     Scenario {
@@ -236,6 +275,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (8, 16),
         safety_seconds: (20, 30),
         bounds: Bounds::Beyond,
+        clients: Clients::MayWait,
         accounts: "reads may be refused and the cluster may stay unhealthy; an answer must be a right one",
     },
 ];

@@ -14,6 +14,7 @@ pub(crate) const OWN_RULES: &[(&str, &str)] = &[
     ("no_panic", "a panic is a bug wherever it happens: the product handles what can happen (design.md, Style)"),
     ("heals", "issue 3: faults off, the cluster must converge, serve, and be fully redundant within a bound"),
     ("readable", "issue 3: once it has converged, it serves: reading everything back ends"),
+    ("clients_unharmed", "issue 5: losing a peer costs clients nothing (in scenarios that promise it)"),
     ("same_trace", "design.md, The seam and simulation: byte-identical from the same seed"),
 ];
 

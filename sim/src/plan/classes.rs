@@ -22,6 +22,8 @@ pub(crate) enum Class {
     Power,
     /// A machine loses power for longer than others need to give it up.
     LongPower,
+    /// A machine loses power for as long, and nobody asks for anything meanwhile.
+    Gone,
     /// A node hangs.
     FreezeNode,
     /// An agent hangs.
@@ -130,7 +132,7 @@ impl Class {
                 (Fault::KillAtOp { role, nth: between(rng, OPS) }, any, 0)
             }
             Class::Power => (Fault::PowerOff, any, seconds(rng, POWER_MS)),
-            Class::LongPower => (Fault::PowerOff, any, seconds(rng, LONG_POWER_MS)),
+            Class::LongPower | Class::Gone => (Fault::PowerOff, any, seconds(rng, LONG_POWER_MS)),
             Class::FreezeNode => (Fault::Freeze(Role::Node), any, seconds(rng, FREEZE_MS)),
             Class::FreezeAgent => (Fault::Freeze(Role::Agent), any, seconds(rng, FREEZE_MS)),
             Class::Partition => (Fault::Partition(Cut::Both), any, seconds(rng, CUT_MS)),

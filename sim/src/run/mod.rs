@@ -18,6 +18,7 @@ mod shelf;
 mod stage;
 mod survey;
 mod tap;
+mod unharmed;
 mod views;
 
 use std::collections::BTreeSet;
@@ -32,7 +33,7 @@ use self::stage::Stage;
 use self::survey::{Board, Spared};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::{self, Plan};
-use crate::scenario::{Bounds, Scenario};
+use crate::scenario::{Bounds, Clients, Scenario};
 use crate::workload;
 
 /// Within which, from the last fault on, all must be well: a scrub pass (20 s) finds what rotted, budgets of the agents
@@ -86,7 +87,13 @@ pub(crate) fn run(options: Options) -> Result<Outcome, HarnessError> {
 }
 
 fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Failure> {
+    let struck = stage.struck(plan);
     safety(stage, plan)?;
+    if scenario.clients == Clients::Unharmed
+        && let Some(detail) = unharmed::harmed(&stage.notes.answered(), plan, &struck)
+    {
+        return Err(stage.failure("clients_unharmed", detail));
+    }
     if scenario.bounds == Bounds::Redundancy {
         let lost = liveness(stage, plan)?;
         read_back(stage, lost, true)?;

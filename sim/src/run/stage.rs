@@ -2,6 +2,7 @@
 //!
 //! Owns: the order within a tick: programs take their steps, what they stated is judged, then faults happen.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use super::inject::{Field, Injector};
 use super::places::Places;
 use super::shelf::Shelf;
 use super::tap::Tap;
+use super::unharmed::Struck;
 use super::views::Views;
 use crate::cluster::Cluster;
 use crate::outcome::{Coverage, Failure, Outcome};
-use crate::plan::{DISKS, MACHINES, Plan};
+use crate::plan::{self, DISKS, MACHINES, Plan};
 use crate::scenario::{Bounds, Scenario};
 use crate::workload::Notes;
 
@@ -78,6 +80,14 @@ impl Stage {
     pub(crate) fn begin_plan(&mut self, plan: &Plan) {
         self.kernel.note("phase", "safety");
         self.injector = Injector::new(&self.kernel, &self.cluster, plan);
+    }
+
+    /// The machines that the plan strikes, and whether one of them leads now.
+    pub(super) fn struck(&self, plan: &Plan) -> Struck {
+        let places = plan.events.iter().filter_map(plan::Event::machine);
+        let machines: BTreeSet<String> = places.map(|place| format!("n{}", self.places.number(place))).collect();
+        let leader = self.views.leader().is_some_and(|leader| machines.contains(leader));
+        Struck { machines, leader }
     }
 
     /// One tick.

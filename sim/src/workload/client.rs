@@ -19,7 +19,7 @@ use crate::cluster::{BUCKET, node_address};
 /// Data per message of a put.
 const CHUNK_BYTES: usize = 128 * 1024;
 /// How long a client waits for one attempt: longer than an election, shorter than most faults.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 /// Keys of one page.
 const PAGE: u32 = 1_000;
 /// What a refusal says that promises that nothing was done, under a code that says less.

@@ -15,7 +15,8 @@ mod reader;
 mod standing;
 mod writer;
 
-pub(crate) use self::notes::{Notes, ORACLE_RULES};
+pub(crate) use self::client::DEADLINE as CLIENT_DEADLINE;
+pub(crate) use self::notes::{Answered, Notes, ORACLE_RULES};
 pub(crate) use self::reader::read_back;
 pub(crate) use self::writer::write;
 

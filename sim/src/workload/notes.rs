@@ -33,6 +33,21 @@ pub(crate) const ORACLE_RULES: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CallId(u64);
 
+/// An answer as its client saw it, for the rule about what clients notice.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered {
+    /// The node that was asked.
+    pub(crate) node: String,
+    /// When, in the run's time.
+    pub(crate) begin: Duration,
+    /// And when it was answered, or given up.
+    pub(crate) end: Duration,
+    /// The client got what it asked for, or a condition's verdict.
+    pub(crate) served: bool,
+    /// All of it in words.
+    pub(crate) words: String,
+}
+
 /// A call that was sent.
 struct Pending {
     client: u32,
@@ -50,6 +65,7 @@ struct Inner {
     standings: Standings,
     counts: Counts,
     lines: Vec<(String, String)>,
+    answered: Vec<Answered>,
 }
 
 /// A handle to the history.
@@ -87,6 +103,11 @@ impl Notes {
     /// What was said since the last look, for the trace.
     pub(crate) fn take_lines(&self) -> Vec<(String, String)> {
         self.with(|inner| std::mem::take(&mut inner.lines))
+    }
+
+    /// Every answer so far.
+    pub(crate) fn answered(&self) -> Vec<Answered> {
+        self.with(|inner| inner.answered.clone())
     }
 
     /// How often operations ended in which way.
@@ -148,7 +169,10 @@ impl Notes {
             *inner.counts.entry(what.to_owned()).or_default() += 1;
             let took = end.saturating_sub(begin).as_millis();
             let line = format!("{} via {node}: {what} after {took} ms {detail}", asked(&call));
-            inner.lines.push((format!("client{client}"), line.trim_end().to_owned()));
+            let words = line.trim_end().to_owned();
+            inner.lines.push((format!("client{client}"), words.clone()));
+            let served = matches!(outcome, Outcome::Ok(_));
+            inner.answered.push(Answered { node, begin, end, served, words });
             inner.history.add(Operation { client, begin, end, call, outcome });
         });
     }
