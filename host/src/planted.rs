@@ -34,11 +34,13 @@ pub enum Bug {
     DeleteNotAside,
     /// A home that is back tells the metadata that it has what a stand-in kept for it, before it has it. [`homes_hold`]
     DropHintEarly,
+    /// A voter that hears no leader stands for election without asking whether the others do. [`clients_unharmed`]
+    StandUnasked,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 11] = [
+    pub const ALL: [Bug; 12] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -50,6 +52,7 @@ impl Bug {
         Bug::RestartInLoop,
         Bug::DeleteNotAside,
         Bug::DropHintEarly,
+        Bug::StandUnasked,
     ];
 
     /// Its name on the command line.
@@ -66,6 +69,7 @@ impl Bug {
             Bug::RestartInLoop => "restart-in-loop",
             Bug::DeleteNotAside => "delete-not-aside",
             Bug::DropHintEarly => "drop-hint-early",
+            Bug::StandUnasked => "stand-unasked",
         }
     }
 }

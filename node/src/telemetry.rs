@@ -69,6 +69,12 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
                 }
             }
         }
+        let asked = core.meta.asked();
+        let help = "questions to the voters whether they miss the leader, too, by what came of them";
+        let questions = page.counter("resilver_raft_pre_votes_total", help, &["result"])?;
+        for (result, count) in [("backed", &asked.backed), ("refused", &asked.refused)] {
+            questions.with_label_values(&[result]).inc_by(count.load(Ordering::Relaxed));
+        }
         let detours = core.gateway.detours();
         for (name, help, count) in [
             ("resilver_reads_hedged_total", "reads for which one shard more was read", &detours.hedged_reads),

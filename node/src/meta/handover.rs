@@ -1,7 +1,7 @@
 //! Giving leadership away. openraft 0.9 has no transfer: the leader falls silent until its lease has run out, then asks
 //! the best follower to stand.
 //!
-//! Must never: leave the leader silent: whatever happens, heartbeats and elections are switched on again.
+//! Must never: leave the leader silent: whatever happens, heartbeats are switched on again, and it may stand for election.
 
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ impl<'a> Silence<'a> {
     fn begin(inner: &'a Inner) -> Self {
         inner.yielding.send_replace(true);
         inner.raft.runtime_config().heartbeat(false);
-        inner.raft.runtime_config().elect(false);
         Self(inner)
     }
 }
@@ -31,7 +30,6 @@ impl<'a> Silence<'a> {
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
         self.0.raft.runtime_config().heartbeat(true);
-        self.0.raft.runtime_config().elect(true);
         self.0.yielding.send_replace(false);
     }
 }

@@ -11,6 +11,7 @@
 //! answering.
 
 mod barrier;
+mod election;
 mod error;
 mod facts;
 mod handover;
@@ -48,6 +49,7 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 
 use self::barrier::{Barrier, NoIndex};
+use self::election::Elections;
 use self::identity::Identity;
 use self::log_store::{LogAdapter, PurgeGate};
 use self::machine::Machine;
@@ -63,6 +65,7 @@ use crate::peers::Peers;
 use crate::state::State;
 use crate::types::RaftId;
 
+pub(crate) use self::election::Asked;
 pub use self::error::MetaError;
 pub use self::propose::PROPOSE_DEADLINE;
 pub(crate) use self::propose::name_of;
@@ -104,6 +107,7 @@ struct Inner {
     snapshots: Snapshots,
     links: Arc<Links>,
     barrier: Barrier,
+    elections: Arc<Elections>,
     sessions: Sessions,
     address: String,
     tuning: Tuning,
@@ -149,7 +153,7 @@ impl Meta {
         #[cfg(feature = "audit")]
         facts::opened(&ids, log.clone(), &machine::note_of(state.applied().as_ref())?).await;
         let links = Links::new(host.clone(), ids, peers, state.map_changes());
-        let raft = Raft::new(ids.raft_id.0, config, Network { links: links.clone() }, log, machine)
+        let raft = Raft::new(ids.raft_id.0, config, Network { links: links.clone() }, log.clone(), machine)
             .await
             .map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
         // The first answer comes after the first report: from here on the status says what is stored, not nothing.
@@ -157,12 +161,24 @@ impl Meta {
 
         let (stop, yielding) = (watch::Sender::new(false), watch::Sender::new(false));
         let upkeep = Upkeep { state: state.clone(), raft: raft.clone(), tuning: tuning.clone(), failed: failed_tx };
+        let elections = Elections {
+            raft: raft.clone(),
+            log,
+            links: links.clone(),
+            tuning: tuning.clone(),
+            yielding: yielding.subscribe(),
+            asked: Asked::default(),
+            draws: Mutex::new(host.rand.fork("meta.election")),
+        };
+        let elections = Arc::new(elections);
         let tasks = vec![
+            tokio::spawn(elections.clone().run(stop.subscribe())),
             tokio::spawn(membership::run(raft.clone(), links.clone(), state.map_changes(), stop.subscribe())),
             tokio::spawn(upkeep.run(stop.subscribe())),
         ];
         let inner = Inner {
             barrier: Barrier::start(raft.clone(), links.clone(), yielding.subscribe()),
+            elections,
             sessions: Sessions::new(rng),
             raft,
             state,
@@ -275,10 +291,17 @@ impl Meta {
         }
     }
 
-    /// Makes this member stand for election now.
+    /// Makes this member stand for election now, if a quorum misses the leader, too. Nothing to do where it leads.
+    ///
+    /// # Errors
+    /// [`MetaError::Refused`] when too few would elect it: a leader lives, and is not to be deposed.
     pub async fn trigger_election(&self) -> Result<(), MetaError> {
-        let elected = self.inner.raft.trigger().elect().await;
-        elected.map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })
+        self.inner.elections.stand().await
+    }
+
+    /// How often this member asked whether it should stand for election.
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.inner.elections.asked
     }
 
     /// Hands leadership to `to`, or to the best voter. Nothing to do where this member does not lead.

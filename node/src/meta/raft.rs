@@ -90,6 +90,8 @@ impl Tuning {
             election_timeout_max: millis(self.election_max),
             max_payload_entries: MAX_PAYLOAD_ENTRIES,
             replication_lag_threshold: self.snapshot_after,
+            // Decided by `election`, which asks first.
+            enable_elect: false,
             // Decided by `upkeep`, which knows how large the state is.
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.keep_entries,

@@ -10,6 +10,7 @@ use openraft::Snapshot;
 use openraft::error::{Fatal, RaftError};
 use resilver_host::OpenMode;
 use resilver_proto::internal::raft_server::Raft as Service;
+use resilver_proto::internal::{PreVoteRequest, PreVoteResponse};
 use resilver_proto::internal::{RaftMessage, ReadIndexRequest, ReadIndexResponse, SnapshotChunk};
 use serde::Serialize;
 use tonic::{Request, Response, Status, Streaming};
@@ -57,6 +58,14 @@ impl Service for RaftService {
         self.inner.links.ids.check(message.envelope.as_ref())?;
         let vote = wire::decode(&message.payload).map_err(unreadable)?;
         answer(&self.inner.raft.vote(vote).await.map_err(stopped)?)
+    }
+
+    async fn pre_vote(&self, request: Request<PreVoteRequest>) -> Result<Response<PreVoteResponse>, Status> {
+        let request = request.into_inner();
+        self.inner.links.ids.check(request.envelope.as_ref())?;
+        let last_log = wire::decode(&request.last_log).map_err(unreadable)?;
+        let answered = self.inner.elections.answer(last_log).await;
+        answered.map(Response::new).map_err(Status::unavailable)
     }
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Answer {

@@ -23,6 +23,8 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::DeleteNotAside => &["disks", "mixed"],
         // A machine stays away for seconds, and is back while others go on.
         Bug::DropHintEarly => &["power", "mixed"],
+        // A voter is cut off, and comes back.
+        Bug::StandUnasked => &["lost-peer"],
     }
 }
 

@@ -2,11 +2,13 @@
 #![allow(clippy::disallowed_methods)]
 
 mod cluster;
+mod election;
 mod identity;
 mod lost;
 mod suite;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use resilver_host::Host;
@@ -14,6 +16,7 @@ use resilver_proto::internal::raft_server::RaftServer;
 use resilver_proto::transport::{self, MAX_MESSAGE_BYTES};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tonic::service::interceptor::InterceptedService;
 
 use super::identity::{Identity, Membership};
 use super::*;
@@ -33,6 +36,8 @@ struct Member {
     meta: Meta,
     address: String,
     dir: PathBuf,
+    /// While set, calls of others are refused unheard; its own go out.
+    deaf: Arc<AtomicBool>,
     close: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -70,6 +75,12 @@ impl Member {
         let service = RaftServer::new(meta.raft_service())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let deaf = Arc::new(AtomicBool::new(false));
+        let ear = deaf.clone();
+        let service = InterceptedService::new(service, move |request| match ear.load(Ordering::Relaxed) {
+            true => Err(Status::unavailable("deaf")),
+            false => Ok(request),
+        });
         let (close, closed) = oneshot::channel();
         let server = tokio::spawn(async move {
             let router = transport::server().add_service(service);
@@ -79,7 +90,7 @@ impl Member {
                 _ = closed => {}
             }
         });
-        Self { meta, address, dir, close: Some(close), server }
+        Self { meta, address, dir, deaf, close: Some(close), server }
     }
 
     /// Ends the member: its server, its Raft, its files.
