@@ -20,6 +20,19 @@ pub(crate) enum Clients {
     MayWait,
     /// Nothing: `clients_unharmed` (`sim/src/run/unharmed.rs`) holds. One fault at a time only, or it says little.
     Unharmed,
+    /// That it takes longer, through whatever machine they ask, the struck one as well; no error.
+    Served,
+}
+
+/// What agents may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agents {
+    /// What the general rules allow.
+    MayAct,
+    /// Nothing: `nothing_overdone` (`sim/src/run/overdone.rs`) allows no step and no incident.
+    Idle,
+    /// One incident for each loss of power, its marks, the start of the node, and an emergency from the third on.
+    OnceEach,
 }
 
 /// A kind of run.
@@ -39,6 +52,8 @@ pub(crate) struct Scenario {
     pub(crate) bounds: Bounds,
     /// What clients may notice.
     pub(crate) clients: Clients,
+    /// What agents may do.
+    pub(crate) agents: Agents,
     /// What the end may look like, for people: what the product cannot mend by itself yet.
     pub(crate) accounts: &'static str,
 }
@@ -58,6 +73,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 30),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: NOTHING,
     },
     Scenario {
@@ -102,6 +118,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: LOST,
     },
     Scenario {
@@ -118,6 +135,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: NOTHING,
     },
     Scenario {
@@ -128,6 +146,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: NOTHING,
     },
     Scenario {
@@ -146,6 +165,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 40),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: NOTHING,
     },
     Scenario {
@@ -167,6 +187,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: DISKS,
     },
     Scenario {
@@ -184,6 +205,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: LOST,
     },
     Scenario {
@@ -206,6 +228,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (30, 40),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: NOTHING,
     },
     Scenario {
@@ -222,6 +245,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: NOTHING,
     },
     Scenario {
@@ -238,6 +262,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (25, 40),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: DISKS,
     },
     Scenario {
@@ -256,7 +281,30 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (30, 40),
         bounds: Bounds::Redundancy,
         clients: Clients::Unharmed,
+        agents: Agents::MayAct,
         accounts: DISKS,
+    },
+    Scenario {
+        name: "thrice",
+        about: "one machine loses its power three times: one incident each, an emergency at the third, nothing rebuilt",
+        mix: &[(Class::Thrice, 1)],
+        faults: (1, 1),
+        safety_seconds: (130, 135),
+        bounds: Bounds::Redundancy,
+        clients: Clients::Unharmed,
+        agents: Agents::OnceEach,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "saturated",
+        about: "a machine's processor is taken by something else: it is slow, and nobody takes it for dead",
+        mix: &[(Class::Saturated, 1)],
+        faults: (1, 1),
+        safety_seconds: (30, 40),
+        bounds: Bounds::Redundancy,
+        clients: Clients::Served,
+        agents: Agents::Idle,
+        accounts: NOTHING,
     },
     Scenario {
         name: "beyond",
@@ -276,6 +324,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         safety_seconds: (20, 30),
         bounds: Bounds::Beyond,
         clients: Clients::MayWait,
+        agents: Agents::MayAct,
         accounts: "reads may be refused and the cluster may stay unhealthy; an answer must be a right one",
     },
 ];

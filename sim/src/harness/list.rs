@@ -15,6 +15,10 @@ pub(crate) const OWN_RULES: &[(&str, &str)] = &[
     ("heals", "issue 3: faults off, the cluster must converge, serve, and be fully redundant within a bound"),
     ("readable", "issue 3: once it has converged, it serves: reading everything back ends"),
     ("clients_unharmed", "issue 5: losing a peer costs clients nothing (in scenarios that promise it)"),
+    (
+        "nothing_overdone",
+        "issue 5: a busy peer is left alone, and an outage is one incident (in scenarios that promise it)",
+    ),
     ("same_trace", "design.md, The seam and simulation: byte-identical from the same seed"),
 ];
 

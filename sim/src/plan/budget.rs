@@ -118,7 +118,7 @@ fn node_span(event: &Event) -> Option<Impaired> {
         (Fault::Kill(Role::Node | Role::All) | Fault::PowerOff | Fault::Freeze(Role::Node | Role::All), _)
         | (Fault::KillAtOp { role: Role::Node, .. } | Fault::Partition(_), _)
         // An operator's restart is not here: one that would cost the quorum has to be refused.
-        | (Fault::SlowLinks { .. } | Fault::LossyLinks { .. }, _)
+        | (Fault::SlowLinks { .. } | Fault::LossyLinks { .. } | Fault::Saturated { .. }, _)
         | (Fault::DiskError(_) | Fault::DiskFull | Fault::DiskSlow { .. }, Target::MetaDisk(_))
         | (Fault::DiskHung | Fault::DiskVanished, Target::MetaDisk(_)) => event.at_ms + event.for_ms + RECOVERY_MS,
         // Whose machine it will be is not known yet: any voter's.
@@ -170,6 +170,7 @@ fn places(event: &Event) -> Vec<String> {
         | Fault::KillAtOp { .. }
         | Fault::PowerOff
         | Fault::Freeze(_)
+        | Fault::Saturated { .. }
         | Fault::OperatorRestart { .. } => machines("processes"),
         Fault::OperatorPause => machines("pause"),
         Fault::Partition(Cut::Both | Cut::Inbound | Cut::Outbound | Cut::Flapping { .. })

@@ -24,6 +24,10 @@ pub(crate) enum Class {
     LongPower,
     /// A machine loses power for as long, and nobody asks for anything meanwhile.
     Gone,
+    /// The same machine loses power for as long three times, and is whole in between.
+    Thrice,
+    /// A machine's processor is taken by something else.
+    Saturated,
     /// A node hangs.
     FreezeNode,
     /// An agent hangs.
@@ -95,6 +99,11 @@ const CUT_MS: (u64, u64) = (400, 9_000);
 const POWER_MS: (u64, u64) = (500, 8_000);
 /// Longer than the 15 s after which a machine that is away counts as down.
 const LONG_POWER_MS: (u64, u64) = (16_500, 22_000);
+/// What a scheduler leaves a process among many busy ones: slices of some milliseconds, and waits many times as long.
+const RUN_MS: (u64, u64) = (5, 30);
+const WAIT_MS: (u64, u64) = (40, 250);
+/// Longer than suspicion (3 s) and conviction (15 s) take.
+const SATURATED_MS: (u64, u64) = (16_000, 25_000);
 const LINK_MS: (u64, u64) = (1_000, 8_000);
 const DISK_MS: (u64, u64) = (200, 8_000);
 /// Short enough that a node outlives it (its agent gives a hung one a few seconds), long enough to be noticed.
@@ -132,7 +141,11 @@ impl Class {
                 (Fault::KillAtOp { role, nth: between(rng, OPS) }, any, 0)
             }
             Class::Power => (Fault::PowerOff, any, seconds(rng, POWER_MS)),
-            Class::LongPower | Class::Gone => (Fault::PowerOff, any, seconds(rng, LONG_POWER_MS)),
+            Class::LongPower | Class::Gone | Class::Thrice => (Fault::PowerOff, any, seconds(rng, LONG_POWER_MS)),
+            Class::Saturated => {
+                let (run_ms, wait_ms) = (between(rng, RUN_MS), between(rng, WAIT_MS));
+                (Fault::Saturated { run_ms, wait_ms }, any, seconds(rng, SATURATED_MS))
+            }
             Class::FreezeNode => (Fault::Freeze(Role::Node), any, seconds(rng, FREEZE_MS)),
             Class::FreezeAgent => (Fault::Freeze(Role::Agent), any, seconds(rng, FREEZE_MS)),
             Class::Partition => (Fault::Partition(Cut::Both), any, seconds(rng, CUT_MS)),

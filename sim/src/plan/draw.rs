@@ -20,6 +20,9 @@ const TRAP_MS: u64 = 20;
 /// A machine that is away counts as down after 15 s; it comes back after 16.5 s at the earliest.
 const KNOWN_DOWN_MS: u64 = 15_800;
 
+/// How long a machine that loses its power again is back before that: it is marked up, and its incident over.
+const BACK_MS: (u64, u64) = (20_000, 25_000);
+
 /// The plan of a seed.
 pub(crate) fn draw(seed: u64, scenario: &Scenario) -> Plan {
     let mut rng = StdRng::seed_from_u64(mix(seed, &format!("plan/{}", scenario.name)));
@@ -63,6 +66,16 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
         let prey = [Class::KillNode, Class::FreezeNode, Class::DiskVanished, Class::RotShards];
         let (fault, target, for_ms) = prey[rng.random_range(0..prey.len())].draw(rng, victim);
         events.push(event(at_ms + TRAP_MS, fault, target, for_ms));
+    }
+    if class == Class::Thrice {
+        let began = rng.random_range(QUIET_MS..2 * QUIET_MS);
+        events[0].at_ms = began;
+        for _ in 1..3 {
+            let (last_at, last_for) = events.last().map_or((began, 0), |event| (event.at_ms, event.for_ms));
+            let (_, _, away_ms) = class.draw(rng, victim);
+            let at_ms = last_at + last_for + rng.random_range(BACK_MS.0..=BACK_MS.1);
+            events.push(event(at_ms, fault, target, away_ms));
+        }
     }
     if class == Class::LongPower {
         // While it counts as down somebody asks for another one's restart: a quorum may depend on the answer.

@@ -126,6 +126,13 @@ pub(crate) enum Fault {
     PowerOff,
     /// SIGSTOP, then SIGCONT.
     Freeze(Role),
+    /// Something else takes the machine's processor: all three processes run and wait by turns.
+    Saturated {
+        /// They run so long,
+        run_ms: u64,
+        /// and wait so long.
+        wait_ms: u64,
+    },
     /// The machine is cut off from all other machines and from the clients.
     Partition(Cut),
     /// Messages from and to the machine take long.
@@ -295,6 +302,7 @@ impl Fault {
             Fault::PowerOff => "power_off",
             Fault::Freeze(Role::Agent) => "freeze_agent",
             Fault::Freeze(_) => "freeze_node",
+            Fault::Saturated { .. } => "saturated",
             Fault::Partition(Cut::Both) => "partition",
             Fault::Partition(Cut::Inbound | Cut::Outbound) => "one_way_partition",
             Fault::Partition(Cut::Flapping { .. }) => "flapping",

@@ -74,6 +74,7 @@ impl fmt::Display for Fault {
             Fault::KillAtOp { role, nth } => write!(f, "kill {role} at disk operation {nth} from now"),
             Fault::PowerOff => f.write_str("power off"),
             Fault::Freeze(role) => write!(f, "freeze {role}"),
+            Fault::Saturated { run_ms, wait_ms } => write!(f, "its processes run {run_ms} ms and wait {wait_ms}"),
             Fault::Partition(Cut::Both) => f.write_str("cut off"),
             Fault::Partition(Cut::Outbound) => f.write_str("cut off outbound"),
             Fault::Partition(Cut::Inbound) => f.write_str("cut off inbound"),

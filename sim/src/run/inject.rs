@@ -29,8 +29,14 @@ const SUPERVISE_EVERY: Duration = Duration::from_millis(50);
 /// How an event is taken back.
 enum Undo {
     Thaw(Vec<Pid>),
+    /// Of a saturated machine: those that wait now.
+    Ease(usize, Vec<Pid>),
     Links(MachineId),
-    Mend { machine: MachineId, mount: std::path::PathBuf, wipe: bool },
+    Mend {
+        machine: MachineId,
+        mount: std::path::PathBuf,
+        wipe: bool,
+    },
     PowerOn(usize),
     Rate(MachineId),
     Disarm,
@@ -40,8 +46,35 @@ enum Undo {
 struct Active {
     until: Duration,
     undo: Undo,
-    /// For flapping links: half a period, and when they flap next.
-    flap: Option<(Duration, Duration, bool)>,
+    /// For what goes on and off meanwhile.
+    flap: Option<Flap>,
+}
+
+/// A fault that goes on and off.
+struct Flap {
+    /// How long it is on, and then off.
+    on: Duration,
+    off: Duration,
+    is_on: bool,
+    /// When that changes.
+    next: Duration,
+}
+
+impl Flap {
+    /// Begins now, with what it is on for.
+    fn begin(now: Duration, on: Duration, off: Duration) -> Self {
+        Self { on, off, is_on: true, next: now + on }
+    }
+
+    /// Whether it changes now, and to what.
+    fn turn(&mut self, now: Duration) -> Option<bool> {
+        if now < self.next {
+            return None;
+        }
+        self.is_on = !self.is_on;
+        self.next = now + if self.is_on { self.on } else { self.off };
+        Some(self.is_on)
+    }
 }
 
 /// A trap for the next agent that writes an intent.
@@ -123,7 +156,7 @@ impl Injector {
             field.kernel.kill(pid);
             field.coverage.count("fault.killed_in_recovery");
         }
-        self.flap(field.kernel, now, &mut happened);
+        self.flap(field, now, &mut happened);
         self.end_due(field, now, &mut happened);
         self.supervise(field, now);
         self.report_damage(field, &mut happened);
@@ -204,6 +237,15 @@ impl Injector {
                 self.active.push(Active { until, undo: Undo::Thaw(found), flap: None });
                 any
             }
+            Fault::Saturated { run_ms, wait_ms } => {
+                let waiting = processes(field, index, Role::All);
+                waiting.iter().for_each(|pid| field.kernel.freeze(*pid));
+                let (run, wait) = (Duration::from_millis(run_ms), Duration::from_millis(wait_ms));
+                let any = !waiting.is_empty();
+                let flap = Some(Flap::begin(now, wait, run));
+                self.active.push(Active { until, undo: Undo::Ease(index, waiting), flap });
+                any
+            }
             Fault::PowerOff => {
                 if !field.kernel.is_powered(machine) {
                     return false;
@@ -218,7 +260,7 @@ impl Injector {
                 let flap = match event.fault {
                     Fault::Partition(Cut::Flapping { every_ms }) => {
                         let every = Duration::from_millis(every_ms);
-                        Some((every, now + every, true))
+                        Some(Flap::begin(now, every, every))
                     }
                     _ => None,
                 };
@@ -294,14 +336,22 @@ impl Injector {
         self.active.push(Active { until, undo: Undo::Links(machine), flap: None });
     }
 
-    fn flap(&mut self, kernel: &mut Kernel, now: Duration, happened: &mut Vec<Happening>) {
+    fn flap(&mut self, field: &mut Field<'_>, now: Duration, happened: &mut Vec<Happening>) {
         for active in &mut self.active {
-            let (Some((every, next, off)), Undo::Links(machine)) = (&mut active.flap, &active.undo) else { continue };
-            if *next <= now {
-                *off = !*off;
-                *next = now + *every;
-                let cut = off.then(|| ill(Fault::Partition(Cut::Both)));
-                happened.extend(self.links.set(kernel, *machine, cut));
+            let Some(on) = active.flap.as_mut().and_then(|flap| flap.turn(now)) else { continue };
+            match &mut active.undo {
+                Undo::Links(machine) => {
+                    let cut = on.then(|| ill(Fault::Partition(Cut::Both)));
+                    happened.extend(self.links.set(field.kernel, *machine, cut));
+                }
+                Undo::Ease(index, waiting) => {
+                    waiting.drain(..).for_each(|pid| field.kernel.thaw(pid));
+                    if on {
+                        *waiting = processes(field, *index, Role::All);
+                        waiting.iter().for_each(|pid| field.kernel.freeze(*pid));
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -321,7 +371,7 @@ impl Injector {
     fn undo(&mut self, field: &mut Field<'_>, undo: Undo, happened: &mut Vec<Happening>) {
         let kernel = &mut *field.kernel;
         match undo {
-            Undo::Thaw(pids) => pids.into_iter().for_each(|pid| kernel.thaw(pid)),
+            Undo::Thaw(pids) | Undo::Ease(_, pids) => pids.into_iter().for_each(|pid| kernel.thaw(pid)),
             Undo::Links(machine) => happened.extend(self.links.set(kernel, machine, None)),
             Undo::Mend { machine, mount, wipe } => {
                 let system = kernel.file_system(machine);

@@ -12,6 +12,7 @@
 mod devices;
 pub(crate) mod inject;
 mod links;
+mod overdone;
 mod people;
 mod places;
 mod shelf;
@@ -89,13 +90,19 @@ pub(crate) fn run(options: Options) -> Result<Outcome, HarnessError> {
 fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Failure> {
     let struck = stage.struck(plan);
     safety(stage, plan)?;
-    if scenario.clients == Clients::Unharmed
-        && let Some(detail) = unharmed::harmed(&stage.notes.answered(), plan, &struck)
-    {
+    let harm = match scenario.clients {
+        Clients::MayWait => None,
+        Clients::Unharmed => unharmed::harmed(&stage.notes.answered(), plan, &struck),
+        Clients::Served => unharmed::unserved(&stage.notes.answered()),
+    };
+    if let Some(detail) = harm {
         return Err(stage.failure("clients_unharmed", detail));
     }
     if scenario.bounds == Bounds::Redundancy {
         let lost = liveness(stage, plan)?;
+        if let Some(detail) = overdone::overdone(scenario.agents, &stage.coverage) {
+            return Err(stage.failure("nothing_overdone", detail));
+        }
         read_back(stage, lost, true)?;
     } else {
         stage.mend()?;

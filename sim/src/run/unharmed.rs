@@ -4,7 +4,8 @@
 //! power, hangs or is cut off, and wait no longer than [`STALL`], or [`LEADER_STALL`] when the struck machine led. Through
 //! links that lose packets, or cut in one direction, a request may fail: with a clear answer, before its client gives up.
 //!
-//! Judged for scenarios that promise it, whose plans hold one fault. Clients of the struck machine itself are not asked.
+//! Judged for scenarios that promise it, whose plans strike one machine. Clients of that machine itself are not asked,
+//! unless it is merely slow: then they, too, are served, as long as it takes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,6 +24,12 @@ pub(super) struct Struck {
     pub(super) machines: BTreeSet<String>,
     /// The leader of Raft was among them when the plan began.
     pub(super) leader: bool,
+}
+
+/// The first answer that a client should not have got, whatever machine it asked.
+pub(super) fn unserved(answers: &[Answered]) -> Option<String> {
+    let failed = answers.iter().find(|answer| !answer.served)?;
+    Some(format!("a client got an error, and nothing was gone: {}", failed.words))
 }
 
 /// The first answer that a client of a healthy machine should not have got.
@@ -74,6 +81,12 @@ mod tests {
         assert_eq!(harmed(&[answer("n4", 5_000, false), answer("n1", 900, true)], &plan, &struck(false)), None);
         let told = harmed(&[answer("n1", 10, false)], &plan, &struck(false)).expect("an error");
         assert!(told.contains("via n1"), "{told}");
+    }
+
+    #[test]
+    fn where_nothing_is_gone_everybody_is_served_as_long_as_it_takes() {
+        assert_eq!(unserved(&[answer("n4", 4_900, true), answer("n1", 900, true)]), None);
+        assert!(unserved(&[answer("n4", 10, false)]).is_some(), "the slow machine's own, too");
     }
 
     #[test]

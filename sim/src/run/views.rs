@@ -126,10 +126,18 @@ impl Views {
     fn journal(&mut self, stamped: &Stamped, line: &str, coverage: &mut Coverage) {
         let Ok(record) = serde_json::from_str::<Value>(line) else { return };
         let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let detail = |key: &str| {
+            let details = record.get("details").and_then(|details| details.get(key));
+            details.and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
         let kind = text("kind");
         match kind.as_str() {
             "intent" => self.intents.push(Intent { machine: stamped.machine.clone(), pid: stamped.pid }),
-            "opened" => coverage.count("incidents"),
+            "opened" => {
+                coverage.count("incidents");
+                coverage.count(&format!("incident.{}", text("mode")));
+            }
+            "note" if detail("severity") == "emergency" => coverage.count("emergencies"),
             "resolved" => coverage.count("recoveries"),
             "escalated" => coverage.count("escalations"),
             "refused" => coverage.count("refusals"),
