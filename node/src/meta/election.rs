@@ -270,15 +270,16 @@ impl Elections {
             if let Err(fatal) = self.may_stand().await {
                 return fatal;
             }
-            match self.silence(&round).await {
-                Ok(true) => {}
-                Ok(false) => {
+            let spoken = match self.silence(&round).await {
+                Ok(Some(standing)) => standing.spoken,
+                Ok(None) => {
                     round = Round::first();
                     continue;
                 }
                 Err(fatal) => return fatal,
-            }
-            let told = round.told;
+            };
+            // Somebody was heard since: another silence, of which is told anew.
+            let told = round.told && spoken <= Some(round.since);
             round = Round { since: Instant::now(), tried: true, told };
             if *self.yielding.borrow() {
                 continue;
@@ -286,7 +287,7 @@ impl Elections {
             match self.stand().await {
                 Ok(()) => round.told = false,
                 Err(MetaError::Stopped { .. }) => return Fatal::Stopped,
-                // Said once: it is asked again after every draw, and a silence may last for days.
+                // Said once per silence: it is asked again after every draw, and a silence may last for days.
                 Err(error) if !told => {
                     tracing::info!(%error, "no leader is heard here, and this member does not stand for election");
                     round.told = true;
@@ -308,17 +309,17 @@ impl Elections {
         may.await.map_or(Err(Fatal::Stopped), |metrics| metrics.running_state.clone())
     }
 
-    /// Waits until this member is due to stand; false when it leads, or has no vote any more, before that.
-    async fn silence(&self, round: &Round) -> Result<bool, Fatal<Node>> {
+    /// Waits until this member is due to stand; `None` when it leads, or has no vote any more, before that.
+    async fn silence(&self, round: &Round) -> Result<Option<Standing>, Fatal<Node>> {
         let (own, draw) = (self.own(), self.draw());
         loop {
             let standing = self.standing().await?;
             if standing.state == ServerState::Leader || !standing.votes(own) {
-                return Ok(false);
+                return Ok(None);
             }
             let due = standing.due(own, &self.tuning, draw, round);
             if due <= Instant::now() {
-                return Ok(true);
+                return Ok(Some(standing));
             }
             tokio::time::sleep_until(due).await;
         }
