@@ -46,7 +46,7 @@ pub(crate) struct Note {
 /// Raft's times and sizes.
 ///
 /// A leader that dies is missed after `election_max` (its lease), and stood against after another draw between
-/// `election_min` and `election_max`: 1.1 to 1.4 s by default, 0.2 s more for the tick. Clients lose under 2 s, and a
+/// `election_min` and `election_max`: 1.1 to 1.4 s by default, and two round trips (pre-vote and vote). Clients lose under 2 s, and a
 /// leader that merely stutters has a second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuning {

@@ -10,8 +10,9 @@ use openraft::Snapshot;
 use openraft::error::{Fatal, RaftError};
 use resilver_host::OpenMode;
 use resilver_proto::internal::raft_server::Raft as Service;
-use resilver_proto::internal::{PreVoteRequest, PreVoteResponse};
-use resilver_proto::internal::{RaftMessage, ReadIndexRequest, ReadIndexResponse, SnapshotChunk};
+use resilver_proto::internal::{
+    PreVoteRequest, PreVoteResponse, RaftMessage, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+};
 use serde::Serialize;
 use tonic::{Request, Response, Status, Streaming};
 

@@ -24,16 +24,12 @@ async fn a_voter_that_hears_nobody_does_not_depose_its_leader() {
     let members = cluster(dir.path(), 3, &Tuning::default()).await;
     let before = members[0].meta.status();
     let leader = before.leader.unwrap();
-    let (follower, others): (Vec<&Member>, Vec<&Member>) = {
-        let first = members.iter().position(|member| member.meta.raft_id() != leader).unwrap();
-        let of = |chosen| members.iter().enumerate().filter(move |(at, _)| (*at == first) == chosen).map(|(_, m)| m);
-        (of(true).collect(), of(false).collect())
-    };
-    let follower = follower[0];
+    let at = members.iter().position(|member| member.meta.raft_id() != leader).unwrap();
+    let (follower, other) = (&members[at], &members[(at + 1) % 3]);
 
     follower.deaf.store(true, Ordering::Relaxed);
     until_refused(follower, 3).await;
-    others[0].meta.propose(put("without", 1)).await.unwrap();
+    other.meta.propose(put("without", 1)).await.unwrap();
     follower.deaf.store(false, Ordering::Relaxed);
     follower.meta.barrier().await.unwrap();
     assert!(follower.meta.object(&"b".into(), "without").await.unwrap().is_some());
