@@ -8,7 +8,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use resilver_host::Host;
+use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
+use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
 use resilver_proto::contract::{ObserveRequest, ObserveResponse};
 use resilver_proto::locks::locks_client::LocksClient;
 use resilver_proto::store::cluster_client::ClusterClient;
@@ -63,6 +66,21 @@ impl Node {
     /// What its agent uses.
     pub(crate) fn control(&self) -> NodeControlClient<Channel> {
         NodeControlClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// What is done about the metadata without a quorum.
+    pub(crate) fn meta_recovery(&self) -> MetaRecoveryClient<Channel> {
+        MetaRecoveryClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// What makes its data whole.
+    pub(crate) fn replicas(&self) -> ReplicaRepairClient<Channel> {
+        ReplicaRepairClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// What brings it back.
+    pub(crate) fn recovery(&self) -> NodeRecoveryClient<Channel> {
+        NodeRecoveryClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// How this node is by its own account, soon or not at all. Answered in every phase, in a cluster or not.

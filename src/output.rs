@@ -101,8 +101,19 @@ pub(crate) fn write_stdout(data: &[u8]) -> Result<(), Failure> {
 }
 
 const GOOD: &[&str] = &["healthy", "up", "ok", "OK", "resolved", "yes", "running"];
-const DOUBTFUL: &[&str] =
-    &["degraded", "starting", "waiting", "recovering", "verifying", "read_only", "suspect", "paused", "open"];
+const DOUBTFUL: &[&str] = &[
+    "degraded",
+    "starting",
+    "waiting",
+    "recovering",
+    "verifying",
+    "read_only",
+    "draining",
+    "suspect",
+    "paused",
+    "open",
+    "unknown",
+];
 const BAD: &[&str] =
     &["down", "out", "gone", "error", "CORRUPT", "MISSING", "UNREACHABLE", "unreachable", "lost_voter"];
 

@@ -164,7 +164,7 @@ impl Client {
     pub async fn verify(&self, bucket: &str, key: &str) -> Result<VerifyResponse, Status> {
         let mut last = Status::unavailable("no node is configured");
         for (_, channel) in self.rotate() {
-            let request = VerifyRequest { bucket: bucket.to_owned(), key: key.to_owned() };
+            let request = VerifyRequest { bucket: bucket.to_owned(), key: key.to_owned(), full: false };
             match Self::store(channel.clone()).verify(request).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => last = status,

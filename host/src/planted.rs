@@ -36,11 +36,15 @@ pub enum Bug {
     DropHintEarly,
     /// A voter that hears no leader stands for election without asking whether the others do. [`clients_unharmed`]
     StandUnasked,
+    /// A lost voter comes back as the voter that it was, on an empty log. [`log_kept`, `committed_kept`, `never_back`]
+    WipeAndVote,
+    /// A rebuilt shard holds zeros, with checksums that fit them. [`oracle.lost`, or `heals` by the full verification]
+    RebuildGarbage,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 14] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -53,6 +57,8 @@ impl Bug {
         Bug::DeleteNotAside,
         Bug::DropHintEarly,
         Bug::StandUnasked,
+        Bug::WipeAndVote,
+        Bug::RebuildGarbage,
     ];
 
     /// Its name on the command line.
@@ -70,6 +76,8 @@ impl Bug {
             Bug::DeleteNotAside => "delete-not-aside",
             Bug::DropHintEarly => "drop-hint-early",
             Bug::StandUnasked => "stand-unasked",
+            Bug::WipeAndVote => "wipe-and-vote",
+            Bug::RebuildGarbage => "rebuild-garbage",
         }
     }
 }

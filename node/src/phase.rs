@@ -78,6 +78,11 @@ impl PhaseCell {
         self.state.borrow().clone()
     }
 
+    /// Where it is, and every change of it.
+    pub fn changes(&self) -> watch::Receiver<PhaseState> {
+        self.state.subscribe()
+    }
+
     /// Whether clients are served, and every change of it.
     pub fn serving(&self) -> watch::Receiver<bool> {
         self.serving.subscribe()

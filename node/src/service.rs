@@ -6,6 +6,8 @@
 mod error;
 mod membership;
 mod ownership;
+mod rebirth;
+mod rejoin;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -23,28 +25,32 @@ use resilver_proto::store::cluster_server::ClusterServer;
 use resilver_proto::store::store_server::StoreServer;
 use resilver_proto::{transport, web};
 use tokio::sync::{Mutex, mpsc, watch};
+use tonic::Status;
 
 pub use self::error::NodeError;
 use crate::control::{
-    ClusterService, Core, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
-    ReplicaRepairService, Shared, Views,
+    ClusterService, Core, ForceOrder, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
+    RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, Views, adopt,
 };
 use crate::disk::{DiskSet, Patience};
 use crate::gateway::{Gateway, GatewayParts, StoreService};
 use crate::late::Late;
 use crate::locks::{LockService, Locks, run_leases};
 use crate::meta::identity::Identity;
-use crate::meta::{Meta, RaftService};
+use crate::meta::{Meta, RaftService, rebirth as rebirth_of_meta};
 use crate::options::Options;
 use crate::peers::{Peers, PresenceService, watch_all};
 use crate::phase::{Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::s3::Door;
 use crate::transport::{ShardClient, ShardService};
-use crate::types::LifeId;
+use crate::types::{Epoch, LifeId};
 
 /// How long parts may take to end before the process ends without them: nothing acknowledged depends on it.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the last answer may take to be sent.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 /// How a node ended when nothing was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +67,16 @@ pub struct Node {
     grpc: Box<dyn Listener>,
     http: Box<dyn Listener>,
     s3: Option<Box<dyn Listener>>,
-    found: mpsc::Receiver<FoundRequest>,
+    orders: Orders,
     lost: Option<String>,
+}
+
+/// What others may order of a node that is in no cluster, or has lost its place.
+struct Orders {
+    found: mpsc::Receiver<FoundRequest>,
+    rejoin: mpsc::Receiver<RejoinOrder>,
+    restore: mpsc::Receiver<RestoreOrder>,
+    force: mpsc::Receiver<ForceOrder>,
 }
 
 /// The services that come up once the node is in a cluster.
@@ -89,9 +103,15 @@ impl Node {
             None => None,
         };
         ownership::take(&host, &options.data_dir).await?;
+        // What an earlier process had under way.
+        rebirth_of_meta::sweep(&host, &options.data_dir).await?;
+        rebirth_of_meta::finish(&host, &options.data_dir).await?;
         let (identity, lost) = membership::identify(&host, &options).await?;
         let (owner, patience) = (membership::owner(&identity), Patience::from(&options.deadlines));
-        let (disks, known) = DiskSet::open(&host, &options.disks, &owner, &identity.disks, patience).await?;
+        let mut paths = options.disks.clone();
+        let added = identity.disks.iter().filter(|disk| disk.added && !options.disks.contains(&disk.path));
+        paths.extend(added.map(|disk| disk.path.clone()));
+        let (disks, known) = DiskSet::open(&host, &paths, &owner, &identity.disks, patience).await?;
         let disks = Arc::new(disks);
         let peers = Peers::with(host.net.clone(), options.deadlines.clone(), options.defences);
         disks.report_to(peers.failures());
@@ -99,7 +119,10 @@ impl Node {
         if lost.is_none() {
             identity.store(&host, &membership::meta_dir(&options)).await?;
         }
-        let (tx, found) = mpsc::channel(1);
+        let (found_tx, found) = mpsc::channel(1);
+        let (rejoin_tx, rejoin) = mpsc::channel(1);
+        let (restore_tx, restore) = mpsc::channel(1);
+        let (force_tx, force) = mpsc::channel(1);
         let phase = PhaseCell::new();
         let door = options.s3.clone().map(|s3| Door::new(s3, phase.clone()));
         let shared = Arc::new(Shared {
@@ -111,12 +134,16 @@ impl Node {
             started: host.clock.now(),
             disks: OnceLock::from(disks.clone()),
             core: OnceLock::new(),
-            found: tx,
+            found: found_tx,
+            rejoin: rejoin_tx,
+            restore: restore_tx,
+            force: force_tx,
             canary: Mutex::new(()),
+            adding: Mutex::new(()),
             options,
             host,
         });
-        Ok(Self { shared, identity, disks, grpc, http, s3, found, lost })
+        Ok(Self { shared, identity, disks, grpc, http, s3, orders: Orders { found, rejoin, restore, force }, lost })
     }
 
     /// Runs until told to stop, or until something ends it.
@@ -138,13 +165,18 @@ impl Node {
         let door = self.s3.zip(self.shared.door.clone());
         let door = door.map(|(listener, door)| tokio::spawn(door.run(listener, stopping.clone())));
         let life = Life { shared: self.shared.clone(), disks: self.disks, late, stopping };
+        let mut servers = std::pin::pin!(servers);
         let ended = tokio::select! {
-            ended = servers => Err(ended),
-            ended = life.live(self.identity, self.found, self.lost) => Err(ended),
+            ended = &mut servers => Err(ended),
+            ended = life.live(self.identity, self.orders, self.lost) => Err(ended),
             () = told(&mut shutdown) => Ok(Ended::Shutdown),
         };
         phase.set(Phase::Stopping, "ending");
         stop.send_replace(true);
+        if matches!(ended, Err(NodeError::Reborn(_))) {
+            // Whoever ordered it is still to hear what came of it.
+            let _ = tokio::time::timeout(ANSWER_GRACE, &mut servers).await;
+        }
         if let Some(door) = door {
             // Requests at work may end while there is metadata to commit them.
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, door).await;
@@ -179,7 +211,7 @@ async fn serve(
         .add_service(NodeControlServer::new(NodeControlService { shared: shared.clone() }))
         .add_service(NodeRecoveryServer::new(NodeRecoveryService { shared: shared.clone() }))
         .add_service(ReplicaRepairServer::new(ReplicaRepairService { shared: shared.clone() }))
-        .add_service(MetaRecoveryServer::new(MetaRecoveryService))
+        .add_service(MetaRecoveryServer::new(MetaRecoveryService { shared: shared.clone() }))
         .add_service(ClusterServer::new(ClusterService { shared: shared.clone() }))
         .add_service(late.raft)
         .add_service(late.presence)
@@ -208,30 +240,79 @@ struct Life {
 
 impl Life {
     /// Ends only with the reason why the process must.
-    async fn live(self, identity: Identity, found: mpsc::Receiver<FoundRequest>, lost: Option<String>) -> NodeError {
-        if let Some(reason) = lost {
-            return self.stay_lost(reason).await;
-        }
-        let meta = match membership::enter(&self.shared, &self.disks, identity, found, &self.late.raft).await {
+    async fn live(self, identity: Identity, mut orders: Orders, lost: Option<String>) -> NodeError {
+        let meta = match self.enter(identity, &mut orders, lost).await {
             Ok(meta) => meta,
-            Err(NodeError::LostVoter(reason)) => return self.stay_lost(reason).await,
             Err(error) => return error,
         };
         let stopped = {
             let meta = meta.clone();
             async move { NodeError::RaftStopped(meta.stopped().await) }
         };
-        tokio::select! {
-            error = stopped => error,
-            error = self.serve_as_member(meta) => error,
+        // A member answers no other order any more: whoever still waits for one hears that.
+        let Orders { mut rejoin, mut force, .. } = orders;
+        let serving = self.serve_as_member(meta.clone());
+        tokio::pin!(serving, stopped);
+        loop {
+            return tokio::select! {
+                error = &mut stopped => error,
+                error = &mut serving => error,
+                epoch = meta.left_behind() => {
+                    self.stay_behind(&meta, epoch, &mut rejoin).await
+                }
+                Some(order) = rejoin.recv() => match order.left_behind {
+                    true => rejoin::leave_epoch(&self.shared, &self.disks, &meta, order).await,
+                    // Of the time when it was a lost voter.
+                    false => {
+                        let _ = order.answer.send(Err(Status::failed_precondition("this node is back already")));
+                        continue;
+                    }
+                },
+                Some(order) = force.recv() => self.go_on_alone(&meta, order).await,
+            };
         }
     }
 
-    /// A lost voter answers its agent and does nothing else, until it is rejoined or restarted.
-    async fn stay_lost(&self, reason: String) -> NodeError {
-        tracing::error!(node = %self.shared.name, %reason, operation = "start", "this node is a lost voter");
+    /// Another member was forced into a later epoch, or restored, without this one: it takes part in nothing any more, until it
+    /// is ordered back.
+    async fn stay_behind(&self, meta: &Meta, epoch: Epoch, rejoin: &mut mpsc::Receiver<RejoinOrder>) -> NodeError {
+        let reason = format!(
+            "the cluster is in epoch {}, and this member is of one that is over: `resilver node rejoin {}` brings it back as a \
+             learner",
+            epoch.0, self.shared.name
+        );
+        tracing::error!(node = %self.shared.name, %reason, operation = "epoch", "this node was left behind");
         self.shared.phase.set(Phase::LostVoter, reason);
-        std::future::pending().await
+        meta.shutdown().await;
+        match rejoin.recv().await {
+            Some(order) => rejoin::leave_epoch(&self.shared, &self.disks, meta, order).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The process ends, however it went: Raft is stopped, and what is on disk is a whole member.
+    async fn go_on_alone(&self, meta: &Meta, order: ForceOrder) -> NodeError {
+        let outcome = rebirth::force(&self.shared, meta, &order).await;
+        let ended = match &outcome {
+            Ok(reborn) => format!("it is the only voter of epoch {}", reborn.epoch),
+            Err(status) => format!("it could not go on alone: {}", status.message()),
+        };
+        // Whoever asked may have given up.
+        let _ = order.answer.send(outcome);
+        NodeError::Reborn(ended)
+    }
+
+    /// Into the cluster: the usual way, or, for a lost voter, when somebody orders it back.
+    async fn enter(&self, identity: Identity, orders: &mut Orders, lost: Option<String>) -> Result<Meta, NodeError> {
+        let (shared, disks, raft) = (&self.shared, &self.disks, &self.late.raft);
+        let reason = match lost {
+            Some(reason) => reason,
+            None => match membership::enter(shared, disks, identity.clone(), orders, raft).await {
+                Err(NodeError::LostVoter(reason)) => reason,
+                entered => return entered,
+            },
+        };
+        rejoin::stay_lost(shared, disks, identity, reason, orders, raft).await
     }
 
     async fn serve_as_member(&self, meta: Meta) -> NodeError {
@@ -285,6 +366,7 @@ impl Life {
 
         phase.set(Phase::Recovering, "catching up to what the cluster has committed");
         membership::catch_up(&self.shared, &self.disks, &meta).await;
+        adopt(&self.shared, &self.disks).await;
         phase.set(Phase::Verifying, "waiting for a disk to answer its canary");
         membership::one_disk_answers(&self.disks).await;
         if let Some(door) = &self.shared.door {

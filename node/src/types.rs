@@ -202,6 +202,12 @@ impl From<resilver_proto::common::Fence> for Fence {
     }
 }
 
+impl From<Fence> for resilver_proto::common::Fence {
+    fn from(fence: Fence) -> Self {
+        Self { epoch: fence.epoch, round: fence.round, holder: fence.holder }
+    }
+}
+
 /// What a lock's holder shows with everything it does under it. It rises with every grant of any lock and is never used
 /// again, so whoever was overtaken is known by a lower one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

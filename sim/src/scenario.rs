@@ -35,6 +35,15 @@ pub(crate) enum Agents {
     OnceEach,
 }
 
+/// When somebody is there who restarts what was given up, and brings back who lost his vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnCall {
+    /// Once the faults are over.
+    Afterwards,
+    /// All the time: what a person orders is struck by faults, too.
+    Throughout,
+}
+
 /// A kind of run.
 #[derive(Debug)]
 pub(crate) struct Scenario {
@@ -54,14 +63,14 @@ pub(crate) struct Scenario {
     pub(crate) clients: Clients,
     /// What agents may do.
     pub(crate) agents: Agents,
+    /// When a person is on call.
+    pub(crate) on_call: OnCall,
     /// What the end may look like, for people: what the product cannot mend by itself yet.
     pub(crate) accounts: &'static str,
 }
 
 const NOTHING: &str = "nothing";
 const DISKS: &str = "a disk that an injected fault struck may stay out of service; its shards are elsewhere by then";
-const LOST: &str = "a member whose metadata was damaged may stay `lost_voter` (nothing rejoins it yet), and with it its \
-                    shards unreachable; everything else is whole";
 
 /// All scenarios.
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -74,6 +83,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -119,7 +129,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
-        accounts: LOST,
+        on_call: OnCall::Afterwards,
+        accounts: DISKS,
     },
     Scenario {
         name: "crashes",
@@ -136,6 +147,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -147,6 +159,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -166,6 +179,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -188,11 +202,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: DISKS,
     },
     Scenario {
         name: "metadata",
-        about: "log, vote, database and snapshots rot, are written over, and their disk fails",
+        about: "log, vote, database and snapshots rot, are written over, their disk fails, and members are brought back under fire",
         mix: &[
             (Class::RotMeta, 6),
             (Class::MisdirectMeta, 3),
@@ -200,13 +215,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             (Class::MetaTrouble, 3),
             (Class::KillNode, 4),
             (Class::Power, 3),
+            (Class::KillAtOp, 4),
+            (Class::IsolateLeader, 2),
         ],
         faults: (2, 6),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
-        accounts: LOST,
+        on_call: OnCall::Throughout,
+        accounts: NOTHING,
     },
     Scenario {
         name: "leaders",
@@ -229,6 +247,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -246,6 +265,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -263,6 +283,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: DISKS,
     },
     Scenario {
@@ -282,6 +303,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::Unharmed,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: DISKS,
     },
     Scenario {
@@ -293,6 +315,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::Unharmed,
         agents: Agents::OnceEach,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -304,6 +327,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Redundancy,
         clients: Clients::Served,
         agents: Agents::Idle,
+        on_call: OnCall::Afterwards,
         accounts: NOTHING,
     },
     Scenario {
@@ -325,6 +349,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bounds: Bounds::Beyond,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
         accounts: "reads may be refused and the cluster may stay unhealthy; an answer must be a right one",
     },
 ];

@@ -1,4 +1,4 @@
-//! `disk list|status`.
+//! `disk list|status|fail|drain|add|replace|remove`.
 
 use clap::Subcommand;
 use resilver_proto::contract::DiskState;
@@ -6,6 +6,7 @@ use resilver_proto::store::DiskStatus;
 use serde::Serialize;
 
 use super::context::Context;
+use super::disk_change;
 use crate::exit::{Code, Failure};
 use crate::output::{Table, bytes, cell, known};
 
@@ -26,6 +27,17 @@ pub(crate) enum DiskVerb {
         #[arg(long)]
         wide: bool,
     },
+    /// Give a disk up that fails: its shards are rebuilt elsewhere, and it is not read any more
+    Fail(disk_change::FailArgs),
+    /// Empty a disk that works: its shards move elsewhere, are read back there, and only then it is given up
+    Drain(disk_change::DrainArgs),
+    /// Take a folder into service as a disk, without a restart; an empty one becomes a new disk, one with data is refused
+    #[command(visible_alias = "init")]
+    Add(disk_change::AddArgs),
+    /// Put a new disk in the place of one that is gone
+    Replace(disk_change::ReplaceArgs),
+    /// Forget a disk that is out and empty
+    Remove(disk_change::RemoveArgs),
 }
 
 /// A line of `disk list`.
@@ -127,20 +139,28 @@ pub(crate) fn table(rows: &[DiskRow], wide: bool) -> String {
 
 impl DiskVerb {
     pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
-        let (only, wide) = match &self {
-            DiskVerb::List { wide } => (None, *wide),
+        match self {
+            DiskVerb::List { wide } => list(cx, None, wide).await,
             DiskVerb::Status { node, wide } => {
-                cx.found().await?.member(node)?;
-                (Some(node.as_str()), *wide)
+                cx.found().await?.member(&node)?;
+                list(cx, Some(&node), wide).await
             }
-        };
-        let status = cx.nodes().await?.status().await?;
-        let mut disks: Vec<&DiskStatus> =
-            status.disks.iter().filter(|disk| only.is_none_or(|node| disk.node == node)).collect();
-        disks.sort_by(|a, b| (&a.node, &a.path).cmp(&(&b.node, &b.path)));
-        let well = disks.iter().all(|disk| is_well(disk));
-        let rows: Vec<DiskRow> = disks.into_iter().map(DiskRow::of).collect();
-        cx.out.show(&rows, |rows| table(rows, wide))?;
-        Ok(if well || only.is_none() { Code::Ok } else { Code::Degraded })
+            DiskVerb::Fail(args) => disk_change::fail(cx, args).await,
+            DiskVerb::Drain(args) => disk_change::drain(cx, args).await,
+            DiskVerb::Add(args) => disk_change::add(cx, args).await,
+            DiskVerb::Replace(args) => disk_change::replace(cx, args).await,
+            DiskVerb::Remove(args) => disk_change::remove(cx, args).await,
+        }
     }
+}
+
+async fn list(cx: &Context, only: Option<&str>, wide: bool) -> Result<Code, Failure> {
+    let status = cx.nodes().await?.status().await?;
+    let mut disks: Vec<&DiskStatus> =
+        status.disks.iter().filter(|disk| only.is_none_or(|node| disk.node == node)).collect();
+    disks.sort_by(|a, b| (&a.node, &a.path).cmp(&(&b.node, &b.path)));
+    let well = disks.iter().all(|disk| is_well(disk));
+    let rows: Vec<DiskRow> = disks.into_iter().map(DiskRow::of).collect();
+    cx.out.show(&rows, |rows| table(rows, wide))?;
+    Ok(if well || only.is_none() { Code::Ok } else { Code::Degraded })
 }

@@ -1,4 +1,4 @@
-//! `meta status`: leader, term, committed index; who is how far.
+//! `meta status|validate|backup|restore|recover-quorum`: leader, term, committed index, who is how far; and what is done without.
 
 use std::fmt::Write;
 
@@ -6,6 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::context::Context;
+use super::meta_recovery;
 use crate::exit::{Code, Failure};
 use crate::output::{Table, UNKNOWN, cell, known};
 
@@ -14,6 +15,15 @@ use crate::output::{Table, UNKNOWN, cell, known};
 pub(crate) enum MetaVerb {
     /// Leader, term, committed index, and every member's position; exits 3 without a leader
     Status,
+    /// Look through all of it for what contradicts itself, and for what it says is missing; exits 1 and 3
+    Validate,
+    /// Write the whole metadata, as of one moment, into a file that is read back to its end
+    Backup(meta_recovery::BackupArgs),
+    /// Go on from a backup when nobody has the metadata any more, in a new epoch
+    Restore(meta_recovery::RestoreArgs),
+    /// When a majority of the voters is gone for good: show what the survivors have and what would be lost; with --confirm
+    /// force a new epoch from the one that has most
+    RecoverQuorum(meta_recovery::RecoverArgs),
 }
 
 #[derive(Serialize)]
@@ -36,29 +46,38 @@ struct MetaRow {
 
 impl MetaVerb {
     pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
-        let MetaVerb::Status = self;
-        let status = cx.nodes().await?.status().await?;
-        let row = |node: &resilver_proto::store::NodeStatus| {
-            let log_index = (node.state != "unreachable").then_some(node.log_index);
-            MetaRow {
-                node: node.node.clone(),
-                role: known(&node.role),
-                state: node.state.clone(),
-                log_index,
-                behind: log_index.map(|index| status.committed.saturating_sub(index)),
-                // Since when it is in that state is not measured yet.
-                since: None,
-            }
-        };
-        let view = MetaView {
-            leader: known(&status.leader),
-            term: status.term,
-            committed: status.committed,
-            nodes: status.nodes.iter().map(row).collect(),
-        };
-        cx.out.show(&view, MetaView::text)?;
-        Ok(if view.leader.is_some() { Code::Ok } else { Code::Degraded })
+        match self {
+            MetaVerb::Status => status(cx).await,
+            MetaVerb::Validate => super::validate::run(cx).await,
+            MetaVerb::Backup(args) => meta_recovery::backup(cx, args).await,
+            MetaVerb::Restore(args) => meta_recovery::restore(cx, args).await,
+            MetaVerb::RecoverQuorum(args) => meta_recovery::recover_quorum(cx, args).await,
+        }
     }
+}
+
+async fn status(cx: &Context) -> Result<Code, Failure> {
+    let status = cx.nodes().await?.status().await?;
+    let row = |node: &resilver_proto::store::NodeStatus| {
+        let log_index = super::node::has_answered(node).then_some(node.log_index);
+        MetaRow {
+            node: node.node.clone(),
+            role: known(&node.role),
+            state: node.state.clone(),
+            log_index,
+            behind: log_index.map(|index| status.committed.saturating_sub(index)),
+            // Since when it is in that state is not measured yet.
+            since: None,
+        }
+    };
+    let view = MetaView {
+        leader: known(&status.leader),
+        term: status.term,
+        committed: status.committed,
+        nodes: status.nodes.iter().map(row).collect(),
+    };
+    cx.out.show(&view, MetaView::text)?;
+    Ok(if view.leader.is_some() { Code::Ok } else { Code::Degraded })
 }
 
 impl MetaView {

@@ -1,4 +1,4 @@
-//! `node run|list|status|health|restart|down|out|up`.
+//! `node run|list|status|health|restart|rejoin|down|out|up`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, owner};
-use super::mark;
+use super::{mark, rejoin};
 use crate::agents::STEP_DEADLINE;
 use crate::client::{CALL_DEADLINE, within};
 use crate::exit::{Code, Failure};
@@ -44,6 +44,9 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         owner: Option<String>,
     },
+    /// Bring back a node whose metadata is damaged or gone (`lost_voter`): what is left is kept aside, and it comes back as
+    /// a learner
+    Rejoin(rejoin::RejoinArgs),
     /// Say that a host is away for a while: nothing is written to it, and it keeps its place
     Down(mark::DownArgs),
     /// Give a host up: its shards are rebuilt on other nodes
@@ -80,13 +83,18 @@ impl NodeRow {
             role: known(&node.role),
             disks: node.disks,
             // A node that does not answer now has not told how many it holds.
-            objects: (node.state != "unreachable").then_some(node.objects),
+            objects: has_answered(node).then_some(node.objects),
             score: None,
             last_seen: seen.and_then(|ago| rfc3339(now.saturating_sub(ago))),
             last_seen_ms: seen,
             detail: detail_of(node),
         }
     }
+}
+
+/// Whether a node said how it is, just now or a moment ago.
+pub(crate) fn has_answered(node: &NodeStatus) -> bool {
+    !matches!(node.state.as_str(), "unreachable" | "unknown")
 }
 
 /// How a node is by its own account, or what the cluster map says of its host when that is more: a node that is healthy and
@@ -148,6 +156,7 @@ impl NodeVerb {
             NodeVerb::Status { node } => status(cx, &node).await,
             NodeVerb::Health { node } => super::health::health(cx, node.as_deref()).await,
             NodeVerb::Restart { node, reason, owner: by } => restart(cx, &node, &reason, owner(by)).await,
+            NodeVerb::Rejoin(args) => rejoin::run(cx, args).await,
             NodeVerb::Down(args) => mark::down(cx, args).await,
             NodeVerb::Out(args) => mark::out(cx, args).await,
             NodeVerb::Up(args) => mark::up(cx, args).await,

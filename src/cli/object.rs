@@ -112,7 +112,7 @@ impl ObjectVerb {
             ObjectVerb::List { place, limit } => list(cx, &place, limit.unwrap_or(usize::MAX)).await,
             ObjectVerb::Delete { object } => delete(cx, object).await,
             ObjectVerb::Verify { object } => verify(cx, object).await,
-            ObjectVerb::Repair { object } => repair(cx, object).await,
+            ObjectVerb::Repair { object } => repair_object(cx, object).await,
         }
     }
 }
@@ -231,15 +231,15 @@ struct VerifyView {
 }
 
 /// Reads one object back, shard by shard, from its disks.
-pub(crate) async fn verify_object(nodes: &Nodes, object: &ObjectPath) -> Result<VerifyResponse, Failure> {
-    let request = || VerifyRequest { bucket: object.bucket.clone(), key: object.key.clone() };
+pub(crate) async fn verify_object(nodes: &Nodes, object: &ObjectPath, full: bool) -> Result<VerifyResponse, Failure> {
+    let request = || VerifyRequest { bucket: object.bucket.clone(), key: object.key.clone(), full };
     nodes
         .ask_within(VERIFY_DEADLINE, "verify the object", async |node: Node| node.store().verify(request()).await)
         .await
 }
 
 async fn verify(cx: &Context, object: ObjectPath) -> Result<Code, Failure> {
-    let answer = verify_object(&cx.nodes().await?, &object).await?;
+    let answer = verify_object(&cx.nodes().await?, &object, false).await?;
     let view = VerifyView {
         intact: answer.intact,
         recoverable: answer.recoverable,
@@ -316,7 +316,7 @@ struct RepairView {
     intact: bool,
 }
 
-async fn repair(cx: &Context, object: ObjectPath) -> Result<Code, Failure> {
+pub(crate) async fn repair_object(cx: &Context, object: ObjectPath) -> Result<Code, Failure> {
     let node = cx.nodes().await?.serving("repair the object").await?;
     let request = RepairRequest { bucket: object.bucket.clone(), key: object.key.clone() };
     let answer = within(REPAIR_DEADLINE, async { node.store().repair(request).await })

@@ -110,6 +110,20 @@ impl AgentView {
     }
 }
 
+/// What nodes warn of, and what a person has set and may have forgotten.
+fn warnings(status: &StatusResponse) -> Vec<String> {
+    let mut warnings = status.warnings.clone();
+    if let Some(pause) = &status.repair_pause {
+        warnings.push(format!("repair is paused by {}: {} (`resilver repair resume`)", pause.owner, pause.reason));
+    }
+    if status.collection_held {
+        warnings.push(
+            "nothing is collected since the metadata was restored or forced (`resilver repair collect`)".to_owned(),
+        );
+    }
+    warnings
+}
+
 impl ClusterView {
     fn of(cx: &Context, status: &StatusResponse) -> Self {
         let mut why = Vec::new();
@@ -148,7 +162,7 @@ impl ClusterView {
             nodes: status.nodes.iter().map(|node| node::NodeRow::of(node, now)).collect(),
             disks: status.disks.iter().map(disk::DiskRow::of).collect(),
             unanswered: status.unanswered.clone(),
-            warnings: status.warnings.clone(),
+            warnings: warnings(status),
             degraded_because: why,
             agents: None,
         }

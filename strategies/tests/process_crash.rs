@@ -329,3 +329,77 @@ fn a_late_word_of_a_crash_that_was_recovered_is_no_new_one() {
     bench.wait(5_000);
     assert_eq!(bench.actions().len(), 1);
 }
+
+/// Found by `tests/rejoin.rs`: a lost voter that was brought back and killed a moment later, before its incident was over,
+/// stayed dead. So did one that was killed while it waited: nobody could order it back.
+#[test]
+fn a_process_that_was_left_to_a_person_while_it_ran_is_started_when_it_ends() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    bench.done(step.id);
+    bench.process(running(101));
+    bench.fact.phase = "lost_voter".to_owned();
+    bench.fact.pid = 101;
+    bench.beat(2);
+    assert_eq!(bench.state(), IncidentState::Escalated);
+    bench.wait(600_000);
+    assert_eq!(bench.actions(), [Action::StartNode], "it runs: the rest is a person's");
+
+    bench.process(exited(101, ExitClass::Signal(9)));
+    bench.wait(1_000);
+    assert_eq!(bench.actions(), [Action::StartNode, Action::StartNode]);
+    assert_eq!(bench.open().len(), 1, "the same incident");
+    let step = bench.last_step();
+    bench.done(step.id);
+    bench.process(running(102));
+    bench.fact.pid = 102;
+    bench.beat(2);
+    assert_eq!(bench.state(), IncidentState::Escalated, "it is a lost voter still");
+
+    // Ordered back, it serves; the proof ends the incident.
+    bench.fact.phase = "healthy".to_owned();
+    bench.beat(61);
+    let (incident, _) = bench.last_proof();
+    bench.proved(&incident);
+    assert!(bench.open().is_empty());
+}
+
+/// Found by `tests/quorum.rs`: a lost voter whose agent was started anew, with its host, was never started again: nobody could
+/// order it back.
+#[test]
+fn a_process_that_an_earlier_life_left_to_a_person_is_started_when_it_does_not_run() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    bench.done(step.id);
+    bench.process(running(101));
+    (bench.fact.phase, bench.fact.pid) = ("lost_voter".to_owned(), 101);
+    bench.beat(2);
+    assert_eq!(bench.state(), IncidentState::Escalated);
+    let starts = bench.actions().len();
+    bench.restart_agent();
+    bench.process(ProcessFact::Absent);
+    bench.wait(5_000);
+    assert_eq!(bench.actions().len(), starts + 1, "{:?}", bench.actions());
+    assert_eq!(bench.actions().last(), Some(&Action::StartNode));
+}
+
+#[test]
+fn a_process_that_was_left_to_a_person_and_dies_while_it_is_being_proven_is_started() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    bench.done(step.id);
+    bench.process(running(101));
+    (bench.fact.phase, bench.fact.pid) = ("lost_voter".to_owned(), 101);
+    bench.beat(2);
+    assert_eq!(bench.state(), IncidentState::Escalated);
+    // It comes back in the same process; the proof is under way when it is killed.
+    bench.fact.phase = "healthy".to_owned();
+    bench.beat(61);
+    let starts = bench.actions().len();
+    bench.process(exited(101, ExitClass::Signal(9)));
+    bench.wait(5_000);
+    assert_eq!(bench.actions().len(), starts + 1, "{:?}", bench.actions());
+}

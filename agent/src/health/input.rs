@@ -58,7 +58,7 @@ fn disk(disk: &DiskState) -> DiskFacts {
     };
     let service = match disk.state.as_str() {
         "up" => Some(Service::Full),
-        "read_only" => Some(Service::ReadOnly),
+        "read_only" | "draining" => Some(Service::ReadOnly),
         "down" | "out" => Some(Service::None),
         _ => None,
     };

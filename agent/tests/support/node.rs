@@ -105,6 +105,12 @@ impl NodeControl for NodeDouble {
     async fn disk(&self, _: Request<DiskRequest>) -> Result<Response<DiskResponse>, Status> {
         absent()
     }
+    async fn add_disk(&self, _: Request<AddDiskRequest>) -> Result<Response<AddDiskResponse>, Status> {
+        absent()
+    }
+    async fn remove_disk(&self, _: Request<RemoveDiskRequest>) -> Result<Response<RemoveDiskResponse>, Status> {
+        absent()
+    }
     async fn set_host_state(&self, _: Request<SetHostStateRequest>) -> Result<Response<SetHostStateResponse>, Status> {
         absent()
     }

@@ -7,16 +7,23 @@ use futures_util::future::join_all;
 use resilver_proto::contract::ObserveResponse;
 use resilver_proto::store::cluster_server::Cluster;
 use resilver_proto::store::{
-    DiskStatus, InitRequest, InitResponse, JoinRequest, JoinResponse, NodeStatus, StatusRequest, StatusResponse,
+    DiskStatus, InitRequest, InitResponse, JoinRequest, JoinResponse, LostMember, NodeStatus, PauseRepairRequest,
+    PauseRepairResponse, ReleaseCollectionRequest, ReleaseCollectionResponse, RepairPause, ResumeRepairRequest,
+    ResumeRepairResponse, StatusRequest, StatusResponse,
 };
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
+use super::hosts::MAX_REASON_CHARS;
 use super::join::FoundRequest;
 use super::observe::{millis, missing_shards, observe, role_of};
 use super::views::View;
 use super::{Core, Shared, meta_status};
 use crate::model::{Command, JoiningDisk, Location, NodeRecord, Outcome};
+use crate::types::{Fence, RaftId};
+
+/// The longest pause of repair. Whoever needs more has another problem, and shards without a spare meanwhile.
+const MAX_REPAIR_PAUSE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The service.
 #[derive(Clone)]
@@ -46,7 +53,12 @@ impl Cluster for ClusterService {
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let core = self.shared.core()?;
-        let command = join_command(request.into_inner())?;
+        let mut request = request.into_inner();
+        let lost = request.lost.take();
+        let command = join_command(request)?;
+        if let Some(lost) = lost {
+            replace(core, &command, lost).await?;
+        }
         match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
             Outcome::Joined { raft_id } => {
                 let map = core.meta.map();
@@ -63,12 +75,75 @@ impl Cluster for ClusterService {
         }
     }
 
+    async fn pause_repair(
+        &self,
+        request: Request<PauseRepairRequest>,
+    ) -> Result<Response<PauseRepairResponse>, Status> {
+        let pause = request.into_inner().pause.unwrap_or_default();
+        let length = Duration::from_millis(pause.length_ms);
+        if length.is_zero() || length > MAX_REPAIR_PAUSE {
+            return Err(Status::invalid_argument(format!(
+                "a pause of repair lasts from 1 ms to {} days: longer ones are forgotten, and shards with them",
+                MAX_REPAIR_PAUSE.as_secs() / 86_400
+            )));
+        }
+        let short = |text: String| text.chars().take(MAX_REASON_CHARS).collect();
+        let command = Command::PauseRepair { owner: short(pause.owner), reason: short(pause.reason), length };
+        self.shared.core()?.meta.propose(command).await.map_err(|error| meta_status(&error))?;
+        Ok(Response::new(PauseRepairResponse {}))
+    }
+
+    async fn resume_repair(&self, _: Request<ResumeRepairRequest>) -> Result<Response<ResumeRepairResponse>, Status> {
+        let meta = &self.shared.core()?.meta;
+        meta.barrier().await.map_err(|error| meta_status(&error))?;
+        let paused = meta.map().repair_pause.is_some();
+        meta.propose(Command::ResumeRepair { stamp: None }).await.map_err(|error| meta_status(&error))?;
+        Ok(Response::new(ResumeRepairResponse { paused }))
+    }
+
+    async fn release_collection(
+        &self,
+        _: Request<ReleaseCollectionRequest>,
+    ) -> Result<Response<ReleaseCollectionResponse>, Status> {
+        let meta = &self.shared.core()?.meta;
+        meta.propose(Command::ReleaseCollection).await.map_err(|error| meta_status(&error))?;
+        Ok(Response::new(ReleaseCollectionResponse {}))
+    }
+
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let local = request.into_inner().local;
         match self.shared.core.get() {
+            // A member that has applied nothing yet knows of no cluster, and must not answer for it.
+            Some(core) if core.meta.map().cluster.is_none() => {
+                let state = self.shared.phase.get();
+                Err(Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail)))
+            }
             Some(core) => Ok(Response::new(status(&self.shared, core, local).await)),
             None => Ok(Response::new(outside(&self.shared))),
         }
+    }
+}
+
+/// Gives a node that comes back its fresh id, before anything else is done about it.
+async fn replace(core: &Core, join: &Command, lost: LostMember) -> Result<(), Status> {
+    let Command::JoinNode { name, instance, .. } = join else {
+        return Err(Status::internal("a join is made of another command"));
+    };
+    if lost.raft_id == 0 {
+        return Err(Status::invalid_argument("a lost member without its id in Raft: ask for the status first"));
+    }
+    let fence = lost.fence.map(Fence::from);
+    let attempt = u128::from_str_radix(&lost.attempt, 16)
+        .map_err(|_| Status::invalid_argument("a lost member without a valid attempt"))?;
+    let was = RaftId(lost.raft_id);
+    let command = Command::ReplaceMember { name: name.clone(), instance: *instance, lost: was, attempt, fence };
+    match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
+        Outcome::Joined { raft_id } => {
+            tracing::info!(node = %name, was = lost.raft_id, is = %raft_id, operation = "rejoin", "a lost member was replaced");
+            Ok(())
+        }
+        Outcome::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
+        other => Err(Status::internal(format!("an unexpected outcome of a replacement: {other:?}"))),
     }
 }
 
@@ -126,6 +201,12 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         applied: raft.applied,
         objects: counts.objects,
         missing_shards: missing_shards(&core.meta),
+        collection_held: map.collection_held,
+        repair_pause: map.repair_pause.as_ref().map(|pause| RepairPause {
+            owner: pause.owner.clone(),
+            reason: pause.reason.clone(),
+            length_ms: millis(pause.length),
+        }),
         ..StatusResponse::default()
     };
     for (node, View { answer, age }) in asked.into_iter().zip(answers) {
@@ -139,11 +220,13 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
                 out.disks.extend(answer.disks.into_iter().map(disk_status));
             }
             None => {
+                // One that is heard is there, and busy: how it is, it has not said.
+                let silent = shared.peers.is_silent(&node.address);
                 out.unanswered.push(node.name.to_string());
                 out.nodes.push(NodeStatus {
                     node: node.name.to_string(),
                     address: node.address.clone(),
-                    state: "unreachable".to_owned(),
+                    state: if silent { "unreachable" } else { "unknown" }.to_owned(),
                     role: role.to_owned(),
                     raft_id: node.raft_id.0,
                     last_seen_ms,

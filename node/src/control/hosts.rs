@@ -12,7 +12,7 @@ use crate::types::Fence;
 
 /// The most of a reason that is kept: a line for a person. It lies in the cluster map, which every node holds in memory and
 /// every change of it copies.
-const MAX_REASON_CHARS: usize = 500;
+pub(super) const MAX_REASON_CHARS: usize = 500;
 
 /// Proposes the mark and says what came of it.
 pub(super) async fn set_host_state(

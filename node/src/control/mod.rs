@@ -4,11 +4,14 @@
 //! other than through [`Meta::propose`](crate::meta::Meta::propose).
 
 mod cluster;
+mod disks;
 mod hosts;
 mod join;
+mod meta_recovery;
 mod node_control;
 mod observe;
 mod recovery;
+mod rejoin;
 mod views;
 
 use std::sync::{Arc, OnceLock};
@@ -30,10 +33,13 @@ use crate::s3::Door;
 use crate::types::NodeName;
 
 pub(crate) use cluster::ClusterService;
-pub(crate) use join::{FoundRequest, JoinRound, ask_members, joining_disks};
+pub(crate) use disks::adopt;
+pub(crate) use join::{FoundRequest, JoinRound, Known, ask_members, ask_who_we_are, join_request, location, own_join};
+pub(crate) use meta_recovery::{ForceOrder, MetaRecoveryService, Reborn, RestoreOrder};
 pub(crate) use node_control::NodeControlService;
 pub(crate) use observe::observe as observe_now;
-pub(crate) use recovery::{MetaRecoveryService, NodeRecoveryService, ReplicaRepairService};
+pub(crate) use recovery::{NodeRecoveryService, ReplicaRepairService};
+pub(crate) use rejoin::{RejoinOrder, Rejoined};
 
 /// The bucket of the canaries. Reserved: it is in no listing of buckets.
 pub const CANARY_BUCKET: &str = "resilver.canary";
@@ -63,8 +69,16 @@ pub(crate) struct Shared {
     pub(crate) core: OnceLock<Core>,
     /// Requests of `cluster init`, answered by the service's own loop: only it moves the node between phases.
     pub(crate) found: mpsc::Sender<FoundRequest>,
+    /// Orders to come back, answered by that loop as well, while the node is a lost voter.
+    pub(crate) rejoin: mpsc::Sender<RejoinOrder>,
+    /// Orders to go on from a backup, answered while the node is in no cluster or lost.
+    pub(crate) restore: mpsc::Sender<RestoreOrder>,
+    /// Orders to go on alone, answered while the node is a member.
+    pub(crate) force: mpsc::Sender<ForceOrder>,
     /// One canary at a time: they share a key.
     pub(crate) canary: Mutex<()>,
+    /// One disk is added at a time: they share the identity's file.
+    pub(crate) adding: Mutex<()>,
 }
 
 impl Shared {

@@ -6,18 +6,19 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use resilver_proto::contract::node_control_server::NodeControl;
 use resilver_proto::contract::{
-    CanaryRequest, CanaryResponse, CancelOperationRequest, CancelOperationResponse, DescribeRequest, DescribeResponse,
-    DiskRequest, DiskResponse, DiskVerb, ObserveRequest, ObserveResponse, ReclaimRequest, ReclaimResponse,
-    SetHostStateRequest, SetHostStateResponse, SetModeRequest, SetModeResponse, StepDownRequest, StepDownResponse,
-    TriggerElectionRequest, TriggerElectionResponse,
+    AddDiskRequest, AddDiskResponse, CanaryRequest, CanaryResponse, CancelOperationRequest, CancelOperationResponse,
+    DescribeRequest, DescribeResponse, DiskRequest, DiskResponse, DiskVerb, ObserveRequest, ObserveResponse,
+    ReclaimRequest, ReclaimResponse, RemoveDiskRequest, RemoveDiskResponse, SetHostStateRequest, SetHostStateResponse,
+    SetModeRequest, SetModeResponse, StepDownRequest, StepDownResponse, TriggerElectionRequest,
+    TriggerElectionResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::observe::{millis, observe};
-use super::{CANARY_BUCKET, Shared, meta_status, unimplemented};
+use super::{CANARY_BUCKET, Shared, disks, meta_status, unimplemented};
 use crate::gateway::{BucketSettings, ByteRange, GatewayError, PutOptions};
 use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
-use crate::types::{BucketName, DiskId, Fence};
+use crate::types::{BucketName, Fence};
 
 /// What the canary writes: long enough for every shard to carry some of it.
 const CANARY_BYTES: usize = 4096;
@@ -37,9 +38,17 @@ impl NodeControl for NodeControlService {
             "NodeControl.StepDown",
             "NodeControl.TriggerElection",
             "NodeControl.Disk",
+            "NodeControl.AddDisk",
+            "NodeControl.RemoveDisk",
             "NodeControl.SetHostState",
             "NodeControl.Canary",
             "NodeRecovery.VerifyIntegrity",
+            "NodeRecovery.Rejoin",
+            "MetaRecovery.ValidateClusterState",
+            "MetaRecovery.Survey",
+            "MetaRecovery.Backup",
+            "MetaRecovery.Restore",
+            "MetaRecovery.RecoverQuorum",
             "ReplicaRepair.SyncMissingEntries",
         ];
         let cluster = self.shared.core.get().and_then(|core| core.meta.map().cluster);
@@ -104,16 +113,15 @@ impl NodeControl for NodeControlService {
     async fn disk(&self, request: Request<DiskRequest>) -> Result<Response<DiskResponse>, Status> {
         let request = request.into_inner();
         let core = self.shared.core()?;
-        let disk: DiskId = request.disk_id.parse().map_err(|_| {
-            Status::invalid_argument(format!("{:?} is no disk id: `disk list` shows them", request.disk_id))
-        })?;
+        let disk = disks::id_of(&request.disk_id)?;
         let state = match request.verb() {
             DiskVerb::StopWrites => DiskState::ReadOnly,
             DiskVerb::Detach => DiskState::Down,
             DiskVerb::Out => DiskState::Out,
             DiskVerb::Attach => DiskState::Up,
+            DiskVerb::Drain => DiskState::Draining,
             DiskVerb::Unspecified => {
-                return Err(Status::invalid_argument("which verb? stop writes, detach, out, attach"));
+                return Err(Status::invalid_argument("which verb? stop writes, detach, out, attach, drain"));
             }
         };
         // A detach takes something away that may still serve: an agent needs the fence of an open slot for it.
@@ -122,11 +130,17 @@ impl NodeControl for NodeControlService {
                 "detaching a disk needs a fence: take a slot from the lease's holder",
             ));
         }
+        if matches!(state, DiskState::Down | DiskState::Out) && !request.automatic {
+            let before = disks::give_up(&self.shared, core, disk, state, request.reason).await?;
+            let (before, after) = (before.as_str().to_owned(), state.as_str().to_owned());
+            return Ok(Response::new(DiskResponse { before, after }));
+        }
         let command = Command::SetDiskState {
             disk,
             state,
             by: if request.automatic { MarkedBy::Automatic } else { MarkedBy::Operator },
             reason: request.reason,
+            judged: None,
             fence: request.fence.map(Fence::from),
         };
         match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
@@ -137,6 +151,14 @@ impl NodeControl for NodeControlService {
             Outcome::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
             other => Err(Status::internal(format!("an unexpected outcome of a disk verb: {other:?}"))),
         }
+    }
+
+    async fn add_disk(&self, request: Request<AddDiskRequest>) -> Result<Response<AddDiskResponse>, Status> {
+        disks::add(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_disk(&self, request: Request<RemoveDiskRequest>) -> Result<Response<RemoveDiskResponse>, Status> {
+        disks::remove(&self.shared, &request.into_inner()).await.map(Response::new)
     }
 
     async fn set_host_state(

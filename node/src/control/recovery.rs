@@ -1,16 +1,14 @@
-//! `NodeRecovery`, `ReplicaRepair` and `MetaRecovery`: the verbs that bring data back, and those that are not served yet.
+//! `NodeRecovery` and `ReplicaRepair`: the verbs that bring data back, and those that are not served yet.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
-use resilver_proto::contract::meta_recovery_server::MetaRecovery;
 use resilver_proto::contract::node_recovery_server::NodeRecovery;
 use resilver_proto::contract::replica_repair_server::ReplicaRepair;
 use resilver_proto::contract::{
-    ChecksumDifference, CompareChecksumsRequest, Progress, ReplayJournalRequest, ReplayLogsRequest,
-    RestoreSnapshotRequest, Scope as ScopeMessage, SyncMissingEntriesRequest, ValidateClusterStateRequest,
-    ValidateClusterStateResponse, VerifyIntegrityRequest,
+    ChecksumDifference, CompareChecksumsRequest, Progress, RejoinRequest, ReplayLogsRequest, RestoreSnapshotRequest,
+    Scope as ScopeMessage, SyncMissingEntriesRequest, VerifyIntegrityRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -19,7 +17,7 @@ use crate::repair::Scope;
 
 type ProgressStream = Pin<Box<dyn Stream<Item = Result<Progress, Status>> + Send>>;
 
-/// Verifying.
+/// Verifying, and coming back.
 #[derive(Clone)]
 pub(crate) struct NodeRecoveryService {
     pub(crate) shared: Arc<Shared>,
@@ -31,15 +29,12 @@ pub(crate) struct ReplicaRepairService {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// Metadata recovery: nothing of it is served yet.
-#[derive(Clone)]
-pub(crate) struct MetaRecoveryService;
-
 #[tonic::async_trait]
 impl NodeRecovery for NodeRecoveryService {
     type ReplayLogsStream = ProgressStream;
     type RestoreSnapshotStream = ProgressStream;
     type VerifyIntegrityStream = ProgressStream;
+    type RejoinStream = ProgressStream;
 
     async fn replay_logs(&self, _: Request<ReplayLogsRequest>) -> Result<Response<ProgressStream>, Status> {
         Err(unimplemented("ReplayLogs", "a node replays its own log when it starts"))
@@ -56,6 +51,11 @@ impl NodeRecovery for NodeRecoveryService {
         let scope = scope_of(request.into_inner().scope)?;
         let progress = self.shared.core()?.repair.verify_scope(scope);
         Ok(Response::new(Box::pin(progress.map(|step| Ok(step.into())))))
+    }
+
+    async fn rejoin(&self, request: Request<RejoinRequest>) -> Result<Response<ProgressStream>, Status> {
+        let progress = super::rejoin::rejoin(self.shared.clone(), request.into_inner()).await?;
+        Ok(Response::new(Box::pin(progress)))
     }
 }
 
@@ -78,22 +78,6 @@ impl ReplicaRepair for ReplicaRepairService {
         let scope = scope_of(request.into_inner().scope)?;
         let progress = self.shared.core()?.repair.sync_scope(scope);
         Ok(Response::new(Box::pin(progress.map(|step| Ok(step.into())))))
-    }
-}
-
-#[tonic::async_trait]
-impl MetaRecovery for MetaRecoveryService {
-    type ReplayJournalStream = ProgressStream;
-
-    async fn replay_journal(&self, _: Request<ReplayJournalRequest>) -> Result<Response<ProgressStream>, Status> {
-        Err(unimplemented("ReplayJournal", "it comes with metadata recovery"))
-    }
-
-    async fn validate_cluster_state(
-        &self,
-        _: Request<ValidateClusterStateRequest>,
-    ) -> Result<Response<ValidateClusterStateResponse>, Status> {
-        Err(unimplemented("ValidateClusterState", "it comes with metadata recovery"))
     }
 }
 

@@ -62,11 +62,9 @@ impl Views {
         if begun {
             tokio::spawn(question(peers.clone(), node.address.clone(), heard.clone(), self.question));
         }
-        let young = age(&before).is_some_and(|age| age < YOUNG);
         let silent = peers.is_silent(&node.address);
-        let patience = if young || silent { self.patience } else { self.question };
         let mut changes = heard.subscribe();
-        let ended = timeout(patience, changes.wait_for(|heard| heard.ended > before.ended)).await;
+        let ended = timeout(self.patience, changes.wait_for(|heard| heard.ended > before.ended)).await;
         let now = match ended {
             Ok(Ok(now)) => now.clone(),
             // Of a node that is silent it is not told what it said before.

@@ -112,6 +112,7 @@ pub(super) async fn watch(core: Arc<Core>, mut shutdown: watch::Receiver<bool>) 
     };
     tokio::select! {
         () = watching => {}
+        () = core.retired() => {}
         // A sender that is gone means the same as a stop.
         _ = shutdown.wait_for(|stop| *stop) => {}
     }

@@ -60,6 +60,12 @@ pub struct KnownDisk {
     /// Its identity.
     #[serde(with = "as_text")]
     pub id: DiskId,
+    /// It was added while the node ran: it is opened whether the configuration names it or not.
+    #[serde(default)]
+    pub added: bool,
+    /// It was taken out for good: it is not opened, whether the configuration names it or not.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// Ids as people see them, also in files.

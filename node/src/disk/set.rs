@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use futures_util::future::join_all;
 use resilver_host::Host;
@@ -25,7 +25,13 @@ use crate::types::{ClusterId, DiskId, Epoch};
 
 /// The disks of this node, in the order of its configuration.
 pub struct DiskSet {
-    volumes: Vec<Arc<Volume>>,
+    /// Those that were added later stand at the end.
+    volumes: RwLock<Vec<Arc<Volume>>>,
+    /// Counts what came and went: whoever works on each disk is told.
+    changed: watch::Sender<u64>,
+    /// Where disks tell that they do not say in time how they are.
+    failures: OnceLock<Failures>,
+    patience: Patience,
 }
 
 /// What is to be done with one configured path.
@@ -54,14 +60,30 @@ impl DiskSet {
         patience: Patience,
     ) -> Result<(Self, Vec<KnownDisk>), DiskError> {
         let mut looked_at = Vec::with_capacity(paths.len());
+        let removed = |id: DiskId| known.iter().any(|disk| disk.id == id && disk.removed);
         for path in paths {
             let found = match within(patience.hanging_ticks, superblock::inspect(host, path)).await {
                 Some(found) => found?,
                 None => Found::Failed(io::Error::from(io::ErrorKind::TimedOut)),
             };
+            let is_removed = match &found {
+                Found::Disk(superblock) => removed(superblock.disk),
+                // Where a removed disk stood, nothing becomes a disk unasked: it may be the mount point that it left.
+                _ => {
+                    known.iter().any(|disk| disk.path == *path)
+                        && known.iter().all(|disk| disk.path != *path || disk.removed)
+                }
+            };
+            if is_removed {
+                let path = path.display();
+                tracing::warn!(%path, "a disk was removed here: nothing is opened; `resilver disk add` takes a folder into service");
+                continue;
+            }
             looked_at.push((path.clone(), found));
         }
-        let plans = decide(owner, known, looked_at)?;
+        // A new disk may stand where a removed one stood.
+        let expected: Vec<KnownDisk> = known.iter().filter(|disk| !disk.removed).cloned().collect();
+        let plans = decide(owner, &expected, looked_at)?;
         let mut volumes = Vec::with_capacity(plans.len());
         for (path, plan) in plans {
             let volume = carry_out(host, owner, path, plan, (patience, &volumes)).await?;
@@ -69,12 +91,74 @@ impl DiskSet {
         }
         join_all(volumes.iter().map(|volume| make_ready(&volume.core))).await;
 
-        let mut remembered: Vec<KnownDisk> =
-            volumes.iter().map(|volume| KnownDisk { path: volume.path().to_owned(), id: volume.id() }).collect();
+        let added = |id| known.iter().any(|disk| disk.id == id && disk.added);
+        let remember = |volume: &Arc<Volume>| KnownDisk {
+            path: volume.path().to_owned(),
+            id: volume.id(),
+            added: added(volume.id()),
+            removed: false,
+        };
+        let mut remembered: Vec<KnownDisk> = volumes.iter().map(remember).collect();
         // A disk taken out of the configuration stays known: should its path come back empty, it is gone and not new.
         let opened: BTreeSet<DiskId> = volumes.iter().map(|volume| volume.id()).collect();
         remembered.extend(known.iter().filter(|disk| !opened.contains(&disk.id)).cloned());
-        Ok((Self { volumes }, remembered))
+        let set =
+            Self { volumes: RwLock::new(volumes), changed: watch::Sender::new(0), failures: OnceLock::new(), patience };
+        Ok((set, remembered))
+    }
+
+    /// Takes another disk into service while the node runs: an empty folder becomes one, a disk of this node that was taken
+    /// out is taken back.
+    ///
+    /// # Errors
+    /// On a foreign disk, a folder with somebody's data, a path in use, a newer format, a folder that cannot be written. Then
+    /// nothing was changed.
+    pub async fn add(&self, host: &Host, path: &Path, owner: &Owner) -> Result<Arc<Volume>, DiskError> {
+        let found = match within(self.patience.hanging_ticks, superblock::inspect(host, path)).await {
+            Some(found) => found?,
+            None => Found::Failed(io::Error::from(io::ErrorKind::TimedOut)),
+        };
+        match &found {
+            Found::Disk(superblock) => belongs(owner, path, superblock)?,
+            // A path that is mistyped, or not mounted, must not become a disk on the file system below.
+            Found::Absent => {
+                let source = io::Error::from(io::ErrorKind::NotFound);
+                return Err(DiskError::NotWritable { path: path.to_owned(), source });
+            }
+            _ => {}
+        }
+        let opened = self.volumes();
+        // At the path of one that is gone there may be its successor; never beside one that serves there, nor twice.
+        let serves = |volume: &&Arc<Volume>| matches!(volume.status().health, Health::Ok | Health::Suspect);
+        let same = |volume: &&Arc<Volume>| volume.path().components().eq(path.components());
+        let known = |volume: &&Arc<Volume>| matches!(&found, Found::Disk(superblock) if superblock.disk == volume.id());
+        if let Some(first) = opened.iter().find(|volume| (same(volume) && serves(volume)) || known(volume)) {
+            return Err(DiskError::Duplicate { first: first.path().to_owned(), second: path.to_owned() });
+        }
+        let plan = anew(path, found)?;
+        let volume = carry_out(host, owner, path.to_owned(), plan, (self.patience, &opened)).await?;
+        make_ready(&volume.core).await;
+        if let Some(failures) = self.failures.get() {
+            volume.core.report_to(failures);
+        }
+        let mut volumes = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
+        volumes.push(volume.clone());
+        self.changed.send_modify(|count| *count += 1);
+        Ok(volume)
+    }
+
+    /// Lets go of a disk: nothing of this node touches it any more, and what is on it stays. Whether it was there.
+    pub fn remove(&self, id: DiskId) -> bool {
+        let mut volumes = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = volumes.iter().position(|volume| volume.id() == id) else { return false };
+        volumes.remove(at).core.retire();
+        self.changed.send_modify(|count| *count += 1);
+        true
+    }
+
+    /// Changes whenever a disk comes or goes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// Writes into the superblocks which cluster the node is in. A disk that cannot be written keeps its old one, and
@@ -83,35 +167,55 @@ impl DiskSet {
     /// # Errors
     /// [`DiskError::ForeignCluster`] when a disk is in another cluster already.
     pub async fn stamp(&self, cluster: ClusterId, epoch: Epoch) -> Result<(), DiskError> {
-        for volume in &self.volumes {
+        let volumes = self.volumes();
+        for volume in &volumes {
             volume.core.join_cluster(cluster, epoch)?;
         }
-        join_all(self.volumes.iter().map(|volume| restamp(&volume.core))).await;
+        join_all(volumes.iter().map(|volume| restamp(&volume.core))).await;
         Ok(())
     }
 
     /// All disks, failed ones included.
     pub fn volumes(&self) -> Vec<Arc<Volume>> {
-        self.volumes.clone()
+        self.volumes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The disk of this id.
     pub fn volume(&self, id: DiskId) -> Option<Arc<Volume>> {
-        self.volumes.iter().find(|volume| volume.id() == id).cloned()
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        volumes.iter().find(|volume| volume.id() == id).cloned()
+    }
+
+    /// The latest epoch that any of the superblocks says.
+    pub fn highest_epoch(&self) -> Epoch {
+        self.volumes().iter().map(|volume| volume.core.identity().epoch).max().unwrap_or_default()
     }
 
     /// Where it is told that a disk does not say in time how it is.
     pub fn report_to(&self, failures: &Failures) {
-        self.volumes.iter().for_each(|volume| volume.core.report_to(failures));
+        // The first one stays: disks are in one node.
+        let _ = self.failures.set(failures.clone());
+        self.volumes().iter().for_each(|volume| volume.core.report_to(failures));
     }
 
-    /// Watches all disks until shutdown.
+    /// Watches all disks until shutdown, those that are added meanwhile as well.
     pub async fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
         let mut watches = JoinSet::new();
-        for volume in &self.volumes {
-            watches.spawn(canary::watch(Arc::clone(&volume.core), shutdown.clone()));
-        }
-        while let Some(ended) = watches.join_next().await {
+        let mut changes = self.changes();
+        let mut stop = shutdown.clone();
+        let mut watched = BTreeSet::new();
+        loop {
+            changes.borrow_and_update();
+            let volumes = self.volumes();
+            watched.retain(|id| volumes.iter().any(|volume| volume.id() == *id));
+            for volume in volumes.iter().filter(|volume| watched.insert(volume.id())) {
+                watches.spawn(canary::watch(Arc::clone(&volume.core), shutdown.clone()));
+            }
+            let ended = tokio::select! {
+                Some(ended) = watches.join_next() => ended,
+                Ok(()) = changes.changed() => continue,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
             if let Err(error) = ended
                 && error.is_panic()
             {
@@ -119,6 +223,8 @@ impl DiskSet {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
+        // What a probe has begun, it ends.
+        while watches.join_next().await.is_some() {}
     }
 }
 

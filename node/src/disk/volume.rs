@@ -44,6 +44,8 @@ pub(super) struct Core {
     health: watch::Sender<HealthReport>,
     /// Who the disk must say it is.
     identity: Mutex<Superblock>,
+    /// The node has let go of it.
+    retired: watch::Sender<bool>,
     /// Whether the folders are known to be there.
     prepared: AtomicBool,
     /// Whether temporary files of an earlier process are gone. Never again after that: later ones are somebody's.
@@ -84,6 +86,7 @@ impl Core {
             io: Io::new(host, identity.disk, root, patience),
             health: watch::Sender::new(report),
             identity: Mutex::new(identity),
+            retired: watch::Sender::new(false),
             prepared: AtomicBool::new(false),
             swept: AtomicBool::new(false),
             used_bytes: AtomicU64::new(0),
@@ -121,6 +124,18 @@ impl Core {
             *current = next;
             true
         });
+    }
+
+    /// From now on nobody watches it, and it is not written to.
+    pub(super) fn retire(&self) {
+        self.retired.send_replace(true);
+        self.set_health(HealthReport { health: Health::Gone, reason: "it was removed".to_owned(), hanging: false });
+    }
+
+    /// Resolves once it is.
+    pub(super) async fn retired(&self) {
+        // The sender is in this very core.
+        let _ = self.retired.subscribe().wait_for(|retired| *retired).await;
     }
 
     pub(super) fn identity(&self) -> Superblock {
@@ -397,6 +412,11 @@ impl Volume {
             check_took: Duration::from_micros(core.check_micros.load(Ordering::Relaxed)),
             late_checks: core.late_checks.load(Ordering::Relaxed),
         }
+    }
+
+    /// Resolves once the node has let go of it.
+    pub async fn retired(&self) {
+        self.core.retired().await;
     }
 
     /// Its health as it changes.

@@ -28,6 +28,7 @@ mod lanes;
 mod names;
 mod objects;
 mod operations;
+mod proof;
 mod put;
 #[cfg(feature = "audit")]
 mod rehearsal;

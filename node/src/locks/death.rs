@@ -69,6 +69,7 @@ mod tests {
             state: HostState::Up,
             marked_by: MarkedBy::Automatic,
             reason: String::new(),
+            attempt: None,
         };
         ClusterMap { nodes: [("n1".into(), node)].into(), ..ClusterMap::default() }
     }

@@ -195,7 +195,7 @@ impl Elections {
         Ok(standing)
     }
 
-    async fn last_log(&self) -> Result<Option<LogId<Node>>, String> {
+    pub(super) async fn last_log(&self) -> Result<Option<LogId<Node>>, String> {
         let state = self.log.clone().get_log_state().await.map_err(|error| error.to_string())?;
         Ok(state.last_log_id)
     }

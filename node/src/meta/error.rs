@@ -129,8 +129,8 @@ pub enum MetaError {
 }
 
 /// What an operator does about a lost voter.
-const REJOIN: &str =
-    "raft was not started and nothing was changed: keep the folder, and let this node rejoin as a learner";
+const REJOIN: &str = "raft was not started and nothing was changed: `resilver node rejoin NODE` keeps what is left aside, and \
+                      brings the node back as a learner";
 
 impl MetaError {
     /// A lost voter with the usual next step.

@@ -16,10 +16,10 @@ use crate::types::{ClusterId, Epoch, InstanceId, NodeName, RaftId};
 pub use crate::disk::KnownDisk;
 
 /// The file's name within the metadata folder.
-const FILE: &str = "identity.json";
+pub(super) const FILE: &str = "identity.json";
 /// Its format. It stands for the whole metadata folder, since it is the first that is read of it: raised with
 /// [`crate::model::FORMAT`].
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// The longest identity believed: a thousand disks with long paths.
 const MAX_BYTES: u64 = 1024 * 1024;
 
@@ -136,6 +136,8 @@ struct MemberBody {
 struct DiskBody {
     id: String,
     path: PathBuf,
+    added: bool,
+    removed: bool,
 }
 
 fn checksum(body: &Body) -> serde_json::Result<String> {
@@ -156,7 +158,12 @@ impl From<&Identity> for Body {
             disks: identity
                 .disks
                 .iter()
-                .map(|disk| DiskBody { id: disk.id.to_string(), path: disk.path.clone() })
+                .map(|disk| DiskBody {
+                    id: disk.id.to_string(),
+                    path: disk.path.clone(),
+                    added: disk.added,
+                    removed: disk.removed,
+                })
                 .collect(),
         }
     }
@@ -174,7 +181,7 @@ impl Body {
         });
         let disks = self.disks.into_iter().map(|disk| {
             let id = disk.id.parse().map_err(|error| format!("disks.id: {error}"))?;
-            Ok::<_, String>(KnownDisk { path: disk.path, id })
+            Ok::<_, String>(KnownDisk { path: disk.path, id, added: disk.added, removed: disk.removed })
         });
         Ok(Identity {
             node: NodeName(self.node),

@@ -82,6 +82,11 @@ impl LogAdapter {
         records.iter().map(decode).collect()
     }
 
+    /// Entries of a part of the log, as many as one read takes.
+    pub(super) async fn entries(&self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        self.read(start, end, READ_BYTES).await
+    }
+
     fn purged(&self) -> Result<Option<LogId<Node>>, StorageError> {
         decode_note(&self.log.note()).map_err(|error| reading(&error))
     }

@@ -23,6 +23,7 @@ mod network;
 mod propose;
 mod raft;
 mod reads;
+pub(crate) mod rebirth;
 mod room;
 mod service;
 mod snapshot;
@@ -34,7 +35,7 @@ mod upkeep;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,7 +64,7 @@ use self::upkeep::Upkeep;
 use crate::model::{ClusterMap, Command, Outcome};
 use crate::peers::Peers;
 use crate::state::State;
-use crate::types::RaftId;
+use crate::types::{ClusterId, Epoch, RaftId};
 
 pub(crate) use self::election::Asked;
 pub use self::error::MetaError;
@@ -73,6 +74,7 @@ pub use self::raft::Tuning;
 pub use self::room::NoRoom;
 pub use self::service::RaftService;
 pub use self::status::{MetaStatus, Replication, Role};
+pub(crate) use self::storage::{make as make_member, move_aside, move_back};
 pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Scan};
 pub use crate::state::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
 
@@ -110,6 +112,7 @@ struct Inner {
     elections: Arc<Elections>,
     sessions: Sessions,
     address: String,
+    cluster_name: String,
     tuning: Tuning,
     committed: Arc<AtomicU64>,
     /// Set while leadership is being handed over: nothing is appended here then.
@@ -185,6 +188,7 @@ impl Meta {
             snapshots,
             links,
             address,
+            cluster_name: member.cluster_name,
             tuning,
             committed,
             yielding,
@@ -253,6 +257,21 @@ impl Meta {
         self.inner.links.ids.raft_id
     }
 
+    /// The cluster that this member is of: its id, its name, and the epoch that the member belongs to. Known without any
+    /// entry applied.
+    pub fn cluster(&self) -> (ClusterId, &str, Epoch) {
+        let ids = &self.inner.links.ids;
+        (ids.cluster, &self.inner.cluster_name, ids.epoch)
+    }
+
+    /// The sets of voters that have to agree: one, two while the membership changes.
+    pub fn voter_sets(&self) -> Vec<Vec<RaftId>> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        let sets = metrics.membership_config.membership().get_joint_config();
+        sets.iter().map(|set| set.iter().copied().map(RaftId).collect()).collect()
+    }
+
     /// The envelope of a call to `target`.
     pub fn envelope(&self, target: RaftId) -> Envelope {
         self.inner.links.ids.envelope(target)
@@ -264,7 +283,13 @@ impl Meta {
     /// FAILED_PRECONDITION, with what was expected.
     #[allow(clippy::result_large_err)] // tonic's own error type
     pub fn check_envelope(&self, envelope: Option<&Envelope>) -> Result<(), Status> {
-        self.inner.links.ids.check(envelope)
+        self.inner.links.check(envelope)
+    }
+
+    /// Resolves with the latest epoch once another member of this cluster is in a later one than this: it was forced, or
+    /// restored, without this member, which must take no part in anything any more.
+    pub async fn left_behind(&self) -> Epoch {
+        self.inner.links.left_behind().await
     }
 
     /// Resolves with the reason once Raft has stopped inside. The process must then exit.
@@ -328,6 +353,29 @@ impl Meta {
             tracing::warn!(%error, "the last changes are not durable here; the log has them");
         }
         self.inner.state.close().await;
+    }
+
+    /// The last entry of this member's log: the term in which it was made, and its index. Of two members the greater has all
+    /// that the other has of what was committed.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn last_log(&self) -> Result<(u64, u64), MetaError> {
+        let last = self.inner.elections.last_log().await.map_err(|reason| MetaError::Stopped { reason })?;
+        Ok(last.map_or((0, 0), |id| (id.leader_id.term, id.index)))
+    }
+
+    /// Writes the whole state as of one applied index to a file; that index. `consistent`: everything acknowledged before
+    /// this call is in it, which takes a quorum.
+    ///
+    /// # Errors
+    /// When no leader can be asked, or the disk refuses.
+    pub async fn backup(&self, to: &Path, consistent: bool) -> Result<u64, MetaError> {
+        if consistent {
+            self.barrier().await?;
+        }
+        let head = self.inner.state.export(to, format!("backup-{}", self.raft_id())).await?;
+        Ok(head.applied.map_or(0, |applied| applied.index))
     }
 
     /// The service other members call.

@@ -66,6 +66,12 @@ impl Ids {
             let (wanted, own) = (&envelope.cluster_id, self.cluster);
             return refuse(format!("the call is for cluster {wanted}, this node belongs to cluster {own}"));
         }
+        if envelope.epoch > self.epoch.0 {
+            let (wanted, own) = (envelope.epoch, self.epoch.0);
+            return refuse(format!(
+                "the cluster is in epoch {wanted}, and this member is of epoch {own}, which is over"
+            ));
+        }
         if envelope.epoch != self.epoch.0 {
             let (wanted, own) = (envelope.epoch, self.epoch.0);
             return refuse(format!("the call is of epoch {wanted}, the cluster is in epoch {own} here"));
@@ -85,11 +91,42 @@ pub(super) struct Links {
     pub(super) peers: Peers,
     map: watch::Receiver<Arc<ClusterMap>>,
     answered: Mutex<BTreeMap<Node, Instant>>,
+    /// The latest epoch of this cluster that anybody spoke of.
+    latest: watch::Sender<Epoch>,
 }
 
 impl Links {
     pub(super) fn new(host: Host, ids: Ids, peers: Peers, map: watch::Receiver<Arc<ClusterMap>>) -> Arc<Self> {
-        Arc::new(Self { host, ids, peers, map, answered: Mutex::default() })
+        let latest = watch::Sender::new(ids.epoch);
+        Arc::new(Self { host, ids, peers, map, answered: Mutex::default(), latest })
+    }
+
+    /// [`Ids::check`], and takes note of an epoch that is later than this member's.
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    pub(super) fn check(&self, envelope: Option<&Envelope>) -> Result<(), Status> {
+        if let Some(envelope) = envelope.filter(|envelope| envelope.cluster_id == self.ids.cluster.to_string()) {
+            let heard = Epoch(envelope.epoch);
+            self.latest.send_if_modified(|latest| {
+                heard > *latest && {
+                    *latest = heard;
+                    true
+                }
+            });
+        }
+        self.ids.check(envelope)
+    }
+
+    /// Resolves with the epoch once one is later than this member's.
+    pub(super) async fn left_behind(&self) -> Epoch {
+        let mut latest = self.latest.subscribe();
+        let own = self.ids.epoch;
+        // The guard of what was seen must not be held across an await.
+        let heard = latest.wait_for(|latest| *latest > own).await.map(|epoch| *epoch);
+        match heard {
+            Ok(epoch) => epoch,
+            // The sender is in this very record.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Where a member is: the map knows of moves before Raft's membership does.

@@ -265,6 +265,11 @@ pub(crate) fn name_of(command: &Command) -> &'static str {
     match command {
         Command::InitCluster { .. } => "making the cluster",
         Command::JoinNode { .. } => "letting a node in",
+        Command::PauseRepair { .. } => "pausing repair",
+        Command::ResumeRepair { .. } => "resuming repair",
+        Command::ReleaseCollection => "letting collection go on",
+        Command::ForgetDisk { .. } => "forgetting a disk",
+        Command::ReplaceMember { .. } => "replacing a lost member",
         Command::SetDiskState { .. } => "setting a disk's state",
         Command::SetHostState { .. } => "setting a host's state",
         Command::CreateBucket { .. } => "making a bucket",

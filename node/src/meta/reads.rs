@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::raft::{Node, RaftNode};
 use super::{Meta, MetaError};
 use crate::model::{BucketRecord, GarbageRecord, KeyRecord, LockTable, ObjectRecord, UploadRecord, Usage};
-use crate::state::{Counts, ListQuery, Page, PartPage, Scan, UploadPage, UploadQuery};
+use crate::state::{Counts, ListQuery, Page, PartPage, Scan, UploadPage, UploadQuery, Validation};
 use crate::types::{BucketName, UploadId, Version};
 
 impl Meta {
@@ -96,6 +96,11 @@ impl Meta {
     /// What is to be collected of this version.
     pub async fn garbage(&self, version: Version) -> Result<Option<GarbageRecord>, MetaError> {
         Ok(self.inner.state.garbage(version).await?)
+    }
+
+    /// Looks through everything that is applied here for what should not be so.
+    pub async fn validate(&self) -> Result<Validation, MetaError> {
+        Ok(self.inner.state.validate().await?)
     }
 
     /// Whether a version was given up.

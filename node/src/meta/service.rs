@@ -49,21 +49,21 @@ fn stopped(error: impl Into<RaftError<Node>>) -> Status {
 impl Service for RaftService {
     async fn append(&self, request: Request<RaftMessage>) -> Answer {
         let message = request.into_inner();
-        self.inner.links.ids.check(message.envelope.as_ref())?;
+        self.inner.links.check(message.envelope.as_ref())?;
         let append = wire::decode(&message.payload).map_err(unreadable)?;
         answer(&self.inner.raft.append_entries(append).await.map_err(stopped)?)
     }
 
     async fn vote(&self, request: Request<RaftMessage>) -> Answer {
         let message = request.into_inner();
-        self.inner.links.ids.check(message.envelope.as_ref())?;
+        self.inner.links.check(message.envelope.as_ref())?;
         let vote = wire::decode(&message.payload).map_err(unreadable)?;
         answer(&self.inner.raft.vote(vote).await.map_err(stopped)?)
     }
 
     async fn pre_vote(&self, request: Request<PreVoteRequest>) -> Result<Response<PreVoteResponse>, Status> {
         let request = request.into_inner();
-        self.inner.links.ids.check(request.envelope.as_ref())?;
+        self.inner.links.check(request.envelope.as_ref())?;
         let last_log = wire::decode(&request.last_log).map_err(unreadable)?;
         let answered = self.inner.elections.answer(last_log).await;
         answered.map(Response::new).map_err(Status::unavailable)
@@ -72,7 +72,7 @@ impl Service for RaftService {
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Answer {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot stream"))?;
-        self.inner.links.ids.check(first.envelope.as_ref())?;
+        self.inner.links.check(first.envelope.as_ref())?;
         let offer: SnapshotOffer = wire::decode(&first.head).map_err(unreadable)?;
         let path = self.inner.snapshots.incoming();
         let installed = self.receive(&path, first, chunks, offer).await;
@@ -83,7 +83,7 @@ impl Service for RaftService {
 
     async fn propose(&self, request: Request<RaftMessage>) -> Answer {
         let message = request.into_inner();
-        self.inner.links.ids.check(message.envelope.as_ref())?;
+        self.inner.links.check(message.envelope.as_ref())?;
         match wire::decode(&message.payload).map_err(unreadable)? {
             Forward::Propose(proposal) => match self.inner.submit(*proposal).await {
                 Attempt::Answered(outcome) => answer(&Forwarded::Outcome(outcome)),
@@ -98,7 +98,7 @@ impl Service for RaftService {
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
-        self.inner.links.ids.check(request.into_inner().envelope.as_ref())?;
+        self.inner.links.check(request.into_inner().envelope.as_ref())?;
         let index =
             self.inner.barrier.leader_index().await.map_err(|failure| Status::unavailable(failure.to_string()))?;
         Ok(Response::new(ReadIndexResponse { index }))

@@ -1,8 +1,8 @@
 //! Opening what a member keeps: log, vote, database, snapshots.
 //!
-//! Owns: the judgement whether a folder is fresh, whole, or a lost voter. Must never: make an empty file where a member
-//! had a full one. Invariant: the identity names a membership only after everything was made here; so a missing part
-//! beside such an identity was lost, not never there.
+//! Owns: the judgement whether a folder is fresh, whole, or a lost voter, and the way of a lost member's files aside. Must
+//! never: make an empty file where a member had a full one; delete any. Invariant: the identity names a membership only
+//! after everything was made here; so a missing part beside such an identity was lost, not never there.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use openraft::Vote;
 use resilver_host::Host;
 use resilver_host::disk::create_dir_durably;
 
-use super::identity::{Identity, Membership};
+use super::identity::{self, Identity, Membership};
 use super::log_store::decode_note;
 use super::machine::note_of;
 use super::raft::Node;
@@ -39,6 +39,57 @@ impl Layout {
     pub(super) fn of(dir: &Path) -> Self {
         Self { log: dir.join("log"), database: dir.join("state.redb"), snapshots: dir.join("snapshots") }
     }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.log
+    }
+}
+
+/// Where what is left of lost members is kept, within the metadata folder, until a person removes it.
+pub(super) const ASIDE: &str = "aside";
+
+/// Moves everything that a member kept into a folder of its own, beside what comes next; that folder. Nothing is copied, so
+/// it needs no room. Cut off and repeated it moves the rest: the identity goes last, so that until then the folder still
+/// says whose it was.
+pub(crate) async fn move_aside(host: &Host, dir: &Path, label: &str) -> Result<PathBuf, MetaError> {
+    let layout = Layout::of(dir);
+    let aside = dir.join(ASIDE).join(label);
+    create_dir_durably(&*host.disk, &aside).await.map_err(MetaError::io("creating", &aside))?;
+    for path in [layout.log, layout.database, layout.snapshots, dir.join(identity::FILE)] {
+        let Some(name) = path.file_name() else { continue };
+        match host.disk.rename(&path, &aside.join(name)).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(MetaError::io("moving aside", &path)(error)),
+        }
+        // The new name first: after a crash a file may have both, never neither.
+        host.disk.sync_dir(&aside).await.map_err(MetaError::io("syncing", &aside))?;
+        host.disk.sync_dir(dir).await.map_err(MetaError::io("syncing", dir))?;
+    }
+    Ok(aside)
+}
+
+/// Puts back what [`move_aside`] moved, where nothing is in its place.
+pub(crate) async fn move_back(host: &Host, dir: &Path, aside: &Path) -> Result<(), MetaError> {
+    let layout = Layout::of(dir);
+    for path in [layout.log, layout.database, layout.snapshots, dir.join(identity::FILE)] {
+        let Some(name) = path.file_name() else { continue };
+        match host.disk.rename(&aside.join(name), &path).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(MetaError::io("putting back", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    host.disk.sync_dir(dir).await.map_err(MetaError::io("syncing", dir))?;
+    host.disk.sync_dir(aside).await.map_err(MetaError::io("syncing", aside))
+}
+
+/// Makes the empty folder of a member that was just admitted, for the next start.
+pub(crate) async fn make(host: &Host, dir: &Path, identity: &Identity) -> Result<(), MetaError> {
+    let (storage, _) = open(host, dir, identity).await?;
+    storage.state.close().await;
+    Ok(())
 }
 
 /// Opens what `identity` names a member of, or makes it when this folder never was a member. The identity is stored

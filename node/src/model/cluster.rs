@@ -1,6 +1,7 @@
 //! The cluster map: members, disks, and what each may do.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct NodeRecord {
     pub marked_by: MarkedBy,
     /// Why, for people; empty while it is up.
     pub reason: String,
+    /// The attempt to come back that was given `raft_id`; `None`: it has had that since it joined.
+    pub attempt: Option<u128>,
 }
 
 /// What the cluster knows of a host: conviction, not suspicion. See `docs/host-states.md`.
@@ -87,6 +90,8 @@ pub enum DiskState {
     Up,
     /// Read, but takes no new shards.
     ReadOnly,
+    /// Read until its shards are on other disks, and takes no new ones.
+    Draining,
     /// Detached: neither read nor written. Its shards still count as placed there.
     Down,
     /// Given up: its shards are rebuilt elsewhere.
@@ -99,6 +104,7 @@ impl DiskState {
         match self {
             Self::Up => "up",
             Self::ReadOnly => "read_only",
+            Self::Draining => "draining",
             Self::Down => "down",
             Self::Out => "out",
         }
@@ -106,7 +112,12 @@ impl DiskState {
 
     /// Whether shards may be read from such a disk.
     pub fn is_readable(self) -> bool {
-        matches!(self, Self::Up | Self::ReadOnly)
+        matches!(self, Self::Up | Self::ReadOnly | Self::Draining)
+    }
+
+    /// Whether shards leave such a disk for others, and none belongs there any more.
+    pub fn is_left(self) -> bool {
+        matches!(self, Self::Draining | Self::Out)
     }
 }
 
@@ -175,6 +186,24 @@ pub struct ClusterMap {
     pub disks: BTreeMap<DiskId, DiskRecord>,
     /// The highest fence any fenced command carried; lower ones are refused.
     pub fence: Fence,
+    /// A person's pause of the repair queue, while there is one.
+    pub repair_pause: Option<RepairPause>,
+    /// Nothing is collected: this state may not know of everything that lies on disks. So after a restore and a forced
+    /// quorum, until a person has looked.
+    pub collection_held: bool,
+}
+
+/// A pause of repair: no shard is taken from the queue while it lasts. An object that a person names is repaired all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairPause {
+    /// Whose.
+    pub owner: String,
+    /// Why, for people.
+    pub reason: String,
+    /// How long it lasts, counted by whoever leads: a new leader counts anew.
+    pub length: Duration,
+    /// Which: never used twice.
+    pub stamp: u64,
 }
 
 impl ClusterMap {
@@ -226,6 +255,7 @@ mod tests {
             state: host,
             marked_by: MarkedBy::Automatic,
             reason: String::new(),
+            attempt: None,
         };
         let record = DiskRecord {
             id: DiskId(1),
@@ -253,6 +283,8 @@ mod tests {
             (D::Up, H::Out, D::Out, false, true),
             (D::ReadOnly, H::Up, D::ReadOnly, true, true),
             (D::ReadOnly, H::Down, D::Down, false, true),
+            (D::Draining, H::Up, D::Draining, true, true),
+            (D::Draining, H::Down, D::Down, false, true),
             (D::Down, H::Up, D::Down, false, false),
             (D::Down, H::Out, D::Out, false, false),
             (D::Out, H::Up, D::Out, false, false),

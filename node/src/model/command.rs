@@ -49,6 +49,8 @@ pub enum Command {
         by: MarkedBy,
         /// Why.
         reason: String,
+        /// The revision of the map by which this was judged to be safe; refused when it is another by now.
+        judged: Option<u64>,
         /// Required of agents; refused when lower than the highest seen.
         fence: Option<Fence>,
     },
@@ -304,6 +306,41 @@ pub enum Command {
         /// What.
         command: Box<Command>,
     },
+    /// Pauses the repair queue of the whole cluster. Another pause takes the place of one that lasts.
+    PauseRepair {
+        /// Whose.
+        owner: String,
+        /// Why, for people.
+        reason: String,
+        /// For how long.
+        length: Duration,
+    },
+    /// Ends a pause of repair.
+    ResumeRepair {
+        /// Only this one; `None`: whichever lasts.
+        stamp: Option<u64>,
+    },
+    /// Lets collection go on after a restore or a forced quorum: a person has looked.
+    ReleaseCollection,
+    /// Takes a disk out of the map that is out, and on which nothing has its home.
+    ForgetDisk {
+        /// Which.
+        disk: DiskId,
+    },
+    /// A node whose metadata is damaged or gone stops being the member of Raft that it was, for good, and is given a
+    /// fresh id: under the old one it has promised what it does not remember. Repeated, it gives the same id.
+    ReplaceMember {
+        /// The node.
+        name: NodeName,
+        /// Its data folder: another one of the same name is refused.
+        instance: InstanceId,
+        /// The member that it was.
+        lost: RaftId,
+        /// Of this attempt to come back: what was given to it is given to it again, and to no other.
+        attempt: u128,
+        /// Required of agents; refused when lower than the highest seen.
+        fence: Option<Fence>,
+    },
 }
 
 /// What a command came to. The same for everybody.
@@ -311,7 +348,7 @@ pub enum Command {
 pub enum Outcome {
     /// Done, nothing to tell.
     Done,
-    /// A node is in.
+    /// A node is in, or in again.
     Joined {
         /// The id it has in Raft.
         raft_id: RaftId,

@@ -16,7 +16,9 @@ pub use self::bucket::{
     BucketRecord, CompletedUpload, DEFAULT_REPAIR_PRIORITY, Grant, KeyRecord, UPLOADS_BUCKET, UploadRecord, Usage,
     accounted_bucket, part_key, part_prefix,
 };
-pub use self::cluster::{ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, MarkedBy, NodeRecord};
+pub use self::cluster::{
+    ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, MarkedBy, NodeRecord, RepairPause,
+};
 pub use self::command::{Command, Outcome};
 pub(crate) use self::lock::LockDraw;
 pub use self::lock::{BadLockPath, Holder, LockCounters, LockOwner, LockPath, LockRecord, LockTable, Waiter};
@@ -30,7 +32,7 @@ pub use crate::types::ExtentId;
 /// The format of metadata on disk (log records, snapshot, database). A folder with another one is refused: a higher one
 /// is a later release's, and with formats 1 (objects put whole, no access keys) and 2 (hosts without a state) nothing was
 /// released.
-pub const FORMAT: u16 = 3;
+pub const FORMAT: u16 = 4;
 
 /// The largest extent: a home lost in the middle of an upload costs one extent's rewrite.
 pub const EXTENT_BYTES: u64 = 16 * 1024 * 1024;

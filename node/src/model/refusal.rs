@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LockOwner, LockPath};
-use crate::types::{BucketName, DiskId, Fence, LockToken, NodeName, Version};
+use super::{DiskState, LockOwner, LockPath};
+use crate::types::{BucketName, DiskId, Fence, LockToken, NodeName, RaftId, Version};
 
 /// Why a command was not applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -125,8 +125,8 @@ pub enum Refusal {
     },
     /// Given up, the host would leave shards without a place to be rebuilt.
     #[error(
-        "{left} writable disks would be left, and bucket {bucket} has {need} shards of each extent: what is on this node \
-         could not be rebuilt anywhere; bring the node back, or add disks"
+        "{left} writable disks would be left, and bucket {bucket} has {need} shards of each extent: what is there could not \
+         be rebuilt anywhere else; bring disks or nodes back, or add some"
     )]
     NoPlace {
         /// A bucket that needs most.
@@ -163,4 +163,30 @@ pub enum Refusal {
     /// What was to expire was renewed, or is gone.
     #[error("the lease was renewed meanwhile, or is over already")]
     LockMoved,
+    /// The map is another than the one by which something was judged.
+    #[error("the cluster's map changed while this was judged by it: try again")]
+    MapMoved,
+    /// The disk is in use, or something is on it still.
+    #[error("disk {disk} is {} and {shards} shards have their home there: it is forgotten once it is out and empty", state.as_str())]
+    DiskInUse {
+        /// Which.
+        disk: DiskId,
+        /// What it may do.
+        state: DiskState,
+        /// Shards whose home it is.
+        shards: u64,
+    },
+    /// A node says it was a member that the cluster never knew: its data folder is of another time, or of another cluster.
+    #[error(
+        "node {name} says that it was member {lost}, and the cluster knows it as member {known}: the data folder is not the \
+         one that was admitted last; look for that one first"
+    )]
+    NotThatMember {
+        /// The node.
+        name: NodeName,
+        /// Who it says it was.
+        lost: RaftId,
+        /// Who it is.
+        known: RaftId,
+    },
 }

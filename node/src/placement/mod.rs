@@ -110,7 +110,7 @@ enum Which {
 impl Which {
     fn are(self, disk: &DiskRecord, node: &NodeRecord) -> bool {
         match self {
-            Self::Kept => disk.state_in(node) != DiskState::Out,
+            Self::Kept => !disk.state_in(node).is_left(),
             Self::Homes => disk.state == DiskState::Up && node.state != HostState::Out,
             Self::Writable => disk.state_in(node) == DiskState::Up,
         }

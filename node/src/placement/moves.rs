@@ -27,7 +27,7 @@ pub fn replacement(
         // Both where the shard is and where it will be rebuilt are out of the question.
         taken.extend(home.at.into_iter().chain([home.wanted]));
         let stays = home.at.unwrap_or(home.wanted);
-        if map.disk_state(stays).is_some_and(|state| state != DiskState::Out)
+        if map.disk_state(stays).is_some_and(|state| !state.is_left())
             && let Some(node) = map.node_of_disk(stays)
         {
             load.add(node, stays);
@@ -56,7 +56,7 @@ pub fn settled(
     let home = homes.get(shard.as_usize())?;
     let at = home.at.filter(|at| *at != home.wanted)?;
     let taken = homes.iter().any(|other| other.at == Some(home.wanted));
-    if !taken && map.disk_state(home.wanted).is_some_and(|state| state != DiskState::Out) {
+    if !taken && map.disk_state(home.wanted).is_some_and(|state| !state.is_left()) {
         return None;
     }
     if map.disk_state(at) != Some(DiskState::Up) {

@@ -26,6 +26,7 @@ pub(super) fn map(hosts: &[HostShape]) -> ClusterMap {
                 state: HostState::Up,
                 marked_by: MarkedBy::Automatic,
                 reason: String::new(),
+                attempt: None,
             },
         );
         for (d, size) in disks.iter().enumerate() {

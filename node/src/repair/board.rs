@@ -42,6 +42,28 @@ pub(super) struct Job {
     pub(super) bytes: u64,
 }
 
+/// A part of the shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Only {
+    /// All of them.
+    Any,
+    /// Those for one of our disks.
+    Disk(DiskId),
+    /// Those of a bucket.
+    Bucket(BucketName),
+}
+
+impl Only {
+    /// Whether a shard of this bucket for this disk is meant.
+    pub(super) fn means(&self, on: DiskId, of: &BucketName) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Disk(disk) => *disk == on,
+            Self::Bucket(bucket) => bucket == of,
+        }
+    }
+}
+
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct Board {
@@ -65,13 +87,14 @@ struct State {
     queue: BTreeMap<Ticket, Job>,
     queued: BTreeMap<ShardKey, Ticket>,
     queued_bytes: u64,
-    running: BTreeMap<ShardKey, DiskId>,
+    running: BTreeMap<ShardKey, (DiskId, BucketName)>,
     next_ticket: u64,
     findings: VecDeque<Finding>,
     next_finding: u64,
     completed: u64,
     failed: u64,
     failed_on: BTreeMap<DiskId, u64>,
+    failed_of: BTreeMap<BucketName, u64>,
     recent: VecDeque<(Instant, u64)>,
     scrubbed_bytes: u64,
     passes: BTreeMap<DiskId, u64>,
@@ -162,7 +185,7 @@ impl Board {
         let mut state = self.lock();
         let ticket = *state.queue.keys().next()?;
         let job = state.forget(ticket)?;
-        state.running.insert(job.shard, job.disk);
+        state.running.insert(job.shard, (job.disk, job.bucket.clone()));
         if !state.queue.is_empty() {
             // One notification may stand for several jobs.
             self.inner.work.notify_one();
@@ -172,14 +195,14 @@ impl Board {
     }
 
     /// The claim to a shard outside the queue's order, once nobody else has it.
-    pub(super) async fn claim(&self, shard: ShardKey, disk: DiskId) -> Claim {
+    pub(super) async fn claim(&self, shard: ShardKey, disk: DiskId, bucket: &BucketName) -> Claim {
         let mut changes = self.inner.changes.subscribe();
         loop {
             changes.borrow_and_update();
             {
                 let mut state = self.lock();
                 if let std::collections::btree_map::Entry::Vacant(entry) = state.running.entry(shard) {
-                    entry.insert(disk);
+                    entry.insert((disk, bucket.clone()));
                     if let Some(ticket) = state.queued.get(&shard).copied() {
                         state.forget(ticket);
                     }
@@ -192,13 +215,14 @@ impl Board {
     }
 
     /// How a rebuild ended.
-    pub(super) fn ended(&self, shard: ShardKey, disk: DiskId, report: &RebuildReport) {
+    pub(super) fn ended(&self, shard: ShardKey, disk: DiskId, bucket: &BucketName, report: &RebuildReport) {
         let now = Instant::now();
         let mut state = self.lock();
         match report.state {
             RebuildState::Failed => {
                 state.failed += 1;
                 *state.failed_on.entry(disk).or_default() += 1;
+                *state.failed_of.entry(bucket.clone()).or_default() += 1;
             }
             RebuildState::Rebuilt | RebuildState::Intact | RebuildState::Obsolete => {
                 state.completed += u64::from(report.state == RebuildState::Rebuilt);
@@ -268,18 +292,21 @@ impl Board {
         self.lock().passes.entry(disk).or_default();
     }
 
-    /// Jobs waiting or at work; only those for one disk when it is named.
-    pub(super) fn pending(&self, disk: Option<DiskId>) -> u64 {
+    /// Jobs waiting or at work, of the part that is meant.
+    pub(super) fn pending(&self, only: &Only) -> u64 {
         let state = self.lock();
-        let ours = |of: DiskId| disk.is_none_or(|disk| disk == of);
-        let queued = state.queue.values().filter(|job| ours(job.disk)).count();
-        (queued + state.running.values().filter(|of| ours(**of)).count()) as u64
+        let queued = state.queue.values().filter(|job| only.means(job.disk, &job.bucket)).count();
+        (queued + state.running.values().filter(|(disk, bucket)| only.means(*disk, bucket)).count()) as u64
     }
 
-    /// Attempts that failed since the start; only those for one disk when it is named.
-    pub(super) fn failed(&self, disk: Option<DiskId>) -> u64 {
+    /// Attempts that failed since the start, of the part that is meant.
+    pub(super) fn failed(&self, only: &Only) -> u64 {
         let state = self.lock();
-        disk.map_or(state.failed, |disk| state.failed_on.get(&disk).copied().unwrap_or(0))
+        match only {
+            Only::Any => state.failed,
+            Only::Disk(disk) => state.failed_on.get(disk).copied().unwrap_or(0),
+            Only::Bucket(bucket) => state.failed_of.get(bucket).copied().unwrap_or(0),
+        }
     }
 
     /// Has the check pass run soon.

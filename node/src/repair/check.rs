@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::board::job_of;
 use super::target::{delivery_of, target_of};
 use super::throttle::rest;
-use super::{Board, FoundBy, RepairParts, Suspect, SuspectKind};
+use super::{Board, FoundBy, Only, RepairParts, Suspect, SuspectKind};
 use crate::codec::REED_SOLOMON;
 use crate::disk::{DiskError, Health, ShardHead};
 use crate::gateway::ExtentSpec;
@@ -31,7 +31,7 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
     let mut maps = parts.meta.map_changes();
     loop {
         maps.borrow_and_update();
-        if let Err(error) = pass(&parts, None).await {
+        if let Err(error) = pass(&parts, &Only::Any).await {
             tracing::warn!(%error, "the check of what should be on this node's disks was cut short");
         }
         let pause = sleep(parts.repair.check_interval);
@@ -43,10 +43,11 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
     }
 }
 
-/// One walk over all objects. With `only`, just the shards that are to be on that disk.
-pub(super) async fn pass(parts: &RepairParts, only: Option<DiskId>) -> Result<(), MetaError> {
+/// One walk over all objects, for the part of the shards that is meant.
+pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<(), MetaError> {
     let map = parts.meta.map();
-    parts.board.forget_moves(|disk| map.disk_state(disk).is_some_and(|state| state != DiskState::Out));
+    // By the disk's own state: a host that is away takes nothing back, and a disk that is forgotten is asked about no more.
+    parts.board.forget_moves(|disk| map.disks.get(&disk).is_none_or(|record| !record.state.is_left()));
     let mut after = None;
     let mut priorities = BTreeMap::new();
     loop {
@@ -88,14 +89,14 @@ struct Checked<'a> {
     priority: u8,
 }
 
-async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_>, only: Option<DiskId>) {
+async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_>, only: &Only) {
     let Checked { bucket, key, record, priority } = *object;
     for extent in &record.extents {
         let spec = ExtentSpec::of(bucket, key, record, extent);
         for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
             settle(parts, map, &spec, shard, *home).await;
             let Some(found) = look(parts, map, &spec, shard, *home).await else { continue };
-            if only.is_some_and(|disk| disk != found.disk) {
+            if !only.means(found.disk, bucket) {
                 continue;
             }
             let Some(job) = job_of(map, record, &found, priority) else { continue };
@@ -181,7 +182,7 @@ async fn look(
 
 fn remember_move(board: &Board, map: &ClusterMap, home: Home, key: ShardKey) {
     if let Some(disk) = home.at
-        && map.disk_state(disk) == Some(DiskState::Out)
+        && map.disk_state(disk).is_some_and(DiskState::is_left)
     {
         board.moves_from(disk, key);
     }

@@ -27,7 +27,7 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
     let mut seen = BTreeMap::new();
     loop {
         sleep(pause).await;
-        if parts.meta.status().role != Role::Leader {
+        if parts.meta.status().role != Role::Leader || parts.meta.map().collection_held {
             // Another leader counts anew, from when it first sees the record: later, never earlier.
             seen.clear();
         } else if let Err(error) = round(&parts, &mut seen).await {

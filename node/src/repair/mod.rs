@@ -17,6 +17,7 @@ mod check;
 mod collect;
 mod finding;
 mod orphans;
+mod pause;
 mod progress;
 mod rebuild;
 mod report;
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use board::Board;
+pub(crate) use board::Only;
 pub use finding::{Finding, FoundBy, RepairStatus, Suspect, SuspectKind};
 pub use progress::Progress;
 pub use rebuild::Rebuilder;
@@ -103,13 +105,26 @@ impl Repair {
         tasks.spawn(uploads::run(self.parts.clone()));
         tasks.spawn(orphans::run(self.parts.clone()));
         tasks.spawn(room::run(self.parts.clone()));
-        for volume in self.parts.disks.volumes() {
-            tasks.spawn(scrub::run(self.parts.clone(), volume));
-        }
+        tasks.spawn(pause::run(self.parts.clone()));
+        let mut disks = self.parts.disks.changes();
+        let mut scrubbed = std::collections::BTreeSet::new();
         // The tasks have no end of their own; a panic in one is told, and the others go on.
         loop {
+            disks.borrow_and_update();
+            let volumes = self.parts.disks.volumes();
+            scrubbed.retain(|id| volumes.iter().any(|volume| volume.id() == *id));
+            for volume in volumes.into_iter().filter(|volume| scrubbed.insert(volume.id())) {
+                let parts = self.parts.clone();
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = scrub::run(parts, volume.clone()) => {}
+                        () = volume.retired() => {}
+                    }
+                });
+            }
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
+                Ok(()) = disks.changed() => {}
                 ended = tasks.join_next() => match ended {
                     Some(Err(error)) => tracing::error!(%error, "a recovery service of this node died"),
                     Some(Ok(())) => {}

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::board::{Board, Job};
+use super::pause;
 use super::target::{delivery_of, target_of};
 use super::throttle::{Throttle, rest};
 use super::{RebuildReport, RebuildState, RepairParts, Timings, holder_of};
@@ -83,6 +84,8 @@ enum Task {
 /// A worker of the queue.
 pub(super) async fn work(parts: Arc<RepairParts>) {
     loop {
+        // What a worker waits for already when a pause begins, it still takes: one shard each.
+        pause::ended(&parts.meta).await;
         let (job, claim) = parts.board.next().await;
         let began = Instant::now();
         let Job { bucket, key, shard, disk, .. } = &job;
@@ -132,7 +135,7 @@ impl Rebuilder {
         if let Err(error) = self.inner.meta.barrier().await {
             return RebuildReport::failed(error.to_string());
         }
-        let claim = self.inner.board.claim(shard, disk).await;
+        let claim = self.inner.board.claim(shard, disk, bucket).await;
         let report = self.run(bucket, key, shard, disk, task).await;
         drop(claim);
         report
@@ -152,7 +155,7 @@ impl Rebuilder {
         if report.state == RebuildState::Rebuilt {
             tracing::info!(%bucket, key, %shard, %disk, bytes = report.bytes, "a shard was rebuilt and read back");
         }
-        self.inner.board.ended(shard, disk, &report);
+        self.inner.board.ended(shard, disk, bucket, &report);
         report
     }
 
@@ -319,7 +322,10 @@ impl Rebuilder {
             let began = Instant::now();
             let Some(mut stripe) = reader.next().await? else { break };
             let read = Instant::now();
-            let block = decoded(&mut stripe.blocks, codec.as_ref(), shard)?;
+            let mut block = decoded(&mut stripe.blocks, codec.as_ref(), shard)?;
+            if bug(Bug::RebuildGarbage) {
+                block = Bytes::from(vec![0; block.len()]);
+            }
             let decoded = Instant::now();
             let crc = crc32c::crc32c(&block);
             let sealed = Instant::now();

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::check::{self, PAGE};
-use super::{Progress, RebuildState, RepairParts};
+use super::{Only, Progress, RebuildState, RepairParts, pause};
 use crate::disk::ShardVerdict;
 use crate::gateway::{ExtentSpec, Gateway, GatewayError};
 use crate::meta::MetaError;
@@ -48,6 +48,8 @@ pub enum Scope {
         /// Its key.
         key: String,
     },
+    /// A bucket: what of it is to be on this node's disks.
+    Bucket(BucketName),
 }
 
 impl TryFrom<contract::Scope> for Scope {
@@ -59,8 +61,11 @@ impl TryFrom<contract::Scope> for Scope {
             Some(Of::Everything(true)) => Ok(Self::Everything),
             Some(Of::DiskId(id)) => id.parse().map(Self::Disk).map_err(|_| format!("{id:?} is no disk id")),
             Some(Of::Object(object)) => Ok(Self::Object { bucket: BucketName(object.bucket), key: object.key }),
+            Some(Of::Range(range)) if range.from.is_empty() && range.to.is_empty() => {
+                Ok(Self::Bucket(BucketName(range.bucket)))
+            }
             Some(Of::Range(_)) => {
-                Err("a range of keys is no scope of this engine yet: name an object or a disk".to_owned())
+                Err("a part of a bucket is no scope of this engine: name the bucket, an object or a disk".to_owned())
             }
             Some(Of::Everything(false)) | None => Err("the scope names nothing".to_owned()),
         }
@@ -94,7 +99,8 @@ struct Verb {
 pub(super) fn sync(parts: Arc<RepairParts>, gateway: Gateway, scope: Scope) -> ProgressStream {
     start("sync", parts, gateway, move |verb| async move {
         match scope {
-            Scope::Everything => verb.sync_node(None).await,
+            Scope::Everything => verb.sync_node(Only::Any).await,
+            Scope::Bucket(bucket) => verb.sync_node(Only::Bucket(bucket)).await,
             Scope::Disk(disk) => verb.sync_disk(disk).await,
             Scope::Object { bucket, key } => verb.sync_object(&bucket, &key).await,
         }
@@ -104,7 +110,8 @@ pub(super) fn sync(parts: Arc<RepairParts>, gateway: Gateway, scope: Scope) -> P
 pub(super) fn verify(parts: Arc<RepairParts>, gateway: Gateway, scope: Scope) -> ProgressStream {
     start("verify", parts, gateway, move |verb| async move {
         match scope {
-            Scope::Everything => verb.verify_node().await,
+            Scope::Everything => verb.verify_node(None).await,
+            Scope::Bucket(bucket) => verb.verify_node(Some(bucket)).await,
             Scope::Disk(disk) => verb.verify_disk(disk).await,
             Scope::Object { bucket, key } => verb.verify_object(&bucket, &key).await,
         }
@@ -138,13 +145,13 @@ impl Verb {
         self.messages.send(progress.clone()).await.map_err(|_| ScopeError::Gone)
     }
 
-    /// A disk that was given up: until no shard's home is there. Every node does its own part once it sees the map.
+    /// A disk that is given up or emptied: until no shard's home is there. Every node does its own part once it sees the map.
     async fn sync_disk(&self, disk: DiskId) -> Result<Progress, ScopeError> {
         self.parts.meta.barrier().await?;
         let map = self.parts.meta.map();
         match map.disk_state(disk) {
-            Some(DiskState::Out) | None => self.drain(disk).await,
-            Some(_) if self.parts.disks.volume(disk).is_some() => self.sync_node(Some(disk)).await,
+            Some(DiskState::Draining | DiskState::Out) | None => self.drain(disk).await,
+            Some(_) if self.parts.disks.volume(disk).is_some() => self.sync_node(Only::Disk(disk)).await,
             Some(state) => Ok(Progress {
                 phase: "sync",
                 skipped: self.shards_on(disk),
@@ -158,7 +165,7 @@ impl Verb {
         self.parts.board.request_check();
         let mut maps = self.parts.meta.map_changes();
         let mut changes = self.parts.board.changes();
-        let failed_before = self.parts.board.failed(None);
+        let failed_before = self.parts.board.failed(&Only::Any);
         let total = self.shards_on(disk);
         let mut progress = Progress { phase: "sync", total, ..Progress::default() };
         loop {
@@ -173,12 +180,17 @@ impl Verb {
                 progress.message = "no shard has its home on this disk any more".to_owned();
                 return Ok(progress);
             }
-            if self.map_state(disk).is_some_and(|state| state != DiskState::Out) {
+            if self.map_state(disk).is_some_and(|state| !state.is_left()) {
                 progress.skipped = left;
                 progress.message = "the disk is in use again".to_owned();
                 return Ok(progress);
             }
-            let attempts = self.parts.board.failed(None) - failed_before;
+            if let Some(why) = pause::lasts(&self.parts.meta) {
+                progress.skipped = left;
+                progress.message = why;
+                return Ok(progress);
+            }
+            let attempts = self.parts.board.failed(&Only::Any) - failed_before;
             progress.message =
                 format!("{left} shards still to be rebuilt elsewhere; {attempts} attempts of this node failed");
             tokio::select! {
@@ -189,20 +201,25 @@ impl Verb {
         }
     }
 
-    /// Our own disks, or one of them: look for what is missing, and wait until it is rebuilt.
-    async fn sync_node(&self, only: Option<DiskId>) -> Result<Progress, ScopeError> {
+    /// Our own disks, or a part of what is on them: look for what is missing, and wait until it is rebuilt.
+    async fn sync_node(&self, only: Only) -> Result<Progress, ScopeError> {
         let board = &self.parts.board;
         let mut changes = board.changes();
-        let failed_before = board.failed(only);
-        check::pass(&self.parts, only).await?;
-        let mut progress = Progress { phase: "sync", total: board.pending(only), ..Progress::default() };
+        let failed_before = board.failed(&only);
+        check::pass(&self.parts, &only).await?;
+        let mut progress = Progress { phase: "sync", total: board.pending(&only), ..Progress::default() };
         loop {
             changes.borrow_and_update();
-            let left = board.pending(only);
+            let left = board.pending(&only);
             progress.total = progress.total.max(left);
             progress.done = progress.total - left;
-            progress.failed = board.failed(only) - failed_before;
+            progress.failed = board.failed(&only) - failed_before;
             if left == 0 {
+                return Ok(progress);
+            }
+            if let Some(why) = pause::lasts(&self.parts.meta) {
+                progress.skipped = left;
+                progress.message = why;
                 return Ok(progress);
             }
             self.tell(&progress).await?;
@@ -254,9 +271,10 @@ impl Verb {
         Ok(progress)
     }
 
-    async fn verify_node(&self) -> Result<Progress, ScopeError> {
+    async fn verify_node(&self, bucket: Option<BucketName>) -> Result<Progress, ScopeError> {
         let ours: BTreeSet<DiskId> = self.parts.disks.volumes().iter().map(|volume| volume.id()).collect();
-        self.verify_where(move |_, home, _| match home.at {
+        self.verify_where(move |spec, home, _| match home.at {
+            _ if bucket.as_ref().is_some_and(|bucket| *bucket != spec.bucket) => Look::Pass,
             Some(at) if ours.contains(&at) => Look::Read(at),
             None if ours.contains(&home.wanted) => Look::Lost,
             _ => Look::Pass,
@@ -264,13 +282,13 @@ impl Verb {
         .await
     }
 
-    /// A disk in use: what is on it. A disk given up: that nothing is on it any more, and that what was on it reads back
+    /// A disk in use: what is on it. A disk given up, or emptied: that nothing is on it any more, and that what was on it reads back
     /// from its new homes. Which shards those are: what this node saw leaving, and what placement would put there if the
     /// disk were in use.
     async fn verify_disk(&self, disk: DiskId) -> Result<Progress, ScopeError> {
         self.parts.meta.barrier().await?;
         let map = self.parts.meta.map();
-        let given_up = self.map_state(disk).is_none_or(|state| state == DiskState::Out);
+        let given_up = self.map_state(disk).is_none_or(DiskState::is_left);
         let before = with_disk_up(&map, disk);
         let board = self.parts.board.clone();
         self.verify_where(move |spec, home, shard| match home.at {

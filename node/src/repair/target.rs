@@ -16,7 +16,7 @@ pub fn target_of(map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex) -> Opti
         // It may come back as it was: whoever set it so also ends it.
         Some((_, DiskState::ReadOnly | DiskState::Down)) => None,
         None if waits_for_its_host(map, spec, *home) => None,
-        Some((_, DiskState::Out)) | None => {
+        Some((_, DiskState::Draining | DiskState::Out)) | None => {
             replacement(map, spec.id.version, spec.id.index, spec.coding, &spec.homes, shard)
         }
     }
@@ -58,6 +58,7 @@ mod tests {
                 state: HostState::Up,
                 marked_by: MarkedBy::Automatic,
                 reason: String::new(),
+                attempt: None,
             };
             let disk = DiskRecord {
                 id: DiskId(u128::from(index)),
@@ -123,6 +124,15 @@ mod tests {
         mark(&mut map, 4, HostState::Down);
         map.disks.get_mut(&DiskId(4)).unwrap().state = DiskState::Out;
         assert!(matches!(target(&map, missing), Some(5 | 6)));
+    }
+
+    #[test]
+    fn what_is_on_a_disk_that_is_emptied_goes_elsewhere_and_counts_until_then() {
+        let mut map = map();
+        map.disks.get_mut(&DiskId(4)).unwrap().state = DiskState::Draining;
+        assert!(matches!(target(&map, WHOLE), Some(5 | 6)));
+        assert!(map.readable(DiskId(4)), "nothing is missing before it is there");
+        assert_eq!(target(&map, [Some(1), Some(2), Some(3), Some(5)]), Some(5), "and there it stays");
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub enum NodeError {
     /// Raft stopped inside after a storage error: answering on would be lying.
     #[error("raft stopped: {0}; the process ends so that its agent can start it anew on what the disk holds")]
     RaftStopped(String),
+    /// It is another member from now on, which only a new process can be.
+    #[error("{0}; the process ends so that its agent starts it as that member")]
+    Reborn(String),
     /// A server of this node ended.
     #[error("{0}")]
     Server(String),

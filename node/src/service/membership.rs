@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use resilver_host::Host;
 use resilver_proto::internal::raft_server::RaftServer;
+use resilver_proto::store::JoinResponse;
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
-use tokio::sync::mpsc;
+use tonic::Status;
 
-use super::NodeError;
-use crate::control::{FoundRequest, JoinRound, Shared, ask_members, joining_disks};
+use super::{NodeError, Orders, rebirth};
+use crate::control::{JoinRound, Shared, ask_members, join_request, location, own_join};
 use crate::disk::{DiskSet, Health, Owner, owner_on};
 use crate::late::Late;
 use crate::meta::identity::{Identity, Membership};
 use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaError, MetaOptions, RaftService, Tuning};
-use crate::model::{Command, HostState, Location, MarkedBy, Outcome, Refusal};
+use crate::model::{Command, HostState, MarkedBy, Outcome, Refusal};
 use crate::options::Options;
 use crate::phase::Phase;
 use crate::types::{ClusterId, Epoch, InstanceId, RaftId};
@@ -33,8 +34,8 @@ pub(crate) fn meta_dir(options: &Options) -> PathBuf {
 
 /// Who the data folder says we are, and why we are a lost voter if we are.
 pub(crate) async fn identify(host: &Host, options: &Options) -> Result<(Identity, Option<String>), NodeError> {
-    if let Some(identity) = Identity::load(host, &meta_dir(options)).await? {
-        if identity.node.as_str() != options.name {
+    let unread = match Identity::load(host, &meta_dir(options)).await {
+        Ok(Some(identity)) if identity.node.as_str() != options.name => {
             return Err(NodeError::Options(format!(
                 "node.name is {} but {} belongs to node {}: give back the old name, or use another folder",
                 options.name,
@@ -42,20 +43,31 @@ pub(crate) async fn identify(host: &Host, options: &Options) -> Result<(Identity
                 identity.node
             )));
         }
-        return Ok((identity, None));
-    }
+        Ok(Some(identity)) => return Ok((identity, None)),
+        Ok(None) => None,
+        // The disks may still say who this is.
+        Err(error @ MetaError::Identity { .. }) => Some(error),
+        Err(error) => return Err(error.into()),
+    };
     for path in &options.disks {
         let Some(stamp) = owner_on(host, path).await else { continue };
         if stamp.node.as_str() == options.name && stamp.cluster.is_some() {
+            let missing = match &unread {
+                Some(error) => error.to_string(),
+                None => format!("{} holds no metadata", options.data_dir.display()),
+            };
             let reason = format!(
-                "{} holds no metadata, but disk {} says this node is a member: restore the metadata folder if it was \
-                 only not mounted; if it is lost, the node has to be rejoined (it must not vote on an empty log)",
-                options.data_dir.display(),
-                path.display()
+                "{missing}; disk {} says that this node is a member: bring the metadata folder back if it was only not \
+                 mounted; if it is lost, `resilver node rejoin {}` (it must not vote on an empty log)",
+                path.display(),
+                options.name
             );
             let identity = Identity { node: stamp.node, instance: stamp.instance, member: None, disks: vec![] };
             return Ok((identity, Some(reason)));
         }
+    }
+    if let Some(error) = unread {
+        return Err(error.into());
     }
     let mut rng = host.rand.fork("node.instance");
     Ok((Identity::draw(options.name.as_str().into(), &mut rng), None))
@@ -75,7 +87,7 @@ pub(crate) async fn enter(
     shared: &Arc<Shared>,
     disks: &DiskSet,
     mut identity: Identity,
-    mut found: mpsc::Receiver<FoundRequest>,
+    orders: &mut Orders,
     raft: &Late<RaftServer<RaftService>>,
 ) -> Result<Meta, NodeError> {
     if let Some(member) = identity.member.clone() {
@@ -91,7 +103,7 @@ pub(crate) async fn enter(
     shared.phase.set(Phase::Waiting, format!("in no cluster yet: {hint}"));
     loop {
         tokio::select! {
-            Some(request) = found.recv() => {
+            Some(request) = orders.found.recv() => {
                 let mut rng = shared.host.rand.fork("cluster.id");
                 let member = Membership {
                     cluster: ClusterId::draw(&mut rng),
@@ -110,15 +122,21 @@ pub(crate) async fn enter(
                 let _ = request.answer.send(founded.as_ref().map(|_| member.cluster).map_err(ToString::to_string));
                 return founded;
             }
-            round = ask_members(shared, identity.instance, disks), if joining => match round {
+            Some(order) = orders.restore.recv() => match rebirth::restore(shared, &identity, &order).await {
+                Ok((renewed, reborn)) => {
+                    let started = start(shared, disks, renewed, raft).await;
+                    // Whoever asked may have given up; what was restored stays restored.
+                    let answer = started.as_ref().map(|_| reborn).map_err(|error| Status::unavailable(error.to_string()));
+                    let _ = order.answer.send(answer);
+                    return started;
+                }
+                Err(status) => {
+                    let _ = order.answer.send(Err(status));
+                }
+            },
+            round = ask(shared, disks, identity.instance), if joining => match round {
                 JoinRound::Admitted(answer) => {
-                    let bad = |what: &str| NodeError::Refused(format!("an admission without a valid {what}"));
-                    identity.member = Some(Membership {
-                        cluster: answer.cluster_id.parse().map_err(|_| bad("cluster id"))?,
-                        epoch: Epoch(answer.epoch),
-                        raft_id: RaftId(answer.raft_id),
-                        cluster_name: answer.cluster_name,
-                    });
+                    identity.member = Some(membership(answer)?);
                     return start(shared, disks, identity, raft).await;
                 }
                 JoinRound::Refused(reason) => return Err(NodeError::Refused(reason)),
@@ -129,6 +147,21 @@ pub(crate) async fn enter(
             },
         }
     }
+}
+
+async fn ask(shared: &Shared, disks: &DiskSet, instance: InstanceId) -> JoinRound {
+    ask_members(shared, &shared.options.join, &join_request(shared, instance, disks, None)).await
+}
+
+/// What an admission makes of this node.
+pub(super) fn membership(answer: JoinResponse) -> Result<Membership, NodeError> {
+    let cluster = answer.cluster_id.parse();
+    Ok(Membership {
+        cluster: cluster.map_err(|_| NodeError::Refused("an admission without a valid cluster id".to_owned()))?,
+        epoch: Epoch(answer.epoch),
+        raft_id: RaftId(answer.raft_id),
+        cluster_name: answer.cluster_name,
+    })
 }
 
 /// `cluster init`: this node becomes the only voter of a new cluster. Every part of it may be done again.
@@ -147,31 +180,16 @@ async fn establish(
         }
         _ => {}
     }
-    let join = join_command(shared, disks, identity.instance, Some(member.raft_id));
+    let join = own_join(shared, disks, identity.instance, Some(member.raft_id));
     match meta.propose(join).await? {
         Outcome::Refused(refusal) => Err(NodeError::Refused(refusal.to_string())),
         _ => Ok(()),
     }
 }
 
-fn join_command(shared: &Shared, disks: &DiskSet, instance: InstanceId, raft_id: Option<RaftId>) -> Command {
-    Command::JoinNode {
-        name: shared.name.clone(),
-        instance,
-        address: shared.options.address.clone(),
-        location: location(&shared.options),
-        disks: joining_disks(disks),
-        raft_id,
-    }
-}
-
-fn location(options: &Options) -> Location {
-    Location { datacenter: options.location.datacenter.clone(), rack: options.location.rack.clone() }
-}
-
 /// Stamps the disks, then starts the metadata, which writes the identity last: a crash in between leaves a node that asks
 /// to be let in again and is answered the same.
-async fn start(
+pub(super) async fn start(
     shared: &Arc<Shared>,
     disks: &DiskSet,
     identity: Identity,
@@ -232,7 +250,7 @@ async fn introduce(shared: &Shared, disks: &DiskSet, meta: &Meta) {
         tokio::time::sleep(ASK_AGAIN).await;
         return;
     };
-    match meta.propose(join_command(shared, disks, instance, None)).await {
+    match meta.propose(own_join(shared, disks, instance, None)).await {
         Ok(Outcome::Refused(refusal)) => {
             shared.phase.set(Phase::Recovering, format!("the cluster does not take our disks or address: {refusal}"));
             tokio::time::sleep(ASK_AGAIN).await;
@@ -248,6 +266,10 @@ async fn introduce(shared: &Shared, disks: &DiskSet, meta: &Meta) {
 /// Waits until at least one disk has answered its canary: a node without a disk serves nobody.
 pub(crate) async fn one_disk_answers(disks: &DiskSet) {
     let volumes = disks.volumes();
+    if volumes.is_empty() {
+        // Every one of them was removed: one that is added is looked for with the next start.
+        std::future::pending::<()>().await;
+    }
     let answers = volumes.iter().map(|volume| {
         let mut health = volume.health_changes();
         Box::pin(async move {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::objects::At;
 use super::sessions::{self, Proposal};
 use super::tables::Tables;
-use super::{StateError, Totals, buckets, complete, hosts, keys, locks, members, objects, uploads};
+use super::{StateError, Totals, buckets, complete, hosts, keys, locks, members, objects, pauses, uploads};
 use crate::model::{ClusterMap, Command, Condition, LockTable, Outcome, Refusal};
 use crate::types::Epoch;
 
@@ -73,8 +73,15 @@ fn command(work: &mut Work<'_>, command: &Command) -> Result<Outcome, Stop> {
             let join = members::Join { name, instance: *instance, address, location, disks, raft_id: *raft_id };
             members::join_node(work, &join)
         }
-        Command::SetDiskState { disk, state, by, reason, fence } => {
-            members::set_disk_state(work, *disk, *state, *by, reason, fence.as_ref())
+        Command::PauseRepair { owner, reason, length } => Ok(pauses::pause(work, owner, reason, *length)),
+        Command::ResumeRepair { stamp } => Ok(pauses::resume(work, *stamp)),
+        Command::ReleaseCollection => Ok(pauses::release_collection(work)),
+        Command::ForgetDisk { disk } => members::forget_disk(work, *disk),
+        Command::ReplaceMember { name, instance, lost, attempt, fence } => {
+            members::replace_member(work, name, *instance, (*lost, *attempt), fence.as_ref())
+        }
+        Command::SetDiskState { disk, state, by, reason, judged, fence } => {
+            members::set_disk_state(work, *disk, *state, (*by, reason), *judged, fence.as_ref())
         }
         Command::SetHostState { node, state, by, reason, fence } => {
             hosts::set_host_state(work, node, *state, *by, reason, fence.as_ref())

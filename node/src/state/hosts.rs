@@ -76,7 +76,12 @@ fn places_left(work: &Work<'_>, name: &NodeName) -> Result<(), Stop> {
     if let Some(node) = after.nodes.get_mut(name) {
         node.state = HostState::Out;
     }
-    let left = writable_disks(&after);
+    places_in(work, &after)
+}
+
+/// Refuses a map with fewer writable disks than an extent of some bucket in use has shards.
+pub(super) fn places_in(work: &Work<'_>, after: &ClusterMap) -> Result<(), Stop> {
+    let left = writable_disks(after);
     for entry in work.tables.buckets.range::<&[u8]>(..)? {
         let bucket: BucketRecord = unseal("buckets", entry?.1.value())?;
         let need = bucket.coding.total();

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::apply::{FIRST_EPOCH, Stop, Work};
+use super::hosts::places_in;
 use crate::model::{
     ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, MarkedBy, NodeRecord, Outcome, Refusal,
 };
@@ -56,6 +57,7 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
     }
     let metadata_low = known.is_some_and(|node| node.metadata_low);
     let (state, marked_by, reason) = known.map(standing).unwrap_or_default();
+    let attempt = known.and_then(|node| node.attempt);
     let raft_id = match known {
         Some(node) => node.raft_id,
         None => draw_raft_id(work, join.raft_id),
@@ -73,6 +75,7 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
             state,
             marked_by,
             reason,
+            attempt,
         },
     );
     for disk in join.disks {
@@ -82,6 +85,37 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
     if map != *work.map {
         map.revision += 1;
         work.map = Arc::new(map);
+    }
+    Ok(Outcome::Joined { raft_id })
+}
+
+/// Gives a node a fresh id in Raft, in place of one under which it must not vote again.
+pub(super) fn replace_member(
+    work: &mut Work<'_>,
+    name: &NodeName,
+    instance: InstanceId,
+    (lost, attempt): (RaftId, u128),
+    fence: Option<&Fence>,
+) -> Result<Outcome, Stop> {
+    admit_fence(work, fence)?;
+    let Some(record) = work.map.nodes.get(name) else { return Err(Refusal::NoNode(name.clone()).into()) };
+    if record.instance != instance {
+        return Err(Refusal::NameTaken(name.clone()).into());
+    }
+    let known = record.raft_id;
+    // It was replaced already, by this very attempt, which did not hear of it.
+    if lost < known && record.attempt == Some(attempt) {
+        return Ok(Outcome::Joined { raft_id: known });
+    }
+    // Under any other id it may have voted since: nobody is given that anew, and no late word of an earlier attempt takes it
+    // from a member that lives.
+    if lost != known {
+        return Err(Refusal::NotThatMember { name: name.clone(), lost, known }.into());
+    }
+    let raft_id = draw_raft_id(work, None);
+    if let Some(record) = change_map(work).nodes.get_mut(name) {
+        record.raft_id = raft_id;
+        record.attempt = Some(attempt);
     }
     Ok(Outcome::Joined { raft_id })
 }
@@ -139,11 +173,14 @@ pub(super) fn set_disk_state(
     work: &mut Work<'_>,
     disk: DiskId,
     state: DiskState,
-    by: MarkedBy,
-    reason: &str,
+    (by, reason): (MarkedBy, &str),
+    judged: Option<u64>,
     fence: Option<&Fence>,
 ) -> Result<Outcome, Stop> {
     admit_fence(work, fence)?;
+    if judged.is_some_and(|revision| revision != work.map.revision) {
+        return Err(Refusal::MapMoved.into());
+    }
     let Some(record) = work.map.disks.get(&disk) else { return Err(Refusal::NoDisk(disk).into()) };
     let was = record.state;
     let operators = record.marked_by == MarkedBy::Operator && by == MarkedBy::Automatic;
@@ -152,6 +189,13 @@ pub(super) fn set_disk_state(
     }
     if was == state && (record.marked_by == by || operators) {
         return Ok(Outcome::DiskWas(was));
+    }
+    if state == DiskState::Draining && !was.is_left() {
+        let mut after = (*work.map).clone();
+        if let Some(record) = after.disks.get_mut(&disk) {
+            record.state = state;
+        }
+        places_in(work, &after)?;
     }
     if let Some(record) = change_map(work).disks.get_mut(&disk) {
         record.state = state;
@@ -165,6 +209,16 @@ pub(super) fn set_disk_state(
         };
     }
     Ok(Outcome::DiskWas(was))
+}
+
+pub(super) fn forget_disk(work: &mut Work<'_>, disk: DiskId) -> Result<Outcome, Stop> {
+    let Some(record) = work.map.disks.get(&disk) else { return Err(Refusal::NoDisk(disk).into()) };
+    let (state, shards) = (record.state, work.totals.counts.shards_by_disk.get(&disk).copied().unwrap_or(0));
+    if state != DiskState::Out || shards > 0 {
+        return Err(Refusal::DiskInUse { disk, state, shards }.into());
+    }
+    change_map(work).disks.remove(&disk);
+    Ok(Outcome::DiskWas(state))
 }
 
 pub(super) fn set_metadata_room(work: &mut Work<'_>, name: &NodeName, low: bool) -> Result<Outcome, Stop> {

@@ -17,6 +17,7 @@ mod complete;
 mod counts;
 #[cfg(feature = "audit")]
 mod digest;
+mod epoch;
 mod error;
 mod hosts;
 mod keys;
@@ -24,6 +25,7 @@ mod listing;
 mod locks;
 mod members;
 mod objects;
+mod pauses;
 mod query;
 mod sessions;
 mod snapshot;
@@ -31,6 +33,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod uploads;
+mod validate;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -53,11 +56,14 @@ use crate::types::{ClusterId, RaftId};
 
 pub use self::apply::FIRST_EPOCH;
 pub use self::counts::Counts;
+pub(crate) use self::epoch::NewEpoch;
+pub use self::epoch::{Description, describe};
 pub use self::error::StateError;
 pub use self::listing::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
 pub use self::query::Scan;
 pub use self::sessions::Proposal;
 pub(crate) use self::snapshot::{SnapshotHead, inspect};
+pub use self::validate::{StateFinding, Validation};
 
 /// redb's cache. An idle node must stay under 64 MiB in all, and the working set of metadata is small.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;

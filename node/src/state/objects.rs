@@ -10,7 +10,9 @@ use super::StateError;
 use super::apply::{Stop, Work};
 use super::buckets::{change_usage, demand, demand_room};
 use super::tables::{get, object_key, put, version_key};
-use crate::model::{Condition, GarbageRecord, Home, MAX_DELETES, MAX_PUT_BYTES, ObjectRecord, Outcome, Refusal};
+use crate::model::{
+    Condition, DiskState, GarbageRecord, Home, MAX_DELETES, MAX_PUT_BYTES, ObjectRecord, Outcome, Refusal,
+};
 use crate::types::{BucketName, DiskId, ShardKey, Version};
 
 /// Which object, under which condition, and when.
@@ -40,6 +42,7 @@ pub(super) fn put_object(work: &mut Work<'_>, at: &At<'_>, object: &ObjectRecord
     let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
     judge(at.condition, present.as_ref())?;
     demand_room(work, &bucket, object.size_bytes, present.as_ref().map_or(0, |old| old.size_bytes))?;
+    let object = &as_placed(work, object)?;
 
     let replaced = present.as_ref().map(|old| old.version);
     if let Some(old) = present {
@@ -53,6 +56,22 @@ pub(super) fn put_object(work: &mut Work<'_>, at: &At<'_>, object: &ObjectRecord
     })?;
     own(work, &key, object)?;
     Ok(Outcome::Put { replaced })
+}
+
+/// The content as it is now: an upload may have taken so long that disks were given up under it, and what is on those counts as
+/// missing. Refused when too little is left to read it.
+pub(super) fn as_placed(work: &Work<'_>, object: &ObjectRecord) -> Result<ObjectRecord, Refusal> {
+    let mut object = object.clone();
+    let lost = |at: &DiskId| work.map.disks.get(at).is_none_or(|disk| disk.state == DiskState::Out);
+    for extent in &mut object.extents {
+        for home in extent.homes.iter_mut().filter(|home| home.at.as_ref().is_some_and(lost)) {
+            home.at = None;
+        }
+        if extent.homes.iter().filter(|home| home.at.is_some()).count() < usize::from(object.coding.k) {
+            return Err(Refusal::Forbidden);
+        }
+    }
+    Ok(object)
 }
 
 pub(super) fn delete_object(work: &mut Work<'_>, at: &At<'_>) -> Result<Outcome, Stop> {

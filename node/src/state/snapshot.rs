@@ -10,12 +10,12 @@
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use redb::{Durability, ReadTransaction, WriteTransaction};
+use redb::{Durability, ReadTransaction, TableHandle, WriteTransaction};
 use resilver_host::{BlockingFile, Host, OpenMode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::tables::{CLUSTER, LOCKS, REPLICATED};
+use super::tables::{CLUSTER, Definition, LOCKS, REPLICATED};
 use super::{Applied, State, StateError, read_memory};
 use crate::model::FORMAT;
 use crate::types::ClusterId;
@@ -234,23 +234,28 @@ impl Writer {
 }
 
 /// One record as read.
-struct Record {
+pub(super) struct Record {
     table: u8,
     key_len: usize,
     body: Vec<u8>,
 }
 
 impl Record {
-    fn key(&self) -> &[u8] {
+    /// Whether it is of this table.
+    pub(super) fn is_in(&self, table: Definition) -> bool {
+        REPLICATED.iter().any(|(tag, known)| *tag == self.table && known.name() == table.name())
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
         &self.body[..self.key_len]
     }
 
-    fn value(&self) -> &[u8] {
+    pub(super) fn value(&self) -> &[u8] {
         &self.body[self.key_len..]
     }
 }
 
-struct Reader {
+pub(super) struct Reader {
     path: PathBuf,
     input: BufReader<Sequential>,
     digest: Sha256,
@@ -258,7 +263,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(host: &Host, path: &Path) -> Result<Self, StateError> {
+    pub(super) fn open(host: &Host, path: &Path) -> Result<Self, StateError> {
         let file = host.disk.open_blocking(path, OpenMode::Read).map_err(failed("opening", path))?;
         let len = file.len().map_err(failed("measuring", path))?;
         let input = BufReader::with_capacity(BUFFER_BYTES, Sequential { file, at: 0, len });
@@ -280,7 +285,7 @@ impl Reader {
         Ok(reader)
     }
 
-    fn head(&mut self) -> Result<SnapshotHead, StateError> {
+    pub(super) fn head(&mut self) -> Result<SnapshotHead, StateError> {
         let frame = self.frame()?;
         self.digest.update(&frame);
         match frame.split_first() {
@@ -292,7 +297,7 @@ impl Reader {
     }
 
     /// The next record; `None` after the last, with the trailer checked and nothing behind it.
-    fn record(&mut self) -> Result<Option<Record>, StateError> {
+    pub(super) fn record(&mut self) -> Result<Option<Record>, StateError> {
         let mut frame = self.frame()?;
         match frame.first() {
             Some(&KIND_RECORD) if frame.len() >= 6 => {

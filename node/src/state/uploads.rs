@@ -9,7 +9,7 @@ use redb::ReadableTable;
 use super::StateError;
 use super::apply::{Stop, Work};
 use super::buckets::{change_usage, demand, demand_room};
-use super::objects::{At, discard, obeyed, own};
+use super::objects::{At, as_placed, discard, obeyed, own};
 use super::tables::{behind, get, leftover_key, object_key, put, split_object_key, upload_key};
 use crate::model::{
     MAX_PART_BYTES, MAX_PART_NUMBER, MAX_PARTS_DROPPED, ObjectRecord, Outcome, Refusal, UPLOADS_BUCKET, UploadRecord,
@@ -51,6 +51,7 @@ pub(super) fn put_part(
     }
     let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
     demand_room(work, &bucket, object.size_bytes, present.as_ref().map_or(0, |old| old.size_bytes))?;
+    let object = &as_placed(work, object)?;
 
     let replaced = present.as_ref().map(|old| old.version);
     if let Some(old) = present {

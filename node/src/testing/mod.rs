@@ -195,15 +195,13 @@ impl Cluster {
         let host = &self.host;
         let dir = self.dir(index);
         let mut identity = self.identity(index).await;
-        let known: Vec<_> =
-            identity.disks.iter().map(|disk| crate::disk::KnownDisk { path: disk.path.clone(), id: disk.id }).collect();
+        let known = identity.disks.clone();
         let owner = Owner { node: identity.node.clone(), instance: identity.instance, cluster: Some(self.id) };
         let paths: Vec<_> = (1..=self.settings.disks).map(|disk| dir.join(format!("disk{disk}"))).collect();
         let (disks, known) = DiskSet::open(host, &paths, &owner, &known, Patience::default()).await.unwrap();
         disks.stamp(self.id, FIRST_EPOCH).await.unwrap();
         let disks = Arc::new(disks);
-        identity.disks =
-            known.into_iter().map(|disk| crate::meta::identity::KnownDisk { path: disk.path, id: disk.id }).collect();
+        identity.disks = known;
         let joined = identity.member.is_some();
         identity.member =
             Some(Membership { cluster: self.id, epoch: FIRST_EPOCH, raft_id, cluster_name: "test".to_owned() });
@@ -377,8 +375,14 @@ impl Cluster {
     }
 
     pub(crate) async fn set_disk(&self, disk: DiskId, state: DiskState) {
-        let command =
-            Command::SetDiskState { disk, state, by: MarkedBy::Operator, reason: "a test".to_owned(), fence: None };
+        let command = Command::SetDiskState {
+            disk,
+            state,
+            by: MarkedBy::Operator,
+            reason: "a test".to_owned(),
+            judged: None,
+            fence: None,
+        };
         let outcome = self.any().meta.propose(command).await.unwrap();
         assert!(matches!(outcome, Outcome::DiskWas(_)), "{outcome:?}");
     }

@@ -25,6 +25,8 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::DropHintEarly => &["power", "mixed"],
         // A voter is cut off, and comes back.
         Bug::StandUnasked => &["lost-peer"],
+        Bug::WipeAndVote => &["metadata"],
+        Bug::RebuildGarbage => &["disks"],
     }
 }
 

@@ -5,8 +5,8 @@
 //! - **Data is damaged for good on one machine only** (the plan's victim): a put is acknowledged once five of its six
 //!   shards are durable, so a second damaged machine could take a shard that no longer has a spare. Both machines would
 //!   have to be healed in between, and a scrub alone takes as long as a whole safety phase.
-//! - **One voter of three is impaired at a time**, counting one whose metadata was damaged until the end of the run,
-//!   since nothing brings a lost voter back yet.
+//! - **One voter of three is impaired at a time**, counting one whose metadata was damaged until the end of the run: it is
+//!   brought back by a person, who comes when the faults are over.
 //! - **Two machines of six are impaired at a time**: that much makes nothing unreadable for good.
 //! - **Two agents of six are impaired at a time, one of them beside a voter**: the lease needs a majority of those.
 //! - **A node is ended three times in a run at most**: its agent may start it five times within the budget's window, and

@@ -253,8 +253,8 @@ impl Plan {
         self.events.iter().map(|event| event.number).collect()
     }
 
-    /// Machines whose metadata the plan damages for good, and which the product cannot bring back by itself yet: they may
-    /// stay `lost_voter`.
+    /// Machines whose metadata the plan damages for good: their nodes lose their votes.
+    #[cfg(test)]
     pub(crate) fn metadata_victims(&self) -> BTreeSet<usize> {
         self.events
             .iter()

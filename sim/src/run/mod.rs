@@ -24,6 +24,8 @@ mod views;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use resilver_host::planted;
@@ -34,7 +36,7 @@ use self::stage::Stage;
 use self::survey::{Board, Spared};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::{self, Plan};
-use crate::scenario::{Bounds, Clients, Scenario};
+use crate::scenario::{Bounds, Clients, OnCall, Scenario};
 use crate::workload;
 
 /// Within which, from the last fault on, all must be well: a scrub pass (20 s) finds what rotted, budgets of the agents
@@ -89,7 +91,8 @@ pub(crate) fn run(options: Options) -> Result<Outcome, HarnessError> {
 
 fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Failure> {
     let struck = stage.struck(plan);
-    safety(stage, plan)?;
+    let person = Person::new(scenario.on_call);
+    safety(stage, plan, &person)?;
     let harm = match scenario.clients {
         Clients::MayWait => None,
         Clients::Unharmed => unharmed::harmed(&stage.notes.answered(), plan, &struck),
@@ -99,20 +102,36 @@ fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Fai
         return Err(stage.failure("clients_unharmed", detail));
     }
     if scenario.bounds == Bounds::Redundancy {
-        let lost = liveness(stage, plan)?;
+        liveness(stage, plan, &person)?;
         if let Some(detail) = overdone::overdone(scenario.agents, &stage.coverage) {
             return Err(stage.failure("nothing_overdone", detail));
         }
-        read_back(stage, lost, true)?;
+        read_back(stage, true)?;
     } else {
         stage.mend()?;
         stage.steps(AFTERMATH)?;
-        read_back(stage, Vec::new(), false)?;
+        read_back(stage, false)?;
     }
     stage.finish()
 }
 
-fn safety(stage: &mut Stage, plan: &Plan) -> Result<(), Failure> {
+/// The person on call, and how many members he brought back.
+struct Person {
+    on_call: OnCall,
+    rejoined: Arc<AtomicU64>,
+}
+
+impl Person {
+    fn new(on_call: OnCall) -> Self {
+        Self { on_call, rejoined: Arc::new(AtomicU64::new(0)) }
+    }
+
+    fn comes(&self, stage: &mut Stage) -> resilver_sim_kernel::Pid {
+        stage.kernel.start(stage.cluster.client(), "person", &people::on_call(self.rejoined.clone()))
+    }
+}
+
+fn safety(stage: &mut Stage, plan: &Plan, person: &Person) -> Result<(), Failure> {
     if !plan.events.is_empty() {
         stage.tell(vec![Happening::FaultsOn])?;
     }
@@ -123,24 +142,26 @@ fn safety(stage: &mut Stage, plan: &Plan) -> Result<(), Failure> {
         })
         .collect();
     stage.begin_plan(plan);
+    let person = (person.on_call == OnCall::Throughout).then(|| person.comes(stage));
     stage.steps(Duration::from_millis(plan.safety_ms))?;
+    if let Some(person) = person {
+        stage.kernel.kill(person);
+    }
     stage.kernel.note("phase", "clients end");
     stage.end_clients(&clients, CLIENTS_END_BOUND)
 }
 
-/// Until all is well. The nodes that may be, and are, lost.
-fn liveness(stage: &mut Stage, plan: &Plan) -> Result<Vec<usize>, Failure> {
+/// Until all is well.
+fn liveness(stage: &mut Stage, plan: &Plan, on_call: &Person) -> Result<(), Failure> {
     stage.mend()?;
     let began = stage.kernel.now();
-    let spared = Spared {
-        lost: plan.metadata_victims().iter().map(|place| stage.places.number(*place)).collect(),
-        struck: plan.disk_victims().iter().map(|(place, _)| stage.places.number(*place)).collect(),
-    };
+    let struck = plan.disk_victims().iter().map(|(place, _)| stage.places.number(*place)).collect();
+    let spared = Spared { struck };
     let board = Board::default();
     let program = survey::survey(spared, board.clone());
     stage.kernel.note("phase", "liveness");
     stage.kernel.start(stage.cluster.client(), "survey", &program);
-    let person = stage.kernel.start(stage.cluster.client(), "person", &people::on_call());
+    let person = on_call.comes(stage);
     while !board.report().well {
         stage.step()?;
         if stage.kernel.now() > began + LIVENESS_BOUND {
@@ -155,14 +176,14 @@ fn liveness(stage: &mut Stage, plan: &Plan) -> Result<Vec<usize>, Failure> {
     stage.kernel.note("phase", &format!("all well after {} ms, {} looks", took.as_millis(), report.looks));
     stage.coverage.add("liveness_ms", took.as_millis() as u64);
     stage.coverage.add("objects_verified", report.verified);
-    stage.coverage.add("lost_members", report.lost.len() as u64);
-    Ok(report.lost)
+    stage.coverage.add("rejoined", on_call.rejoined.load(Ordering::Relaxed));
+    Ok(())
 }
 
 /// Reads everything back. `must_answer`: a refusal is the loss of an object.
-fn read_back(stage: &mut Stage, lost: Vec<usize>, must_answer: bool) -> Result<(), Failure> {
+fn read_back(stage: &mut Stage, must_answer: bool) -> Result<(), Failure> {
     stage.kernel.note("phase", "reading back");
-    let program = workload::read_back(lost, must_answer, stage.notes.clone());
+    let program = workload::read_back(must_answer, stage.notes.clone());
     let reader = stage.kernel.start(stage.cluster.client(), "reader", &program);
     let until = stage.kernel.now() + READ_BACK_BOUND;
     loop {

@@ -3,19 +3,26 @@
 //!
 //! A node whose metadata disk failed for longer than the starts in its budget is given up to a person, by design
 //! (failure-modes.md, `process_crash`): once the disk is mended, somebody says `resilver node restart`. So does the person
-//! on call, for nodes whose agent shows an escalated `process_crash`.
+//! on call, for nodes whose agent shows an escalated `process_crash`. For a node that says it is a lost voter, somebody says
+//! `resilver node rejoin`; that door is the node's own.
 //!
-//! Must never: touch a node that its agent has not given up (the person on call; an operator asks for what the plan says).
+//! Must never: touch a node that its agent has not given up and that does not say itself that it is lost (the person on
+//! call; an operator asks for what the plan says).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use resilver_host::Host;
-use resilver_proto::web;
+use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
+use resilver_proto::contract::{ObserveRequest, RejoinRequest};
+use resilver_proto::{transport, web};
 use resilver_sim_kernel::Program;
 use serde_json::{Value, json};
 
-use crate::cluster::agent_http;
+use crate::cluster::{agent_http, node_address};
 use crate::plan::MACHINES;
 
 /// Between two looks at the pager.
@@ -23,12 +30,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How long one question may take, and how long a restart may.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 const RESTART_DEADLINE: Duration = Duration::from_secs(30);
+/// How long somebody watches a node come back before looking elsewhere.
+const REJOIN_DEADLINE: Duration = Duration::from_secs(30);
 /// The mode of a node that does not run.
 const PROCESS_CRASH: &str = "process_crash";
 
 /// An operator's wish: `resilver node restart NODE` at the agent of `through`.
 pub(crate) fn restart_node(through: String, node: String) -> Program {
-    std::sync::Arc::new(move |host, _| {
+    Arc::new(move |host, _| {
         let (through, node) = (through.clone(), node.clone());
         Box::pin(async move { restart(&host, &through, &node, "operator").await })
     })
@@ -36,7 +45,7 @@ pub(crate) fn restart_node(through: String, node: String) -> Program {
 
 /// An operator's wish: `resilver pause --for` at the agent of `through`.
 pub(crate) fn pause(through: String, length: Duration) -> Program {
-    std::sync::Arc::new(move |host, _| {
+    Arc::new(move |host, _| {
         let through = through.clone();
         Box::pin(async move {
             let length = format!("{}ms", length.as_millis());
@@ -46,14 +55,18 @@ pub(crate) fn pause(through: String, length: Duration) -> Program {
     })
 }
 
-/// The person on call: looks at every agent until killed, and restarts what was given up.
-pub(crate) fn on_call() -> Program {
-    std::sync::Arc::new(|host, _| {
+/// The person on call: looks at every agent and every node until killed, restarts what was given up, and brings back who
+/// lost his vote; `rejoined` counts those.
+pub(crate) fn on_call(rejoined: Arc<AtomicU64>) -> Program {
+    Arc::new(move |host, _| {
+        let rejoined = rejoined.clone();
         Box::pin(async move {
             loop {
                 for number in 1..=MACHINES {
                     let name = format!("n{number}");
-                    if given_up(&host, &name).await {
+                    if is_lost(&host, &name).await && rejoin(&host, &name).await {
+                        rejoined.fetch_add(1, Ordering::Relaxed);
+                    } else if given_up(&host, &name).await {
                         // A refusal (no lease yet, another step under way) is met again at the next look.
                         restart(&host, &name, &name, "on call").await;
                     }
@@ -64,8 +77,8 @@ pub(crate) fn on_call() -> Program {
     })
 }
 
-/// Whether the agent of `name` has escalated a node that does not run. A lost voter is escalated too, and a restart
-/// does not help it: its process runs.
+/// Whether the agent of `name` has escalated a node that does not run. A lost voter is escalated too, and no restart helps
+/// it: its process runs.
 async fn given_up(host: &Host, name: &str) -> bool {
     let Some(incidents) = ask(host, name, "/api/v1/incidents").await else { return false };
     let open: BTreeSet<String> = incidents
@@ -79,9 +92,41 @@ async fn given_up(host: &Host, name: &str) -> bool {
     !open.is_empty() && !runs(host, name).await
 }
 
+/// Whether the node says that it lost its vote.
+async fn is_lost(host: &Host, name: &str) -> bool {
+    let Ok(channel) = transport::channel(&host.net, &node_address(name), transport::Profile::Control) else {
+        return false;
+    };
+    let mut client = NodeControlClient::new(channel);
+    let seen = tokio::time::timeout(ASK_DEADLINE, client.observe(ObserveRequest {})).await;
+    seen.is_ok_and(|seen| seen.is_ok_and(|seen| seen.get_ref().phase == "lost_voter"))
+}
+
+/// `resilver node rejoin NODE`. Whether it said that the node serves again.
+async fn rejoin(host: &Host, name: &str) -> bool {
+    let Ok(channel) = transport::channel(&host.net, &node_address(name), transport::Profile::Control) else {
+        return false;
+    };
+    let others = (1..=MACHINES).map(|number| format!("n{number}")).filter(|other| other != name);
+    let members = others.map(|other| node_address(&other)).collect();
+    let request = RejoinRequest { fence: None, members, reason: "its metadata is damaged".to_owned() };
+    let followed = async {
+        let mut messages = NodeRecoveryClient::new(channel).rejoin(request).await?.into_inner();
+        while let Some(message) = messages.message().await? {
+            if message.finished {
+                return Ok(true);
+            }
+        }
+        Ok::<_, tonic::Status>(false)
+    };
+    let outcome = tokio::time::timeout(REJOIN_DEADLINE, followed).await;
+    tracing::info!(?outcome, name, "a lost voter was to come back");
+    matches!(outcome, Ok(Ok(true)))
+}
+
 /// Whether the node answers on its port at all.
 async fn runs(host: &Host, name: &str) -> bool {
-    let address = crate::cluster::node_address(name);
+    let address = node_address(name);
     matches!(tokio::time::timeout(ASK_DEADLINE, host.net.connect(&address)).await, Ok(Ok(_)))
 }
 

@@ -27,17 +27,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// Objects of one page: more than a run writes.
 const PAGE: u32 = 1_000;
-/// A shard that cannot be asked for, in the answer to a verify.
-const UNREACHABLE: &str = "unreachable";
-/// A shard that is not there.
-const MISSING: &str = "missing";
+/// A good shard, in the answer to a verify.
 const OK: &str = "ok";
 
 /// What may stay broken: see the scenario's accounts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spared {
-    /// Numbers of nodes whose metadata was damaged: they may be `lost_voter`.
-    pub(crate) lost: Vec<usize>,
     /// Numbers of nodes of which a disk was struck: an incident about it may need a person.
     pub(crate) struck: Vec<usize>,
 }
@@ -53,8 +48,6 @@ pub(crate) struct Report {
     pub(crate) looks: u64,
     /// Objects that were verified shard by shard in the last look.
     pub(crate) verified: u64,
-    /// Nodes that are lost, as they say themselves.
-    pub(crate) lost: Vec<usize>,
 }
 
 /// Where the survey leaves what it found.
@@ -111,31 +104,23 @@ impl Surveyor {
 
     /// One look. `Err`: what is not well.
     async fn look(&self) -> Result<(), String> {
-        let lost = self.nodes().await?;
-        self.board.write(|report| report.lost = lost.clone());
-        self.objects(&lost).await?;
-        self.agents(&lost).await
+        self.nodes().await?;
+        self.objects().await?;
+        self.agents().await
     }
 
-    /// All nodes healthy, one leader, nothing left to repair. The lost ones.
-    async fn nodes(&self) -> Result<Vec<usize>, String> {
-        let mut lost = Vec::new();
+    /// All nodes healthy, one leader, nothing left to repair.
+    async fn nodes(&self) -> Result<(), String> {
         let mut leaders: Vec<(u64, String)> = Vec::new();
         for (number, channel) in (1..).zip(&self.channels) {
             let seen = observe(channel).await.map_err(|why| format!("n{number}: {why}"))?;
-            if seen.phase == "lost_voter" && self.spared.lost.contains(&number) {
-                lost.push(number);
-                continue;
-            }
             if seen.phase != "healthy" {
                 return Err(format!("n{number} is {}: {}", seen.phase, seen.phase_detail));
             }
             let raft = seen.raft.ok_or_else(|| format!("n{number} has no Raft"))?;
             leaders.push((raft.term, raft.leader));
             let repair = seen.repair.unwrap_or_default();
-            // Shards whose home is on a lost member cannot be rebuilt before it is given up, which nobody does yet.
-            let left = if lost.is_empty() && self.spared.lost.is_empty() { repair.missing_shards } else { 0 };
-            if repair.queue + repair.in_flight + left > 0 {
+            if repair.queue + repair.in_flight + repair.missing_shards > 0 {
                 return Err(format!(
                     "n{number}: {} in the repair queue, {} in flight, {} shards missing",
                     repair.queue, repair.in_flight, repair.missing_shards
@@ -144,31 +129,30 @@ impl Surveyor {
         }
         leaders.dedup();
         match leaders.as_slice() {
-            [(_, leader)] if !leader.is_empty() => Ok(lost),
+            [(_, leader)] if !leader.is_empty() => Ok(()),
             _ => Err(format!("no one leader: {leaders:?}")),
         }
     }
 
     /// Every object has every shard, read back from its disk.
-    async fn objects(&self, lost: &[usize]) -> Result<(), String> {
-        let at = (0..MACHINES).find(|at| !lost.contains(&(at + 1))).unwrap_or(0);
-        let mut store = StoreClient::new(self.channels[at].clone())
+    async fn objects(&self) -> Result<(), String> {
+        let mut store = StoreClient::new(self.channels[0].clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let request =
             ListRequest { bucket: BUCKET.to_owned(), prefix: String::new(), after: String::new(), limit: PAGE };
         let page = ask(store.list(request)).await.map_err(|why| format!("a list: {why}"))?;
         for object in &page.objects {
-            let request = VerifyRequest { bucket: BUCKET.to_owned(), key: object.key.clone() };
+            let request = VerifyRequest { bucket: BUCKET.to_owned(), key: object.key.clone(), full: true };
             let answer = ask(store.verify(request)).await.map_err(|why| format!("verifying {}: {why}", object.key))?;
-            whole(&object.key, &answer, lost)?;
+            whole(&object.key, &answer)?;
         }
         self.board.write(|report| report.verified = page.objects.len() as u64);
         Ok(())
     }
 
     /// No open incident but those that a person has to see to.
-    async fn agents(&self, lost: &[usize]) -> Result<(), String> {
+    async fn agents(&self) -> Result<(), String> {
         for number in 1..=MACHINES {
             let name = format!("n{number}");
             let called = web::call(&self.host.net, &agent_http(&name), "/api/v1/incidents", None, ASK_DEADLINE).await;
@@ -179,7 +163,7 @@ impl Surveyor {
             for incident in incidents {
                 let text = |key: &str| incident.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let state = text("state");
-                let excused = state == "escalated" && (lost.contains(&number) || self.spared.struck.contains(&number));
+                let excused = state == "escalated" && self.spared.struck.contains(&number);
                 if state != "resolved" && !excused {
                     return Err(format!(
                         "agent {name}: {} {} is {state}: {}",
@@ -194,12 +178,9 @@ impl Surveyor {
     }
 }
 
-/// Whether an object has all its shards. Those at lost members cannot be asked.
-fn whole(key: &str, answer: &VerifyResponse, lost: &[usize]) -> Result<(), String> {
-    let at_lost = |node: &str| lost.iter().any(|number| node == format!("n{number}"));
-    // A shard whose wanted home is lost has nowhere to be rebuilt: six nodes are as many as 4+2 needs.
-    let excused = |state: &str, node: &str| (state == UNREACHABLE || state == MISSING) && at_lost(node);
-    let bad = answer.shards.iter().find(|shard| shard.state != OK && !excused(&shard.state, &shard.node));
+/// Whether an object has all its shards.
+fn whole(key: &str, answer: &VerifyResponse) -> Result<(), String> {
+    let bad = answer.shards.iter().find(|shard| shard.state != OK);
     match bad {
         Some(shard) => Err(format!(
             "{key}: shard {}.{} on {} is {}: {}",

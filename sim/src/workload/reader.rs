@@ -6,14 +6,13 @@ use super::client::{Door, Seen};
 use super::{CLIENTS, FOLDERS, Notes, keys};
 use crate::plan::MACHINES;
 
-/// The program that reads everything back, each key through another node. `spared`: nodes that serve nobody.
-/// `must_answer`: the cluster says that all is well, and a read that is refused is of an object that is lost.
-pub(crate) fn read_back(spared: Vec<usize>, must_answer: bool, notes: Notes) -> Program {
+/// The program that reads everything back, each key through another node. `must_answer`: the cluster says that all is well,
+/// and a read that is refused is of an object that is lost.
+pub(crate) fn read_back(must_answer: bool, notes: Notes) -> Program {
     std::sync::Arc::new(move |host, _| {
-        let (notes, spared) = (notes.clone(), spared.clone());
+        let notes = notes.clone();
         Box::pin(async move {
-            let doors =
-                (1..=MACHINES).filter(|node| !spared.contains(node)).map(|node| Door::new(&host, &format!("n{node}")));
+            let doors = (1..=MACHINES).map(|node| Door::new(&host, &format!("n{node}")));
             let Ok(doors) = doors.collect::<Result<Vec<_>, _>>() else { return 1 };
             for (at, key) in keys().enumerate() {
                 let door = &doors[at % doors.len()];

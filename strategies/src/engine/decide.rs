@@ -75,9 +75,10 @@ impl Engine {
         match self.facts.process() {
             None => Present::Unknown("nothing is known of the process yet"),
             Some(ProcessFact::Running { pid, .. }) => match self.facts.phase() {
-                "lost_voter" => {
-                    Present::Beyond("the node lost its vote: rejoining as a learner comes later".to_owned())
-                }
+                "lost_voter" => Present::Beyond(format!(
+                    "the node lost its vote: `resilver node rejoin {}` brings it back as a learner",
+                    self.node
+                )),
                 "waiting" if incident.initial => {
                     Present::Over(format!("process {pid} runs and waits to be made part of a cluster"))
                 }
@@ -116,7 +117,8 @@ impl Engine {
             "read_only" if well => {
                 Present::Over("the disk is well again; its mode is not the agent's to change".to_owned())
             }
-            "up" | "read_only" if !disk_failure::failed(&fact.health) => {
+            "draining" if well => Present::Over("the disk is well again; it is being emptied".to_owned()),
+            "up" | "read_only" | "draining" if !disk_failure::failed(&fact.health) => {
                 Present::Unknown("the disk's canary is of two minds")
             }
             _ => Present::Ill,

@@ -68,6 +68,7 @@ impl Engine {
     }
 
     fn decide(&mut self, now: Now, incident: &mut Incident) {
+        self.take_back(now, incident);
         match self.next_move(now.mono, incident) {
             Move::Wait(_) => {}
             Move::Later { rung, wait, backoff } => {
@@ -93,6 +94,35 @@ impl Engine {
                 incident.guards = guards;
                 self.escalate(now, incident, &why);
             }
+        }
+    }
+
+    /// A process that was left to a person while it ran (a lost voter waits for its order to come back) and has ended since is
+    /// started again: the person needs it running, and starting what is dead takes nothing away. So is one that does not run
+    /// when its agent begins anew, after a reboot for example. How often, the guards judge by what the journal knows.
+    fn take_back(&mut self, now: Now, incident: &mut Incident) {
+        if incident.mode != Mode::ProcessCrash || incident.state != IncidentState::Escalated {
+            return;
+        }
+        if incident.left_before
+            && let Some(life) = self.facts.running()
+        {
+            (incident.left_before, incident.left_running) = (false, Some(life));
+        }
+        let ended = match self.facts.process() {
+            Some(ProcessFact::Absent) => incident.left_before,
+            Some(ProcessFact::Exited { pid, start_ticks, .. }) => {
+                incident.left_before || incident.left_running == Some((*pid, *start_ticks))
+            }
+            _ => false,
+        };
+        if ended {
+            self.ended_again(now, incident);
+            incident.state = IncidentState::Recovering;
+            incident.flight = Flight::Idle;
+            (incident.left_before, incident.left_running) = (false, None);
+            incident.rung = 0;
+            incident.not_before = now.mono;
         }
     }
 
@@ -304,7 +334,8 @@ impl Engine {
         tries: u32,
     ) {
         if incident.mode == Mode::ProcessCrash {
-            if self.ended_again(now, incident) {
+            self.take_back(now, incident);
+            if self.ended_again(now, incident) || incident.flight == Flight::Idle {
                 return;
             }
             match self.present(now.mono, incident) {
@@ -407,6 +438,7 @@ impl Engine {
         incident.event(now, format!("a person is needed: {why}"));
         incident.state = IncidentState::Escalated;
         incident.flight = Flight::Idle;
+        incident.left_running = self.facts.running();
         incident.resolution = Some(why.to_owned());
         incident.not_before = now.mono + self.look_again();
         let mut draft = self.draft_about(RecordKind::Escalated, Action::Alert, incident).with("evidence", why);

@@ -134,6 +134,10 @@ pub(crate) struct Incident {
     pub(crate) detected_by: String,
     pub(crate) evidence: String,
     pub(crate) life: Option<Life>,
+    /// The process that ran when a person was asked for: should it end, that is a death like any other.
+    pub(crate) left_running: Option<Life>,
+    /// An earlier life of the agent asked for that person, and whether the process runs was not seen since.
+    pub(crate) left_before: bool,
     pub(crate) signature: Option<String>,
     pub(crate) severity: Option<Severity>,
     pub(crate) folded_under: Option<IncidentId>,
@@ -171,6 +175,8 @@ impl Incident {
             detected_by,
             evidence,
             life,
+            left_running: None,
+            left_before: false,
             signature,
             severity: None,
             folded_under: None,

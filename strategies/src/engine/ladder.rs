@@ -157,7 +157,7 @@ fn disk_failure(policy: &PolicyConfig) -> Vec<Rung> {
             false,
             Duration::ZERO,
             RELIEVE,
-            seen(&["read_only", "down", "out"]),
+            seen(&["read_only", "draining", "down", "out"]),
             Otherwise::NextRung,
         ),
         verb(

@@ -51,6 +51,7 @@ impl Engine {
             (false, Some(_)) => IncidentState::Recovering,
             (false, None) => IncidentState::Open,
         };
+        incident.left_before = escalated;
         if mode == Mode::CascadingFailure {
             self.take_over_cascade(now, &mut incident, pattern.as_deref());
         }
@@ -97,7 +98,7 @@ impl Engine {
                 let fact = self.facts.node_now().filter(|_| self.facts.heartbeat_at() >= Some(since))?;
                 let state = &fact.disks.iter().find(|fact| fact.disk == *disk)?.state;
                 let states: &[&str] = match step.action {
-                    Action::Throttle => &["read_only", "down", "out"],
+                    Action::Throttle => &["read_only", "draining", "down", "out"],
                     Action::DetachDisk => &["down", "out"],
                     _ => &["up"],
                 };

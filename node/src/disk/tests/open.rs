@@ -187,7 +187,7 @@ async fn disks_may_change_places() {
     fs::rename(folder.path().join("x"), &two).unwrap();
     let (set, known_now) = open(&[&one, &two], &owner(), &known).await.unwrap();
     assert!(set.volumes().iter().all(|volume| volume.status().health == Health::Ok));
-    assert_eq!(known_now[0], KnownDisk { path: one, id: known[1].id });
+    assert_eq!(known_now[0], KnownDisk { path: one, id: known[1].id, added: false, removed: false });
 }
 
 #[tokio::test]

@@ -80,7 +80,10 @@ impl StoreService {
 
     pub(super) async fn verify_object(&self, request: VerifyRequest) -> Result<VerifyResponse, Status> {
         let bucket = BucketName(request.bucket);
-        let verdict = self.gateway.verify(&bucket, &request.key).await?;
+        let verdict = match request.full {
+            true => self.gateway.verify_fully(&bucket, &request.key).await?,
+            false => self.gateway.verify(&bucket, &request.key).await?,
+        };
         Ok(VerifyResponse {
             object: Some(object_message(&bucket, &request.key, &verdict.record)),
             shards: verdict.shards.iter().map(shard_message).collect(),
@@ -156,5 +159,9 @@ fn shard_message(check: &ShardCheck) -> wire::ShardStatus {
         crc_expected,
         crc_got,
         detail,
+        bytes: match check.state {
+            ShardState::Ok { bytes, .. } => bytes,
+            _ => 0,
+        },
     }
 }

@@ -10,7 +10,7 @@ async fn an_identity_comes_back_as_it_was_and_damage_is_told() {
     let host = host();
     assert_eq!(Identity::load(&host, dir.path()).await.unwrap(), None);
     let mut identity = identity(3);
-    identity.disks.push(KnownDisk { path: "/mnt/disk1".into(), id: DiskId(u128::MAX) });
+    identity.disks.push(KnownDisk { path: "/mnt/disk1".into(), id: DiskId(u128::MAX), added: true, removed: false });
     identity.store(&host, dir.path()).await.unwrap();
     assert_eq!(Identity::load(&host, dir.path()).await.unwrap(), Some(identity));
 

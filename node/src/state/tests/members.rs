@@ -56,6 +56,116 @@ async fn a_rejoining_node_brings_its_address_and_its_disks_keep_their_state() {
 }
 
 #[tokio::test]
+async fn a_lost_member_is_replaced_once_however_often_that_is_asked_for() {
+    let mut story = Story::cluster().await;
+    let replace = |name: &str, instance, lost, attempt, round: Option<u64>| Command::ReplaceMember {
+        name: name.into(),
+        instance: InstanceId(instance),
+        lost: RaftId(lost),
+        attempt,
+        fence: round.map(|round| Fence { epoch: 1, round, holder: "n1".into() }),
+    };
+    let before = story.state.map();
+    let was = before.nodes[&NodeName::from("n2")].clone();
+    let fresh = Outcome::Joined { raft_id: RaftId(3) };
+    assert_eq!(story.run(replace("n2", 2, was.raft_id.0, 71, None)).await, fresh);
+    let after = story.state.map();
+    let is = after.nodes[&NodeName::from("n2")].clone();
+    let expected = NodeRecord { raft_id: RaftId(3), attempt: Some(71), ..was.clone() };
+    assert_eq!(is, expected, "nothing but its id in raft is another");
+    assert_eq!(after.disks, before.disks);
+    // The answer was lost, and it is asked again.
+    assert_eq!(story.run(replace("n2", 2, was.raft_id.0, 71, None)).await, fresh);
+    assert_eq!(story.state.map().revision, after.revision);
+    assert_eq!(story.run(join("n2", 2, &[21, 22])).await, fresh, "it joins as who it is now");
+    // An older folder of the node, under an id that was replaced: what was given since may have voted, and is not given anew.
+    let not_that =
+        |lost, known| refused(Refusal::NotThatMember { name: "n2".into(), lost: RaftId(lost), known: RaftId(known) });
+    assert_eq!(story.run(replace("n2", 2, was.raft_id.0, 72, None)).await, not_that(was.raft_id.0, 3));
+    // Lost once more, it gets an id that nobody ever had; a late word of the first attempt takes that from nobody.
+    assert_eq!(story.run(replace("n2", 2, 3, 73, None)).await, Outcome::Joined { raft_id: RaftId(4) });
+    assert_eq!(story.run(replace("n2", 2, was.raft_id.0, 71, None)).await, not_that(was.raft_id.0, 4));
+    assert_eq!(story.run(join("n3", 3, &[])).await, Outcome::Joined { raft_id: RaftId(5) });
+
+    assert_eq!(story.run(replace("n2", 2, 9, 74, None)).await, not_that(9, 4));
+    assert_eq!(story.run(replace("n2", 7, 4, 74, None)).await, refused(Refusal::NameTaken("n2".into())));
+    assert_eq!(story.run(replace("n8", 8, 1, 74, None)).await, refused(Refusal::NoNode("n8".into())));
+    story.run(mark(11, DiskState::ReadOnly, MarkedBy::Automatic, Some(5))).await;
+    let stale = story.run(replace("n2", 2, 4, 75, Some(4))).await;
+    assert!(matches!(stale, Outcome::Refused(Refusal::StaleFence { .. })), "{stale:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_judged_by_another_map_is_not_taken() {
+    let mut story = Story::cluster().await;
+    let judged = Some(story.state.map().revision);
+    let take = |disk| Command::SetDiskState {
+        disk: DiskId(disk),
+        state: DiskState::Out,
+        by: MarkedBy::Operator,
+        reason: "test".into(),
+        judged,
+        fence: None,
+    };
+    assert_eq!(story.run(take(11)).await, Outcome::DiskWas(DiskState::Up));
+    assert_eq!(story.run(take(21)).await, refused(Refusal::MapMoved), "each was safe without the other");
+    assert_eq!(story.state.map().disk_state(DiskId(21)), Some(DiskState::Up));
+}
+
+#[tokio::test]
+async fn an_upload_that_outlived_its_disks_has_its_shards_there_counted_as_missing() {
+    let mut story = Story::cluster().await;
+    let mut whole = object(5);
+    whole.extents[0].homes[1].at = Some(DiskId(21));
+    story.run(mark(11, DiskState::Out, MarkedBy::Operator, None)).await;
+    assert_eq!(story.put("k", whole.clone()).await, Outcome::Put { replaced: None });
+    assert_eq!(story.live().await.into_values().next().unwrap().missing_shards(), 1);
+    assert_eq!(story.state.counts().homeless_shards, 1);
+    story.run(mark(21, DiskState::Out, MarkedBy::Operator, None)).await;
+    let again = ObjectRecord { version: Version(6), ..whole };
+    assert_eq!(story.put("k2", again).await, refused(Refusal::Forbidden), "nothing of it is left");
+}
+
+#[tokio::test]
+async fn a_pause_of_repair_ends_with_its_own_end_and_not_with_that_of_an_earlier_one() {
+    let mut story = Story::cluster().await;
+    let pause = |reason: &str| Command::PauseRepair {
+        owner: "ada".into(),
+        reason: reason.into(),
+        length: Duration::from_secs(60),
+    };
+    story.run(pause("one")).await;
+    let one = story.state.map().repair_pause.clone().unwrap();
+    story.run(pause("two")).await;
+    let two = story.state.map().repair_pause.clone().unwrap();
+    assert_eq!((two.reason.as_str(), two.stamp > one.stamp), ("two", true));
+    story.run(Command::ResumeRepair { stamp: Some(one.stamp) }).await;
+    assert_eq!(story.state.map().repair_pause, Some(two.clone()));
+    story.run(Command::ResumeRepair { stamp: Some(two.stamp) }).await;
+    assert_eq!(story.state.map().repair_pause, None);
+    let revision = story.state.map().revision;
+    story.run(Command::ResumeRepair { stamp: None }).await;
+    assert_eq!(story.state.map().revision, revision, "nothing lasted: nothing changed");
+}
+
+#[tokio::test]
+async fn a_disk_is_emptied_only_where_there_is_room_and_forgotten_only_when_it_is_out_and_empty() {
+    let mut story = Story::cluster().await;
+    let forget = |disk| Command::ForgetDisk { disk: DiskId(disk) };
+    let in_use = |disk, state| refused(Refusal::DiskInUse { disk: DiskId(disk), state, shards: 0 });
+    assert_eq!(story.run(forget(99)).await, refused(Refusal::NoDisk(DiskId(99))));
+    assert_eq!(story.run(forget(11)).await, in_use(11, DiskState::Up));
+    let drain = |disk| mark(disk, DiskState::Draining, MarkedBy::Operator, None);
+    assert_eq!(story.run(drain(11)).await, Outcome::DiskWas(DiskState::Up), "nothing is stored, so nothing needs room");
+    assert_eq!(story.run(forget(11)).await, in_use(11, DiskState::Draining));
+    let back = mark(11, DiskState::Up, MarkedBy::Automatic, None);
+    assert_eq!(story.run(back).await, refused(Refusal::OperatorMark), "it is a person's");
+    story.run(mark(11, DiskState::Out, MarkedBy::Operator, None)).await;
+    assert_eq!(story.run(forget(11)).await, Outcome::DiskWas(DiskState::Out));
+    assert!(!story.state.map().disks.contains_key(&DiskId(11)));
+}
+
+#[tokio::test]
 async fn a_lower_fence_is_refused_and_a_higher_one_is_kept() {
     let mut story = Story::cluster().await;
     let fence = |round| Fence { epoch: 1, round, holder: "n1".into() };

@@ -13,9 +13,11 @@ mod model;
 mod objects;
 mod sessions;
 mod uploads;
+mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use resilver_host::Host;
 
@@ -135,6 +137,8 @@ impl Story {
             }
         }
         assert!(!forbidden.iter().any(|version| owners.contains_key(version)), "a forbidden version lives");
+        let found = self.state.validate().await.unwrap();
+        assert!(!found.findings.iter().any(|finding| finding.contradiction), "{found:?}");
     }
 
     /// The tables of versions and of forbidden ones.
@@ -231,7 +235,7 @@ fn delete(key: &str, condition: Condition) -> Command {
 
 fn mark(disk: u128, state: DiskState, by: MarkedBy, round: Option<u64>) -> Command {
     let fence = round.map(|round| Fence { epoch: 1, round, holder: "n1".into() });
-    Command::SetDiskState { disk: DiskId(disk), state, by, reason: "test".into(), fence }
+    Command::SetDiskState { disk: DiskId(disk), state, by, reason: "test".into(), judged: None, fence }
 }
 
 fn refused(refusal: Refusal) -> Outcome {

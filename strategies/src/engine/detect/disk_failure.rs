@@ -54,7 +54,7 @@ impl Watch {
             }
             streak.bad = streak.bad.saturating_add(1);
             streak.well = 0;
-            let in_service = matches!(disk.state.as_str(), "up" | "read_only");
+            let in_service = matches!(disk.state.as_str(), "up" | "read_only" | "draining");
             if !in_service || !convicted(streak, now, policy) {
                 continue;
             }

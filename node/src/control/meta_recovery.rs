@@ -1,0 +1,526 @@
+//! `MetaRecovery`: how far a member is, backup, restore, and a quorum that is lost.
+//!
+//! Owns: the guards before anything is ordered, and the order. Must never: stop Raft, or touch a member's files: only the
+//! service's own loop does. Force anything while a quorum lives, or could come back.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use resilver_host::OpenMode;
+use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
+use resilver_proto::contract::meta_recovery_server::MetaRecovery;
+use resilver_proto::contract::restore_request::Of;
+use resilver_proto::contract::{
+    BackupChunk, BackupRequest, Progress, RecoverQuorumRequest, RecoverQuorumResponse, ReplayJournalRequest,
+    RestoreBegin, RestoreRequest, RestoreResponse, StateFinding, SurveyRequest, SurveyResponse,
+    ValidateClusterStateRequest, ValidateClusterStateResponse,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Shared, meta_status, unimplemented};
+use crate::meta::rebirth::passing;
+use crate::peers::Profile;
+use crate::phase::Phase;
+use crate::state::describe;
+use crate::types::{Epoch, NodeName, RaftId};
+
+/// Bytes of a file in one message.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Messages waiting for the wire.
+const CHUNKS_IN_FLIGHT: usize = 4;
+/// How long another node may take to say how it is. Longer than a suspicion: a member that is only slow is not gone.
+const ASK: Duration = Duration::from_secs(5);
+/// How long a quorum is looked for before it counts as lost: several elections.
+const QUORUM_WAIT: Duration = Duration::from_secs(5);
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct MetaRecoveryService {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// A file that lies in the metadata folder and was read to its end: this node is to go on from it.
+pub(crate) struct RestoreOrder {
+    pub(crate) from: PathBuf,
+    /// The latest epoch that anybody who was asked knows of.
+    pub(crate) above: Epoch,
+    pub(crate) reason: String,
+    pub(crate) answer: oneshot::Sender<Result<Reborn, Status>>,
+}
+
+/// This member is to go on alone.
+pub(crate) struct ForceOrder {
+    pub(crate) gone: BTreeSet<NodeName>,
+    /// The latest epoch that anybody who was asked knows of.
+    pub(crate) above: Epoch,
+    pub(crate) reason: String,
+    pub(crate) answer: oneshot::Sender<Result<Reborn, Status>>,
+}
+
+/// The only voter of a new epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct Reborn {
+    pub(crate) cluster_id: String,
+    pub(crate) epoch: u64,
+    pub(crate) raft_id: RaftId,
+    /// Up to which entry its state reaches.
+    pub(crate) reaches: u64,
+    /// Where what was there before is kept; empty: nothing was.
+    pub(crate) aside: String,
+}
+
+#[tonic::async_trait]
+impl MetaRecovery for MetaRecoveryService {
+    type ReplayJournalStream = Messages<Progress>;
+    type BackupStream = Messages<BackupChunk>;
+
+    async fn replay_journal(
+        &self,
+        _: Request<ReplayJournalRequest>,
+    ) -> Result<Response<Self::ReplayJournalStream>, Status> {
+        Err(unimplemented("ReplayJournal", "a node replays its own log when it starts"))
+    }
+
+    async fn validate_cluster_state(
+        &self,
+        _: Request<ValidateClusterStateRequest>,
+    ) -> Result<Response<ValidateClusterStateResponse>, Status> {
+        validate(&self.shared).await.map(Response::new)
+    }
+
+    async fn survey(&self, _: Request<SurveyRequest>) -> Result<Response<SurveyResponse>, Status> {
+        survey(&self.shared).await.map(Response::new)
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let stream = backup(&self.shared, request.into_inner().local).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn restore(&self, request: Request<Streaming<RestoreRequest>>) -> Result<Response<RestoreResponse>, Status> {
+        let reborn = restore(&self.shared, request.into_inner()).await?;
+        Ok(Response::new(RestoreResponse {
+            cluster_id: reborn.cluster_id,
+            epoch: reborn.epoch,
+            raft_id: reborn.raft_id.0,
+            applied: reborn.reaches,
+            aside: reborn.aside,
+        }))
+    }
+
+    async fn recover_quorum(
+        &self,
+        request: Request<RecoverQuorumRequest>,
+    ) -> Result<Response<RecoverQuorumResponse>, Status> {
+        let reborn = recover_quorum(&self.shared, request.into_inner()).await?;
+        Ok(Response::new(RecoverQuorumResponse {
+            epoch: reborn.epoch,
+            raft_id: reborn.raft_id.0,
+            last_log_index: reborn.reaches,
+            aside: reborn.aside,
+        }))
+    }
+}
+
+async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
+    let mut answer = SurveyResponse {
+        node: shared.name.to_string(),
+        phase: shared.phase.get().phase.as_str().to_owned(),
+        ..SurveyResponse::default()
+    };
+    let Some(core) = shared.core.get() else { return Ok(answer) };
+    let (map, status) = (core.meta.map(), core.meta.status());
+    let name = |id: RaftId| map.node_by_raft(id).map_or_else(|| id.to_string(), |node| node.name.to_string());
+    let (cluster, cluster_name, epoch) = core.meta.cluster();
+    (answer.cluster_id, answer.cluster_name, answer.epoch) = (cluster.to_string(), cluster_name.to_owned(), epoch.0);
+    answer.raft_id = status.raft_id.0;
+    answer.voters = status.voters.iter().copied().map(name).collect();
+    answer.leader = status.leader.map(name).unwrap_or_default();
+    answer.term = status.term;
+    (answer.last_log_term, answer.last_log_index) = core.meta.last_log().await.map_err(|error| meta_status(&error))?;
+    answer.committed = status.committed;
+    answer.applied = status.applied;
+    Ok(answer)
+}
+
+/// What the metadata says of itself, and the voters of each other.
+async fn validate(shared: &Shared) -> Result<ValidateClusterStateResponse, Status> {
+    let core = shared.core()?;
+    core.meta.barrier().await.map_err(|error| meta_status(&error))?;
+    let found = core.meta.validate().await.map_err(|error| meta_status(&error))?;
+    let mut report: Vec<StateFinding> = found
+        .findings
+        .into_iter()
+        .map(|finding| StateFinding {
+            kind: finding.kind.to_owned(),
+            subject: finding.subject,
+            detail: finding.detail,
+            next: finding.next.to_owned(),
+            contradiction: finding.contradiction,
+        })
+        .collect();
+    let (map, status) = (core.meta.map(), core.meta.status());
+    let about_quorum = |subject: String, detail: &str, next: &str| StateFinding {
+        kind: "quorum".to_owned(),
+        subject,
+        detail: detail.to_owned(),
+        next: next.to_owned(),
+        contradiction: false,
+    };
+    for voter in status.voters.iter().filter(|voter| map.node_by_raft(**voter).is_none()) {
+        let detail = "it votes, and is no node any more: its vote goes to a learner that has caught up";
+        report.push(about_quorum(format!("member {voter}"), detail, "see `resilver meta status`: is there a learner?"));
+    }
+    if status.voters.len().is_multiple_of(2) {
+        let detail = format!("{} members vote: no more may fail than of one less", status.voters.len());
+        report.push(about_quorum("the voters".to_owned(), &detail, "add a node"));
+    }
+    let findings =
+        report.iter().map(|it| format!("{}: {}: {} ({})", it.kind, it.subject, it.detail, it.next)).collect();
+    let consistent = found.more == 0 && report.iter().all(|finding| !finding.contradiction);
+    Ok(ValidateClusterStateResponse {
+        findings,
+        valid: report.is_empty(),
+        consistent,
+        applied: found.applied,
+        objects: found.objects,
+        shards: found.shards,
+        report,
+        more: found.more,
+    })
+}
+
+/// Writes the state to a file of its own and streams that; it is removed in the end.
+async fn backup(shared: &Arc<Shared>, local: bool) -> Result<ReceiverStream<Result<BackupChunk, Status>>, Status> {
+    let core = shared.core()?;
+    let number = shared.host.clock.now().as_millis();
+    let path = passing(&shared.options.data_dir, &format!("backup-{number}"));
+    let applied = core.meta.backup(&path, !local).await.map_err(|error| meta_status(&error))?;
+    let (chunks, stream) = mpsc::channel(CHUNKS_IN_FLIGHT);
+    let host = shared.host.clone();
+    tokio::spawn(async move {
+        let read = async {
+            let file = host.disk.open(&path, OpenMode::Read).await?;
+            let mut offset = 0;
+            loop {
+                let data = file.read_at(offset, CHUNK_BYTES).await?;
+                let chunk = BackupChunk { applied: if offset == 0 { applied } else { 0 }, data: data.clone() };
+                offset += data.len() as u64;
+                let last = data.len() < CHUNK_BYTES;
+                // Whoever asked may have gone away.
+                if chunks.send(Ok(chunk)).await.is_err() || last {
+                    return Ok::<_, std::io::Error>(());
+                }
+            }
+        };
+        if let Err(error) = read.await {
+            let _ = chunks.send(Err(Status::unavailable(format!("the backup broke off: {error}")))).await;
+        }
+        if let Err(error) = host.disk.remove_file(&path).await {
+            tracing::warn!(%error, path = %path.display(), "a passing backup could not be removed");
+        }
+    });
+    Ok(ReceiverStream::new(stream))
+}
+
+async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Result<Reborn, Status> {
+    let Some(Of::Begin(begin)) = stream.message().await?.and_then(|message| message.of) else {
+        return Err(Status::invalid_argument("the first message of a restore is `begin`"));
+    };
+    let RestoreBegin { confirm, members, reason } = begin;
+    let phase = shared.phase.get().phase;
+    if !matches!(phase, Phase::Waiting | Phase::LostVoter) {
+        return Err(Status::failed_precondition(format!(
+            "this node is {}: a backup is restored into a node that is in no cluster, or has lost its metadata; nothing \
+             was changed",
+            phase.as_str()
+        )));
+    }
+    let number = shared.host.clock.now().as_millis();
+    let path = passing(&shared.options.data_dir, &format!("restore-{number}"));
+    let ordered = order_restore(shared, &path, &confirm, &members, reason, &mut stream).await;
+    match ordered {
+        // The file is the service's from now on.
+        Ok(answered) => {
+            answered.await.map_err(|_| Status::aborted("the node moved on meanwhile: look at `node status`"))?
+        }
+        Err(status) => {
+            if let Err(error) = shared.host.disk.remove_file(&path).await
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, path = %path.display(), "a backup that was not restored could not be removed");
+            }
+            Err(status)
+        }
+    }
+}
+
+/// Takes the file in, judges, and orders; what will be answered.
+async fn order_restore(
+    shared: &Shared,
+    path: &std::path::Path,
+    confirm: &str,
+    members: &[String],
+    reason: String,
+    stream: &mut Streaming<RestoreRequest>,
+) -> Result<oneshot::Receiver<Result<Reborn, Status>>, Status> {
+    receive(shared, path, stream).await?;
+    let found = describe(&shared.host, path).await.map_err(|error| {
+        Status::failed_precondition(format!("the backup is not whole: {error}; nothing was changed"))
+    })?;
+    if found.name != confirm {
+        return Err(Status::failed_precondition(format!(
+            "the backup is of cluster `{}`, and `{confirm}` was confirmed; nothing was changed",
+            found.name
+        )));
+    }
+    if !found.nodes.contains(&shared.name) {
+        let names: Vec<&str> = found.nodes.iter().map(NodeName::as_str).collect();
+        return Err(Status::failed_precondition(format!(
+            "node {} is not in the backup, which knows {}: restore it at one of those; nothing was changed",
+            shared.name,
+            names.join(", ")
+        )));
+    }
+    let cluster = found.cluster.to_string();
+    let seen = others(shared, members).await;
+    if let Some((node, seen)) = seen.iter().find(|(_, seen)| seen.cluster_id == cluster) {
+        return Err(Status::failed_precondition(format!(
+            "node {node} serves this cluster in epoch {}: a backup is for when nobody has the metadata any more; nothing \
+             was changed",
+            seen.epoch
+        )));
+    }
+    let (answer, answered) = oneshot::channel();
+    let order = RestoreOrder { from: path.to_owned(), above: found.epoch, reason, answer };
+    shared.restore.try_send(order).map_err(|_| Status::aborted("a restore is under way at this node"))?;
+    Ok(answered)
+}
+
+async fn receive(
+    shared: &Shared,
+    path: &std::path::Path,
+    stream: &mut Streaming<RestoreRequest>,
+) -> Result<(), Status> {
+    let failed = |error: std::io::Error| Status::unavailable(format!("the backup could not be kept: {error}"));
+    match shared.host.disk.remove_file(path).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let file = shared.host.disk.open(path, OpenMode::Create).await.map_err(failed)?;
+    let mut offset = 0;
+    while let Some(message) = stream.message().await? {
+        let Some(Of::Data(data)) = message.of else {
+            return Err(Status::invalid_argument("`begin` came twice"));
+        };
+        let len = data.len() as u64;
+        file.write_at(offset, Bytes::from(data)).await.map_err(failed)?;
+        offset += len;
+    }
+    file.sync().await.map_err(failed)
+}
+
+/// What each of these addresses says of itself; who does not answer is not in it.
+pub(super) async fn others(shared: &Shared, members: &[String]) -> Vec<(String, SurveyResponse)> {
+    let asked = members.iter().filter(|address| **address != shared.options.address);
+    let answers = asked.map(async |address| {
+        let channel = shared.peers.channel(address, Profile::Control).ok()?;
+        let asked = async { MetaRecoveryClient::new(channel).survey(SurveyRequest {}).await };
+        let seen = tokio::time::timeout(ASK, asked).await.ok()?.ok()?.into_inner();
+        Some((seen.node.clone(), seen))
+    });
+    futures_util::future::join_all(answers).await.into_iter().flatten().collect()
+}
+
+async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Result<Reborn, Status> {
+    let RecoverQuorumRequest { confirm, gone, members, reason } = request;
+    let core = shared.core()?;
+    let (_, name, _) = core.meta.cluster();
+    if confirm != name {
+        return Err(Status::failed_precondition(format!(
+            "this is cluster `{name}`, and `{confirm}` was confirmed; nothing was changed"
+        )));
+    }
+    if tokio::time::timeout(QUORUM_WAIT, core.meta.barrier()).await.is_ok_and(|answer| answer.is_ok()) {
+        return Err(Status::failed_precondition(
+            "a quorum lives and answers: nothing is to be forced; nothing was changed",
+        ));
+    }
+    let map = core.meta.map();
+    // Whoever asks may not know of all: the map's own addresses are asked as well.
+    let mut asked: BTreeSet<String> = members.into_iter().collect();
+    asked.extend(map.nodes.values().map(|node| node.address.clone()));
+    let seen = others(shared, &asked.into_iter().collect::<Vec<_>>()).await;
+    let own = survey(shared).await?;
+    let name_of = |id: &RaftId| map.node_by_raft(*id).map(|node| node.name.to_string());
+    let scene = Scene {
+        nodes: map.nodes.keys().map(ToString::to_string).collect(),
+        sets: core.meta.voter_sets().iter().map(|set| set.iter().map(name_of).collect()).collect(),
+    };
+    may_be_forced(&own, &scene, &gone, &seen)
+        .map_err(|why| Status::failed_precondition(format!("{why}; nothing was changed")))?;
+    let gone = gone.iter().map(|name| NodeName::from(name.as_str())).collect();
+    let above = Epoch(seen.iter().map(|(_, seen)| seen.epoch).max().unwrap_or_default());
+    let (answer, answered) = oneshot::channel();
+    shared
+        .force
+        .try_send(ForceOrder { gone, above, reason, answer })
+        .map_err(|_| Status::aborted("a recovery is under way at this node"))?;
+    answered.await.map_err(|_| Status::aborted("the node moved on meanwhile: look at `node status`"))?
+}
+
+/// What this member knows of the cluster.
+struct Scene {
+    /// Every node of the map.
+    nodes: Vec<String>,
+    /// The sets of voters that have to agree; a voter that no node is any more has no name.
+    sets: Vec<Vec<Option<String>>>,
+}
+
+/// Whether this member may go on alone, as far as what was seen tells. Pure.
+fn may_be_forced(
+    own: &SurveyResponse,
+    scene: &Scene,
+    gone: &[String],
+    seen: &[(String, SurveyResponse)],
+) -> Result<(), String> {
+    if gone.contains(&own.node) {
+        return Err(format!("node {} is said to be gone, and answers", own.node));
+    }
+    if let Some((node, _)) = seen.iter().find(|(node, _)| gone.contains(node)) {
+        return Err(format!("node {node} is said to be gone, and answers"));
+    }
+    // Of a set, those that could come back: a voter that no node is any more cannot.
+    let left = |set: &Vec<Option<String>>| -> Vec<String> {
+        set.iter().flatten().filter(|voter| !gone.contains(voter)).cloned().collect()
+    };
+    let could_agree = |set: &Vec<Option<String>>| left(set).len() > set.len() / 2;
+    if scene.sets.iter().all(could_agree) {
+        let set = scene.sets.iter().min_by_key(|set| left(set).len()).cloned().unwrap_or_default();
+        let silent: Vec<String> = left(&set)
+            .into_iter()
+            .filter(|voter| *voter != own.node && !seen.iter().any(|(node, _)| node == voter))
+            .collect();
+        return Err(format!(
+            "{} of {} voters are not said to be gone, which is a quorum: bring them back ({}), or say which are gone for \
+             good with --gone",
+            left(&set).len(),
+            set.len(),
+            if silent.is_empty() { "they answer, and need a moment to elect".to_owned() } else { silent.join(", ") }
+        ));
+    }
+    let heard =
+        |node: &&String| **node == own.node || gone.contains(node) || seen.iter().any(|(other, _)| other == *node);
+    if let Some(silent) = scene.nodes.iter().find(|node| !heard(node)) {
+        return Err(format!(
+            "node {silent} does not answer, and what it has is not known: start it, or say that it is gone for good with --gone"
+        ));
+    }
+    let starting = |seen: &SurveyResponse| seen.cluster_id.is_empty() && seen.phase != Phase::LostVoter.as_str();
+    if let Some((node, seen)) = seen.iter().find(|(node, seen)| scene.nodes.contains(node) && starting(seen)) {
+        return Err(format!("node {node} is {}, and does not say yet what it has: ask again in a moment", seen.phase));
+    }
+    let reach = |survey: &SurveyResponse| (survey.last_log_term, survey.last_log_index);
+    let same = seen.iter().filter(|(_, seen)| seen.cluster_id == own.cluster_id);
+    if let Some((node, seen)) = same.clone().find(|(_, seen)| seen.epoch > own.epoch) {
+        return Err(format!("node {node} is in epoch {} already: `resilver node rejoin {}`", seen.epoch, own.node));
+    }
+    match same.filter(|(_, seen)| seen.epoch == own.epoch).max_by_key(|(_, seen)| reach(seen)) {
+        Some((node, best)) if reach(best) > reach(own) => Err(format!(
+            "node {node} has more: its log ends at {}.{}, this one's at {}.{}: recover from {node}",
+            best.last_log_term, best.last_log_index, own.last_log_term, own.last_log_index
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(node: &str, term: u64, index: u64) -> SurveyResponse {
+        SurveyResponse {
+            node: node.to_owned(),
+            phase: "recovering".to_owned(),
+            cluster_id: "c".to_owned(),
+            epoch: 1,
+            last_log_term: term,
+            last_log_index: index,
+            ..SurveyResponse::default()
+        }
+    }
+
+    fn set(names: &[Option<&str>]) -> Vec<Option<String>> {
+        names.iter().map(|name| name.map(str::to_owned)).collect()
+    }
+
+    fn judged_among(scene: &Scene, gone: &[&str], seen: &[SurveyResponse]) -> Result<(), String> {
+        let gone: Vec<String> = gone.iter().map(|name| (*name).to_owned()).collect();
+        let seen: Vec<_> = seen.iter().map(|seen| (seen.node.clone(), seen.clone())).collect();
+        may_be_forced(&at("n1", 3, 100), scene, &gone, &seen)
+    }
+
+    /// Five nodes, the first three of which vote; the other two answer as given.
+    fn judged(gone: &[&str], seen: &[SurveyResponse]) -> Result<(), String> {
+        let nodes = ["n1", "n2", "n3", "n4", "n5"].map(str::to_owned).to_vec();
+        judged_among(&Scene { nodes, sets: vec![set(&[Some("n1"), Some("n2"), Some("n3")])] }, gone, seen)
+    }
+
+    #[test]
+    fn nobody_goes_on_alone_while_a_quorum_could_come_back() {
+        let learners = [at("n4", 3, 100), at("n5", 3, 99)];
+        assert_eq!(judged(&["n2", "n3"], &learners), Ok(()));
+        let one = judged(&["n2"], &learners).unwrap_err();
+        assert!(one.contains("2 of 3 voters") && one.contains("n3"), "{one}");
+        assert!(judged(&[], &learners).unwrap_err().contains("n2, n3"));
+        let lies = judged(&["n2", "n3"], &[at("n3", 1, 1)]).unwrap_err();
+        assert!(lies.contains("n3 is said to be gone, and answers"), "{lies}");
+        let itself = judged(&["n1", "n2"], &learners).unwrap_err();
+        assert!(itself.contains("n1 is said to be gone, and answers"), "{itself}");
+    }
+
+    #[test]
+    fn nobody_goes_on_alone_while_it_is_not_known_what_another_has() {
+        let silent = judged(&["n2", "n3"], &[at("n4", 3, 100)]).unwrap_err();
+        assert!(silent.contains("n5 does not answer"), "{silent}");
+        let starting = SurveyResponse { cluster_id: String::new(), ..at("n5", 0, 0) };
+        let early = judged(&["n2", "n3"], &[at("n4", 3, 100), starting.clone()]).unwrap_err();
+        assert!(early.contains("does not say yet"), "{early}");
+        let lost = SurveyResponse { phase: "lost_voter".to_owned(), ..starting };
+        assert_eq!(judged(&["n2", "n3"], &[at("n4", 3, 100), lost]), Ok(()), "a lost voter has nothing to say");
+    }
+
+    #[test]
+    fn it_is_the_member_with_the_most_that_goes_on() {
+        let with = |n4: SurveyResponse| judged(&["n2", "n3"], &[n4, at("n5", 2, 900)]);
+        assert_eq!(with(at("n4", 3, 100)), Ok(()), "a later term counts first");
+        let more = with(at("n4", 3, 101)).unwrap_err();
+        assert!(more.contains("recover from n4"), "{more}");
+        assert!(with(SurveyResponse { epoch: 2, ..at("n4", 3, 50) }).unwrap_err().contains("epoch 2 already"));
+        let foreign = SurveyResponse { cluster_id: "other".to_owned(), ..at("n4", 9, 999) };
+        assert_eq!(with(foreign), Ok(()), "another cluster's log is nothing to it");
+    }
+
+    #[test]
+    fn every_set_of_voters_has_to_agree_and_those_that_are_no_node_never_will() {
+        let nodes = || ["n1", "n2", "n3"].map(str::to_owned).to_vec();
+        let seen = [at("n2", 3, 100)];
+        // n3 is gone, and so is the member that n2 was before it came back under another id.
+        let retired = Scene { nodes: nodes(), sets: vec![set(&[Some("n1"), None, Some("n3")])] };
+        assert_eq!(judged_among(&retired, &["n3"], &seen), Ok(()));
+        let joint = Scene {
+            nodes: nodes(),
+            sets: vec![set(&[Some("n1"), Some("n2"), Some("n3")]), set(&[Some("n1"), None, Some("n3")])],
+        };
+        assert_eq!(judged_among(&joint, &["n3"], &seen), Ok(()), "the second set can never agree");
+    }
+}

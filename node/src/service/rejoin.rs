@@ -1,0 +1,191 @@
+//! How a lost voter comes back: as a learner, under an id in Raft that has promised nothing yet.
+//!
+//! Owns: the order of it. Must never: start Raft on what is left, or touch it before the cluster has given the node another
+//! id; delete any of it. Invariant: cut off anywhere, the node is a lost voter still, and doing it again ends the same.
+
+use std::sync::Arc;
+
+use rand::RngCore;
+use resilver_host::planted::{Bug, bug};
+use resilver_proto::internal::raft_server::RaftServer;
+use resilver_proto::store::LostMember;
+use tonic::Status;
+
+use super::membership::{self, meta_dir};
+use super::{NodeError, Orders, rebirth};
+use crate::control::{JoinRound, Known, RejoinOrder, Rejoined, Shared, ask_members, ask_who_we_are, join_request};
+use crate::disk::DiskSet;
+use crate::late::Late;
+use crate::meta::identity::Identity;
+use crate::meta::{Meta, RaftService, make_member, move_aside};
+use crate::phase::Phase;
+
+/// Answers the agent and does nothing else, until somebody orders the node to come back and it does.
+///
+/// # Errors
+/// When it is a member again and cannot go on as one: the process ends, and the next start goes on.
+pub(super) async fn stay_lost(
+    shared: &Arc<Shared>,
+    disks: &DiskSet,
+    mut identity: Identity,
+    mut reason: String,
+    orders: &mut Orders,
+    raft: &Late<RaftServer<RaftService>>,
+) -> Result<Meta, NodeError> {
+    tracing::error!(node = %shared.name, %reason, operation = "start", "this node is a lost voter");
+    loop {
+        shared.phase.set(Phase::LostVoter, reason.clone());
+        let order = tokio::select! {
+            Some(order) = orders.rejoin.recv() => order,
+            Some(request) = orders.found.recv() => {
+                let why = "this node is a lost voter of a cluster: it founds no other one";
+                let _ = request.answer.send(Err(why.to_owned()));
+                continue;
+            }
+            Some(order) = orders.restore.recv() => match rebirth::restore(shared, &identity, &order).await {
+                Ok((renewed, reborn)) => {
+                    let started = membership::start(shared, disks, renewed, raft).await;
+                    let answer = started.as_ref().map(|_| reborn).map_err(|error| Status::unavailable(error.to_string()));
+                    let _ = order.answer.send(answer);
+                    return started;
+                }
+                Err(status) => {
+                    let _ = order.answer.send(Err(status));
+                    continue;
+                }
+            },
+            // Nobody is left to order anything.
+            else => return std::future::pending().await,
+        };
+        tracing::info!(node = %shared.name, reason = order.reason, operation = "rejoin", "this node is to come back");
+        let (renewed, rejoined) = match come_back(shared, disks, &identity, &order).await {
+            Ok(back) => back,
+            Err(status) => {
+                tracing::warn!(node = %shared.name, error = status.message(), operation = "rejoin", "it stays lost");
+                // Whoever asked may have given up.
+                let _ = order.answer.send(Err(status));
+                continue;
+            }
+        };
+        match membership::start(shared, disks, renewed.clone(), raft).await {
+            Ok(meta) => {
+                let _ = order.answer.send(Ok(rejoined));
+                return Ok(meta);
+            }
+            Err(NodeError::LostVoter(again)) => {
+                let _ = order.answer.send(Err(Status::data_loss(again.clone())));
+                (identity, reason) = (renewed, again);
+            }
+            Err(error) => {
+                let _ = order.answer.send(Err(Status::unavailable(error.to_string())));
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Of a member whose epoch is over: another one was forced without it. Its Raft is stopped, and does not start again in this
+/// process: the next one goes on as the learner that it is then.
+pub(super) async fn leave_epoch(shared: &Shared, disks: &DiskSet, meta: &Meta, order: RejoinOrder) -> NodeError {
+    shared.phase.set(Phase::Recovering, "leaving an epoch that is over");
+    meta.shutdown().await;
+    let dir = meta_dir(&shared.options);
+    let outcome = async {
+        let unread = |error: crate::meta::MetaError| Status::unavailable(error.to_string());
+        let identity = Identity::load(&shared.host, &dir).await.map_err(unread)?;
+        let identity = identity.ok_or_else(|| Status::unavailable(format!("{} has no identity", dir.display())))?;
+        let (renewed, rejoined) = come_back(shared, disks, &identity, &order).await?;
+        make_member(&shared.host, &dir, &renewed).await.map_err(unread)?;
+        Ok(rejoined)
+    };
+    let outcome: Result<Rejoined, Status> = outcome.await;
+    let ended = match &outcome {
+        Ok(Rejoined { was, is, .. }) => format!("it was member {was} and is member {is}"),
+        Err(status) => format!("it could not leave its epoch: {}", status.message()),
+    };
+    // Whoever asked may have given up.
+    let _ = order.answer.send(outcome);
+    NodeError::Reborn(ended)
+}
+
+/// Another id first, then the old files aside. Who the node is from now on.
+async fn come_back(
+    shared: &Shared,
+    disks: &DiskSet,
+    identity: &Identity,
+    order: &RejoinOrder,
+) -> Result<(Identity, Rejoined), Status> {
+    let mut members = order.members.clone();
+    members.extend(shared.options.join.iter().filter(|address| !order.members.contains(address)).cloned());
+    members.retain(|address| *address != shared.options.address);
+    if members.is_empty() {
+        return Err(Status::failed_precondition(
+            "no other member is known: what a lone node lost can only come from a backup; nothing was changed",
+        ));
+    }
+    let before = identity.member.as_ref().map(|member| (member.raft_id, member.epoch));
+    let lost = match (ask_who_we_are(shared, &members).await, before) {
+        (Known::Silence, None) => {
+            return Err(Status::unavailable(
+                "no member that answers knows this node: nothing was changed; see `resilver status`",
+            ));
+        }
+        // Their status may be silent for want of a leader: what this folder says is asked, and judged there.
+        (Known::Silence, Some((id, _))) => Some(id),
+        // The epoch that this folder is of is over: its ids mean nothing any more.
+        (Known::Member(known, epoch), Some((_, own))) if epoch > own => Some(known),
+        // Ids only rise: this folder may be older than the last admission.
+        (Known::Member(known, _), before) => Some(before.map_or(known, |(id, _)| id.max(known))),
+        // In this epoch the node is none of theirs: it joins as a new one.
+        (Known::Unknown(epoch), before) if before.is_none_or(|(_, own)| epoch > own) => None,
+        (Known::Unknown(_), _) => {
+            return Err(Status::failed_precondition(format!(
+                "the cluster has no node {} any more; nothing was changed",
+                shared.name
+            )));
+        }
+    };
+    let was = lost.or(before.map(|(id, _)| id)).unwrap_or_default();
+    let mut draws = shared.host.rand.fork("rejoin.attempt");
+    let attempt = format!("{:016x}{:016x}", draws.next_u64(), draws.next_u64());
+    let lost = lost.map(|id| LostMember { raft_id: id.0, fence: order.fence.clone().map(Into::into), attempt });
+    let request = join_request(shared, identity.instance, disks, lost);
+    let answer = match ask_members(shared, &members, &request).await {
+        JoinRound::Admitted(answer) => answer,
+        JoinRound::Refused(reason) => {
+            return Err(Status::failed_precondition(format!("{reason}; nothing was changed")));
+        }
+        JoinRound::Nobody(reason) => {
+            return Err(Status::unavailable(format!(
+                "no quorum of the metadata took this node back: {reason}; nothing was changed here"
+            )));
+        }
+    };
+    let mut member = membership::membership(answer).map_err(|error| Status::internal(error.to_string()))?;
+    if bug(Bug::WipeAndVote) {
+        member.raft_id = was;
+    }
+    if identity
+        .member
+        .as_ref()
+        .is_some_and(|before| before.epoch > member.epoch || (order.left_behind && before.epoch == member.epoch))
+    {
+        return Err(Status::failed_precondition(format!(
+            "the members that answered are in epoch {}, and this node knows of a later one: name those of the latest; \
+             nothing was changed here",
+            member.epoch.0
+        )));
+    }
+    if identity.member.as_ref().is_some_and(|before| before.cluster != member.cluster) {
+        return Err(Status::failed_precondition(format!(
+            "the members that answered are of another cluster, {}: nothing was changed here",
+            member.cluster
+        )));
+    }
+    let label = format!("member-{was}-{}", shared.host.clock.now().as_millis());
+    let aside = move_aside(&shared.host, &meta_dir(&shared.options), &label).await;
+    let aside = aside.map_err(|error| Status::unavailable(format!("{error}: free the disk, then try again")))?;
+    let rejoined = Rejoined { was, is: member.raft_id, aside: aside.display().to_string() };
+    tracing::info!(node = %shared.name, ?rejoined, operation = "rejoin", "what was left is aside");
+    Ok((Identity { member: Some(member), ..identity.clone() }, rejoined))
+}
