@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::Stream;
 use resilver_host::OpenMode;
 use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
@@ -323,7 +322,7 @@ async fn receive(
             return Err(Status::invalid_argument("`begin` came twice"));
         };
         let len = data.len() as u64;
-        file.write_at(offset, Bytes::from(data)).await.map_err(failed)?;
+        file.write_at(offset, data).await.map_err(failed)?;
         offset += len;
     }
     file.sync().await.map_err(failed)
