@@ -5,6 +5,7 @@
 
 mod cluster;
 mod disks;
+mod forced;
 mod hosts;
 mod join;
 mod meta_recovery;

@@ -74,7 +74,7 @@ pub use self::raft::Tuning;
 pub use self::room::NoRoom;
 pub use self::service::RaftService;
 pub use self::status::{MetaStatus, Replication, Role};
-pub(crate) use self::storage::{make as make_member, move_aside, move_back};
+pub(crate) use self::storage::{make as make_member, move_aside};
 pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Scan};
 pub use crate::state::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
 

@@ -170,7 +170,7 @@ pub(crate) async fn finish(host: &Host, dir: &Path) -> Result<(), MetaError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(MetaError::io("reading", &note)(error)),
     }
-    super::move_back(host, dir, &newborn).await
+    storage::move_in(host, dir, &newborn).await
 }
 
 async fn remove(host: &Host, path: &Path) -> Result<(), MetaError> {

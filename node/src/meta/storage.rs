@@ -69,20 +69,24 @@ pub(crate) async fn move_aside(host: &Host, dir: &Path, label: &str) -> Result<P
     Ok(aside)
 }
 
-/// Puts back what [`move_aside`] moved, where nothing is in its place.
-pub(crate) async fn move_back(host: &Host, dir: &Path, aside: &Path) -> Result<(), MetaError> {
+/// Puts a member's files in their place from another folder, where nothing is in it. The identity comes last, and only when the
+/// others are there for good: from it on, a missing one is a lost voter. Cut off and repeated it moves the rest.
+pub(super) async fn move_in(host: &Host, dir: &Path, from: &Path) -> Result<(), MetaError> {
     let layout = Layout::of(dir);
-    for path in [layout.log, layout.database, layout.snapshots, dir.join(identity::FILE)] {
-        let Some(name) = path.file_name() else { continue };
-        match host.disk.rename(&aside.join(name), &path).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(MetaError::io("putting back", &path)(error));
+    for paths in [vec![layout.log, layout.database, layout.snapshots], vec![dir.join(identity::FILE)]] {
+        for path in paths {
+            let Some(name) = path.file_name() else { continue };
+            match host.disk.rename(&from.join(name), &path).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(MetaError::io("moving into place", &path)(error));
+                }
+                _ => {}
             }
-            _ => {}
         }
+        host.disk.sync_dir(dir).await.map_err(MetaError::io("syncing", dir))?;
+        host.disk.sync_dir(from).await.map_err(MetaError::io("syncing", from))?;
     }
-    host.disk.sync_dir(dir).await.map_err(MetaError::io("syncing", dir))?;
-    host.disk.sync_dir(aside).await.map_err(MetaError::io("syncing", aside))
+    Ok(())
 }
 
 /// Makes the empty folder of a member that was just admitted, for the next start.

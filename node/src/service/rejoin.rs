@@ -123,7 +123,9 @@ async fn come_back(
             "no other member is known: what a lone node lost can only come from a backup; nothing was changed",
         ));
     }
-    let before = identity.member.as_ref().map(|member| (member.raft_id, member.epoch));
+    let before = identity.member.as_ref().map(|member| member.raft_id);
+    // The disks were stamped by every epoch that this node was in, whatever became of its folder.
+    let own = identity.member.as_ref().map(|member| member.epoch).unwrap_or_default().max(disks.highest_epoch());
     let lost = match (ask_who_we_are(shared, &members).await, before) {
         (Known::Silence, None) => {
             return Err(Status::unavailable(
@@ -131,21 +133,22 @@ async fn come_back(
             ));
         }
         // Their status may be silent for want of a leader: what this folder says is asked, and judged there.
-        (Known::Silence, Some((id, _))) => Some(id),
+        (Known::Silence, Some(id)) => Some(id),
         // The epoch that this folder is of is over: its ids mean nothing any more.
-        (Known::Member(known, epoch), Some((_, own))) if epoch > own => Some(known),
+        (Known::Member(known, epoch), _) if epoch > own => Some(known),
         // Ids only rise: this folder may be older than the last admission.
-        (Known::Member(known, _), before) => Some(before.map_or(known, |(id, _)| id.max(known))),
-        // In this epoch the node is none of theirs: it joins as a new one.
-        (Known::Unknown(epoch), before) if before.is_none_or(|(_, own)| epoch > own) => None,
+        (Known::Member(known, _), before) => Some(before.map_or(known, |id| id.max(known))),
+        // In that later epoch the node is none of theirs: it joins as a new one. In its own it was one, and whoever does not
+        // know that is only behind: a plain join would be answered with the id that it had.
+        (Known::Unknown(epoch), _) if epoch > own => None,
         (Known::Unknown(_), _) => {
             return Err(Status::failed_precondition(format!(
-                "the cluster has no node {} any more; nothing was changed",
-                shared.name
+                "the members that answered know no node {} in epoch {}: ask again when they have caught up; nothing was changed",
+                shared.name, own.0
             )));
         }
     };
-    let was = lost.or(before.map(|(id, _)| id)).unwrap_or_default();
+    let was = lost.or(before).unwrap_or_default();
     let mut draws = shared.host.rand.fork("rejoin.attempt");
     let attempt = format!("{:016x}{:016x}", draws.next_u64(), draws.next_u64());
     let lost = lost.map(|id| LostMember { raft_id: id.0, fence: order.fence.clone().map(Into::into), attempt });
@@ -165,11 +168,7 @@ async fn come_back(
     if bug(Bug::WipeAndVote) {
         member.raft_id = was;
     }
-    if identity
-        .member
-        .as_ref()
-        .is_some_and(|before| before.epoch > member.epoch || (order.left_behind && before.epoch == member.epoch))
-    {
+    if own > member.epoch || (order.left_behind && own == member.epoch) {
         return Err(Status::failed_precondition(format!(
             "the members that answered are in epoch {}, and this node knows of a later one: name those of the latest; \
              nothing was changed here",

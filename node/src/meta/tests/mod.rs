@@ -5,6 +5,7 @@ mod cluster;
 mod election;
 mod identity;
 mod lost;
+mod rebirth;
 mod suite;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,154 @@
+//! Whether a member may go on alone, in a new epoch: the guard of `meta recover-quorum`, as a pure judgement over what was seen.
+//!
+//! Must never: let anybody go on while a quorum could come back, or while it is not known what another one has.
+
+use resilver_proto::contract::SurveyResponse;
+
+use crate::phase::Phase;
+
+/// What this member knows of the cluster.
+pub(super) struct Scene {
+    /// Every node of the map.
+    pub(super) nodes: Vec<String>,
+    /// The sets of voters that have to agree; a voter that no node is any more has no name.
+    pub(super) sets: Vec<Vec<Option<String>>>,
+}
+
+/// Whether this member may go on alone, as far as what was seen tells. Pure.
+pub(super) fn may_be_forced(
+    own: &SurveyResponse,
+    scene: &Scene,
+    gone: &[String],
+    seen: &[(String, SurveyResponse)],
+) -> Result<(), String> {
+    if gone.contains(&own.node) {
+        return Err(format!("node {} is said to be gone, and answers", own.node));
+    }
+    if let Some((node, _)) = seen.iter().find(|(node, _)| gone.contains(node)) {
+        return Err(format!("node {node} is said to be gone, and answers"));
+    }
+    // Of a set, those that could come back: a voter that no node is any more cannot.
+    let left = |set: &Vec<Option<String>>| -> Vec<String> {
+        set.iter().flatten().filter(|voter| !gone.contains(voter)).cloned().collect()
+    };
+    let could_agree = |set: &Vec<Option<String>>| left(set).len() > set.len() / 2;
+    if scene.sets.iter().all(could_agree) {
+        let set = scene.sets.iter().min_by_key(|set| left(set).len()).cloned().unwrap_or_default();
+        let silent: Vec<String> = left(&set)
+            .into_iter()
+            .filter(|voter| *voter != own.node && !seen.iter().any(|(node, _)| node == voter))
+            .collect();
+        return Err(format!(
+            "{} of {} voters are not said to be gone, which is a quorum: bring them back ({}), or say which are gone for \
+             good with --gone",
+            left(&set).len(),
+            set.len(),
+            if silent.is_empty() { "they answer, and need a moment to elect".to_owned() } else { silent.join(", ") }
+        ));
+    }
+    let heard =
+        |node: &&String| **node == own.node || gone.contains(node) || seen.iter().any(|(other, _)| other == *node);
+    if let Some(silent) = scene.nodes.iter().find(|node| !heard(node)) {
+        return Err(format!(
+            "node {silent} does not answer, and what it has is not known: start it, or say that it is gone for good with --gone"
+        ));
+    }
+    let starting = |seen: &SurveyResponse| seen.cluster_id.is_empty() && seen.phase != Phase::LostVoter.as_str();
+    if let Some((node, seen)) = seen.iter().find(|(node, seen)| scene.nodes.contains(node) && starting(seen)) {
+        return Err(format!("node {node} is {}, and does not say yet what it has: ask again in a moment", seen.phase));
+    }
+    let reach = |survey: &SurveyResponse| (survey.last_log_term, survey.last_log_index);
+    let same = seen.iter().filter(|(_, seen)| seen.cluster_id == own.cluster_id);
+    if let Some((node, seen)) = same.clone().find(|(_, seen)| seen.epoch > own.epoch) {
+        return Err(format!("node {node} is in epoch {} already: `resilver node rejoin {}`", seen.epoch, own.node));
+    }
+    match same.filter(|(_, seen)| seen.epoch == own.epoch).max_by_key(|(_, seen)| reach(seen)) {
+        Some((node, best)) if reach(best) > reach(own) => Err(format!(
+            "node {node} has more: its log ends at {}.{}, this one's at {}.{}: recover from {node}",
+            best.last_log_term, best.last_log_index, own.last_log_term, own.last_log_index
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(node: &str, term: u64, index: u64) -> SurveyResponse {
+        SurveyResponse {
+            node: node.to_owned(),
+            phase: "recovering".to_owned(),
+            cluster_id: "c".to_owned(),
+            epoch: 1,
+            last_log_term: term,
+            last_log_index: index,
+            ..SurveyResponse::default()
+        }
+    }
+
+    fn set(names: &[Option<&str>]) -> Vec<Option<String>> {
+        names.iter().map(|name| name.map(str::to_owned)).collect()
+    }
+
+    fn judged_among(scene: &Scene, gone: &[&str], seen: &[SurveyResponse]) -> Result<(), String> {
+        let gone: Vec<String> = gone.iter().map(|name| (*name).to_owned()).collect();
+        let seen: Vec<_> = seen.iter().map(|seen| (seen.node.clone(), seen.clone())).collect();
+        may_be_forced(&at("n1", 3, 100), scene, &gone, &seen)
+    }
+
+    /// Five nodes, the first three of which vote; the other two answer as given.
+    fn judged(gone: &[&str], seen: &[SurveyResponse]) -> Result<(), String> {
+        let nodes = ["n1", "n2", "n3", "n4", "n5"].map(str::to_owned).to_vec();
+        judged_among(&Scene { nodes, sets: vec![set(&[Some("n1"), Some("n2"), Some("n3")])] }, gone, seen)
+    }
+
+    #[test]
+    fn nobody_goes_on_alone_while_a_quorum_could_come_back() {
+        let learners = [at("n4", 3, 100), at("n5", 3, 99)];
+        assert_eq!(judged(&["n2", "n3"], &learners), Ok(()));
+        let one = judged(&["n2"], &learners).unwrap_err();
+        assert!(one.contains("2 of 3 voters") && one.contains("n3"), "{one}");
+        assert!(judged(&[], &learners).unwrap_err().contains("n2, n3"));
+        let lies = judged(&["n2", "n3"], &[at("n3", 1, 1)]).unwrap_err();
+        assert!(lies.contains("n3 is said to be gone, and answers"), "{lies}");
+        let itself = judged(&["n1", "n2"], &learners).unwrap_err();
+        assert!(itself.contains("n1 is said to be gone, and answers"), "{itself}");
+    }
+
+    #[test]
+    fn nobody_goes_on_alone_while_it_is_not_known_what_another_has() {
+        let silent = judged(&["n2", "n3"], &[at("n4", 3, 100)]).unwrap_err();
+        assert!(silent.contains("n5 does not answer"), "{silent}");
+        let starting = SurveyResponse { cluster_id: String::new(), ..at("n5", 0, 0) };
+        let early = judged(&["n2", "n3"], &[at("n4", 3, 100), starting.clone()]).unwrap_err();
+        assert!(early.contains("does not say yet"), "{early}");
+        let lost = SurveyResponse { phase: "lost_voter".to_owned(), ..starting };
+        assert_eq!(judged(&["n2", "n3"], &[at("n4", 3, 100), lost]), Ok(()), "a lost voter has nothing to say");
+    }
+
+    #[test]
+    fn it_is_the_member_with_the_most_that_goes_on() {
+        let with = |n4: SurveyResponse| judged(&["n2", "n3"], &[n4, at("n5", 2, 900)]);
+        assert_eq!(with(at("n4", 3, 100)), Ok(()), "a later term counts first");
+        let more = with(at("n4", 3, 101)).unwrap_err();
+        assert!(more.contains("recover from n4"), "{more}");
+        assert!(with(SurveyResponse { epoch: 2, ..at("n4", 3, 50) }).unwrap_err().contains("epoch 2 already"));
+        let foreign = SurveyResponse { cluster_id: "other".to_owned(), ..at("n4", 9, 999) };
+        assert_eq!(with(foreign), Ok(()), "another cluster's log is nothing to it");
+    }
+
+    #[test]
+    fn every_set_of_voters_has_to_agree_and_those_that_are_no_node_never_will() {
+        let nodes = || ["n1", "n2", "n3"].map(str::to_owned).to_vec();
+        let seen = [at("n2", 3, 100)];
+        // n3 is gone, and so is the member that n2 was before it came back under another id.
+        let retired = Scene { nodes: nodes(), sets: vec![set(&[Some("n1"), None, Some("n3")])] };
+        assert_eq!(judged_among(&retired, &["n3"], &seen), Ok(()));
+        let joint = Scene {
+            nodes: nodes(),
+            sets: vec![set(&[Some("n1"), Some("n2"), Some("n3")]), set(&[Some("n1"), None, Some("n3")])],
+        };
+        assert_eq!(judged_among(&joint, &["n3"], &seen), Ok(()), "the second set can never agree");
+    }
+}
