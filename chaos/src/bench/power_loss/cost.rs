@@ -1,5 +1,5 @@
 //! What the layers that make the loss of a peer cost nothing cost themselves, while nothing is wrong: throughput and the
-//! slowest requests, processor and memory, with them against without.
+//! slowest requests, locks, processor and memory, with them against without.
 //!
 //! Each side is measured on clusters of its own, new ones of the same shape, one at a time, in the order on, off, off, on:
 //! what drifts (a disk that fills, a machine that warms up, a neighbour) then strikes both sides alike. Neighbours make a
@@ -24,6 +24,7 @@ use crate::s3::Store;
 use report::{Compare, Measure};
 pub use report::{Report, Row};
 
+mod locks;
 mod report;
 
 /// The bucket of the workloads.
@@ -77,6 +78,7 @@ fn measures() -> Vec<Measure> {
         ]
     };
     let quiet = [
+        Measure::new("a lock, taken and given back".to_owned(), "ms", Compare::Difference, Some(1.0)),
         Measure::new("a node that does nothing: processor".to_owned(), "% of a core", Compare::Difference, Some(1.0)),
         Measure::new("a node: resident memory".to_owned(), "MiB", Compare::Difference, Some(20.0)),
     ];
@@ -132,6 +134,7 @@ async fn measured(host: &Host, cluster: &HostCluster, shape: Shape, span: Durati
     for load in &WORKLOADS {
         figures.extend(under(host, &stores, &pids, load, span).await.context(load.name)?);
     }
+    figures.push(locks::median_ms(host, &cluster.target().hosts[0]).await.context("locks")?);
     tokio::time::sleep(SETTLE).await;
     let (before, begun) = (processor(host, &pids).await?, Instant::now());
     tokio::time::sleep(span.max(LEAST_QUIET)).await;
