@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Args;
@@ -188,10 +188,17 @@ pub(crate) async fn restore(cx: &Context, args: RestoreArgs) -> Result<Code, Fai
     let file = cx.host.disk.open(&args.file, OpenMode::Read).await;
     let file = file.map_err(|error| Failure::failed(format!("{} cannot be read: {error}", args.file.display())))?;
     let first = RestoreRequest { of: Some(Of::Begin(begin)) };
-    let messages = stream::once(async { first }).chain(pieces(file));
-    let answer = within(REBIRTH_DEADLINE, async { node.meta_recovery().restore(messages).await })
-        .await
-        .map_err(|status| Failure::from_status(doing, &args.node, &status))?;
+    let broke = Arc::new(OnceLock::new());
+    let messages = stream::once(async { first }).chain(pieces(file, Arc::clone(&broke)));
+    let answer =
+        within(REBIRTH_DEADLINE, async { node.meta_recovery().restore(messages).await }).await.map_err(|status| {
+            match broke.get() {
+                // The node saw a backup that ends too early; that is not why.
+                Some(error) => Failure::failed(format!("{} cannot be read to its end: {error}", args.file.display()))
+                    .next("nothing was restored; try another copy of the backup"),
+                None => Failure::from_status(doing, &args.node, &status),
+            }
+        })?;
     let reborn = Reborn {
         node: args.node.clone(),
         epoch: answer.epoch,
@@ -204,13 +211,23 @@ pub(crate) async fn restore(cx: &Context, args: RestoreArgs) -> Result<Code, Fai
     Ok(Code::Ok)
 }
 
-/// A backup in messages, read as they are sent. A file that breaks off is noticed at the other end: it is not whole.
-fn pieces(file: Arc<dyn File>) -> impl Stream<Item = RestoreRequest> + Send + 'static {
-    stream::unfold(Some((file, 0)), async |reading| {
-        let (file, offset) = reading?;
-        let data = file.read_at(offset, CHUNK_BYTES).await.ok()?;
-        let next = (data.len() == CHUNK_BYTES).then_some(offset + CHUNK_BYTES as u64);
-        Some((RestoreRequest { of: Some(Of::Data(data)) }, next.map(|offset| (file, offset))))
+/// A backup in messages, read as they are sent. One that cannot be read on ends early, which the other end refuses as not
+/// whole; why is left in `broke`.
+fn pieces(file: Arc<dyn File>, broke: Arc<OnceLock<String>>) -> impl Stream<Item = RestoreRequest> + Send + 'static {
+    stream::unfold(Some((file, 0)), move |reading| {
+        let broke = Arc::clone(&broke);
+        async move {
+            let (file, offset) = reading?;
+            let data = match file.read_at(offset, CHUNK_BYTES).await {
+                Ok(data) => data,
+                Err(error) => {
+                    let _ = broke.set(error.to_string());
+                    return None;
+                }
+            };
+            let next = (data.len() == CHUNK_BYTES).then_some(offset + CHUNK_BYTES as u64);
+            Some((RestoreRequest { of: Some(Of::Data(data)) }, next.map(|offset| (file, offset))))
+        }
     })
 }
 
@@ -377,5 +394,22 @@ impl Reborn {
             let _ = writeln!(out, "  {step}");
         });
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found in review: a disk that could not read a backup on was told as a backup that is not whole.
+    #[tokio::test]
+    async fn why_a_backup_cannot_be_read_on_is_kept() {
+        // Opens, and fails at the first read.
+        let folder = tempfile::tempdir().unwrap();
+        let host = resilver_host::real::host();
+        let file = host.disk.open(folder.path(), OpenMode::Read).await.unwrap();
+        let broke = Arc::new(OnceLock::new());
+        assert_eq!(pieces(file, Arc::clone(&broke)).count().await, 0);
+        assert!(broke.get().unwrap().contains("directory"), "{broke:?}");
     }
 }
