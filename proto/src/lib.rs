@@ -8,6 +8,11 @@
 pub mod transport;
 pub mod web;
 
+/// What a message weighs on the wire, without what frames it.
+pub fn encoded_bytes(message: &impl prost::Message) -> u64 {
+    message.encoded_len() as u64
+}
+
 /// Messages that several packages share.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod common {

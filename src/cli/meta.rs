@@ -1,4 +1,4 @@
-//! `meta status|validate|backup|restore|recover-quorum`: leader, term, committed index, who is how far; and what is done without.
+//! `meta status|validate|compare|resync|backup|restore|recover-quorum`: leader, term, committed index, who is how far; and what is done without.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::context::Context;
-use super::meta_recovery;
+use super::{meta_recovery, replicas};
 use crate::exit::{Code, Failure};
 use crate::output::{Table, UNKNOWN, cell, known};
 
@@ -17,6 +17,10 @@ pub(crate) enum MetaVerb {
     Status,
     /// Look through all of it for what contradicts itself, and for what it says is missing; exits 1 and 3
     Validate,
+    /// Compare what all members have stored, at one entry of the log; exits 1 when one differs, 3 when one did not say
+    Compare(replicas::CompareArgs),
+    /// Make a member's metadata like the majority's, which has found it wrong
+    Resync(replicas::ResyncArgs),
     /// Write the whole metadata, as of one moment, into a file that is read back to its end
     Backup(meta_recovery::BackupArgs),
     /// Go on from a backup when nobody has the metadata any more, in a new epoch
@@ -49,6 +53,8 @@ impl MetaVerb {
         match self {
             MetaVerb::Status => status(cx).await,
             MetaVerb::Validate => super::validate::run(cx).await,
+            MetaVerb::Compare(args) => replicas::compare(cx, args).await,
+            MetaVerb::Resync(args) => replicas::resync(cx, args).await,
             MetaVerb::Backup(args) => meta_recovery::backup(cx, args).await,
             MetaVerb::Restore(args) => meta_recovery::restore(cx, args).await,
             MetaVerb::RecoverQuorum(args) => meta_recovery::recover_quorum(cx, args).await,

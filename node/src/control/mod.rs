@@ -13,6 +13,7 @@ mod node_control;
 mod observe;
 mod recovery;
 mod rejoin;
+mod replicas;
 mod views;
 
 use std::sync::{Arc, OnceLock};

@@ -42,6 +42,8 @@ impl NodeControl for NodeControlService {
             "NodeControl.RemoveDisk",
             "NodeControl.SetHostState",
             "NodeControl.Canary",
+            "NodeRecovery.ReplayLogs",
+            "NodeRecovery.RestoreSnapshot",
             "NodeRecovery.VerifyIntegrity",
             "NodeRecovery.Rejoin",
             "MetaRecovery.ValidateClusterState",
@@ -49,6 +51,7 @@ impl NodeControl for NodeControlService {
             "MetaRecovery.Backup",
             "MetaRecovery.Restore",
             "MetaRecovery.RecoverQuorum",
+            "ReplicaRepair.CompareChecksums",
             "ReplicaRepair.SyncMissingEntries",
         ];
         let cluster = self.shared.core.get().and_then(|core| core.meta.map().cluster);

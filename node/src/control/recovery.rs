@@ -1,4 +1,4 @@
-//! `NodeRecovery` and `ReplicaRepair`: the verbs that bring data back, and those that are not served yet.
+//! `NodeRecovery` and `ReplicaRepair`: the verbs that bring data and metadata back.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,16 +6,18 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use resilver_proto::contract::node_recovery_server::NodeRecovery;
 use resilver_proto::contract::replica_repair_server::ReplicaRepair;
+use resilver_proto::contract::scope::Of;
 use resilver_proto::contract::{
     ChecksumDifference, CompareChecksumsRequest, Progress, RejoinRequest, ReplayLogsRequest, RestoreSnapshotRequest,
     Scope as ScopeMessage, SyncMissingEntriesRequest, VerifyIntegrityRequest,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Shared, unimplemented};
+use super::{Shared, replicas};
+use crate::meta::replicas::Mending;
 use crate::repair::Scope;
 
-type ProgressStream = Pin<Box<dyn Stream<Item = Result<Progress, Status>> + Send>>;
+pub(super) type ProgressStream = Pin<Box<dyn Stream<Item = Result<Progress, Status>> + Send>>;
 
 /// Verifying, and coming back.
 #[derive(Clone)]
@@ -36,12 +38,28 @@ impl NodeRecovery for NodeRecoveryService {
     type VerifyIntegrityStream = ProgressStream;
     type RejoinStream = ProgressStream;
 
-    async fn replay_logs(&self, _: Request<ReplayLogsRequest>) -> Result<Response<ProgressStream>, Status> {
-        Err(unimplemented("ReplayLogs", "a node replays its own log when it starts"))
+    async fn replay_logs(&self, request: Request<ReplayLogsRequest>) -> Result<Response<ProgressStream>, Status> {
+        let ReplayLogsRequest { from_index, fence } = request.into_inner();
+        if from_index != 0 {
+            return Err(Status::invalid_argument(
+                "this engine replays from the last snapshot of its own: leave from_index at 0",
+            ));
+        }
+        replicas::mend(&self.shared, Mending::Replay, fence).map(Response::new)
     }
 
-    async fn restore_snapshot(&self, _: Request<RestoreSnapshotRequest>) -> Result<Response<ProgressStream>, Status> {
-        Err(unimplemented("RestoreSnapshot", "snapshots are installed by Raft only"))
+    async fn restore_snapshot(
+        &self,
+        request: Request<RestoreSnapshotRequest>,
+    ) -> Result<Response<ProgressStream>, Status> {
+        let RestoreSnapshotRequest { snapshot, fence } = request.into_inner();
+        if !snapshot.is_empty() {
+            return Err(Status::invalid_argument(
+                "this engine keeps no snapshots by name: leave it empty for the state of a member that is right; a backup is \
+                 restored by MetaRecovery.Restore",
+            ));
+        }
+        replicas::mend(&self.shared, Mending::Whole, fence).map(Response::new)
     }
 
     async fn verify_integrity(
@@ -66,17 +84,27 @@ impl ReplicaRepair for ReplicaRepairService {
 
     async fn compare_checksums(
         &self,
-        _: Request<CompareChecksumsRequest>,
+        request: Request<CompareChecksumsRequest>,
     ) -> Result<Response<Self::CompareChecksumsStream>, Status> {
-        Err(unimplemented("CompareChecksums", "range digests come with metadata replica repair"))
+        let request = request.into_inner();
+        match request.scope.as_ref().and_then(|scope| scope.of.as_ref()) {
+            Some(Of::Metadata(true)) => replicas::compare(&self.shared, request).map(Response::new),
+            _ => Err(Status::invalid_argument(
+                "this engine compares replicas of the metadata: the scope is `metadata`; shards are compared with their own \
+                 checksums, by VerifyIntegrity",
+            )),
+        }
     }
 
     async fn sync_missing_entries(
         &self,
         request: Request<SyncMissingEntriesRequest>,
     ) -> Result<Response<ProgressStream>, Status> {
-        let scope = scope_of(request.into_inner().scope)?;
-        let progress = self.shared.core()?.repair.sync_scope(scope);
+        let SyncMissingEntriesRequest { scope, fence } = request.into_inner();
+        if let Some(Of::Metadata(true)) = scope.as_ref().and_then(|scope| scope.of.as_ref()) {
+            return replicas::mend(&self.shared, Mending::Differences, fence).map(Response::new);
+        }
+        let progress = self.shared.core()?.repair.sync_scope(scope_of(scope)?);
         Ok(Response::new(Box::pin(progress.map(|step| Ok(step.into())))))
     }
 }

@@ -3,6 +3,8 @@
 //! Owns: nothing of its own: it numbers commands, notes where Raft is, and hands both to the state. A failure here stops
 //! Raft for good, and says so through `failed`.
 
+use std::sync::Arc;
+
 use openraft::storage::RaftStateMachine;
 use openraft::{
     AnyError, EntryPayload, ErrorSubject, ErrorVerb, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
@@ -12,9 +14,10 @@ use tokio::sync::watch;
 
 use super::MetaError;
 use super::raft::{Entry, Node, Note, RaftNode, StorageError, Stored, TypeConfig};
+use super::replicas::Stops;
 use super::snapshot::{SnapshotFile, Snapshots};
 use super::wire;
-use crate::model::Outcome;
+use crate::model::{Command, Outcome};
 use crate::state::{Applied, Change, SnapshotHead, State};
 
 /// The state machine as openraft sees it.
@@ -22,6 +25,7 @@ pub(crate) struct Machine {
     state: State,
     snapshots: Snapshots,
     note: Note,
+    stops: Arc<Stops>,
     failed: watch::Sender<Option<String>>,
 }
 
@@ -29,10 +33,23 @@ impl Machine {
     pub(crate) fn new(
         state: State,
         snapshots: Snapshots,
+        stops: Arc<Stops>,
         failed: watch::Sender<Option<String>>,
     ) -> Result<Self, MetaError> {
         let note = note_of(state.applied().as_ref())?;
-        Ok(Self { state, snapshots, note, failed })
+        Ok(Self { state, snapshots, note, stops, failed })
+    }
+
+    /// Applies entries in one transaction; `note` says where Raft is then.
+    async fn apply_batch(&mut self, changes: Vec<Change>, note: Note) -> Result<Vec<Outcome>, StorageError> {
+        let Some(last) = changes.last() else { return Ok(Vec::new()) };
+        let bytes = wire::encode(&note).map_err(|error| self.fail(ErrorVerb::Write, &error))?;
+        let applied = Applied { index: last.index, note: bytes.to_vec() };
+        let outcomes = self.state.apply(changes, applied).await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
+        self.note = note;
+        #[cfg(feature = "audit")]
+        super::facts::applied(&self.state, &self.note).await;
+        Ok(outcomes)
     }
 
     fn fail(&self, verb: ErrorVerb, error: &(impl std::error::Error + 'static)) -> StorageError {
@@ -70,7 +87,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I::IntoIter: OptionalSend,
     {
         let mut note = self.note.clone();
-        let mut changes = Vec::new();
+        let (mut changes, mut outcomes) = (Vec::new(), Vec::new());
         for entry in entries {
             note.log_id = Some(entry.log_id);
             let proposal = match entry.payload {
@@ -81,15 +98,21 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     None
                 }
             };
+            let checkpoint = proposal.as_ref().and_then(|proposal| match proposal.command {
+                Command::Checkpoint { id, .. } => Some(id),
+                _ => None,
+            });
             changes.push(Change { index: entry.log_id.index, proposal });
+            // A checkpoint ends its batch: the state is to be kept as of this entry.
+            if let Some(id) = checkpoint {
+                outcomes.extend(self.apply_batch(std::mem::take(&mut changes), note.clone()).await?);
+                if !matches!(outcomes.last(), Some(Outcome::Refused(_))) {
+                    self.state.hold(id).await.map_err(|error| self.fail(ErrorVerb::Read, &error))?;
+                    self.stops.stop_at(id).await;
+                }
+            }
         }
-        let Some(last) = changes.last() else { return Ok(Vec::new()) };
-        let bytes = wire::encode(&note).map_err(|error| self.fail(ErrorVerb::Write, &error))?;
-        let applied = Applied { index: last.index, note: bytes.to_vec() };
-        let outcomes = self.state.apply(changes, applied).await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
-        self.note = note;
-        #[cfg(feature = "audit")]
-        super::facts::applied(&self.state, &self.note).await;
+        outcomes.extend(self.apply_batch(changes, note).await?);
         Ok(outcomes)
     }
 

@@ -24,6 +24,8 @@ mod propose;
 mod raft;
 mod reads;
 pub(crate) mod rebirth;
+mod replay;
+pub(crate) mod replicas;
 mod room;
 mod service;
 mod snapshot;
@@ -57,6 +59,7 @@ use self::machine::Machine;
 use self::network::{Ids, Links, Network};
 use self::propose::Sessions;
 use self::raft::{Node, Raft};
+use self::replicas::{Replicas, Stops};
 use self::room::Room;
 use self::snapshot::Snapshots;
 use self::storage::Layout;
@@ -120,6 +123,7 @@ struct Inner {
     /// Why the state machine failed, once it has.
     failed: watch::Receiver<Option<String>>,
     room: Room,
+    replicas: Replicas,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -152,7 +156,8 @@ impl Meta {
         let gate = PurgeGate { durable: state.durable_changes(), failed: failed.clone() };
         let log = LogAdapter::new(storage.log, storage.vote_file, storage.vote, gate);
         let committed = log.committed();
-        let machine = Machine::new(state.clone(), snapshots.clone(), failed_tx.clone())?;
+        let stops = Arc::new(Stops::default());
+        let machine = Machine::new(state.clone(), snapshots.clone(), stops.clone(), failed_tx.clone())?;
         #[cfg(feature = "audit")]
         facts::opened(&ids, log.clone(), &machine::note_of(state.applied().as_ref())?).await;
         let links = Links::new(host.clone(), ids, peers, state.map_changes());
@@ -194,6 +199,7 @@ impl Meta {
             yielding,
             failed,
             room: Room { host: host.clone(), node, database: layout.database, dir, low: watch::Sender::new(false) },
+            replicas: Replicas::new(host.rand.fork("meta.checkpoint"), stops),
             stop,
             tasks: Mutex::new(tasks),
         };

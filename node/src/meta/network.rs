@@ -30,7 +30,7 @@ use super::snapshot::SnapshotFile;
 use super::wire::{self, SnapshotOffer};
 use crate::model::ClusterMap;
 use crate::peers::{Peers, Profile};
-use crate::types::{ClusterId, Epoch, RaftId};
+use crate::types::{ClusterId, Epoch, NodeName, RaftId};
 
 /// After this long without an answer a connection is not trusted any more. A busy peer answers late, but answers.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -127,6 +127,12 @@ impl Links {
             // The sender is in this very record.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// This member's name.
+    pub(super) fn own(&self) -> NodeName {
+        let map = self.map.borrow();
+        map.node_by_raft(self.ids.raft_id).map_or_else(|| NodeName::from(""), |node| node.name.clone())
     }
 
     /// Where a member is: the map knows of moves before Raft's membership does.

@@ -270,6 +270,7 @@ pub(crate) fn name_of(command: &Command) -> &'static str {
         Command::ReleaseCollection => "letting collection go on",
         Command::ForgetDisk { .. } => "forgetting a disk",
         Command::ReplaceMember { .. } => "replacing a lost member",
+        Command::Checkpoint { .. } => "a checkpoint",
         Command::SetDiskState { .. } => "setting a disk's state",
         Command::SetHostState { .. } => "setting a host's state",
         Command::CreateBucket { .. } => "making a bucket",

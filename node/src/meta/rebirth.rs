@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use openraft::storage::RaftStateMachine;
 use openraft::{BasicNode, LogId, Membership as Voters, StoredMembership, Vote};
 use resilver_host::disk::{create_dir_durably, read_file, replace_file};
 use resilver_host::{FileKind, Host};
@@ -16,17 +15,15 @@ use tokio::sync::watch;
 
 use super::identity::{Identity, Membership};
 use super::log_store::{LogAdapter, PurgeGate};
-use super::machine::{Machine, note_of};
+use super::machine::note_of;
 use super::raft::{Node, Note};
-use super::snapshot::Snapshots;
+use super::replay::{Replay, replay};
 use super::storage::{self, Layout};
 use super::{MetaError, wire};
 use crate::log::{LogOptions, LogStore, VoteFile};
 use crate::state::{Description, NewEpoch, Owner, State, StateError};
 use crate::types::{Epoch, NodeName, RaftId};
 
-/// Entries applied at a time.
-const BATCH: u64 = 512;
 /// Where the newborn is made, within the metadata folder.
 const NEWBORN: &str = "newborn";
 /// In there: the name under which what it replaces goes aside; gone once it has.
@@ -34,7 +31,7 @@ const LABEL: &str = "replaces";
 /// Longer than any of ours.
 const MAX_LABEL_BYTES: u64 = 512;
 /// Where a survivor's log is applied to a copy of its state.
-const SCRATCH: &str = "recovery";
+pub(super) const SCRATCH: &str = "recovery";
 /// How names of states on their way end.
 const PASSING: &str = ".passing";
 
@@ -61,32 +58,14 @@ pub(crate) async fn export_all(host: &Host, dir: &Path, identity: &Identity, to:
     let exported = storage.state.export(&passing, "survivor".to_owned()).await;
     storage.state.close().await;
     exported?;
-    let scratch = dir.join(SCRATCH);
-    empty(host, &scratch).await?;
-    create_dir_durably(&*host.disk, &scratch).await.map_err(MetaError::io("creating", &scratch))?;
     let owner = Owner { cluster: member.cluster, raft_id: member.raft_id };
-    let state = State::create(host, &scratch.join("state.redb"), owner).await?;
-    let outcome = async {
-        state.install(&passing).await?;
-        let (failed_tx, failed) = watch::channel(None);
-        let gate = PurgeGate { durable: state.durable_changes(), failed };
-        let snapshots = Snapshots::open(host, &scratch.join("snapshots"), "recovery".to_owned(), 0).await?;
-        let log = LogAdapter::new(storage.log, storage.vote_file, storage.vote, gate);
-        let mut machine = Machine::new(state.clone(), snapshots, failed_tx)?;
-        let stopped = |error: &dyn std::fmt::Display| MetaError::Stopped { reason: error.to_string() };
-        let mut next = state.applied().map_or(0, |applied| applied.index + 1);
-        loop {
-            let entries = log.entries(next, next + BATCH).await.map_err(|error| stopped(&error))?;
-            let Some(last) = entries.last().map(|entry| entry.log_id.index) else { break };
-            machine.apply(entries).await.map_err(|error| stopped(&error))?;
-            next = last + 1;
-        }
-        state.export(to, "recovery".to_owned()).await?;
-        Ok(next.saturating_sub(1))
+    let scratch = dir.join(SCRATCH);
+    let whole = Replay { scratch: &scratch, owner, from: Some(&passing), up_to: None };
+    let log = |state: &State| {
+        let gate = PurgeGate { durable: state.durable_changes(), failed: watch::channel(None).1 };
+        LogAdapter::new(storage.log, storage.vote_file, storage.vote, gate)
     };
-    let outcome = outcome.await;
-    state.close().await;
-    empty(host, &scratch).await?;
+    let outcome = replay(host, whole, log, to).await;
     remove(host, &passing).await?;
     outcome
 }
@@ -181,7 +160,7 @@ async fn remove(host: &Host, path: &Path) -> Result<(), MetaError> {
 }
 
 /// Removes a folder of ours that only ever holds what can be made again.
-async fn empty(host: &Host, folder: &Path) -> Result<(), MetaError> {
+pub(super) async fn empty(host: &Host, folder: &Path) -> Result<(), MetaError> {
     let mut due = vec![folder.to_path_buf()];
     let mut folders = Vec::new();
     while let Some(path) = due.pop() {

@@ -11,7 +11,8 @@ use openraft::error::{Fatal, RaftError};
 use resilver_host::OpenMode;
 use resilver_proto::internal::raft_server::Raft as Service;
 use resilver_proto::internal::{
-    PreVoteRequest, PreVoteResponse, RaftMessage, ReadIndexRequest, ReadIndexResponse, SnapshotChunk,
+    DigestsRequest, DigestsResponse, PreVoteRequest, PreVoteResponse, RaftMessage, ReadIndexRequest, ReadIndexResponse,
+    RecordsRequest, RecordsResponse, SnapshotChunk, StateChunk, StateRequest,
 };
 use serde::Serialize;
 use tonic::{Request, Response, Status, Streaming};
@@ -19,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Inner;
 use super::propose::Attempt;
 use super::raft::Node;
+use super::replicas::Messages;
 use super::snapshot::SnapshotFile;
 use super::wire::{self, Forward, Forwarded, SnapshotOffer};
 use crate::state::inspect;
@@ -47,6 +49,9 @@ fn stopped(error: impl Into<RaftError<Node>>) -> Status {
 
 #[tonic::async_trait]
 impl Service for RaftService {
+    type RecordsStream = Messages<RecordsResponse>;
+    type StateStream = Messages<StateChunk>;
+
     async fn append(&self, request: Request<RaftMessage>) -> Answer {
         let message = request.into_inner();
         self.inner.links.check(message.envelope.as_ref())?;
@@ -102,6 +107,24 @@ impl Service for RaftService {
         let index =
             self.inner.barrier.leader_index().await.map_err(|failure| Status::unavailable(failure.to_string()))?;
         Ok(Response::new(ReadIndexResponse { index }))
+    }
+
+    async fn digests(&self, request: Request<DigestsRequest>) -> Result<Response<DigestsResponse>, Status> {
+        let request = request.into_inner();
+        self.inner.links.check(request.envelope.as_ref())?;
+        self.answer_digests(request).await.map(Response::new)
+    }
+
+    async fn records(&self, request: Request<RecordsRequest>) -> Result<Response<Messages<RecordsResponse>>, Status> {
+        let request = request.into_inner();
+        self.inner.links.check(request.envelope.as_ref())?;
+        self.answer_records(request).await.map(Response::new)
+    }
+
+    async fn state(&self, request: Request<StateRequest>) -> Result<Response<Messages<StateChunk>>, Status> {
+        let request = request.into_inner();
+        self.inner.links.check(request.envelope.as_ref())?;
+        self.answer_state(request).await.map(Response::new)
     }
 }
 

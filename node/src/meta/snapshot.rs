@@ -79,6 +79,11 @@ impl Snapshots {
         self.inner.dir.join(format!("incoming-{}.tmp", self.serial()))
     }
 
+    /// A folder for a state that is made anew. What a crash leaves in it is swept at the next start.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.inner.dir.with_file_name(super::rebirth::SCRATCH)
+    }
+
     /// Removes a received file that came to nothing.
     pub(crate) async fn discard(&self, path: &Path) {
         match self.inner.host.disk.remove_file(path).await {

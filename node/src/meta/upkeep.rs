@@ -28,6 +28,7 @@ impl Upkeep {
                 () = tokio::time::sleep(self.tuning.flush_interval) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
+            self.state.release_old();
             if let Err(error) = self.state.flush().await {
                 tracing::error!(%error, "the metadata database cannot be made durable");
                 self.failed.send_replace(Some(error.to_string()));

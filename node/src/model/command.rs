@@ -341,6 +341,13 @@ pub enum Command {
         /// Required of agents; refused when lower than the highest seen.
         fence: Option<Fence>,
     },
+    /// Changes nothing: whoever applies it keeps that moment for a while, so that members can be compared.
+    Checkpoint {
+        /// Its name.
+        id: u128,
+        /// Required of agents when something is to be changed by what is found; refused when lower than the highest seen.
+        fence: Option<Fence>,
+    },
 }
 
 /// What a command came to. The same for everybody.

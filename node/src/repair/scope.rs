@@ -67,6 +67,7 @@ impl TryFrom<contract::Scope> for Scope {
             Some(Of::Range(_)) => {
                 Err("a part of a bucket is no scope of this engine: name the bucket, an object or a disk".to_owned())
             }
+            Some(Of::Metadata(_)) => Err("the metadata is no scope of this verb".to_owned()),
             Some(Of::Everything(false)) | None => Err("the scope names nothing".to_owned()),
         }
     }

@@ -80,6 +80,10 @@ fn command(work: &mut Work<'_>, command: &Command) -> Result<Outcome, Stop> {
         Command::ReplaceMember { name, instance, lost, attempt, fence } => {
             members::replace_member(work, name, *instance, (*lost, *attempt), fence.as_ref())
         }
+        Command::Checkpoint { id: _, fence } => {
+            members::admit_fence(work, fence.as_ref())?;
+            Ok(Outcome::Done)
+        }
         Command::SetDiskState { disk, state, by, reason, judged, fence } => {
             members::set_disk_state(work, *disk, *state, (*by, reason), *judged, fence.as_ref())
         }

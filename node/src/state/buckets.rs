@@ -76,7 +76,7 @@ pub(super) fn set(work: &mut Work<'_>, bucket: &BucketName, change: &Change) -> 
 }
 
 pub(super) fn known(work: &Work<'_>, bucket: &BucketName) -> Result<Option<BucketRecord>, StateError> {
-    get(&work.tables.buckets, "buckets", bucket.as_str().as_bytes())
+    get(&*work.tables.buckets, "buckets", bucket.as_str().as_bytes())
 }
 
 pub(super) fn demand(work: &Work<'_>, bucket: &BucketName) -> Result<BucketRecord, Stop> {
@@ -100,7 +100,7 @@ pub(super) fn is_used(work: &Work<'_>, bucket: &BucketName) -> Result<bool, Stat
 }
 
 fn usage(work: &Work<'_>, bucket: &BucketName) -> Result<Usage, StateError> {
-    Ok(get(&work.tables.usage, "usage", bucket.as_str().as_bytes())?.unwrap_or_default())
+    Ok(get(&*work.tables.usage, "usage", bucket.as_str().as_bytes())?.unwrap_or_default())
 }
 
 /// Something came into a bucket, or left it.

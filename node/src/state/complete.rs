@@ -43,7 +43,7 @@ pub(super) fn complete(work: &mut Work<'_>, at: &At<'_>, complete: &Complete<'_>
     }
     let joined = join(work, at, complete)?;
     let key = object_key(at.bucket.as_str(), at.key);
-    let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
+    let present: Option<ObjectRecord> = get(&*work.tables.objects, "objects", &key)?;
     judge(at.condition, present.as_ref())?;
 
     if let Some(old) = present {
@@ -116,7 +116,7 @@ fn join(work: &Work<'_>, at: &At<'_>, complete: &Complete<'_>) -> Result<Joined,
     for (number, etag) in complete.parts {
         let number = *number;
         let key = part(at.bucket, complete.upload, number);
-        let found: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
+        let found: Option<ObjectRecord> = get(&*work.tables.objects, "objects", &key)?;
         let Some(found) = found.filter(|found| found.etag == *etag && found.block_bytes == BLOCK_BYTES) else {
             return Err(Refusal::InvalidPart { number }.into());
         };

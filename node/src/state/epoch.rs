@@ -11,7 +11,7 @@ use redb::Durability;
 use resilver_host::Host;
 
 use super::snapshot::Reader;
-use super::tables::{CLUSTER, KEY_APPLIED, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, put, unseal};
+use super::tables::{CLUSTER, KEY_APPLIED, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, Tables, put, unseal};
 use super::{Applied, Owner, State, StateError, StoredMap, Totals};
 use crate::model::{HostState, MarkedBy};
 use crate::types::{ClusterId, Epoch, Fence, InstanceId, NodeName, RaftId};
@@ -121,10 +121,10 @@ impl State {
             memory.next_raft_id = own.0 + 1;
             let index = memory.applied.as_ref().map_or(0, |applied| applied.index);
             let applied = Applied { index, note: note(own)? };
-            let mut tables = txn.open_table(CLUSTER)?;
+            let mut tables = Tables::open(txn)?;
             let stored = StoredMap { map: memory.map.clone(), next_raft_id: memory.next_raft_id };
-            put(&mut tables, KEY_MAP, &stored)?;
-            put(&mut tables, KEY_APPLIED, &applied)?;
+            put(&mut tables.cluster, KEY_MAP, &stored)?;
+            put(&mut tables.cluster, KEY_APPLIED, &applied)?;
             memory.applied = Some(applied);
             put(&mut txn.open_table(LOCAL)?, KEY_OWNER, &Owner { cluster, raft_id: own })?;
             Ok((own, epoch))

@@ -11,7 +11,7 @@ use crate::model::{Grant, KeyRecord, MAX_KEYS, Outcome, Refusal};
 use crate::types::BucketName;
 
 pub(super) fn put_key(work: &mut Work<'_>, key: &KeyRecord) -> Result<Outcome, Stop> {
-    let known: Option<KeyRecord> = get(&work.tables.keys, "keys", key.id.as_bytes())?;
+    let known: Option<KeyRecord> = get(&*work.tables.keys, "keys", key.id.as_bytes())?;
     match known {
         Some(known) if known == *key => return Ok(Outcome::Done),
         Some(_) => return Err(Refusal::KeyExists(key.id.clone()).into()),
@@ -26,13 +26,13 @@ pub(super) fn put_key(work: &mut Work<'_>, key: &KeyRecord) -> Result<Outcome, S
 
 pub(super) fn revoke(work: &mut Work<'_>, id: &str) -> Result<Outcome, Stop> {
     match work.tables.keys.remove(id.as_bytes())? {
-        Some(_) => Ok(Outcome::Done),
-        None => Err(Refusal::NoKey(id.to_owned()).into()),
+        true => Ok(Outcome::Done),
+        false => Err(Refusal::NoKey(id.to_owned()).into()),
     }
 }
 
 pub(super) fn grant(work: &mut Work<'_>, id: &str, bucket: &BucketName, grant: Option<Grant>) -> Result<Outcome, Stop> {
-    let known: Option<KeyRecord> = get(&work.tables.keys, "keys", id.as_bytes())?;
+    let known: Option<KeyRecord> = get(&*work.tables.keys, "keys", id.as_bytes())?;
     let Some(mut key) = known else { return Err(Refusal::NoKey(id.to_owned()).into()) };
     buckets::demand(work, bucket)?;
     match grant {

@@ -145,7 +145,9 @@ fn change(
     let key = path.as_str().as_bytes();
     match &after {
         Some(record) => put(&mut work.tables.locks, key, record)?,
-        None => drop(work.tables.locks.remove(key)?),
+        None => {
+            work.tables.locks.remove(key)?;
+        }
     }
     if counters != work.locks.counters {
         put(&mut work.tables.cluster, KEY_LOCKS, &counters)?;

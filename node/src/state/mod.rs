@@ -24,6 +24,7 @@ mod keys;
 mod listing;
 mod locks;
 mod members;
+mod merkle;
 mod objects;
 mod pauses;
 mod query;
@@ -34,6 +35,7 @@ mod tables;
 mod tests;
 mod uploads;
 mod validate;
+mod views;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -48,6 +50,7 @@ use tokio::sync::watch;
 use self::apply::Work;
 use self::backend::{Backend, Seal};
 use self::counts::Totals;
+use self::merkle::LEAVES;
 use self::tables::{
     CLUSTER, KEY_APPLIED, KEY_FORMAT, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, LOCKS, REPLICATED, Tables, get, put,
 };
@@ -60,10 +63,13 @@ pub(crate) use self::epoch::NewEpoch;
 pub use self::epoch::{Description, describe};
 pub use self::error::StateError;
 pub use self::listing::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
+pub(crate) use self::merkle::{Range, Stretch, Sum, TOP, fold, in_words, root, unequal};
 pub use self::query::Scan;
 pub use self::sessions::Proposal;
 pub(crate) use self::snapshot::{SnapshotHead, inspect};
 pub use self::validate::{StateFinding, Validation};
+use self::views::Views;
+pub(crate) use self::views::{Held, PatchError, StateRecord};
 
 /// redb's cache. An idle node must stay under 64 MiB in all, and the working set of metadata is small.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
@@ -141,6 +147,9 @@ struct Inner {
     applied: watch::Sender<Option<u64>>,
     durable: watch::Sender<Option<u64>>,
     max_outcomes: u64,
+    views: Mutex<Views>,
+    /// Moments kept so far.
+    holds: watch::Sender<u64>,
 }
 
 impl Drop for Inner {
@@ -185,6 +194,8 @@ impl State {
                 applied: watch::Sender::new(applied),
                 durable: watch::Sender::new(applied),
                 max_outcomes: sessions::MAX_OUTCOMES,
+                views: Mutex::default(),
+                holds: watch::Sender::new(0),
             }),
         })
     }
@@ -290,6 +301,7 @@ impl State {
             .host
             .blocking(move || {
                 let database = inner.database.write().unwrap_or_else(PoisonError::into_inner).take();
+                inner.views.lock().unwrap_or_else(PoisonError::into_inner).clear();
                 drop(database);
                 inner.seal.close();
             })
@@ -423,6 +435,7 @@ fn initialise(database: &Database, owner: Owner) -> Result<Memory, StateError> {
         put(&mut cluster, KEY_MAP, &StoredMap { map: memory.map.clone(), next_raft_id: memory.next_raft_id })?;
         put(&mut cluster, KEY_TOTALS, &memory.totals)?;
     }
+    merkle::rebuild(&txn)?;
     txn.commit()?;
     Ok(memory)
 }
@@ -455,18 +468,19 @@ fn load(database: &Database, owner: Owner) -> Result<Memory, StateError> {
 }
 
 /// Makes the tables that a database of an earlier release does not have: they were added without a new format, because
-/// an empty one says the same as none.
+/// an empty one says the same as none, and leaves are made of what there is.
 fn add_tables(database: &Database) -> Result<(), StateError> {
     let txn = database.begin_read()?;
     let there: BTreeSet<String> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
     drop(txn);
-    if REPLICATED.iter().all(|(_, table)| there.contains(table.name())) {
+    if REPLICATED.iter().all(|(_, table)| there.contains(table.name())) && there.contains(LEAVES.name()) {
         return Ok(());
     }
     let txn = database.begin_write()?;
     for (_, table) in REPLICATED {
         txn.open_table(table)?;
     }
+    merkle::rebuild(&txn)?;
     txn.commit()?;
     Ok(())
 }

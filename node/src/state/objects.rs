@@ -39,7 +39,7 @@ pub(super) fn put_object(work: &mut Work<'_>, at: &At<'_>, object: &ObjectRecord
     if object.size_bytes > MAX_PUT_BYTES {
         return Err(Refusal::TooLarge { bytes: object.size_bytes, limit: MAX_PUT_BYTES }.into());
     }
-    let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
+    let present: Option<ObjectRecord> = get(&*work.tables.objects, "objects", &key)?;
     judge(at.condition, present.as_ref())?;
     demand_room(work, &bucket, object.size_bytes, present.as_ref().map_or(0, |old| old.size_bytes))?;
     let object = &as_placed(work, object)?;
@@ -98,7 +98,7 @@ pub(super) fn delete_many(
 
 fn delete(work: &mut Work<'_>, at: &At<'_>) -> Result<bool, Stop> {
     let key = object_key(at.bucket.as_str(), at.key);
-    let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
+    let present: Option<ObjectRecord> = get(&*work.tables.objects, "objects", &key)?;
     judge(at.condition, present.as_ref())?;
     let Some(old) = present else { return Ok(false) };
     work.tables.objects.remove(key.as_slice())?;
@@ -115,7 +115,7 @@ pub(super) fn set_home(work: &mut Work<'_>, shard: ShardKey, change: &Move) -> R
         }
     }
     let Some(key) = owner(work, &version_key(shard.version))? else { return Err(Refusal::NoObject.into()) };
-    let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
+    let present: Option<ObjectRecord> = get(&*work.tables.objects, "objects", &key)?;
     let Some(mut object) = present else { return Err(Refusal::NoObject.into()) };
     let extent = object.position(shard.extent_id()).and_then(|at| object.extents.get_mut(at));
     // Never two shards of an extent on one disk: another was put there a moment ago.
@@ -142,7 +142,7 @@ pub(super) fn forbid_version(work: &mut Work<'_>, version: Version) -> Result<Ou
     if owner(work, &key)?.is_some() {
         return Err(Refusal::Condition { at: Some(version) }.into());
     }
-    let garbage: Option<GarbageRecord> = get(&work.tables.garbage, "garbage", &key)?;
+    let garbage: Option<GarbageRecord> = get(&*work.tables.garbage, "garbage", &key)?;
     work.tables.garbage.remove(key.as_slice())?;
     let versions = garbage.map_or_else(|| [version].into(), |garbage| garbage.object.versions());
     for version in versions {

@@ -42,7 +42,7 @@ pub(super) struct Session {
 
 /// The answer that is already known, if this is a repeat.
 pub(super) fn recall(work: &Work<'_>, proposal: &Proposal) -> Result<Option<Outcome>, StateError> {
-    let known: Option<Session> = get(&work.tables.sessions, "sessions", &proposal.session.to_be_bytes())?;
+    let known: Option<Session> = get(&*work.tables.sessions, "sessions", &proposal.session.to_be_bytes())?;
     let Some(session) = known else {
         // A new session begins with floor 1, so this one was known and given up: what it asks may have been applied.
         return Ok((proposal.floor > 1).then_some(Outcome::Refused(Refusal::Expired)));
@@ -50,7 +50,7 @@ pub(super) fn recall(work: &Work<'_>, proposal: &Proposal) -> Result<Option<Outc
     if proposal.sequence < session.floor {
         return Ok(Some(Outcome::Refused(Refusal::Expired)));
     }
-    get(&work.tables.outcomes, "outcomes", &outcome_key(proposal.session, proposal.sequence))
+    get(&*work.tables.outcomes, "outcomes", &outcome_key(proposal.session, proposal.sequence))
 }
 
 /// Keeps an outcome and drops what nobody will ask for again.
@@ -61,7 +61,7 @@ pub(super) fn remember(
     outcome: &Outcome,
 ) -> Result<(), StateError> {
     let key = proposal.session.to_be_bytes();
-    let known: Option<Session> = get(&work.tables.sessions, "sessions", &key)?;
+    let known: Option<Session> = get(&*work.tables.sessions, "sessions", &key)?;
     let mut session = known.unwrap_or(Session { floor: 1, used: index, outcomes: 0 });
 
     put(&mut work.tables.outcomes, &outcome_key(proposal.session, proposal.sequence), outcome)?;

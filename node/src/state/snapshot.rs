@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::tables::{CLUSTER, Definition, LOCKS, REPLICATED};
-use super::{Applied, State, StateError, read_memory};
+use super::{Applied, State, StateError, merkle, read_memory};
 use crate::model::FORMAT;
 use crate::types::ClusterId;
 
@@ -79,7 +79,7 @@ pub(crate) async fn inspect(host: &Host, path: &Path) -> Result<SnapshotHead, St
     .await
 }
 
-fn export(host: &Host, txn: &ReadTransaction, path: &Path, id: String) -> Result<SnapshotHead, StateError> {
+pub(super) fn export(host: &Host, txn: &ReadTransaction, path: &Path, id: String) -> Result<SnapshotHead, StateError> {
     let memory = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?;
     let head = SnapshotHead { id, cluster: memory.map.cluster, applied: memory.applied };
     let mut writer = Writer::create(host, path)?;
@@ -95,7 +95,7 @@ fn export(host: &Host, txn: &ReadTransaction, path: &Path, id: String) -> Result
     Ok(head)
 }
 
-fn replace_tables(host: &Host, txn: &WriteTransaction, path: &Path) -> Result<SnapshotHead, StateError> {
+pub(super) fn replace_tables(host: &Host, txn: &WriteTransaction, path: &Path) -> Result<SnapshotHead, StateError> {
     let mut reader = Reader::open(host, path)?;
     let head = reader.head()?;
     for (_, table) in REPLICATED {
@@ -109,6 +109,7 @@ fn replace_tables(host: &Host, txn: &WriteTransaction, path: &Path) -> Result<Sn
             next = reader.record()?;
         }
     }
+    merkle::rebuild(txn)?;
     match next {
         None => Ok(head),
         Some(record) => {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::StateError;
+use super::merkle::{Kept, Tree};
 use crate::types::{UploadId, Version};
 
 /// A table of bytes.
@@ -86,42 +87,98 @@ const UPLOAD_TAIL: usize = 1 + 16;
 /// A CRC32C in bytes.
 const CRC_BYTES: usize = 4;
 
-/// All replicated tables, open in one write transaction.
+/// All replicated tables, open in one write transaction. Written through here, their leaves are kept in step.
 pub(super) struct Tables<'txn> {
-    pub(super) cluster: Open<'txn>,
-    pub(super) buckets: Open<'txn>,
-    pub(super) objects: Open<'txn>,
-    pub(super) versions: Open<'txn>,
-    pub(super) garbage: Open<'txn>,
-    pub(super) forbidden: Open<'txn>,
-    pub(super) outcomes: Open<'txn>,
-    pub(super) sessions: Open<'txn>,
-    pub(super) uses: Open<'txn>,
-    pub(super) uploads: Open<'txn>,
-    pub(super) keys: Open<'txn>,
-    pub(super) usage: Open<'txn>,
-    pub(super) leftovers: Open<'txn>,
-    pub(super) locks: Open<'txn>,
+    pub(super) cluster: Kept<'txn>,
+    pub(super) buckets: Kept<'txn>,
+    pub(super) objects: Kept<'txn>,
+    pub(super) versions: Kept<'txn>,
+    pub(super) garbage: Kept<'txn>,
+    pub(super) forbidden: Kept<'txn>,
+    pub(super) outcomes: Kept<'txn>,
+    pub(super) sessions: Kept<'txn>,
+    pub(super) uses: Kept<'txn>,
+    pub(super) uploads: Kept<'txn>,
+    pub(super) keys: Kept<'txn>,
+    pub(super) usage: Kept<'txn>,
+    pub(super) leftovers: Kept<'txn>,
+    pub(super) locks: Kept<'txn>,
 }
 
 impl<'txn> Tables<'txn> {
     pub(super) fn open(txn: &'txn WriteTransaction) -> Result<Self, StateError> {
+        let tree = Tree::open(txn)?;
+        let open = |(tag, table): (u8, Definition)| Kept::open(txn, (tag, table), &tree);
+        let [
+            cluster,
+            buckets,
+            objects,
+            versions,
+            garbage,
+            forbidden,
+            outcomes,
+            sessions,
+            uses,
+            uploads,
+            keys,
+            usage,
+            leftovers,
+            locks,
+        ] = REPLICATED;
         Ok(Self {
-            cluster: txn.open_table(CLUSTER)?,
-            buckets: txn.open_table(BUCKETS)?,
-            objects: txn.open_table(OBJECTS)?,
-            versions: txn.open_table(VERSIONS)?,
-            garbage: txn.open_table(GARBAGE)?,
-            forbidden: txn.open_table(FORBIDDEN)?,
-            outcomes: txn.open_table(OUTCOMES)?,
-            sessions: txn.open_table(SESSIONS)?,
-            uses: txn.open_table(USES)?,
-            uploads: txn.open_table(UPLOADS)?,
-            keys: txn.open_table(KEYS)?,
-            usage: txn.open_table(USAGE)?,
-            leftovers: txn.open_table(LEFTOVERS)?,
-            locks: txn.open_table(LOCKS)?,
+            cluster: open(cluster)?,
+            buckets: open(buckets)?,
+            objects: open(objects)?,
+            versions: open(versions)?,
+            garbage: open(garbage)?,
+            forbidden: open(forbidden)?,
+            outcomes: open(outcomes)?,
+            sessions: open(sessions)?,
+            uses: open(uses)?,
+            uploads: open(uploads)?,
+            keys: open(keys)?,
+            usage: open(usage)?,
+            leftovers: open(leftovers)?,
+            locks: open(locks)?,
         })
+    }
+
+    /// The table of a tag.
+    pub(super) fn of(&mut self, tag: u8) -> Option<&mut Kept<'txn>> {
+        let Self {
+            cluster,
+            buckets,
+            objects,
+            versions,
+            garbage,
+            forbidden,
+            outcomes,
+            sessions,
+            uses,
+            uploads,
+            keys,
+            usage,
+            leftovers,
+            locks,
+        } = self;
+        let tables = [
+            cluster, buckets, objects, versions, garbage, forbidden, outcomes, sessions, uses, uploads, keys, usage,
+            leftovers, locks,
+        ];
+        REPLICATED.iter().zip(tables).find(|((known, _), _)| *known == tag).map(|(_, table)| table)
+    }
+}
+
+/// A table that records are written into.
+pub(super) trait Rows {
+    /// Writes a record.
+    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError>;
+}
+
+impl Rows for Open<'_> {
+    fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), StateError> {
+        self.insert(key, value)?;
+        Ok(())
     }
 }
 
@@ -254,8 +311,6 @@ pub(super) fn get<T: DeserializeOwned>(
 }
 
 /// Writes the record under `key`.
-pub(super) fn put<T: Serialize + ?Sized>(table: &mut Open<'_>, key: &[u8], value: &T) -> Result<(), StateError> {
-    let bytes = seal(value)?;
-    table.insert(key, bytes.as_slice())?;
-    Ok(())
+pub(super) fn put<T: Serialize + ?Sized>(table: &mut impl Rows, key: &[u8], value: &T) -> Result<(), StateError> {
+    table.write(key, &seal(value)?)
 }

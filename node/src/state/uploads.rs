@@ -49,7 +49,7 @@ pub(super) fn put_part(
     if object.size_bytes > MAX_PART_BYTES {
         return Err(Refusal::TooLarge { bytes: object.size_bytes, limit: MAX_PART_BYTES }.into());
     }
-    let present: Option<ObjectRecord> = get(&work.tables.objects, "objects", &key)?;
+    let present: Option<ObjectRecord> = get(&*work.tables.objects, "objects", &key)?;
     demand_room(work, &bucket, object.size_bytes, present.as_ref().map_or(0, |old| old.size_bytes))?;
     let object = &as_placed(work, object)?;
 
@@ -78,7 +78,7 @@ pub(super) fn abort(work: &mut Work<'_>, at: &At<'_>, upload: UploadId) -> Resul
 
 pub(super) fn forget(work: &mut Work<'_>, bucket: &BucketName, key: &str, upload: UploadId) -> Result<Outcome, Stop> {
     let key = upload_key(bucket.as_str(), key, upload);
-    let known: Option<UploadRecord> = get(&work.tables.uploads, "uploads", &key)?;
+    let known: Option<UploadRecord> = get(&*work.tables.uploads, "uploads", &key)?;
     match known {
         // Still at work: its parts are not to be forgotten.
         Some(record) if record.completed.is_none() => Err(Refusal::NoUpload.into()),
@@ -114,7 +114,7 @@ pub(super) fn drop_parts(
 
 pub(super) fn demand_upload(work: &Work<'_>, at: &At<'_>, upload: UploadId) -> Result<UploadRecord, Stop> {
     let key = upload_key(at.bucket.as_str(), at.key, upload);
-    let known: Option<UploadRecord> = get(&work.tables.uploads, "uploads", &key)?;
+    let known: Option<UploadRecord> = get(&*work.tables.uploads, "uploads", &key)?;
     known.ok_or_else(|| Refusal::NoUpload.into())
 }
 
@@ -146,7 +146,7 @@ pub(super) fn drop_part(
     key: &[u8],
     now_ms: u64,
 ) -> Result<(), StateError> {
-    let object: Option<ObjectRecord> = get(&work.tables.objects, "objects", key)?;
+    let object: Option<ObjectRecord> = get(&*work.tables.objects, "objects", key)?;
     let Some(object) = object else { return Ok(()) };
     work.tables.objects.remove(key)?;
     discard_part(work, bucket, object, now_ms)

@@ -6,6 +6,7 @@ mod election;
 mod identity;
 mod lost;
 mod rebirth;
+mod replicas;
 mod suite;
 
 use std::path::{Path, PathBuf};

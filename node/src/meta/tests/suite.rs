@@ -106,7 +106,7 @@ impl StoreBuilder<TypeConfig, Filled, Machine, Guard> for Folders {
         let (durable_tx, durable) = watch::channel(Some(u64::MAX));
         let (failed_tx, failed) = watch::channel(None);
         let log = LogAdapter::new(store.clone(), vote_file, None, PurgeGate { durable, failed });
-        let machine = Machine::new(state, snapshots, failed_tx).unwrap();
+        let machine = Machine::new(state, snapshots, std::sync::Arc::default(), failed_tx).unwrap();
         Ok((Guard { _dir: dir, _durable: durable_tx }, Filled { log, store }, machine))
     }
 }

@@ -6,6 +6,7 @@ mod durable;
 mod flush;
 mod hosts;
 mod keys;
+mod leaves;
 mod listing;
 mod locks;
 mod members;
@@ -98,6 +99,7 @@ impl Story {
     /// The invariants that hold after every command: what was counted on the way is what there is, and every version has
     /// one owner at most.
     async fn check(&self) {
+        self.check_leaves().await;
         let live = self.live().await;
         let mut counted = Counts::default();
         let mut owners = BTreeMap::new();

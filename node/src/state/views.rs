@@ -1,0 +1,333 @@
+//! Moments that are kept: what members compare, and what one that differs is mended by.
+//!
+//! A checkpoint is an entry of the log. Whoever applies it keeps a read transaction of exactly that moment for a while, so
+//! that members compare the same moment however far each has gone on since.
+//!
+//! Must never: keep a moment for longer than [`VIEW_LIFE`]: it pins old pages of the database. Write a patch that does not
+//! come to what was expected of it: it is one transaction, and then none.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use tokio::time::Instant;
+
+use super::merkle::{self, LEAVES, Range, Stretch, Sum};
+use super::tables::{CLUSTER, LOCKS, REPLICATED, Tables, unseal};
+use super::{Applied, State, StateError, read_memory, snapshot};
+
+/// How long a moment is kept: a comparison that reads every record anew takes some seconds per million objects.
+pub(crate) const VIEW_LIFE: Duration = Duration::from_secs(120);
+/// Moments kept at once. The oldest goes when another comes: each pins the pages that changed since.
+const MAX_VIEWS: usize = 2;
+
+/// All moments that are kept, by checkpoint.
+#[derive(Default)]
+pub(super) struct Views(BTreeMap<u128, Held>);
+
+impl Views {
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// One moment.
+#[derive(Clone)]
+pub(crate) struct Held {
+    txn: Arc<ReadTransaction>,
+    since: Instant,
+    /// What was applied last.
+    pub(crate) applied: Applied,
+    kept: Arc<Mutex<Option<Arc<Vec<Range>>>>>,
+    recomputed: Arc<Mutex<Option<Arc<Vec<Range>>>>>,
+}
+
+/// One record of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StateRecord {
+    /// Where it lies in the order of all records.
+    pub(crate) place: Vec<u8>,
+    /// Its digest.
+    pub(crate) digest: u128,
+    /// Its value, where it was asked for.
+    pub(crate) value: Vec<u8>,
+}
+
+/// Why a patch was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PatchError {
+    /// It would not have come to what it was to come to.
+    #[error("there would be {} records of digest {:032x} with it, and there should be {} of {:032x}; nothing was changed",
+        .found.0.records, .found.0.digest, .found.1.records, .found.1.digest)]
+    Unlike {
+        /// As it would be, and as it should be.
+        found: Box<(Sum, Sum)>,
+    },
+    /// The state is not any more what was compared.
+    #[error("it was made for entry {at}, and the state is that of entry {now}; nothing was changed")]
+    Late {
+        /// Where it is.
+        now: u64,
+        /// Where it was to be.
+        at: u64,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl State {
+    /// Keeps the present moment under this name.
+    pub(crate) async fn hold(&self, checkpoint: u128) -> Result<(), StateError> {
+        let inner = self.inner.clone();
+        self.inner
+            .host
+            .blocking(move || {
+                let database = inner.database.read().unwrap_or_else(PoisonError::into_inner);
+                let txn = database.as_ref().ok_or(StateError::Closed)?.begin_read()?;
+                let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
+                let held = Held {
+                    txn: Arc::new(txn),
+                    since: Instant::now(),
+                    applied: applied.unwrap_or_default(),
+                    kept: Arc::default(),
+                    recomputed: Arc::default(),
+                };
+                let mut views = inner.views.lock().unwrap_or_else(PoisonError::into_inner);
+                while views.0.len() >= MAX_VIEWS {
+                    let oldest = views.0.iter().min_by_key(|(_, held)| held.since).map(|(id, _)| *id);
+                    oldest.and_then(|id| views.0.remove(&id));
+                }
+                views.0.insert(checkpoint, held);
+                inner.holds.send_modify(|holds| *holds += 1);
+                Ok(())
+            })
+            .await
+    }
+
+    /// The moment of this name, while it is kept.
+    pub(crate) fn held(&self, checkpoint: u128) -> Option<Held> {
+        self.inner.views.lock().unwrap_or_else(PoisonError::into_inner).0.get(&checkpoint).cloned()
+    }
+
+    /// Waits until the moment is kept; `None` when it is not to be expected any more: its entry, if its index is known, lies
+    /// behind, or the state machine is gone.
+    pub(crate) async fn will_hold(&self, checkpoint: u128, index: Option<u64>) -> Option<Held> {
+        let mut holds = self.inner.holds.subscribe();
+        let mut applied = self.applied_changes();
+        loop {
+            // In this order: what is kept is kept before the next entry is applied.
+            let passed = index.is_some_and(|index| *applied.borrow_and_update() > Some(index));
+            holds.borrow_and_update();
+            match self.held(checkpoint) {
+                Some(held) => return Some(held),
+                None if passed => return None,
+                None => {}
+            }
+            tokio::select! {
+                changed = holds.changed() => changed.ok()?,
+                changed = applied.changed() => changed.ok()?,
+            }
+        }
+    }
+
+    /// Lets a moment go.
+    pub(crate) fn release(&self, checkpoint: u128) {
+        self.inner.views.lock().unwrap_or_else(PoisonError::into_inner).0.remove(&checkpoint);
+    }
+
+    /// Lets go of what was kept for too long.
+    pub(crate) fn release_old(&self) {
+        let mut views = self.inner.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.0.retain(|_, held| held.since.elapsed() < VIEW_LIFE);
+    }
+
+    /// The leaves of a moment: as they were kept in step, or made anew from what is stored.
+    pub(crate) async fn leaves(&self, held: &Held, stored: bool) -> Result<Arc<Vec<Range>>, StateError> {
+        let held = held.clone();
+        self.look(move || {
+            let cell = if stored { &held.recomputed } else { &held.kept };
+            let mut cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(leaves) = cell.as_ref() {
+                return Ok(leaves.clone());
+            }
+            let leaves = Arc::new(if stored { merkle::recompute(&held.txn)? } else { kept(&held.txn)? });
+            *cell = Some(leaves.clone());
+            Ok(leaves)
+        })
+        .await
+    }
+
+    /// Records of a moment in a stretch of the order, at most `most` of them and, with their values, about `most_bytes`; the
+    /// place to go on from when there are more.
+    pub(crate) async fn records(
+        &self,
+        held: &Held,
+        stretch: Stretch,
+        values: bool,
+        (most, most_bytes): (usize, usize),
+    ) -> Result<(Vec<StateRecord>, Option<Vec<u8>>), StateError> {
+        let held = held.clone();
+        self.look(move || {
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for (tag, table) in REPLICATED {
+                let (first, next) = (merkle::place(tag, &[]), merkle::place(tag + 1, &[]));
+                let (from, to) =
+                    (stretch.0.clone().max(first), stretch.1.clone().map_or(next.clone(), |to| to.min(next)));
+                if from >= to {
+                    continue;
+                }
+                let table = held.txn.open_table(table)?;
+                // A table's end is the next one's begin: all of its keys lie before that.
+                let end = (to.first() == Some(&tag)).then(|| to[1..].to_vec());
+                let rows = match &end {
+                    Some(end) => table.range::<&[u8]>(&from[1..]..end.as_slice())?,
+                    None => table.range::<&[u8]>(&from[1..]..)?,
+                };
+                for entry in rows {
+                    let (key, value) = entry?;
+                    if !merkle::counts(tag, key.value()) {
+                        continue;
+                    }
+                    let place = merkle::place(tag, key.value());
+                    if found.len() >= most || bytes >= most_bytes {
+                        return Ok((found, Some(place)));
+                    }
+                    let digest = merkle::digest(tag, key.value(), value.value());
+                    let value = if values { value.value().to_vec() } else { Vec::new() };
+                    bytes += place.len() + value.len();
+                    found.push(StateRecord { place, digest, value });
+                }
+            }
+            Ok((found, None))
+        })
+        .await
+    }
+
+    /// Writes a moment to a file, as a snapshot.
+    pub(crate) async fn export_moment(&self, held: &Held, path: &Path) -> Result<(), StateError> {
+        let (held, host, path) = (held.clone(), self.inner.host.clone(), path.to_path_buf());
+        self.look(move || snapshot::export(&host, &held.txn, &path, "moment".to_owned()).map(drop)).await
+    }
+
+    /// Writes, replaces or (where the value is `None`) removes records, as (place, value), if the state is still that of
+    /// entry `at`. All of it or nothing: what comes out must be `expected`.
+    pub(crate) async fn patch(
+        &self,
+        at: u64,
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        expected: Sum,
+    ) -> Result<(), PatchError> {
+        self.make_like(at, expected, move |txn| {
+            let mut tables = Tables::open(txn)?;
+            for (place, value) in &changes {
+                let (tag, key) =
+                    place.split_first().ok_or_else(|| merkle::corrupt("a place of no bytes".to_owned()))?;
+                let table = tables.of(*tag).ok_or_else(|| merkle::corrupt(format!("there is no table {tag}")))?;
+                match value {
+                    Some(value) => table.insert(key, value)?,
+                    None => {
+                        table.remove(key)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes the whole state from a file that another member made at the same entry, if this state is still that of `at`.
+    pub(crate) async fn replace(&self, path: &Path, at: u64, expected: Sum) -> Result<(), PatchError> {
+        snapshot::inspect(&self.inner.host, path).await?;
+        let (host, path) = (self.inner.host.clone(), path.to_path_buf());
+        self.make_like(at, expected, move |txn| snapshot::replace_tables(&host, txn, &path).map(drop)).await
+    }
+
+    /// One transaction that is undone unless it began at entry `at` and ends in a state of this sum.
+    async fn make_like(
+        &self,
+        at: u64,
+        expected: Sum,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), StateError> + Send + 'static,
+    ) -> Result<(), PatchError> {
+        let refusal = Arc::new(Mutex::new(None));
+        let told = refusal.clone();
+        let refuse = move |error: PatchError| {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            // Any error takes the transaction back.
+            Err(merkle::corrupt("a patch that was refused".to_owned()))
+        };
+        let written = self.write(Durability::Immediate, move |txn, memory| {
+            let before = memory.applied.clone();
+            if before.as_ref().map(|applied| applied.index) != Some(at) {
+                let now = before.map_or(0, |applied| applied.index);
+                return refuse(PatchError::Late { now, at });
+            }
+            work(txn)?;
+            // Not as kept: what is wrong may have come past the leaves.
+            let found = merkle::root(&merkle::rebuild(txn)?);
+            if found != expected {
+                return refuse(PatchError::Unlike { found: Box::new((found, expected)) });
+            }
+            *memory = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?;
+            // Where Raft is, only this member's own entries say.
+            match memory.applied == before {
+                true => Ok(()),
+                false => {
+                    refuse(PatchError::Late { now: memory.applied.as_ref().map_or(0, |applied| applied.index), at })
+                }
+            }
+        });
+        let written = written.await;
+        match (written, refusal.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+            (Err(_), Some(refused)) => Err(refused),
+            (written, _) => Ok(written?),
+        }
+    }
+
+    /// Runs `work`, which reads a moment, off the event loop; not after the database was closed.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let inner = self.inner.clone();
+        self.inner
+            .host
+            .blocking(move || {
+                let database = inner.database.read().unwrap_or_else(PoisonError::into_inner);
+                database.as_ref().ok_or(StateError::Closed)?;
+                work()
+            })
+            .await
+    }
+}
+
+/// The leaves as they were kept in step.
+fn kept(txn: &ReadTransaction) -> Result<Vec<Range>, StateError> {
+    let mut leaves = Vec::new();
+    for entry in txn.open_table(LEAVES)?.range::<&[u8]>(..)? {
+        let (start, sum) = entry?;
+        leaves.push(Range { start: start.value().to_vec(), sum: unseal("leaves", sum.value())? });
+    }
+    Ok(leaves)
+}
+
+#[cfg(test)]
+impl State {
+    /// Writes (or removes) a record behind the leaves' back, as rot or a bug would; whatever was there.
+    pub(crate) async fn tamper(&self, place: Vec<u8>, value: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let tampered = self.write(Durability::Immediate, move |txn, memory| {
+            let (_, table) = REPLICATED.into_iter().find(|(tag, _)| *tag == place[0]).unwrap();
+            let mut table = txn.open_table(table)?;
+            let was = match &value {
+                Some(value) => table.insert(&place[1..], value.as_slice())?.map(|was| was.value().to_vec()),
+                None => table.remove(&place[1..])?.map(|was| was.value().to_vec()),
+            };
+            let _ = memory;
+            Ok(was)
+        });
+        tampered.await.unwrap()
+    }
+}
