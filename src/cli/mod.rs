@@ -24,6 +24,7 @@ pub(crate) mod object;
 pub(crate) mod operator;
 pub(crate) mod rejoin;
 pub(crate) mod repair;
+pub(crate) mod smart;
 pub(crate) mod status;
 pub(crate) mod transfer;
 pub(crate) mod validate;
