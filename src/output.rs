@@ -103,6 +103,7 @@ pub(crate) fn write_stdout(data: &[u8]) -> Result<(), Failure> {
 const GOOD: &[&str] = &["healthy", "up", "ok", "OK", "resolved", "yes", "running"];
 const DOUBTFUL: &[&str] = &[
     "degraded",
+    "degrading",
     "starting",
     "waiting",
     "recovering",
@@ -115,7 +116,7 @@ const DOUBTFUL: &[&str] = &[
     "unknown",
 ];
 const BAD: &[&str] =
-    &["down", "out", "gone", "error", "CORRUPT", "MISSING", "UNREACHABLE", "unreachable", "lost_voter"];
+    &["down", "out", "gone", "error", "failing", "CORRUPT", "MISSING", "UNREACHABLE", "unreachable", "lost_voter"];
 
 fn paint_line(line: &str) -> String {
     line.split_inclusive(' ')

@@ -96,6 +96,7 @@ fn every_verb_of_the_specification_exists() {
         "agent status",
         "disk list",
         "disk status",
+        "disk smart",
         "bucket create",
         "bucket list",
         "bucket set",

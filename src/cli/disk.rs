@@ -1,4 +1,4 @@
-//! `disk list|status|fail|drain|add|replace|remove`.
+//! `disk list|status|fail|drain|add|replace|remove|smart`.
 
 use clap::Subcommand;
 use resilver_proto::contract::DiskState;
@@ -6,7 +6,7 @@ use resilver_proto::store::DiskStatus;
 use serde::Serialize;
 
 use super::context::Context;
-use super::disk_change;
+use super::{disk_change, smart};
 use crate::exit::{Code, Failure};
 use crate::output::{Table, bytes, cell, known};
 
@@ -38,6 +38,8 @@ pub(crate) enum DiskVerb {
     Replace(disk_change::ReplaceArgs),
     /// Forget a disk that is out and empty
     Remove(disk_change::RemoveArgs),
+    /// What the output of `smartctl` says of a disk; exits 0 for whatever that can print
+    Smart(smart::SmartArgs),
 }
 
 /// A line of `disk list`.
@@ -150,6 +152,7 @@ impl DiskVerb {
             DiskVerb::Add(args) => disk_change::add(cx, args).await,
             DiskVerb::Replace(args) => disk_change::replace(cx, args).await,
             DiskVerb::Remove(args) => disk_change::remove(cx, args).await,
+            DiskVerb::Smart(args) => smart::run(cx, args).await,
         }
     }
 }

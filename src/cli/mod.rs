@@ -25,6 +25,7 @@ pub(crate) mod operator;
 pub(crate) mod rejoin;
 pub(crate) mod repair;
 mod replicas;
+pub(crate) mod smart;
 pub(crate) mod status;
 pub(crate) mod transfer;
 pub(crate) mod validate;
