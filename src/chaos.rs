@@ -3,6 +3,7 @@
 //! Owns: the life of that cluster. Must never: touch a cluster it did not make, or leave its processes behind.
 
 mod fault_fs;
+mod metadata;
 mod power_loss;
 
 use std::path::{Path, PathBuf};
@@ -64,6 +65,10 @@ enum Bench {
         #[arg(long, default_value_t = 2048, value_name = "MIB")]
         size: u64,
     },
+    /// How soon members whose metadata differs are told apart, and how soon a backup of it is written
+    Merkle(metadata::MerkleArgs),
+    /// How soon a node with a long log serves again, and with a snapshot
+    Restart(metadata::RestartArgs),
     /// What agents and nodes cost in an idle cluster
     Idle {
         /// How long is looked
@@ -128,6 +133,11 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
     if let Bench::PowerLoss(power) = &args.what {
         return power_loss::bench(cx, power, args.keep).await;
     }
+    match &args.what {
+        Bench::Merkle(merkle) => return metadata::merkle(cx, merkle, args.keep).await,
+        Bench::Restart(restart) => return metadata::restart(cx, restart, args.keep).await,
+        _ => {}
+    }
     in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
         Bench::Crash { runs } => {
             figures(cx, crash::run(&cx.host, target, *runs).await.map_err(|error| harness(&error))?)
@@ -141,8 +151,8 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             cx.out.say(format!("looking for {}", humantime::format_duration(*span)));
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
         }
-        // It has made its own cluster above.
-        Bench::PowerLoss(_) => Ok(()),
+        // They have made their own clusters above.
+        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.
             cluster.s3_access().await?;
@@ -219,17 +229,28 @@ async fn in_a_cluster<T>(
     keep: bool,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    in_a_cluster_of(cx, what, (DEFAULT_NODES, DEFAULT_DISKS), keep, work).await
+}
+
+/// The same, of so many nodes with so many disks each.
+async fn in_a_cluster_of<T>(
+    cx: &Context,
+    what: &str,
+    (nodes, disks): (u32, u32),
+    keep: bool,
+    work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let dir = new_folder(cx, what);
     let options = LocalOptions {
         dir: dir.clone(),
-        nodes: Some(DEFAULT_NODES),
-        disks: Some(DEFAULT_DISKS),
+        nodes: Some(nodes),
+        disks: Some(disks),
         binary: cx.binary()?,
         name: what.to_owned(),
     };
     let cluster = LocalCluster::create_or_open(&cx.host, options).await?;
     let work = async {
-        cx.out.say(format!("starting {DEFAULT_NODES} nodes in {} (profile fast: policy times / 60)", dir.display()));
+        cx.out.say(format!("starting {nodes} nodes in {} (profile fast: policy times / 60)", dir.display()));
         cluster.start().await?;
         cluster.wait_healthy(START_TIME).await?;
         work(&cluster, &target_of(&cluster)).await

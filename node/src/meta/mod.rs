@@ -21,6 +21,7 @@ mod machine;
 mod membership;
 mod network;
 mod propose;
+pub mod quantity;
 mod raft;
 mod reads;
 pub(crate) mod rebirth;
