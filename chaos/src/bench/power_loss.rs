@@ -193,8 +193,13 @@ async fn outage(scene: &Scene, what: What, victim: usize, options: &PowerLossOpt
         if watched { scene.await_disk_out(victim, off, off + options.outage).await } else { None }
     };
     let (seen, disk_out_ms) = tokio::join!(scene.watch_outage(victim, off, options.outage), disk_out);
-    let (breaker_open_ms, status_ms) = (seen.breaker_open_ms, seen.status_ms);
-    let mut run = Run { breaker_open_ms, status_ms, disk_out_ms, ..Run::default() };
+    let mut run = Run {
+        breaker_open_ms: seen.breaker_open_ms,
+        counted_ms: seen.counted_ms,
+        status_ms: seen.status_ms,
+        disk_out_ms,
+        ..Run::default()
+    };
     if let Some(upload) = upload {
         // It goes on while the host is away, and is to be right before the host is back.
         match upload.finish(&doors[doors.len() - 1]).await {

@@ -29,6 +29,8 @@ pub struct Case {
     pub stall_ms: Option<Times>,
     /// When the last of the other nodes had opened its circuit.
     pub breaker_open_ms: Option<Times>,
+    /// When the first of the others had counted it in `resilver_cascading_failure_events_total`.
+    pub counted_ms: Option<Times>,
     /// When, after the power was back, all circuits were closed again.
     pub breaker_closed_ms: Option<Times>,
     /// When, after the power was back, the node served and nothing was missing.
@@ -58,6 +60,7 @@ pub struct Case {
 pub(super) struct Run {
     pub(super) requests: Vec<Request>,
     pub(super) breaker_open_ms: Option<f64>,
+    pub(super) counted_ms: Option<f64>,
     pub(super) breaker_closed_ms: Option<f64>,
     pub(super) back_ms: Option<f64>,
     pub(super) status_ms: Vec<f64>,
@@ -77,6 +80,7 @@ impl Run {
         let worst = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).max_by(f64::total_cmp);
         self.requests.extend(other.requests);
         self.breaker_open_ms = worst(self.breaker_open_ms, other.breaker_open_ms);
+        self.counted_ms = worst(self.counted_ms, other.counted_ms);
         self.breaker_closed_ms = worst(self.breaker_closed_ms, other.breaker_closed_ms);
         self.back_ms = worst(self.back_ms, other.back_ms);
         self.status_ms.extend(other.status_ms);
@@ -129,6 +133,7 @@ impl Case {
             requests: runs.iter().map(|run| run.requests.len()).sum(),
             stall_ms: over(&Run::stall_ms),
             breaker_open_ms: over(&|run| run.breaker_open_ms),
+            counted_ms: over(&|run| run.counted_ms),
             breaker_closed_ms: over(&|run| run.breaker_closed_ms),
             back_ms: over(&|run| run.back_ms),
             status_p99_ms: over(&|run| percentile(run.status_ms.clone(), 99)),
@@ -176,6 +181,7 @@ pub fn table(cases: &[Case]) -> String {
             case.rebuilt_shards, case.stored_meanwhile
         );
         let times = [
+            ("the failure counted (cascading_failure_events_total)", &case.counted_ms),
             ("the upload", &case.upload_ms),
             ("the disk out of service", &case.disk_out_ms),
             ("the longest download", &case.download_ms),

@@ -56,6 +56,7 @@ pub(super) async fn once(scene: &Scene, number: usize, options: &PowerLossOption
     Ok(Run {
         requests,
         breaker_open_ms: seen.breaker_open_ms,
+        counted_ms: seen.counted_ms,
         back_ms: Some(back_ms),
         status_ms: seen.status_ms,
         download_ms: longest.map(ms),

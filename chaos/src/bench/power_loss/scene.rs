@@ -45,6 +45,8 @@ pub(super) struct Scene {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) breaker_open_ms: Option<f64>,
+    /// When the first of the others had counted a failure, as cascades are made of.
+    pub(super) counted_ms: Option<f64>,
     pub(super) status_ms: Vec<f64>,
     /// Nodes that the cluster called down or out.
     pub(super) convicted: BTreeSet<String>,
@@ -187,9 +189,20 @@ impl Scene {
             }
             (took, convicted)
         };
+        let counting = async {
+            let before = self.failures(victim).await;
+            while Instant::now() < until {
+                let now = self.failures(victim).await;
+                if now.iter().zip(&before).any(|(now, before)| now > before) {
+                    return Some((Instant::now() - off).as_secs_f64() * 1e3);
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            None
+        };
         let over = tokio::time::sleep_until(until);
-        let (breaker_open_ms, (status_ms, convicted), ()) = tokio::join!(breakers, asking, over);
-        Seen { breaker_open_ms, status_ms, convicted }
+        let (breaker_open_ms, counted_ms, (status_ms, convicted), ()) = tokio::join!(breakers, counting, asking, over);
+        Seen { breaker_open_ms, counted_ms, status_ms, convicted }
     }
 
     /// When all circuits to the host were closed again, in milliseconds since `on`.
@@ -228,6 +241,16 @@ impl Scene {
         true
     }
 
+    /// Failures that each of the other nodes has counted, as cascades are made of.
+    async fn failures(&self, victim: usize) -> Vec<u64> {
+        let mut all = Vec::new();
+        for at in self.others(victim) {
+            let text = timeout(ASK, self.metrics(at)).await.ok().and_then(Result::ok).unwrap_or_default();
+            all.push(failures(&text));
+        }
+        all
+    }
+
     async fn metrics(&self, at: usize) -> anyhow::Result<String> {
         let address = &self.cluster.target().hosts[at].http;
         let mut stream = self.host.net.connect(address).await?;
@@ -249,6 +272,12 @@ fn in_state(metrics: &str, peer: &str, state: &str) -> bool {
         })
         .peekable();
     found.peek().is_some() && found.all(|line| line.ends_with(" 1"))
+}
+
+/// The failures that a node has counted, of whatever type.
+fn failures(metrics: &str) -> u64 {
+    let counted = metrics.lines().filter(|line| line.starts_with("resilver_cascading_failure_events_total{"));
+    counted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// The shards that a node says it has rebuilt or fetched.
@@ -286,5 +315,8 @@ mod tests {
         let text = "# TYPE resilver_repair_shards_total counter\nresilver_repair_shards_total{result=\"completed\"} 41\n\
                     resilver_repair_shards_total{result=\"failed\"} 3\n";
         assert_eq!((completed(text), completed("")), (41, 0));
+        let text = "resilver_cascading_failure_events_total{type=\"peer_unreachable\",component=\"peers\"} 2\n\
+                    resilver_cascading_failure_events_total{type=\"lock_timeout\",component=\"locks\"} 1\n";
+        assert_eq!((failures(text), failures("")), (3, 0));
     }
 }
