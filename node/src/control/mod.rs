@@ -8,12 +8,14 @@ mod disks;
 mod forced;
 mod hosts;
 mod join;
+mod leaving;
 mod meta_recovery;
 mod node_control;
 mod observe;
 mod recovery;
 mod rejoin;
 mod views;
+mod voters;
 
 use std::sync::{Arc, OnceLock};
 
