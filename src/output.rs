@@ -109,6 +109,7 @@ const DOUBTFUL: &[&str] = &[
     "verifying",
     "read_only",
     "draining",
+    "drained",
     "suspect",
     "paused",
     "open",

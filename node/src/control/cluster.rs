@@ -21,6 +21,7 @@ use super::views::View;
 use super::{Core, Shared, meta_status};
 use crate::meta::Counts;
 use crate::model::{ClusterMap, Command, HostState, JoiningDisk, Location, NodeRecord, Outcome};
+use crate::phase::Phase;
 use crate::types::{Fence, RaftId};
 
 /// The longest pause of repair. Whoever needs more has another problem, and shards without a spare meanwhile.
@@ -119,6 +120,11 @@ impl Cluster for ClusterService {
                 let state = self.shared.phase.get();
                 Err(Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail)))
             }
+            // Nor must one that takes no part any more, left behind in an epoch that is over or removed: what it knows is old.
+            Some(_) if self.shared.phase.get().phase == Phase::LostVoter => Err(Status::unavailable(format!(
+                "this node answers for no cluster: {}",
+                self.shared.phase.get().detail
+            ))),
             Some(core) => Ok(Response::new(status(&self.shared, core, local).await)),
             None => Ok(Response::new(outside(&self.shared))),
         }

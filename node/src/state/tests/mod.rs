@@ -6,6 +6,7 @@ mod durable;
 mod flush;
 mod hosts;
 mod keys;
+mod leaving;
 mod listing;
 mod locks;
 mod members;
