@@ -43,7 +43,7 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) async fn run(meta: Meta, mut stop: watch::Receiver<bool>) {
     let mut map = meta.map_changes();
     let mut server = meta.inner.raft.server_metrics();
-    let mut proven = Proven::default();
+    let mut proven = Proven::new(meta.inner.tuning.kept_up);
     loop {
         let present = map.borrow_and_update().clone();
         let progress = tokio::select! {

@@ -11,24 +11,27 @@ use tokio::time::Instant;
 use crate::model::{ClusterMap, MarkedBy, NodeRecord};
 use crate::types::{NodeName, RaftId};
 
-/// How long a member keeps up before it may vote again: `slow_follower`'s proof of recovery. Shorter, and a disk that stalls
-/// every half a minute would have the vote go to and fro.
-const KEPT_UP: Duration = Duration::from_secs(60);
-
 /// Looks further apart than this prove nothing of what was between them.
 const LOOK_GAP: Duration = Duration::from_secs(5);
 
 /// Since when each has kept up, and when that was looked at last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Proven {
+    /// How long a member keeps up before it may vote again.
+    kept_up: Duration,
     since: BTreeMap<NodeName, (RaftId, Instant)>,
     looked: Option<Instant>,
 }
 
 impl Proven {
+    /// Nothing is known yet.
+    pub(super) fn new(kept_up: Duration) -> Self {
+        Self { kept_up, since: BTreeMap::new(), looked: None }
+    }
+
     /// Nothing is known any more.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.kept_up);
     }
 
     /// Whether any member is being watched.
@@ -46,7 +49,7 @@ impl Proven {
             let since = known.map_or(now, |(_, since)| *since);
             self.since.insert(node.name.clone(), (node.raft_id, since));
         }
-        let kept_up = |(_, (id, since)): &(&NodeName, &(RaftId, Instant))| ready(*id) && now - *since >= KEPT_UP;
+        let kept_up = |(_, (id, since)): &(&NodeName, &(RaftId, Instant))| ready(*id) && now - *since >= self.kept_up;
         self.since.iter().find(kept_up).map(|(name, _)| name.clone())
     }
 }
@@ -57,6 +60,8 @@ mod tests {
     use crate::meta::membership::tests::map;
     use crate::model::Mark;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     fn slow(by: MarkedBy) -> ClusterMap {
         let mut map = map(&[""; 3]);
         map.nodes.get_mut(&"n2".into()).unwrap().no_vote = Some(Mark { by, reason: "slow".to_owned() });
@@ -65,7 +70,7 @@ mod tests {
 
     /// When the mark is due, looked at each second; `behind`: the seconds in which it was not caught up.
     fn due(map: &ClusterMap, behind: &[u64], seconds: u64) -> Option<u64> {
-        let (mut proven, begun) = (Proven::default(), Instant::now());
+        let (mut proven, begun) = (Proven::new(MINUTE), Instant::now());
         (0..seconds).find(|second| {
             let ready = |id: RaftId| id == RaftId(2) && !behind.contains(second);
             proven.due(begun + Duration::from_secs(*second), map, ready).is_some()
@@ -84,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_nobody_looked_at_proves_nothing() {
-        let (map, mut proven, begun) = (slow(MarkedBy::Automatic), Proven::default(), Instant::now());
+        let (map, mut proven, begun) = (slow(MarkedBy::Automatic), Proven::new(MINUTE), Instant::now());
         let at = |second| begun + Duration::from_secs(second);
         assert_eq!(proven.due(at(0), &map, |_| true), None);
         assert_eq!(proven.due(at(61), &map, |_| true), None, "it was not looked at in between");
