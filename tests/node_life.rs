@@ -145,6 +145,15 @@ async fn a_node_is_emptied_and_removed_and_the_cluster_goes_on_without_it() {
     .await;
     whole(&client).await;
     assert!(listed(&cluster, &leaving).is_none());
+    eventually("an agent of a member holds the lease", async || {
+        let agents = cluster.run(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&agents.stdout).unwrap_or_default();
+        let agents = status["agents"].as_array().cloned().unwrap_or_default();
+        let mut holders =
+            agents.iter().filter(|agent| agent["agent"] != leaving.as_str()).map(|agent| &agent["lease_holder"]);
+        holders.all(|holder| holder.is_string() && *holder != leaving.as_str())
+    })
+    .await;
     let leader = client.status().await.unwrap().leader;
     let raft = client.observe(&leader).await.unwrap().raft.unwrap();
     assert!(raft.replication.iter().all(|peer| !peer.node.is_empty()), "a member of no node is left: {raft:?}");
