@@ -188,6 +188,17 @@ async fn a_node_is_emptied_and_removed_and_the_cluster_goes_on_without_it() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     let valid = cluster.run(&["meta", "validate"]);
     assert!(valid.status.success(), "{}", String::from_utf8_lossy(&valid.stdout));
+
+    // Phase 8: all of it is still so when everything starts again, the removed one with the rest.
+    let cluster = Cluster::start_in(cluster.stop(), 5, 2, &[]);
+    let client = cluster.client();
+    whole(&client).await;
+    all_there(&client, "c").await;
+    assert!(listed(&cluster, &leaving).is_none());
+    eventually("the removed node says so after a start as well", async || {
+        client.observe(&leaving).await.is_some_and(|seen| seen.phase_detail.contains("removed from the cluster"))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -94,7 +94,8 @@ pub(crate) async fn drain(cx: &Context, args: DrainArgs) -> Result<Code, Failure
         (moved, read) = (moved + left, read + proven);
     }
     await_no_vote(cx, &node).await?;
-    let seen = await_mark(cx, &node, "drained").await?;
+    // An agent may have given it up meanwhile: then nothing is left there either.
+    let seen = await_mark(cx, &node, &["drained", "out"]).await?;
     let text = format!(
         "node {node} is {}: {moved} shards left it, {read} were read back from where they are now, and it has no vote; \
          `resilver node remove {node}` takes it out of the cluster\n",
@@ -122,16 +123,16 @@ async fn disks_of(cx: &Context, node: &str) -> Result<Vec<String>, Failure> {
     Ok(status.disks.into_iter().filter(|disk| disk.node == node).map(|disk| disk.disk_id).collect())
 }
 
-/// Waits until the map says this of a node.
-async fn await_mark(cx: &Context, node: &str, mark: &str) -> Result<NodeStatus, Failure> {
+/// Waits until the map says one of these of a node.
+async fn await_mark(cx: &Context, node: &str, marks: &[&str]) -> Result<NodeStatus, Failure> {
     let nodes = cx.nodes().await?;
     let seen = super::voters::poll(SETTLE, async || {
         let status = nodes.status().await?;
-        Ok(status.nodes.into_iter().find(|seen| seen.node == node && seen.mark == mark))
+        Ok(status.nodes.into_iter().find(|seen| seen.node == node && marks.contains(&seen.mark.as_str())))
     })
     .await?;
     seen.ok_or_else(|| {
-        Failure::new(Code::Degraded, format!("node {node} is not {mark} after {} s", SETTLE.as_secs()))
+        Failure::new(Code::Degraded, format!("node {node} is not {} after {} s", marks.join(" or "), SETTLE.as_secs()))
             .next("it goes on by itself: `resilver node list`")
     })
 }

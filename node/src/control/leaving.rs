@@ -10,9 +10,9 @@ use resilver_proto::contract::{RemoveNodeRequest, RemoveNodeResponse, SetHostSta
 use tonic::Status;
 
 use super::hosts::{DRAINING, MAX_REASON_CHARS};
-use super::voters::{Answers, JUDGE_TRIES, ask, is_well, may_go};
+use super::voters::{Answers, JUDGE_TRIES, ask, demand_fence, is_well, may_go};
 use super::{Shared, meta_status};
-use crate::model::{ClusterMap, Command, DiskState, MarkedBy, NodeRecord, Outcome, Refusal};
+use crate::model::{ClusterMap, Command, DiskState, HostState, MarkedBy, NodeRecord, Outcome, Refusal};
 use crate::types::{Fence, NodeName};
 
 /// Of each disk that takes over, a twentieth stays free: file systems slow down long before they are full, and a disk that is
@@ -25,11 +25,7 @@ const DROP_DEADLINE: Duration = Duration::from_secs(5);
 /// Has a node emptied, if the others can take what is on it.
 pub(super) async fn drain(shared: &Arc<Shared>, request: SetHostStateRequest) -> Result<SetHostStateResponse, Status> {
     let SetHostStateRequest { fence, node, automatic, reason, .. } = request;
-    if automatic && fence.is_none() {
-        return Err(Status::failed_precondition(
-            "an agent that has a node emptied needs a fence: it speaks for the lease's holder",
-        ));
-    }
+    demand_fence("has a node emptied", automatic, fence.is_some())?;
     let name = NodeName::from(node.as_str());
     let by = if automatic { MarkedBy::Automatic } else { MarkedBy::Operator };
     let reason: String = reason.chars().take(MAX_REASON_CHARS).collect();
@@ -39,6 +35,12 @@ pub(super) async fn drain(shared: &Arc<Shared>, request: SetHostStateRequest) ->
         let map = core.meta.map();
         let record =
             map.nodes.get(&name).ok_or_else(|| Status::not_found(Refusal::NoNode(name.clone()).to_string()))?;
+        if record.draining.is_none() && record.state == HostState::Out {
+            return Err(Status::failed_precondition(format!(
+                "node {name} is out: what was on it is rebuilt on the others, and then `resilver node remove {name}` takes it out \
+                 of the cluster. Nothing was changed"
+            )));
+        }
         // Asked once more it goes on: what speaks against it was looked at when it began.
         if record.draining.is_none() {
             let answers = ask(shared, &map).await;

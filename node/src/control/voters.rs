@@ -43,10 +43,8 @@ pub(super) fn is_well(answers: &Answers, node: &NodeName) -> bool {
 /// Says whether a node may vote.
 pub(super) async fn set_voting(shared: &Arc<Shared>, request: SetVotingRequest) -> Result<SetVotingResponse, Status> {
     let SetVotingRequest { fence, node, votes, automatic, reason } = request;
-    if automatic && !votes && fence.is_none() {
-        return Err(Status::failed_precondition(
-            "an agent that takes a vote needs a fence: it speaks for the lease's holder",
-        ));
+    if !votes {
+        demand_fence("takes a vote", automatic, fence.is_some())?;
     }
     let name = NodeName::from(node.as_str());
     let by = if automatic { MarkedBy::Automatic } else { MarkedBy::Operator };
@@ -77,6 +75,17 @@ pub(super) async fn set_voting(shared: &Arc<Shared>, request: SetVotingRequest) 
         }
     }
     Err(Status::unavailable(Refusal::MapMoved.to_string()))
+}
+
+/// Of two agents that both believe they coordinate, only the later one's word may count against a node.
+#[allow(clippy::result_large_err)] // tonic's own error type
+pub(super) fn demand_fence(doing: &str, automatic: bool, fenced: bool) -> Result<(), Status> {
+    match automatic && !fenced {
+        true => Err(Status::failed_precondition(format!(
+            "an agent that {doing} needs a fence: it speaks for the lease's holder"
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// Refuses to do without a node's vote where the quorum would not hold.
@@ -245,6 +254,14 @@ mod tests {
         assert_eq!(verdict(&[VOTER, VOTER, VOTER, AWAY, AWAY]), nobody_else(2));
         let told = verdict(&[VOTER; 3]).unwrap_err().to_string();
         assert!(told.contains("node n1 votes") && told.contains("meta add-peer"), "{told}");
+    }
+
+    #[test]
+    fn an_agent_needs_a_fence_and_a_person_none() {
+        let refused = demand_fence("takes a vote", true, false).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(demand_fence("takes a vote", true, true).is_ok());
+        assert!(demand_fence("takes a vote", false, false).is_ok(), "a person speaks for himself");
     }
 
     fn record(draining: bool) -> NodeRecord {
