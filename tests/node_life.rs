@@ -126,7 +126,6 @@ async fn a_node_is_emptied_and_removed_and_the_cluster_goes_on_without_it() {
         (&Value::from("drained"), &Value::from("removed")),
         "{removed}"
     );
-    assert!(listed(&cluster, &leaving).is_none());
     assert!(cluster.run(&["node", "remove", &leaving]).status.success(), "asked twice, it is done once");
     let told = async || {
         client
@@ -135,6 +134,7 @@ async fn a_node_is_emptied_and_removed_and_the_cluster_goes_on_without_it() {
             .is_some_and(|seen| seen.phase == "lost_voter" && seen.phase_detail.contains("removed from the cluster"))
     };
     eventually("the removed node says so", told).await;
+    assert!(listed(&cluster, &leaving).is_none(), "it does not answer for a cluster that it is not in");
     refused(&cluster, &["node", "rejoin", &leaving], "removed from the cluster");
     // A new process of it is no more welcome.
     let before = client.observe(&leaving).await.unwrap().pid;

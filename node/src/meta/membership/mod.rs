@@ -36,6 +36,8 @@ const WORK_INTERVAL: Duration = Duration::from_millis(200);
 /// How often to look while nothing is: against a change that slipped by. Also after leadership was not taken over: every
 /// attempt costs the cluster an election's time.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Heartbeats between a node's removal and the drop of its member: the first one tells it what is committed.
+const FAREWELL_BEATS: u32 = 4;
 /// One membership change. Without a quorum it would wait for ever.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -109,7 +111,11 @@ async fn carry_out(meta: &Meta, members: &BTreeMap<Node, Member>, step: Step) ->
             ChangeMembers::ReplaceAllVoters(voters.filter(|id| !out.contains(id)).chain(by).collect())
         }
         Step::Yield(heir) => return hand_over(meta, RaftId(heir)).await,
-        Step::Forget(ids) => ChangeMembers::RemoveNodes(ids),
+        Step::Forget(ids) => {
+            // Nobody sends anything to a member that was dropped: it is first given the time to hear that it is none any more.
+            tokio::time::sleep(meta.inner.tuning.heartbeat * FAREWELL_BEATS).await;
+            ChangeMembers::RemoveNodes(ids)
+        }
         Step::Settle => ChangeMembers::AddVoterIds(BTreeSet::new()),
     };
     // Those whose vote is taken go on as learners; whether they are forgotten is decided of its own.
