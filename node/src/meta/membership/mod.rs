@@ -112,8 +112,11 @@ async fn carry_out(meta: &Meta, members: &BTreeMap<Node, Member>, step: Step) ->
         }
         Step::Yield(heir) => return hand_over(meta, RaftId(heir)).await,
         Step::Forget(ids) => {
-            // Nobody sends anything to a member that was dropped: it is first given the time to hear that it is none any more.
-            tokio::time::sleep(meta.inner.tuning.heartbeat * FAREWELL_BEATS).await;
+            // Nobody sends anything to a member that was dropped: that of a node that was taken out is first given the time to
+            // hear that it is none any more.
+            if ids.iter().any(|id| meta.map().removed.contains_key(&RaftId(*id))) {
+                tokio::time::sleep(meta.inner.tuning.heartbeat * FAREWELL_BEATS).await;
+            }
             ChangeMembers::RemoveNodes(ids)
         }
         Step::Settle => ChangeMembers::AddVoterIds(BTreeSet::new()),
