@@ -3,6 +3,7 @@
 //! Owns: connections of one verb. Must never: repeat a call that changes something. [`Nodes::ask`] is for reads;
 //! what writes goes once to a node chosen by [`Nodes::serving`].
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -185,15 +186,27 @@ impl Nodes {
         }
     }
 
-    /// The whole cluster's state, as the first node that answers gathers it.
+    /// The whole cluster's state, as the first node that answers gathers it. One that is in no cluster, or lost its place in it,
+    /// knows only itself: it counts when nobody knows more.
     ///
     /// # Errors
     /// As [`Nodes::ask`].
     pub(crate) async fn status(&self) -> Result<StatusResponse, Failure> {
-        self.ask("read the cluster's status", async |node: Node| {
-            node.cluster().status(StatusRequest { local: false }).await
-        })
-        .await
+        let outside = Mutex::new(None);
+        let asked = self.ask("read the cluster's status", async |node: Node| {
+            let answer = node.cluster().status(StatusRequest { local: false }).await?;
+            if answer.get_ref().cluster_id.is_empty() {
+                let mut outside = outside.lock().unwrap_or_else(PoisonError::into_inner);
+                outside.get_or_insert(answer.into_inner());
+                return Err(Status::unavailable("it is in no cluster"));
+            }
+            Ok(answer)
+        });
+        let asked = asked.await;
+        match outside.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(outside) if asked.is_err() => Ok(outside),
+            _ => asked,
+        }
     }
 
     fn nobody(&self, doing: &str, silent: &[(String, Status)]) -> Failure {

@@ -110,6 +110,7 @@ const DOUBTFUL: &[&str] = &[
     "verifying",
     "read_only",
     "draining",
+    "drained",
     "suspect",
     "paused",
     "open",

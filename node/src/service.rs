@@ -257,6 +257,9 @@ impl Life {
             return tokio::select! {
                 error = &mut stopped => error,
                 error = &mut serving => error,
+                () = membership::until_removed(&self.shared, &meta) => {
+                    self.stay_removed(&meta, &mut rejoin, &mut force).await
+                }
                 epoch = meta.left_behind() => {
                     self.stay_behind(&meta, epoch, &mut rejoin).await
                 }
@@ -287,6 +290,34 @@ impl Life {
         match rejoin.recv().await {
             Some(order) => rejoin::leave_epoch(&self.shared, &self.disks, meta, order).await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// The cluster has no such node any more: it takes part in nothing, and no order brings it back. It answers its agent, so
+    /// that whoever looks is told why.
+    async fn stay_removed(
+        &self,
+        meta: &Meta,
+        rejoin: &mut mpsc::Receiver<RejoinOrder>,
+        force: &mut mpsc::Receiver<ForceOrder>,
+    ) -> NodeError {
+        let reason = format!(
+            "this node was removed from the cluster, for good: stop its agent; to use the machine again, empty {} and its disks, \
+             and it joins as a new node",
+            self.shared.options.data_dir.display()
+        );
+        tracing::warn!(node = %self.shared.name, %reason, operation = "removed", "this node is no member any more");
+        self.shared.phase.set(Phase::LostVoter, reason.clone());
+        meta.shutdown().await;
+        loop {
+            let refused = Status::failed_precondition(reason.clone());
+            // Whoever asked may have given up.
+            tokio::select! {
+                Some(order) = rejoin.recv() => drop(order.answer.send(Err(refused))),
+                Some(order) = force.recv() => drop(order.answer.send(Err(refused))),
+                // Nobody is left to order anything.
+                else => return std::future::pending().await,
+            }
         }
     }
 

@@ -211,7 +211,7 @@ async fn take(cx: &Context, node: &str, request: AddDiskRequest) -> Result<(Stri
 }
 
 /// Reads a verb's progress to its end; what failed or was skipped there is no success.
-async fn follow(
+pub(super) async fn follow(
     cx: &Context,
     door: &Node,
     doing: &str,

@@ -57,6 +57,7 @@ impl Marked {
         let so = match (before == after, after.as_str()) {
             (true, "up") => "nothing was to be done",
             (true, _) => "now by an operator's word",
+            (_, "up") if before == "draining" => "it is not emptied any more; what has left it does not come back",
             (_, "down") => "nothing is written to it, and it keeps its place",
             (_, "out") => "its shards are rebuilt on other nodes: `resilver repair status`",
             _ => "it is written to and read from again",
@@ -115,5 +116,6 @@ mod tests {
         assert!(line("out", "up").contains("written to and read from again"));
         assert!(line("down", "down").contains("an operator's word"));
         assert!(line("up", "up").contains("nothing was to be done"));
+        assert!(line("draining", "up").contains("not emptied any more"));
     }
 }

@@ -1,4 +1,5 @@
-//! `meta status|validate|compare|resync|backup|restore|recover-quorum`: leader, term, committed index, who is how far; and what is done without.
+//! `meta status|remove-peer|add-peer|validate|compare|resync|backup|restore|recover-quorum`: leader, term, committed index, who
+//! is how far; and what is done without.
 
 use std::fmt::Write;
 
@@ -6,7 +7,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::context::Context;
-use super::{meta_recovery, replicas};
+use super::{meta_recovery, replicas, voters};
 use crate::exit::{Code, Failure};
 use crate::output::{Table, UNKNOWN, cell, known};
 
@@ -15,6 +16,10 @@ use crate::output::{Table, UNKNOWN, cell, known};
 pub(crate) enum MetaVerb {
     /// Leader, term, committed index, and every member's position; exits 3 without a leader
     Status,
+    /// Take a node's vote: it goes to a learner that has caught up, in one change, and does not come back by itself
+    RemovePeer(voters::RemovePeerArgs),
+    /// Let a node vote again that has caught up: it stands by until a vote is free
+    AddPeer(voters::AddPeerArgs),
     /// Look through all of it for what contradicts itself, and for what it says is missing; exits 1 and 3
     Validate,
     /// Compare what all members have stored, at one entry of the log; exits 1 when one differs, 3 when one did not say
@@ -46,12 +51,22 @@ struct MetaRow {
     log_index: Option<u64>,
     behind: Option<u64>,
     since: Option<String>,
+    /// Why it is to have no vote, and by whose word.
+    no_vote: Option<NoVote>,
+}
+
+#[derive(Serialize)]
+struct NoVote {
+    reason: String,
+    automatic: bool,
 }
 
 impl MetaVerb {
     pub(crate) async fn run(self, cx: &Context) -> Result<Code, Failure> {
         match self {
             MetaVerb::Status => status(cx).await,
+            MetaVerb::RemovePeer(args) => voters::remove_peer(cx, args).await,
+            MetaVerb::AddPeer(args) => voters::add_peer(cx, args).await,
             MetaVerb::Validate => super::validate::run(cx).await,
             MetaVerb::Compare(args) => replicas::compare(cx, args).await,
             MetaVerb::Resync(args) => replicas::resync(cx, args).await,
@@ -74,6 +89,7 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
             behind: log_index.map(|index| status.committed.saturating_sub(index)),
             // Since when it is in that state is not measured yet.
             since: None,
+            no_vote: known(&node.no_vote).map(|reason| NoVote { reason, automatic: node.no_vote_automatic }),
         }
     };
     let view = MetaView {
@@ -103,6 +119,14 @@ impl MetaView {
                 cell(row.since.clone()),
             ]);
         }
-        out + &table.render()
+        out.push_str(&table.render());
+        for row in &self.nodes {
+            if let Some(NoVote { reason, automatic }) = &row.no_vote {
+                let by =
+                    if *automatic { "an agent: it is slow, and votes again once it keeps up" } else { "an operator" };
+                let _ = writeln!(out, "\n{} is to have no vote, by the word of {by} ({reason})", row.node);
+            }
+        }
+        out
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod mark;
 pub(crate) mod meta;
 pub(crate) mod meta_recovery;
 pub(crate) mod node;
+pub(crate) mod node_leave;
 pub(crate) mod object;
 pub(crate) mod operator;
 pub(crate) mod rejoin;
@@ -30,6 +31,7 @@ pub(crate) mod status;
 pub(crate) mod transfer;
 pub(crate) mod validate;
 pub(crate) mod verify;
+pub(crate) mod voters;
 
 use clap::{Args, Parser, Subcommand};
 

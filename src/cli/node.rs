@@ -1,4 +1,4 @@
-//! `node run|list|status|health|restart|rejoin|down|out|up`.
+//! `node run|list|status|health|restart|rejoin|down|out|up|drain|remove`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, owner};
-use super::{mark, rejoin};
+use super::{mark, node_leave, rejoin};
 use crate::agents::STEP_DEADLINE;
 use crate::client::{CALL_DEADLINE, within};
 use crate::exit::{Code, Failure};
@@ -51,8 +51,12 @@ pub(crate) enum NodeVerb {
     Down(mark::DownArgs),
     /// Give a host up: its shards are rebuilt on other nodes
     Out(mark::OutArgs),
-    /// Say that a host is back
+    /// Say that a host is back, or is not to be emptied any more
     Up(mark::UpArgs),
+    /// Empty a node: its shards move to other nodes and are read back there, and its vote goes to another
+    Drain(node_leave::DrainArgs),
+    /// Take a node out of the cluster that is drained, or out and empty
+    Remove(node_leave::RemoveArgs),
 }
 
 /// A line of `node list`.
@@ -160,6 +164,8 @@ impl NodeVerb {
             NodeVerb::Down(args) => mark::down(cx, args).await,
             NodeVerb::Out(args) => mark::out(cx, args).await,
             NodeVerb::Up(args) => mark::up(cx, args).await,
+            NodeVerb::Drain(args) => node_leave::drain(cx, args).await,
+            NodeVerb::Remove(args) => node_leave::remove(cx, args).await,
         }
     }
 }
@@ -187,6 +193,9 @@ struct NodeView {
     pid: u32,
     started: Option<String>,
     role: Option<String>,
+    /// Why it is to have no vote.
+    no_vote: Option<String>,
+    draining: bool,
     term: Option<u64>,
     leader: Option<String>,
     committed: Option<u64>,
@@ -213,6 +222,7 @@ impl NodeView {
     fn of(seen: ObserveResponse) -> Self {
         let raft = seen.raft.as_ref();
         let repair = seen.repair.as_ref();
+        let own = seen.nodes.iter().find(|node| node.node == seen.node);
         Self {
             node: seen.node.clone(),
             cluster_id: known(&seen.cluster_id),
@@ -223,6 +233,8 @@ impl NodeView {
             pid: seen.pid,
             started: rfc3339(seen.started_ms),
             role: raft.and_then(|raft| known(&raft.role)),
+            no_vote: own.and_then(|own| known(&own.no_vote)),
+            draining: own.is_some_and(|own| own.draining),
             term: raft.map(|raft| raft.term),
             leader: raft.and_then(|raft| known(&raft.leader)),
             committed: raft.map(|raft| raft.committed),
@@ -248,7 +260,11 @@ impl NodeView {
         line("pid", self.pid.to_string());
         line("started", word(&self.started));
         line("cluster", word(&self.cluster_id));
-        line("role", word(&self.role));
+        let no_vote = self.no_vote.as_ref().map(|why| format!("  (to have no vote: {why})")).unwrap_or_default();
+        line("role", format!("{}{no_vote}", word(&self.role)));
+        if self.draining {
+            line("draining", "its shards move to other nodes, and its vote goes to another".to_owned());
+        }
         line("leader", word(&self.leader));
         line("term", cell(self.term));
         line("committed", cell(self.committed));

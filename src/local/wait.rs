@@ -101,12 +101,15 @@ impl LocalCluster {
     /// The cluster's status when it is whole, else what is missing.
     async fn look(&self, nodes: &Nodes, agents: &Agents) -> Result<StatusResponse, String> {
         let status = nodes.status().await.map_err(|failure| failure.message)?;
+        // One that was taken out of the cluster is not waited for: it says so itself, and stays what it is.
+        let removed = |name: &str| status.removed.iter().any(|removed| removed.node == name);
         let ill: Vec<String> = self
             .nodes
             .iter()
             .filter_map(|own| match status.nodes.iter().find(|node| node.node == own.name) {
                 Some(node) if node.state == "healthy" => None,
                 Some(node) => Some(format!("{} is {}", own.name, node.state)),
+                None if removed(&own.name) => None,
                 None => Some(format!("{} has not joined", own.name)),
             })
             .collect();

@@ -330,6 +330,21 @@ fn a_late_word_of_a_crash_that_was_recovered_is_no_new_one() {
     assert_eq!(bench.actions().len(), 1);
 }
 
+/// The agent of a node that was removed while its process ran had no incident, and kept the lease: it could mark nobody, and
+/// nobody else could either.
+#[test]
+fn the_agent_of_a_node_that_takes_no_part_lets_the_lease_go() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.beat(1);
+    assert!(bench.engine.may_hold_lease());
+    bench.fact.phase = "lost_voter".to_owned();
+    bench.beat(1);
+    assert!(bench.open().is_empty() && !bench.engine.may_hold_lease());
+    bench.fact.phase = "healthy".to_owned();
+    bench.beat(1);
+    assert!(bench.engine.may_hold_lease());
+}
+
 /// Found by `tests/rejoin.rs`: a lost voter that was brought back and killed a moment later, before its incident was over,
 /// stayed dead. So did one that was killed while it waited: nobody could order it back.
 #[test]

@@ -111,6 +111,12 @@ impl NodeControl for NodeDouble {
     async fn remove_disk(&self, _: Request<RemoveDiskRequest>) -> Result<Response<RemoveDiskResponse>, Status> {
         absent()
     }
+    async fn set_voting(&self, _: Request<SetVotingRequest>) -> Result<Response<SetVotingResponse>, Status> {
+        absent()
+    }
+    async fn remove_node(&self, _: Request<RemoveNodeRequest>) -> Result<Response<RemoveNodeResponse>, Status> {
+        absent()
+    }
     async fn set_host_state(&self, _: Request<SetHostStateRequest>) -> Result<Response<SetHostStateResponse>, Status> {
         absent()
     }

@@ -8,18 +8,20 @@ use resilver_proto::contract::ObserveResponse;
 use resilver_proto::store::cluster_server::Cluster;
 use resilver_proto::store::{
     DiskStatus, InitRequest, InitResponse, JoinRequest, JoinResponse, LostMember, NodeStatus, PauseRepairRequest,
-    PauseRepairResponse, ReleaseCollectionRequest, ReleaseCollectionResponse, RepairPause, ResumeRepairRequest,
-    ResumeRepairResponse, StatusRequest, StatusResponse,
+    PauseRepairResponse, ReleaseCollectionRequest, ReleaseCollectionResponse, RemovedNode, RepairPause,
+    ResumeRepairRequest, ResumeRepairResponse, StatusRequest, StatusResponse,
 };
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::hosts::MAX_REASON_CHARS;
 use super::join::FoundRequest;
-use super::observe::{millis, missing_shards, observe, role_of};
+use super::observe::{millis, missing_shards, no_vote_automatic, observe, role_of, why_no_vote};
 use super::views::View;
 use super::{Core, Shared, meta_status};
-use crate::model::{Command, JoiningDisk, Location, NodeRecord, Outcome};
+use crate::meta::Counts;
+use crate::model::{ClusterMap, Command, HostState, JoiningDisk, Location, NodeRecord, Outcome};
+use crate::phase::Phase;
 use crate::types::{Fence, RaftId};
 
 /// The longest pause of repair. Whoever needs more has another problem, and shards without a spare meanwhile.
@@ -118,6 +120,11 @@ impl Cluster for ClusterService {
                 let state = self.shared.phase.get();
                 Err(Status::unavailable(format!("the node is {}: {}", state.phase.as_str(), state.detail)))
             }
+            // Nor must one that takes no part any more, left behind in an epoch that is over or removed: what it knows is old.
+            Some(_) if self.shared.phase.get().phase == Phase::LostVoter => Err(Status::unavailable(format!(
+                "this node answers for no cluster: {}",
+                self.shared.phase.get().detail
+            ))),
             Some(core) => Ok(Response::new(status(&self.shared, core, local).await)),
             None => Ok(Response::new(outside(&self.shared))),
         }
@@ -202,6 +209,11 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         objects: counts.objects,
         missing_shards: missing_shards(&core.meta),
         collection_held: map.collection_held,
+        removed: map
+            .removed
+            .iter()
+            .map(|(id, removed)| RemovedNode { node: removed.name.to_string(), raft_id: id.0 })
+            .collect(),
         repair_pause: map.repair_pause.as_ref().map(|pause| RepairPause {
             owner: pause.owner.clone(),
             reason: pause.reason.clone(),
@@ -212,10 +224,12 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
     for (node, View { answer, age }) in asked.into_iter().zip(answers) {
         let role = role_of(node.raft_id, &raft);
         let last_seen_ms = age.map(millis).unwrap_or_default();
+        let (mark, mark_reason) = mark_of(&map, &counts, node, role);
+        let (no_vote, no_vote_automatic) = (why_no_vote(node), no_vote_automatic(node));
         match answer {
             Some(answer) => {
-                let (mark, mark_reason) = (node.state.as_str().to_owned(), node.reason.clone());
-                out.nodes.push(NodeStatus { last_seen_ms, mark, mark_reason, ..node_status(node, role, &answer) });
+                let said = node_status(node, role, &answer);
+                out.nodes.push(NodeStatus { last_seen_ms, mark, mark_reason, no_vote, no_vote_automatic, ..said });
                 add_repair(&mut out, &answer);
                 out.disks.extend(answer.disks.into_iter().map(disk_status));
             }
@@ -231,8 +245,10 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
                     raft_id: node.raft_id.0,
                     last_seen_ms,
                     seen: age.is_some(),
-                    mark: node.state.as_str().to_owned(),
-                    mark_reason: node.reason.clone(),
+                    mark,
+                    mark_reason,
+                    no_vote,
+                    no_vote_automatic,
                     ..NodeStatus::default()
                 });
             }
@@ -257,6 +273,28 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         out.warnings.push(warning);
     }
     out
+}
+
+/// What the map says of a node's host, and why, for people. One that is up and being emptied is `draining`, and `drained` once
+/// nothing is left there and it has no vote: then it can be removed.
+fn mark_of(map: &ClusterMap, counts: &Counts, node: &NodeRecord, role: &str) -> (String, String) {
+    let draining = match &node.draining {
+        Some(draining) if node.state == HostState::Up => draining,
+        _ => return (node.state.as_str().to_owned(), node.reason.clone()),
+    };
+    let disks = map.disks.values().filter(|disk| disk.node == node.name);
+    let shards: u64 = disks.filter_map(|disk| counts.shards_by_disk.get(&disk.id)).sum();
+    let mut left = Vec::new();
+    if shards > 0 {
+        left.push(format!("{shards} shards have their home there still"));
+    }
+    if role != "learner" {
+        left.push(format!("it is {role} still"));
+    }
+    if left.is_empty() {
+        return ("drained".to_owned(), format!("{}; nothing is left there", draining.reason));
+    }
+    ("draining".to_owned(), format!("{}; {}", draining.reason, left.join(", ")))
 }
 
 async fn ask(shared: &Arc<Shared>, node: &NodeRecord) -> View {

@@ -3,6 +3,8 @@
 //! Owns: the translation and what is demanded of who asks. Must never: judge the mark itself: that is done where it is
 //! applied ([`crate::state`]), the same by every member.
 
+use std::sync::Arc;
+
 use resilver_proto::contract::{SetHostStateRequest, SetHostStateResponse};
 use tonic::Status;
 
@@ -14,19 +16,27 @@ use crate::types::Fence;
 /// every change of it copies.
 pub(super) const MAX_REASON_CHARS: usize = 500;
 
+/// The name of the mark under which a host that is up is emptied.
+pub(super) const DRAINING: &str = "draining";
+
 /// Proposes the mark and says what came of it.
 pub(super) async fn set_host_state(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     request: SetHostStateRequest,
 ) -> Result<SetHostStateResponse, Status> {
+    if request.state == DRAINING {
+        return super::leaving::drain(shared, request).await;
+    }
     let (node, reason) = (request.node.clone(), request.reason.clone());
     let by = if request.automatic { "an agent" } else { "an operator" };
     let (state, command) = command(request)?;
     let core = shared.core()?;
+    let drained = core.meta.map().nodes.get(&node.as_str().into()).is_some_and(|record| record.draining.is_some());
     match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
         Outcome::HostWas(before) => {
             tracing::info!(node, by, before = before.as_str(), after = state.as_str(), reason, "a host was marked");
-            Ok(SetHostStateResponse { before: before.as_str().to_owned(), after: state.as_str().to_owned() })
+            let before = if drained && before == HostState::Up { DRAINING } else { before.as_str() };
+            Ok(SetHostStateResponse { before: before.to_owned(), after: state.as_str().to_owned() })
         }
         Outcome::Refused(refusal @ Refusal::NoNode(_)) => Err(Status::not_found(refusal.to_string())),
         Outcome::Refused(refusal) => Err(Status::failed_precondition(refusal.to_string())),
@@ -35,8 +45,9 @@ pub(super) async fn set_host_state(
 }
 
 fn command(request: SetHostStateRequest) -> Result<(HostState, Command), Status> {
-    let state = HostState::parse(&request.state)
-        .ok_or_else(|| Status::invalid_argument(format!("a host is up, down or out, not {:?}", request.state)))?;
+    let state = HostState::parse(&request.state).ok_or_else(|| {
+        Status::invalid_argument(format!("a host is up, draining, down or out, not {:?}", request.state))
+    })?;
     // Of two agents that both believe they coordinate, only the later one's word may count against a host.
     if request.automatic && state != HostState::Up && request.fence.is_none() {
         let why =

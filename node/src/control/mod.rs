@@ -8,6 +8,7 @@ mod disks;
 mod forced;
 mod hosts;
 mod join;
+mod leaving;
 mod meta_recovery;
 mod node_control;
 mod observe;
@@ -15,6 +16,7 @@ mod recovery;
 mod rejoin;
 mod replicas;
 mod views;
+mod voters;
 
 use std::sync::{Arc, OnceLock};
 

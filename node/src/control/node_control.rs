@@ -8,9 +8,9 @@ use resilver_proto::contract::node_control_server::NodeControl;
 use resilver_proto::contract::{
     AddDiskRequest, AddDiskResponse, CanaryRequest, CanaryResponse, CancelOperationRequest, CancelOperationResponse,
     DescribeRequest, DescribeResponse, DiskRequest, DiskResponse, DiskVerb, ObserveRequest, ObserveResponse,
-    ReclaimRequest, ReclaimResponse, RemoveDiskRequest, RemoveDiskResponse, SetHostStateRequest, SetHostStateResponse,
-    SetModeRequest, SetModeResponse, StepDownRequest, StepDownResponse, TriggerElectionRequest,
-    TriggerElectionResponse,
+    ReclaimRequest, ReclaimResponse, RemoveDiskRequest, RemoveDiskResponse, RemoveNodeRequest, RemoveNodeResponse,
+    SetHostStateRequest, SetHostStateResponse, SetModeRequest, SetModeResponse, SetVotingRequest, SetVotingResponse,
+    StepDownRequest, StepDownResponse, TriggerElectionRequest, TriggerElectionResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -41,6 +41,8 @@ impl NodeControl for NodeControlService {
             "NodeControl.AddDisk",
             "NodeControl.RemoveDisk",
             "NodeControl.SetHostState",
+            "NodeControl.SetVoting",
+            "NodeControl.RemoveNode",
             "NodeControl.Canary",
             "NodeRecovery.ReplayLogs",
             "NodeRecovery.RestoreSnapshot",
@@ -169,6 +171,14 @@ impl NodeControl for NodeControlService {
         request: Request<SetHostStateRequest>,
     ) -> Result<Response<SetHostStateResponse>, Status> {
         super::hosts::set_host_state(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn set_voting(&self, request: Request<SetVotingRequest>) -> Result<Response<SetVotingResponse>, Status> {
+        super::voters::set_voting(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_node(&self, request: Request<RemoveNodeRequest>) -> Result<Response<RemoveNodeResponse>, Status> {
+        super::leaving::remove(&self.shared, request.into_inner()).await.map(Response::new)
     }
 
     async fn canary(&self, _: Request<CanaryRequest>) -> Result<Response<CanaryResponse>, Status> {

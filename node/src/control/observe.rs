@@ -7,7 +7,7 @@ use resilver_proto::contract::{DiskState, NodeState, ObserveResponse, RaftState,
 use super::Shared;
 use crate::disk::VolumeStatus;
 use crate::meta::{Meta, MetaStatus, Role};
-use crate::model::{ClusterMap, MarkedBy};
+use crate::model::{ClusterMap, MarkedBy, NodeRecord};
 use crate::repair::RepairHandle;
 use crate::types::RaftId;
 
@@ -96,7 +96,7 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
     }
 }
 
-fn node_state(node: &crate::model::NodeRecord, status: &MetaStatus) -> NodeState {
+fn node_state(node: &NodeRecord, status: &MetaStatus) -> NodeState {
     NodeState {
         node: node.name.to_string(),
         address: node.address.clone(),
@@ -105,7 +105,24 @@ fn node_state(node: &crate::model::NodeRecord, status: &MetaStatus) -> NodeState
         role: role_of(node.raft_id, status).to_owned(),
         reason: node.reason.clone(),
         automatic: node.marked_by == MarkedBy::Automatic,
+        draining: node.draining.is_some(),
+        no_vote: why_no_vote(node),
+        no_vote_automatic: no_vote_automatic(node),
     }
+}
+
+/// Why a node is to have no vote, for a person; empty: it may have one.
+pub(crate) fn why_no_vote(node: &NodeRecord) -> String {
+    match &node.no_vote {
+        Some(mark) if mark.reason.is_empty() => "no reason was given".to_owned(),
+        Some(mark) => mark.reason.clone(),
+        None => String::new(),
+    }
+}
+
+/// Whether that is an agent's word.
+pub(crate) fn no_vote_automatic(node: &NodeRecord) -> bool {
+    node.no_vote.as_ref().is_some_and(|mark| mark.by == MarkedBy::Automatic)
 }
 
 /// The part a member plays in the metadata: leader, voter or learner.

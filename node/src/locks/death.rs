@@ -70,6 +70,8 @@ mod tests {
             marked_by: MarkedBy::Automatic,
             reason: String::new(),
             attempt: None,
+            draining: None,
+            no_vote: None,
         };
         ClusterMap { nodes: [("n1".into(), node)].into(), ..ClusterMap::default() }
     }

@@ -195,6 +195,11 @@ impl Elections {
         Ok(standing)
     }
 
+    /// When the leader, or the quorum of this one, was heard last.
+    pub(super) async fn last_word(&self) -> Option<Instant> {
+        self.standing().await.ok()?.spoken
+    }
+
     pub(super) async fn last_log(&self) -> Result<Option<LogId<Node>>, String> {
         let state = self.log.clone().get_log_state().await.map_err(|error| error.to_string())?;
         Ok(state.last_log_id)

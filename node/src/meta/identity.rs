@@ -19,7 +19,7 @@ pub use crate::disk::KnownDisk;
 pub(super) const FILE: &str = "identity.json";
 /// Its format. It stands for the whole metadata folder, since it is the first that is read of it: raised with
 /// [`crate::model::FORMAT`].
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// The longest identity believed: a thousand disks with long paths.
 const MAX_BYTES: u64 = 1024 * 1024;
 

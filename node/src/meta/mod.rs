@@ -72,6 +72,7 @@ use crate::types::{ClusterId, Epoch, RaftId};
 
 pub(crate) use self::election::Asked;
 pub use self::error::MetaError;
+pub(crate) use self::membership::{CAUGHT_UP_ENTRIES, VOTERS};
 pub use self::propose::PROPOSE_DEADLINE;
 pub(crate) use self::propose::name_of;
 pub use self::raft::Tuning;
@@ -180,11 +181,8 @@ impl Meta {
             draws: Mutex::new(host.rand.fork("meta.election")),
         };
         let elections = Arc::new(elections);
-        let tasks = vec![
-            tokio::spawn(elections.clone().run(stop.subscribe())),
-            tokio::spawn(membership::run(raft.clone(), links.clone(), state.map_changes(), stop.subscribe())),
-            tokio::spawn(upkeep.run(stop.subscribe())),
-        ];
+        let tasks =
+            vec![tokio::spawn(elections.clone().run(stop.subscribe())), tokio::spawn(upkeep.run(stop.subscribe()))];
         let inner = Inner {
             barrier: Barrier::start(raft.clone(), links.clone(), yielding.subscribe()),
             elections,
@@ -205,8 +203,11 @@ impl Meta {
             tasks: Mutex::new(tasks),
         };
         let meta = Self { inner: Arc::new(inner) };
-        let watched = tokio::spawn(room::run(meta.clone(), meta.inner.stop.subscribe()));
-        meta.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(watched);
+        let whole = [
+            tokio::spawn(membership::run(meta.clone(), meta.inner.stop.subscribe())),
+            tokio::spawn(room::run(meta.clone(), meta.inner.stop.subscribe())),
+        ];
+        meta.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(whole);
         Ok(meta)
     }
 
@@ -277,6 +278,21 @@ impl Meta {
         let metrics = metrics.borrow();
         let sets = metrics.membership_config.membership().get_joint_config();
         sets.iter().map(|set| set.iter().copied().map(RaftId).collect()).collect()
+    }
+
+    /// Resolves once Raft knows no such member any more.
+    pub(crate) async fn dropped(&self, member: RaftId) {
+        let mut metrics = self.inner.raft.metrics();
+        // An error means that Raft is gone: then there is nothing to know.
+        let knows_none = |metrics: &openraft::RaftMetrics<Node, raft::RaftNode>| {
+            metrics.membership_config.membership().get_node(&member.0).is_none()
+        };
+        let _ = metrics.wait_for(knows_none).await;
+    }
+
+    /// How long ago this member last heard from whoever leads, or from its own quorum; `None`: not since it started.
+    pub(crate) async fn silent_for(&self) -> Option<Duration> {
+        self.inner.elections.last_word().await.map(|spoken| spoken.elapsed())
     }
 
     /// The envelope of a call to `target`.

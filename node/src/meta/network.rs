@@ -101,7 +101,7 @@ impl Links {
         Arc::new(Self { host, ids, peers, map, answered: Mutex::default(), latest })
     }
 
-    /// [`Ids::check`], and takes note of an epoch that is later than this member's.
+    /// [`Ids::check`], takes note of an epoch that is later than this member's, and refuses who was removed.
     #[allow(clippy::result_large_err)] // tonic's own error type
     pub(super) fn check(&self, envelope: Option<&Envelope>) -> Result<(), Status> {
         if let Some(envelope) = envelope.filter(|envelope| envelope.cluster_id == self.ids.cluster.to_string()) {
@@ -113,7 +113,15 @@ impl Links {
                 }
             });
         }
-        self.ids.check(envelope)
+        self.ids.check(envelope)?;
+        let map = self.map.borrow();
+        match envelope.and_then(|envelope| map.removed.get(&RaftId(envelope.sender))) {
+            Some(removed) => Err(Status::failed_precondition(format!(
+                "the call is from node {}, which was removed from the cluster and takes part in nothing any more",
+                removed.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Resolves with the epoch once one is later than this member's.

@@ -62,7 +62,13 @@ pub struct Tuning {
     pub keep_entries: u64,
     /// How often what was applied is made durable: bounds what a restart applies again.
     pub flush_interval: Duration,
+    /// How long a member that was slow keeps up before it may vote again.
+    pub kept_up: Duration,
 }
+
+/// How long a member that was slow keeps up before it may vote again: `slow_follower`'s proof of recovery. Shorter, and a disk
+/// that stalls every half a minute would have the vote go to and fro.
+const KEPT_UP: Duration = Duration::from_secs(60);
 
 impl Default for Tuning {
     fn default() -> Self {
@@ -73,6 +79,7 @@ impl Default for Tuning {
             snapshot_after: 5000,
             keep_entries: 1000,
             flush_interval: Duration::from_secs(1),
+            kept_up: KEPT_UP,
         }
     }
 }

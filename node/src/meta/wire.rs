@@ -12,7 +12,7 @@ use crate::model::Outcome;
 use crate::state::Proposal;
 
 /// The format of everything here.
-pub(super) const WIRE_FORMAT: u8 = 4;
+pub(super) const WIRE_FORMAT: u8 = 5;
 
 /// Bytes that are no message of ours.
 #[derive(Debug, thiserror::Error)]

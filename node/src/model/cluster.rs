@@ -39,6 +39,47 @@ pub struct NodeRecord {
     pub reason: String,
     /// The attempt to come back that was given `raft_id`; `None`: it has had that since it joined.
     pub attempt: Option<u128>,
+    /// It is being emptied: every disk it has, or gets, is draining, and its vote goes to another. Beside how its host is: a
+    /// host that dies while it is emptied is looked after like any other, and goes on when it is back.
+    pub draining: Option<Mark>,
+    /// It is to have no vote. An agent's mark says that it is slow, and is taken back once it keeps up; a person's stays.
+    pub no_vote: Option<Mark>,
+}
+
+impl NodeRecord {
+    /// The best that a disk of this node can be.
+    fn of_disks(&self) -> DiskState {
+        let drained = if self.draining.is_some() { DiskState::Draining } else { DiskState::Up };
+        self.state.of_disks().max(drained)
+    }
+
+    /// Whether shards may belong on its disks: also while it is away, but not once it is being emptied or given up.
+    pub fn keeps_its_place(&self) -> bool {
+        self.state != HostState::Out && self.draining.is_none()
+    }
+
+    /// Whether it may have a vote, as far as anybody said. That it is there and has caught up is another question.
+    pub fn may_vote(&self) -> bool {
+        self.keeps_its_place() && self.no_vote.is_none()
+    }
+}
+
+/// Something that was said of a node, by whom, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Who said so.
+    pub by: MarkedBy,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// A node that was taken out of the cluster, for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    /// The name it had. Another node may have that by now.
+    pub name: NodeName,
+    /// Its data folder: it is not let in again.
+    pub instance: InstanceId,
 }
 
 /// What the cluster knows of a host: conviction, not suspicion. See `docs/host-states.md`.
@@ -154,7 +195,7 @@ pub struct DiskRecord {
 impl DiskRecord {
     /// What it may do in this node: the worse of its own state and its host's.
     pub fn state_in(&self, node: &NodeRecord) -> DiskState {
-        self.state.max(node.state.of_disks())
+        self.state.max(node.of_disks())
     }
 }
 
@@ -191,6 +232,9 @@ pub struct ClusterMap {
     /// Nothing is collected: this state may not know of everything that lies on disks. So after a restore and a forced
     /// quorum, until a person has looked.
     pub collection_held: bool,
+    /// Nodes that were taken out, by the ids they had in Raft: the latest [`super::MAX_REMOVED`]. One of them that still runs
+    /// is told so, and takes part in nothing.
+    pub removed: BTreeMap<RaftId, RemovedNode>,
 }
 
 /// A pause of repair: no shard is taken from the queue while it lasts. An object that a person names is repaired all the same.
@@ -234,6 +278,12 @@ impl ClusterMap {
         self.disks.get(&disk).is_some_and(|record| record.state.is_readable())
     }
 
+    /// Whether what is on a disk moves elsewhere by somebody's will, whether its host is there or not.
+    pub fn is_emptied(&self, disk: DiskId) -> bool {
+        let own = self.disks.get(&disk).is_some_and(|record| record.state.is_left());
+        own || self.node_of_disk(disk).is_some_and(|node| node.draining.is_some())
+    }
+
     /// Whether the host of a disk is up.
     pub fn host_is_up(&self, disk: DiskId) -> bool {
         self.node_of_disk(disk).is_some_and(|node| node.state == HostState::Up)
@@ -256,6 +306,8 @@ mod tests {
             marked_by: MarkedBy::Automatic,
             reason: String::new(),
             attempt: None,
+            draining: None,
+            no_vote: None,
         };
         let record = DiskRecord {
             id: DiskId(1),
@@ -296,6 +348,23 @@ mod tests {
             assert_eq!(found, (Some(state), readable, at_need), "{disk:?} in a host that is {host:?}");
         }
         assert_eq!(map(D::Up, H::Up).disk_state(DiskId(2)), None);
+    }
+
+    #[test]
+    fn a_host_that_is_emptied_has_every_disk_drain_and_none_that_does_more() {
+        let mark = Some(Mark { by: MarkedBy::Operator, reason: "it is sold".to_owned() });
+        let emptied = |disk, host| {
+            let mut map = map(disk, host);
+            map.nodes.get_mut(&"n1".into()).unwrap().draining.clone_from(&mark);
+            (map.disk_state(DiskId(1)).unwrap(), map.is_emptied(DiskId(1)))
+        };
+        assert_eq!(emptied(DiskState::Up, HostState::Up), (DiskState::Draining, true));
+        assert_eq!(emptied(DiskState::ReadOnly, HostState::Up), (DiskState::Draining, true));
+        assert_eq!(emptied(DiskState::Down, HostState::Up), (DiskState::Down, true));
+        assert_eq!(emptied(DiskState::Up, HostState::Down), (DiskState::Down, true), "it is not there to be read");
+        assert_eq!(emptied(DiskState::Up, HostState::Out), (DiskState::Out, true));
+        assert!(!map(DiskState::Up, HostState::Out).is_emptied(DiskId(1)));
+        assert!(map(DiskState::Draining, HostState::Down).is_emptied(DiskId(1)));
     }
 
     #[test]

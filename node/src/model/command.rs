@@ -241,6 +241,43 @@ pub enum Command {
         /// Required of agents; refused when lower than the highest seen.
         fence: Option<Fence>,
     },
+    /// Has a node emptied: all of its disks drain, and its vote goes to another. Taken back by a person's
+    /// [`Command::SetHostState`] to `up`.
+    DrainHost {
+        /// Which.
+        node: NodeName,
+        /// Who says so.
+        by: MarkedBy,
+        /// Why.
+        reason: String,
+        /// The revision of the map by which this was judged to be safe; refused when it is another by now.
+        judged: Option<u64>,
+        /// Required of agents; refused when lower than the highest seen.
+        fence: Option<Fence>,
+    },
+    /// Says whether a node may vote.
+    SetVoting {
+        /// Which.
+        node: NodeName,
+        /// Whether it may.
+        votes: bool,
+        /// Who says so. An automatic mark never undoes an operator's.
+        by: MarkedBy,
+        /// Why not.
+        reason: String,
+        /// The revision of the map by which this was judged to be safe; refused when it is another by now.
+        judged: Option<u64>,
+        /// Required of agents; refused when lower than the highest seen.
+        fence: Option<Fence>,
+    },
+    /// Takes a node out of the cluster that is emptied or given up, and on whose disks nothing has its home. That it has no
+    /// vote is looked at before this is proposed: who votes is no part of the state.
+    ForgetNode {
+        /// Which.
+        node: NodeName,
+        /// The revision of the map by which it was found to have no vote; refused when it is another by now.
+        judged: u64,
+    },
     /// Asks for a lock. Whoever holds it already has its lease from now on; whoever waits already keeps its place.
     AcquireLock {
         /// Which.

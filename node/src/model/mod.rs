@@ -17,7 +17,8 @@ pub use self::bucket::{
     accounted_bucket, part_key, part_prefix,
 };
 pub use self::cluster::{
-    ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, MarkedBy, NodeRecord, RepairPause,
+    ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, Mark, MarkedBy, NodeRecord, RemovedNode,
+    RepairPause,
 };
 pub use self::command::{Command, Outcome};
 pub(crate) use self::lock::LockDraw;
@@ -30,9 +31,9 @@ pub use self::refusal::Refusal;
 pub use crate::types::ExtentId;
 
 /// The format of metadata on disk (log records, snapshot, database). A folder with another one is refused: a higher one
-/// is a later release's, and with formats 1 (objects put whole, no access keys) and 2 (hosts without a state) nothing was
-/// released.
-pub const FORMAT: u16 = 4;
+/// is a later release's, and with formats 1 (objects put whole, no access keys) to 4 (nodes that could not be emptied) nothing
+/// was released.
+pub const FORMAT: u16 = 5;
 
 /// The largest extent: a home lost in the middle of an upload costs one extent's rewrite.
 pub const EXTENT_BYTES: u64 = 16 * 1024 * 1024;
@@ -89,6 +90,10 @@ pub const MAX_LOCKS: usize = 1024;
 
 /// The most that wait for one lock. With leases of seconds, whoever came later than that would wait for minutes.
 pub const MAX_WAITERS: usize = 32;
+
+/// Nodes that were taken out and are remembered. All of them are in memory on every member, and travel with the map; whoever
+/// takes out more than that has long switched the first ones off.
+pub const MAX_REMOVED: usize = 256;
 
 /// The longest label of an owner, in bytes: it is shown in a table.
 pub const MAX_LOCK_LABEL_BYTES: usize = 64;

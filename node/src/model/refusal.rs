@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskState, LockOwner, LockPath};
+use super::{DiskState, HostState, LockOwner, LockPath};
 use crate::types::{BucketName, DiskId, Fence, LockToken, NodeName, RaftId, Version};
 
 /// Why a command was not applied.
@@ -175,6 +175,60 @@ pub enum Refusal {
         state: DiskState,
         /// Shards whose home it is.
         shards: u64,
+    },
+    /// Without the host, too many shards of an extent would stand together.
+    #[error(
+        "{hosts} nodes with writable disks would be left, and one of them would have {together} shards of an extent of \
+         bucket {bucket}, which can do without {spare}: losing that node would lose objects; add nodes first"
+    )]
+    TooFewHosts {
+        /// A bucket that it is so for.
+        bucket: BucketName,
+        /// Hosts that would be left.
+        hosts: usize,
+        /// Shards on one of them.
+        together: usize,
+        /// Shards that an extent can do without.
+        spare: usize,
+    },
+    /// The node is in use, or something is on it still.
+    #[error(
+        "node {node} is {}{} and {shards} shards have their home there: it is removed once it is emptied \
+         (`resilver node drain {node}`) or given up (`resilver node out {node}`), and nothing is left there",
+        state.as_str(), if *draining { ", being emptied," } else { "" }
+    )]
+    NodeInUse {
+        /// Which.
+        node: NodeName,
+        /// How its host is.
+        state: HostState,
+        /// It is being emptied.
+        draining: bool,
+        /// Shards whose home is on its disks.
+        shards: u64,
+    },
+    /// A node that was taken out wants in again.
+    #[error(
+        "this data folder was removed from the cluster, as node {0}, for good: empty it and its disks, and it comes in as a \
+         new node"
+    )]
+    NodeRemoved(NodeName),
+    /// An operator's word on a vote stands against it.
+    #[error("an operator took the vote of node {0}; only an operator gives it back (`resilver meta add-peer {0}`)")]
+    OperatorTookVote(NodeName),
+    /// Nobody would be left to vote.
+    #[error("no other node that is up may vote: without {0} there would be nobody to lead the metadata")]
+    LastVote(NodeName),
+    /// Too many would have no vote by automatic marks.
+    #[error(
+        "{slow} of {nodes} nodes would be without a vote for being slow: that many have a cause in common (a network, a \
+         release, the load), look for that; a person may take a vote: `resilver meta remove-peer`"
+    )]
+    TooManySlow {
+        /// How many would be.
+        slow: usize,
+        /// Of how many.
+        nodes: usize,
     },
     /// A node says it was a member that the cluster never knew: its data folder is of another time, or of another cluster.
     #[error(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{DomainLevel, PlacementError, Which, disks, failure_domain};
+use super::{Candidate, Caps, DomainLevel, PlacementError, Which, disks, failure_domain};
 use crate::model::{ClusterMap, Coding};
 
 /// The coding for a bucket nobody chose one for, and a warning where it promises less than one would expect.
@@ -43,6 +43,15 @@ pub fn check_room(map: &ClusterMap, coding: Coding) -> Result<Option<String>, Pl
         return Err(PlacementError::TooFewDisks { need, have });
     }
     Ok((failure_domain(map, coding) == DomainLevel::Disk).then(|| few_hosts(hosts.len())))
+}
+
+/// How the shards of an extent stand on the disks that can be written now: on how many hosts, and how many of them on the one
+/// that has most. For a map with a disk for each.
+pub fn crowding(map: &ClusterMap, coding: Coding) -> (usize, usize) {
+    let writable = disks(map, Which::Writable).map(|(disk, node)| Candidate { disk: disk.id, node, cost: 0 });
+    let writable: Vec<Candidate<'_>> = writable.collect();
+    let hosts: BTreeSet<_> = writable.iter().map(|candidate| &candidate.node.name).collect();
+    (hosts.len(), Caps::of(&writable, coding.total()).host)
 }
 
 fn few_hosts(hosts: usize) -> String {

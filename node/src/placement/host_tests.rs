@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::tests::{clusters, coding, flat, homes, map, spread};
 use super::*;
-use crate::model::Home;
+use crate::model::{Home, HostState};
 use crate::types::ShardIndex;
 
 fn set(map: &mut ClusterMap, node: &NodeName, state: HostState) {

@@ -23,9 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::choice::{check_room, default_coding};
+pub use self::choice::{check_room, crowding, default_coding};
 pub use self::moves::{replacement, settled, stand_in};
-use crate::model::{ClusterMap, Coding, DiskRecord, DiskState, HostState, NodeRecord};
+use crate::model::{ClusterMap, Coding, DiskRecord, DiskState, NodeRecord};
 use crate::types::{DiskId, ExtentIndex, NodeName, Version};
 
 /// What fails as one. Ordered from the widest to the narrowest.
@@ -111,7 +111,7 @@ impl Which {
     fn are(self, disk: &DiskRecord, node: &NodeRecord) -> bool {
         match self {
             Self::Kept => !disk.state_in(node).is_left(),
-            Self::Homes => disk.state == DiskState::Up && node.state != HostState::Out,
+            Self::Homes => disk.state == DiskState::Up && node.keeps_its_place(),
             Self::Writable => disk.state_in(node) == DiskState::Up,
         }
     }

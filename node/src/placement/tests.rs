@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Home, Location, MarkedBy};
+use crate::model::{Home, HostState, Location, MarkedBy};
 use crate::types::{InstanceId, RaftId, ShardIndex};
 
 /// A host of a test: datacenter, rack, and the sizes of its disks in GiB.
@@ -27,6 +27,8 @@ pub(super) fn map(hosts: &[HostShape]) -> ClusterMap {
                 marked_by: MarkedBy::Automatic,
                 reason: String::new(),
                 attempt: None,
+                draining: None,
+                no_vote: None,
             },
         );
         for (d, size) in disks.iter().enumerate() {

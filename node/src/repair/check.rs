@@ -46,8 +46,8 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
 /// One walk over all objects, for the part of the shards that is meant.
 pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<(), MetaError> {
     let map = parts.meta.map();
-    // By the disk's own state: a host that is away takes nothing back, and a disk that is forgotten is asked about no more.
-    parts.board.forget_moves(|disk| map.disks.get(&disk).is_none_or(|record| !record.state.is_left()));
+    // Whether its host is there or not: one that is away takes nothing back. A disk that is forgotten is asked about no more.
+    parts.board.forget_moves(|disk| !map.is_emptied(disk));
     let mut after = None;
     let mut priorities = BTreeMap::new();
     loop {

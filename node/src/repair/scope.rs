@@ -183,7 +183,12 @@ impl Verb {
             }
             if self.map_state(disk).is_some_and(|state| !state.is_left()) {
                 progress.skipped = left;
-                progress.message = "the disk is in use again".to_owned();
+                progress.message = match self.map_state(disk) {
+                    Some(DiskState::Down) => {
+                        "its host, or the disk, is not there: this goes on when it is back".to_owned()
+                    }
+                    _ => "the disk is in use again".to_owned(),
+                };
                 return Ok(progress);
             }
             if let Some(why) = pause::lasts(&self.parts.meta) {
@@ -410,6 +415,7 @@ fn with_disk_up(map: &ClusterMap, disk: DiskId) -> ClusterMap {
         record.state = DiskState::Up;
         if let Some(node) = map.nodes.get_mut(&record.node) {
             node.state = HostState::Up;
+            node.draining = None;
         }
     }
     map

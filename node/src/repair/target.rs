@@ -3,7 +3,7 @@
 //! Must never: name a disk that takes no new shards; hurry a host that is only away.
 
 use crate::gateway::ExtentSpec;
-use crate::model::{ClusterMap, DiskState, Home, HostState};
+use crate::model::{ClusterMap, DiskState, Home, HostState, NodeRecord};
 use crate::placement::replacement;
 use crate::types::{DiskId, ShardIndex};
 
@@ -26,7 +26,8 @@ pub fn target_of(map: &ClusterMap, spec: &ExtentSpec, shard: ShardIndex) -> Opti
 /// once is a rebuild storm for every host that is restarted. Not while the extent could not lose one more shard.
 fn waits_for_its_host(map: &ClusterMap, spec: &ExtentSpec, home: Home) -> bool {
     let left = spec.homes.iter().filter(|home| home.at.is_some_and(|disk| map.readable(disk))).count();
-    let down = map.node_of_disk(home.wanted).is_some_and(|node| node.state == HostState::Down);
+    let waited_for = |node: &NodeRecord| node.state == HostState::Down && node.keeps_its_place();
+    let down = map.node_of_disk(home.wanted).is_some_and(waited_for);
     let was_well = map.disks.get(&home.wanted).is_some_and(|disk| disk.state == DiskState::Up);
     down && was_well && left > usize::from(spec.coding.k)
 }
@@ -40,7 +41,7 @@ pub(super) fn delivery_of(map: &ClusterMap, home: Home) -> Option<DiskId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BLOCK_BYTES, Coding, DiskRecord, Location, MarkedBy, NodeRecord};
+    use crate::model::{BLOCK_BYTES, Coding, DiskRecord, Location, Mark, MarkedBy};
     use crate::types::{ExtentId, ExtentIndex, InstanceId, NodeName, RaftId, Version};
 
     /// Six hosts with a disk each: host `nI` has disk `I`.
@@ -59,6 +60,8 @@ mod tests {
                 marked_by: MarkedBy::Automatic,
                 reason: String::new(),
                 attempt: None,
+                draining: None,
+                no_vote: None,
             };
             let disk = DiskRecord {
                 id: DiskId(u128::from(index)),
@@ -133,6 +136,20 @@ mod tests {
         assert!(matches!(target(&map, WHOLE), Some(5 | 6)));
         assert!(map.readable(DiskId(4)), "nothing is missing before it is there");
         assert_eq!(target(&map, [Some(1), Some(2), Some(3), Some(5)]), Some(5), "and there it stays");
+    }
+
+    #[test]
+    fn what_is_on_a_host_that_is_emptied_goes_elsewhere_and_waits_while_that_is_away() {
+        let mut map = map();
+        map.nodes.get_mut(&"n4".into()).unwrap().draining =
+            Some(Mark { by: MarkedBy::Operator, reason: String::new() });
+        assert!(matches!(target(&map, WHOLE), Some(5 | 6)));
+        let stood_in = Home { at: Some(DiskId(5)), wanted: DiskId(4) };
+        assert_eq!(delivery_of(&map, stood_in), None, "it takes nothing back");
+        mark(&mut map, 4, HostState::Down);
+        assert_eq!(target(&map, WHOLE), None, "it cannot be read now, and is expected back");
+        let missing = [Some(1), Some(2), Some(3), None];
+        assert!(matches!(target(&map, missing), Some(5 | 6)), "nothing belongs there any more: nobody waits for it");
     }
 
     #[test]

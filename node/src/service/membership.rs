@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use resilver_host::Host;
 use resilver_proto::internal::raft_server::RaftServer;
-use resilver_proto::store::JoinResponse;
+use resilver_proto::store::cluster_client::ClusterClient;
+use resilver_proto::store::{JoinResponse, StatusRequest};
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tonic::Status;
 
@@ -21,11 +22,18 @@ use crate::meta::identity::{Identity, Membership};
 use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaError, MetaOptions, RaftService, Tuning};
 use crate::model::{Command, HostState, MarkedBy, Outcome, Refusal};
 use crate::options::Options;
+use crate::peers::Profile;
 use crate::phase::Phase;
 use crate::types::{ClusterId, Epoch, InstanceId, RaftId};
 
 /// How long a node waits before it asks the members again: they may be starting too.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
+
+/// A member that heard from no leader for so long asks the others whether it is one still. Longer than elections take.
+const ASK_OTHERS: Duration = Duration::from_secs(5);
+
+/// How long one of them may take to say so. It needs nobody else for that.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The folder of the metadata: the node's data folder.
 pub(crate) fn meta_dir(options: &Options) -> PathBuf {
@@ -230,6 +238,46 @@ pub(crate) async fn catch_up(shared: &Shared, disks: &DiskSet, meta: &Meta) {
             }
         }
     }
+}
+
+/// Resolves once this member is known to have been removed from its cluster: by the map that is applied here, or, since nobody
+/// sends entries to a member that was dropped, by what others say.
+pub(crate) async fn until_removed(shared: &Shared, meta: &Meta) {
+    let mut maps = meta.map_changes();
+    loop {
+        if maps.borrow_and_update().removed.contains_key(&meta.raft_id()) {
+            return;
+        }
+        tokio::select! {
+            changed = maps.changed() => if changed.is_err() { return std::future::pending().await },
+            () = tokio::time::sleep(ASK_OTHERS) => {
+                let silent = meta.silent_for().await.is_none_or(|silent| silent > ASK_OTHERS);
+                if silent && others_removed(shared, meta).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether another member of this cluster has this one among those that were removed.
+async fn others_removed(shared: &Shared, meta: &Meta) -> bool {
+    let (cluster, own) = (meta.cluster().0.to_string(), meta.raft_id().0);
+    let map = meta.map();
+    let mut others: Vec<&String> = map.nodes.values().map(|node| &node.address).collect();
+    others.extend(&shared.options.join);
+    others.retain(|address| **address != shared.options.address);
+    for address in others {
+        let Ok(channel) = shared.peers.channel(address, Profile::Control) else { continue };
+        let mut client = ClusterClient::new(channel);
+        let asked = client.status(StatusRequest { local: true });
+        let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_DEADLINE, asked).await else { continue };
+        let answer = answer.into_inner();
+        if answer.cluster_id == cluster && answer.removed.iter().any(|removed| removed.raft_id == own) {
+            return true;
+        }
+    }
+    false
 }
 
 fn known_as_we_are(shared: &Shared, disks: &DiskSet, meta: &Meta) -> bool {

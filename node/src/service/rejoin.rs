@@ -143,7 +143,8 @@ async fn come_back(
         (Known::Unknown(epoch), _) if epoch > own => None,
         (Known::Unknown(_), _) => {
             return Err(Status::failed_precondition(format!(
-                "the members that answered know no node {} in epoch {}: ask again when they have caught up; nothing was changed",
+                "the members that answered know no node {} in epoch {}: ask again when they have caught up; if it was removed from \
+                 the cluster, empty its data folder and its disks, and it joins as a new node; nothing was changed",
                 shared.name, own.0
             )));
         }

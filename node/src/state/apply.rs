@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::objects::At;
 use super::sessions::{self, Proposal};
 use super::tables::Tables;
-use super::{StateError, Totals, buckets, complete, hosts, keys, locks, members, objects, pauses, uploads};
+use super::{StateError, Totals, buckets, complete, hosts, keys, leaving, locks, members, objects, pauses, uploads};
 use crate::model::{ClusterMap, Command, Condition, LockTable, Outcome, Refusal};
 use crate::types::Epoch;
 
@@ -90,6 +90,15 @@ fn command(work: &mut Work<'_>, command: &Command) -> Result<Outcome, Stop> {
         Command::SetHostState { node, state, by, reason, fence } => {
             hosts::set_host_state(work, node, *state, *by, reason, fence.as_ref())
         }
+        Command::DrainHost { node, by, reason, judged, fence } => {
+            let word = leaving::Word { node, by: *by, reason, judged: *judged, fence: fence.as_ref() };
+            leaving::drain_host(work, &word)
+        }
+        Command::SetVoting { node, votes, by, reason, judged, fence } => {
+            let word = leaving::Word { node, by: *by, reason, judged: *judged, fence: fence.as_ref() };
+            leaving::set_voting(work, &word, *votes)
+        }
+        Command::ForgetNode { node, judged } => leaving::forget_node(work, node, *judged),
         Command::SetMetadataRoom { node, low } => members::set_metadata_room(work, node, *low),
         Command::CreateBucket { bucket, if_absent } => buckets::create(work, bucket, *if_absent),
         Command::DeleteBucket { bucket } => buckets::delete(work, bucket),

@@ -105,6 +105,9 @@ impl State {
             node.raft_id = own;
             node.instance = change.instance;
             node.attempt = None;
+            // Whatever was said of it: there is nobody else to vote.
+            (node.draining, node.no_vote) = (None, None);
+            map.removed.retain(|_, removed| removed.instance != change.instance);
             node.address.clone_from(&change.address);
             (node.state, node.marked_by, node.reason) = Default::default();
             for (_, node) in map.nodes.iter_mut().filter(|(name, _)| change.gone.contains(*name)) {

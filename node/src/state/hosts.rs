@@ -34,7 +34,9 @@ pub(super) fn set_host_state(
     if operators && state < was {
         return Err(Refusal::OperatorMarkedHost(name.clone()).into());
     }
-    if was == state && (record.marked_by == by || operators || state == HostState::Up) {
+    // A person's `up` also ends that it is emptied. An agent's only says that it is there.
+    let wanted_again = by == MarkedBy::Operator && state == HostState::Up && record.draining.is_some();
+    if was == state && !wanted_again && (record.marked_by == by || operators || state == HostState::Up) {
         return Ok(Outcome::HostWas(was));
     }
     if state == HostState::Out && was != HostState::Out && by == MarkedBy::Automatic {
@@ -43,6 +45,9 @@ pub(super) fn set_host_state(
     }
     if let Some(record) = change_map(work).nodes.get_mut(name) {
         record.state = state;
+        if wanted_again {
+            record.draining = None;
+        }
         record.reason = if state == HostState::Up { String::new() } else { reason.to_owned() };
         record.marked_by = match (by, state) {
             // An operator's `up` gives the host back to the agents: holding it against its death would serve nobody.

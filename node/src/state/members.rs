@@ -50,6 +50,9 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
     if let Some(other) = work.map.nodes.values().find(|n| n.instance == join.instance && n.name != *join.name) {
         return Err(Refusal::NameTaken(other.name.clone()).into());
     }
+    if let Some(removed) = work.map.removed.values().find(|removed| removed.instance == join.instance) {
+        return Err(Refusal::NodeRemoved(removed.name.clone()).into());
+    }
     for disk in join.disks {
         if let Some(record) = work.map.disks.get(&disk.id).filter(|record| record.node != *join.name) {
             return Err(Refusal::DiskTaken(disk.id, record.node.clone()).into());
@@ -58,6 +61,8 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
     let metadata_low = known.is_some_and(|node| node.metadata_low);
     let (state, marked_by, reason) = known.map(standing).unwrap_or_default();
     let attempt = known.and_then(|node| node.attempt);
+    let draining = known.and_then(|node| node.draining.clone());
+    let no_vote = known.and_then(|node| node.no_vote.clone());
     let raft_id = match known {
         Some(node) => node.raft_id,
         None => draw_raft_id(work, join.raft_id),
@@ -76,6 +81,8 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
             marked_by,
             reason,
             attempt,
+            draining,
+            no_vote,
         },
     );
     for disk in join.disks {
@@ -98,6 +105,9 @@ pub(super) fn replace_member(
     fence: Option<&Fence>,
 ) -> Result<Outcome, Stop> {
     admit_fence(work, fence)?;
+    if let Some(removed) = work.map.removed.values().find(|removed| removed.instance == instance) {
+        return Err(Refusal::NodeRemoved(removed.name.clone()).into());
+    }
     let Some(record) = work.map.nodes.get(name) else { return Err(Refusal::NoNode(name.clone()).into()) };
     if record.instance != instance {
         return Err(Refusal::NameTaken(name.clone()).into());

@@ -21,6 +21,7 @@ mod epoch;
 mod error;
 mod hosts;
 mod keys;
+mod leaving;
 mod listing;
 mod locks;
 mod members;

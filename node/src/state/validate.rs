@@ -141,6 +141,9 @@ fn judge_map(map: &ClusterMap, next_raft_id: u64, found: &mut Validation) {
             );
         }
     }
+    for (id, removed) in map.removed.iter().filter(|(id, _)| ids.contains(*id)) {
+        found.found("map", format!("member {id}"), format!("it is a node, and was removed as node {}", removed.name));
+    }
     for disk in map.disks.values().filter(|disk| !map.nodes.contains_key(&disk.node)) {
         found.found("map", format!("disk {}", disk.id), format!("its node {} is not in the cluster", disk.node));
     }

@@ -22,6 +22,19 @@ impl Cluster {
         self.any().meta.propose(command).await.unwrap()
     }
 
+    /// As an operator does it.
+    async fn empty_host(&self, index: usize) -> Outcome {
+        let (node, by, reason) = (format!("n{}", index + 1).as_str().into(), MarkedBy::Operator, "a test".to_owned());
+        let command = Command::DrainHost { node, by, reason, judged: None, fence: None };
+        self.any().meta.propose(command).await.unwrap()
+    }
+
+    /// Shards whose home is on these disks.
+    fn held(&self, disks: &[DiskId]) -> u64 {
+        let counts = self.any().meta.counts();
+        disks.iter().filter_map(|disk| counts.shards_by_disk.get(disk)).sum()
+    }
+
     async fn homes(&self, key: &str) -> Vec<Home> {
         self.record(key).await.extents.into_iter().flat_map(|extent| extent.homes).collect()
     }
@@ -205,5 +218,58 @@ async fn a_host_that_is_down_gets_what_it_missed_when_it_is_up_again() {
         let key = format!("key-{n}");
         assert!(cluster.apart(&key).await);
         assert!(cluster.node(0).gateway.check_shards(&bucket(), &key).await.unwrap().intact);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_dies_while_it_is_emptied_goes_on_when_it_is_back_and_can_then_be_removed() {
+    let settings = Settings { check_interval: Duration::from_millis(500), ..Settings::default() };
+    let mut cluster = Cluster::start(5, settings).await;
+    let leaving = 4;
+    let disks: Vec<DiskId> = cluster.node(leaving).disks.volumes().iter().map(|volume| volume.id()).collect();
+    let mut objects: BTreeMap<String, usize> = (0..30).map(|n| (format!("before-{n}"), 300 * KIB + n)).collect();
+    for (key, len) in &objects {
+        assert_eq!(cluster.put(0, key, &content(*len)).await.unwrap().shards_missing, 0);
+    }
+    let held = cluster.held(&disks);
+    assert!(held > 0);
+
+    // It is to be emptied, and dies as soon as the first shard has left it. Nobody rebuilds what is still there.
+    assert_eq!(cluster.empty_host(leaving).await, Outcome::HostWas(HostState::Up));
+    until("a shard has left it", async || cluster.held(&disks) < held).await;
+    cluster.stop(leaving).await;
+    assert_eq!(cluster.mark_host(leaving, HostState::Down).await, Outcome::HostWas(HostState::Up));
+    for n in 0..10 {
+        let (key, len) = (format!("meanwhile-{n}"), 100 * KIB + n);
+        assert_eq!(cluster.put(n % 4, &key, &content(len)).await.unwrap().shards_missing, 0);
+        let homes = cluster.homes(&key).await;
+        assert!(homes.iter().all(|home| !disks.contains(&home.wanted)), "nothing belongs there any more: {homes:?}");
+        objects.insert(key, len);
+    }
+
+    // It is back: what is left of it leaves, every shard on a host of its own, and what left it reads back.
+    cluster.restart(leaving).await;
+    cluster.admit(leaving).await;
+    let map = cluster.any().meta.map();
+    assert!(map.nodes[&"n5".into()].draining.is_some() && map.nodes[&"n5".into()].state == HostState::Up);
+    for disk in &disks {
+        let synced = last(cluster.node(1).repair.sync_scope(Scope::Disk(*disk))).await;
+        assert_eq!((synced.failed, synced.skipped, synced.done), (0, 0, synced.total), "{synced:?}");
+        let proof = last(cluster.node(2).repair.verify_scope(Scope::Disk(*disk))).await;
+        assert_eq!((proof.failed, proof.skipped), (0, 0), "{proof:?}");
+    }
+    assert_eq!((cluster.held(&disks), cluster.any().meta.counts().homeless_shards), (0, 0));
+    for key in objects.keys() {
+        assert!(cluster.apart(key).await, "{key}: {:?}", cluster.homes(key).await);
+    }
+
+    // Without it everything is as it was.
+    let judged = cluster.any().meta.map().revision;
+    let forgotten = cluster.any().meta.propose(Command::ForgetNode { node: "n5".into(), judged }).await.unwrap();
+    assert_eq!(forgotten, Outcome::HostWas(HostState::Up));
+    cluster.stop(leaving).await;
+    for (key, len) in &objects {
+        assert!(cluster.get(3, key).await.unwrap() == content(*len), "{key}");
+        assert!(cluster.node(0).gateway.verify(&bucket(), key).await.unwrap().intact, "{key}");
     }
 }

@@ -214,11 +214,14 @@ impl Engine {
         std::mem::take(&mut self.out)
     }
 
-    /// Whether this agent may hold the lease: not while its own host is ill. What is known of another host (that it is down,
+    /// Whether this agent may hold the lease: not while its own host is ill, nor while its node takes no part in the cluster (it
+    /// lost its vote, or was removed): through such a node the map is neither read nor changed. What is known of another host (that it is down,
     /// a cascade that begins there) is no reason: all that see it would give the lease up, and nobody could take it.
     pub fn may_hold_lease(&self) -> bool {
         let elsewhere = |incident: &Incident| incident.subject.node().is_some_and(|node| node != self.node);
-        self.incidents.open.values().all(|incident| incident.mode == Mode::HostDown || elsewhere(incident))
+        let takes_part = self.facts.phase() != "lost_voter";
+        takes_part
+            && self.incidents.open.values().all(|incident| incident.mode == Mode::HostDown || elsewhere(incident))
     }
 
     /// Whom this agent does not hear, for other agents; `None`: it cannot say.

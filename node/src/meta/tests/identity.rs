@@ -18,7 +18,7 @@ async fn an_identity_comes_back_as_it_was_and_damage_is_told() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"raft_id\": 3", "\"raft_id\": 4")).unwrap();
     assert!(matches!(Identity::load(&host, dir.path()).await, Err(MetaError::Identity { .. })));
-    std::fs::write(&path, text.replace("\"format\": 4", "\"format\": 9, \"more\": 1")).unwrap();
+    std::fs::write(&path, text.replace("\"format\": 5", "\"format\": 9, \"more\": 1")).unwrap();
     assert!(matches!(Identity::load(&host, dir.path()).await, Err(MetaError::TooNew { found: 9, .. })));
     std::fs::write(&path, &text[..20]).unwrap();
     assert!(matches!(Identity::load(&host, dir.path()).await, Err(MetaError::Identity { .. })));

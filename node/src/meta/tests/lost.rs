@@ -93,7 +93,7 @@ async fn a_folder_of_format_1_is_refused_as_too_old_and_is_no_lost_voter() {
     let dir = tempfile::tempdir().unwrap();
     let meta = stopped(dir.path()).await;
     let too_old = |result: Result<Meta, MetaError>, what: &str| match result {
-        Err(error @ MetaError::TooOld { found: 1, known: 4, .. }) => {
+        Err(error @ MetaError::TooOld { found: 1, known: 5, .. }) => {
             assert!(error.to_string().contains(what) && error.to_string().contains("put them again"), "{error}");
         }
         Err(error) => panic!("{what}: {error}"),
@@ -111,7 +111,7 @@ async fn a_folder_of_format_1_is_refused_as_too_old_and_is_no_lost_voter() {
 
     let path = meta.join("identity.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("\"format\": 4", "\"format\": 1")).unwrap();
+    std::fs::write(&path, text.replace("\"format\": 5", "\"format\": 1")).unwrap();
     too_old(start(&meta, identity(1)).await, "identity.json");
     std::fs::write(&path, text).unwrap();
     start(&meta, identity(1)).await.unwrap().shutdown().await;

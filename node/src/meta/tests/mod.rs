@@ -5,6 +5,7 @@ mod cluster;
 mod election;
 mod identity;
 mod lost;
+mod membership;
 mod rebirth;
 mod replicas;
 mod suite;

@@ -7,6 +7,7 @@ mod flush;
 mod hosts;
 mod keys;
 mod leaves;
+mod leaving;
 mod listing;
 mod locks;
 mod members;
