@@ -85,15 +85,17 @@ impl Gateway {
                 return Ok(Some(key));
             }
             self.inner.meta.barrier().await?;
-            Ok(self.inner.meta.key(id).await?)
+            self.inner.meta.key(id).await
         };
         let read = timeout(waited, read).await;
-        self.inner.key_reads.note(began.elapsed(), read.is_err());
-        if read.is_err() {
+        // The metadata may give up on its own, in the same moment: that is the same failure.
+        let timed_out = matches!(read, Err(_) | Ok(Err(MetaError::NoLeader { .. })));
+        self.inner.key_reads.note(began.elapsed(), timed_out);
+        if timed_out {
             self.failures().auth_timeout("access keys", self.metadata_places());
         }
         let late = |_| MetaError::NoLeader { doing: "reading an access key", waited };
-        read.map_err(late)?
+        Ok(read.map_err(late)??)
     }
 
     /// How reading access keys goes.
