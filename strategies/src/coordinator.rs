@@ -128,7 +128,7 @@ fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
         let evidence = "the disk holds nothing readable: no valid copy is taken away, and the process stays".to_owned();
         return result(GuardName::QuorumKept, true, evidence);
     }
-    let takes_voter = ask.action != Action::DetachDisk;
+    let takes_voter = !matches!(ask.action, Action::DetachDisk | Action::EvacuateDisk);
     let voters: Vec<&NodeView> = view.nodes.iter().filter(|node| node.voter).collect();
     let healthy = voters.iter().filter(|node| !down(node) && (!takes_voter || node.node != ask.target)).count();
     let need = majority(voters.len());
