@@ -257,8 +257,9 @@ fn a_disk_whose_canary_fails_is_left_to_disk_failure() {
 fn a_disk_that_a_person_takes_back_while_it_is_emptied_is_a_persons() {
     let mut bench = until_draining();
     let moves = bench.last_step();
-    bench.failed(moves.id);
     bench.disk("d1", "up", "ok");
+    bench.beat(1);
+    bench.failed(moves.id);
     bench.beat(5);
     assert_eq!(bench.state(), IncidentState::Escalated);
     let steps = bench.actions().len();
