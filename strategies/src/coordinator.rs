@@ -391,6 +391,12 @@ mod tests {
         assert_eq!(refused(coordinator.request(at(100), &book, &restart("n2"))).0, GuardName::QuorumKept);
         let gone = SlotAsk { target: "n4".into(), action: Action::DetachDisk, operator: false, disk_unreadable: true };
         assert!(coordinator.request(at(100), &book, &gone).is_ok(), "an unreadable disk takes nothing away");
+        let emptied = SlotAsk { action: Action::EvacuateDisk, ..gone.clone() };
+        assert_eq!(
+            refused(coordinator.request(at(100), &book, &emptied)).0,
+            GuardName::QuorumKept,
+            "one that works does"
+        );
         let failing = SlotAsk { disk_unreadable: false, ..gone };
         assert_eq!(refused(coordinator.request(at(100), &book, &failing)).0, GuardName::QuorumKept);
     }

@@ -128,3 +128,33 @@ fn end_of(counter: &str) -> u64 {
         _ => Policy::REALLOCATED_FAILING,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Moment {
+        Moment(Duration::from_secs(secs))
+    }
+
+    #[test]
+    fn a_word_is_believed_for_as_long_as_it_is_good_and_no_longer() {
+        let mut smart = Smart::default();
+        let unknown = SmartView::unknown("d1", Path::new("/d1"), Duration::from_secs(60));
+        let drifting = vec![("pending_sectors", 8), ("percentage_used", 3)];
+        smart.set(at(0), SmartView { verdict: SmartVerdict::Degrading, drifting, ..unknown });
+        assert_eq!(smart.views(at(60))[0].verdict, SmartVerdict::Degrading);
+        assert_eq!(
+            smart.drifts(at(60)),
+            [("d1/pending_sectors".to_owned(), 8.0, 100.0), ("d1/percentage_used".to_owned(), 3.0, 100.0)]
+        );
+        let stale = smart.views(at(61)).remove(0);
+        assert_eq!(
+            (stale.verdict, stale.reasons.as_slice()),
+            (SmartVerdict::Unknown, ["nobody has looked for 61 s".to_owned()].as_slice())
+        );
+        assert!(smart.drifts(at(61)).is_empty() && smart.announced(at(61), "d1").is_none());
+        smart.keep(|disk| disk != "d1");
+        assert!(smart.views(at(61)).is_empty());
+    }
+}
