@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use resilver_chaos::client::{Client, Written};
-use resilver_chaos::faults::flip_bytes;
+use resilver_chaos::faults::{find_file, flip_bytes};
 use resilver_host::Signal;
 use serde_json::Value;
 use support::{Cluster, eventually, whole};
@@ -87,19 +87,15 @@ async fn put(client: &Client) {
     }
 }
 
-/// A shard's file on a disk.
-fn shard_on(disk: &Path) -> Option<PathBuf> {
-    let mut open = vec![disk.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(folder).ok()?.flatten() {
-            match entry.path() {
-                path if path.is_dir() => open.push(path),
-                path if std::fs::metadata(&path).is_ok_and(|found| found.len() > 4096)
-                    && path.file_name().is_some_and(|name| name.to_string_lossy().matches('-').count() == 2) =>
-                {
-                    return Some(path);
-                }
-                _ => {}
+/// The file of a shard that is in use, on this disk of n1.
+async fn shard_on(cluster: &Cluster, client: &Client, disk: &Path) -> Option<PathBuf> {
+    for at in (0..OBJECTS).rev() {
+        let verified = client.verify(BUCKET, &format!("o{at}")).await.unwrap();
+        let version = verified.object.unwrap().version;
+        for shard in verified.shards.iter().filter(|shard| shard.node == "n1" && shard.state == "ok") {
+            let name = format!("{version}-{}-{}", shard.extent, shard.shard);
+            if let Some(file) = find_file(&cluster.host, disk, &name).await.unwrap() {
+                return Some(file);
             }
         }
     }
@@ -152,7 +148,7 @@ async fn a_disk_that_degrades_is_told_and_one_that_also_fails_reads_is_emptied()
     // Phase 4: the node finds a shard there that does not read back. Now both say so: the disk is emptied, what was on it is
     // read back from elsewhere, and only then it is given up.
     let drained = cluster.node_dir("n1").join("disk1");
-    let shard = shard_on(&drained).expect("a shard is there");
+    let shard = shard_on(&cluster, &client, &drained).await.expect("a shard is there");
     flip_bytes(&cluster.host, &cluster.target, &shard).await.unwrap();
     eventually("the disk is given up", async || disk(&cluster, "disk1")["state"] == "out").await;
     eventually("it is proven", async || incidents(&cluster).iter().all(|incident| incident["state"] == "resolved"))

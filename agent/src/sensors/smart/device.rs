@@ -18,6 +18,9 @@ const MAX_UEVENT_BYTES: usize = 64 << 10;
 /// Bytes asked for at a time: the kernel writes such files while they are read, and they have no length before.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// Where the kernel tells of devices.
+const SYS: &str = "/sys";
+
 /// Devices looked at on the way down: the disks of a large array, each with its partition.
 const MAX_DEVICES: usize = 128;
 
@@ -28,8 +31,7 @@ pub(super) async fn below(disk: &dyn Disk, folder: &Path) -> Result<String, Stri
         // Of a file system that has no device of its own to name, or a folder that may not be looked at, the mount tells.
         _ => by_mount(disk, folder).await?,
     };
-    let base = PathBuf::from(format!("/sys/dev/block/{}:{}", number.major, number.minor));
-    let found = disks_below(disk, base).await.map_err(|error| {
+    let found = disks_below(disk, Path::new(SYS), number).await.map_err(|error| {
         format!("what is known of device {}:{} cannot be read: {error}", number.major, number.minor)
     })?;
     let mut names = found.into_iter();
@@ -99,9 +101,9 @@ fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The disks at the bottom of a device, by the folder that the kernel keeps of it.
-async fn disks_below(disk: &dyn Disk, base: PathBuf) -> io::Result<BTreeSet<String>> {
-    let mut open = vec![base];
+/// The disks at the bottom of a device, by the folders that the kernel keeps of them.
+async fn disks_below(disk: &dyn Disk, sys: &Path, number: DeviceNumber) -> io::Result<BTreeSet<String>> {
+    let mut open = vec![sys.join("dev/block").join(format!("{}:{}", number.major, number.minor))];
     let mut found = BTreeSet::new();
     for _ in 0..MAX_DEVICES {
         let Some(base) = open.pop() else { return Ok(found) };
@@ -116,7 +118,7 @@ async fn disks_below(disk: &dyn Disk, base: PathBuf) -> io::Result<BTreeSet<Stri
         if slaves.is_empty() {
             found.insert(told.name);
         }
-        open.extend(slaves.into_iter().map(|slave| Path::new("/sys/class/block").join(slave.name)));
+        open.extend(slaves.into_iter().map(|slave| sys.join("class/block").join(slave.name)));
     }
     Err(io::Error::other(format!("it is made of more than {MAX_DEVICES} devices")))
 }
@@ -178,6 +180,52 @@ not a mount
         assert_eq!(unescaped("a\\040b\\134c"), "a b\\c");
         assert_eq!(unescaped("end\\04"), "end\\04", "half an escape is none");
         assert_eq!(unescaped("\\999"), "\\999");
+    }
+
+    /// A partition, an encrypted one, and an array, laid out as in /sys.
+    #[tokio::test]
+    async fn a_device_is_followed_down_to_its_disk_or_disks() {
+        let sys = tempfile::tempdir().expect("a folder");
+        let at = |path: &str| sys.path().join(path);
+        let device = |path: &str, name: &str, kind: &str, number: &str| {
+            std::fs::create_dir_all(at(path).join("slaves")).expect("made");
+            std::fs::write(at(path).join("uevent"), format!("MAJOR=1\nDEVNAME={name}\nDEVTYPE={kind}\n"))
+                .expect("written");
+            std::os::unix::fs::symlink(at(path), at("dev/block").join(number)).expect("linked");
+            std::os::unix::fs::symlink(at(path), at("class/block").join(name)).expect("linked");
+        };
+        std::fs::create_dir_all(at("dev/block")).expect("made");
+        std::fs::create_dir_all(at("class/block")).expect("made");
+        device("devices/sda", "sda", "disk", "8:0");
+        device("devices/sda/sda1", "sda1", "partition", "8:1");
+        device("devices/sdb", "sdb", "disk", "8:16");
+        device("devices/dm-0", "dm-0", "disk", "253:0");
+        std::os::unix::fs::symlink(at("devices/sda/sda1"), at("devices/dm-0/slaves/sda1")).expect("linked");
+        device("devices/md0", "md0", "disk", "9:0");
+        for slave in ["sdb", "dm-0"] {
+            std::os::unix::fs::symlink(at("devices").join(slave), at("devices/md0/slaves").join(slave))
+                .expect("linked");
+        }
+        let host = resilver_host::real::host();
+        let found = async |major, minor| {
+            let number = DeviceNumber { major, minor };
+            disks_below(&*host.disk, sys.path(), number).await.map(|names| names.into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(found(8, 0).await.expect("known"), ["sda"]);
+        assert_eq!(found(8, 1).await.expect("known"), ["sda"], "a partition is its disk");
+        assert_eq!(found(253, 0).await.expect("known"), ["sda"], "and so is what lies on it");
+        assert_eq!(found(9, 0).await.expect("known"), ["sda", "sdb"], "an array is several");
+        assert!(found(7, 7).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn our_own_folder_lies_on_a_disk_that_the_kernel_knows_or_says_why_not() {
+        let host = resilver_host::real::host();
+        let folder = tempfile::tempdir().expect("a folder");
+        match below(&*host.disk, folder.path()).await {
+            Ok(name) => assert!(host.disk.metadata(&Path::new("/sys/class/block").join(&name)).await.is_ok(), "{name}"),
+            Err(why) => assert!(why.contains(" on "), "{why}"),
+        }
     }
 
     #[tokio::test]
