@@ -73,13 +73,13 @@ impl<'a> Source<'a> {
     pub(super) async fn read(&self, folder: &Path) -> Result<Read, Unread> {
         let named = self.options.devices.get(folder);
         match (&self.options.folder, &self.options.command) {
-            (Some(dir), _) => self.from_folder(dir, folder, named).await,
-            (None, Some(command)) => self.from_command(command, folder, named).await,
+            (Some(dir), _) => self.in_folder(dir, folder, named).await,
+            (None, Some(command)) => self.by_command(command, folder, named).await,
             (None, None) => Err(Unread::nowhere("no source is configured".to_owned())),
         }
     }
 
-    async fn from_folder(&self, dir: &Path, folder: &Path, named: Option<&PathBuf>) -> Result<Read, Unread> {
+    async fn in_folder(&self, dir: &Path, folder: &Path, named: Option<&PathBuf>) -> Result<Read, Unread> {
         let file = match named {
             Some(file) if !file.starts_with("/dev") => dir.join(file),
             _ => {
@@ -171,7 +171,7 @@ impl<'a> Source<'a> {
         Ok(read.into())
     }
 
-    async fn from_command(&self, command: &[String], folder: &Path, named: Option<&PathBuf>) -> Result<Read, Unread> {
+    async fn by_command(&self, command: &[String], folder: &Path, named: Option<&PathBuf>) -> Result<Read, Unread> {
         let device = format!("/dev/{}", self.device(folder, named).await?);
         let source = format!("{} {device}", command.first().map_or("", String::as_str));
         let sampled_ms = self.host.clock.now().as_millis();
