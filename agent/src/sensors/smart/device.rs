@@ -150,6 +150,7 @@ async fn read_all(disk: &dyn Disk, path: &Path, limit: usize) -> io::Result<Stri
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // tests are the outside world
 mod tests {
     use super::*;
 
