@@ -22,6 +22,9 @@ const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// that comes later is not worth waiting for.
 const SCORES_DEADLINE: Duration = Duration::from_millis(300);
 
+/// How long agents may take to say what their disks say of themselves, in a list of disks: as with scores.
+const SMART_DEADLINE: Duration = SCORES_DEADLINE;
+
 /// How long a coordinated step may take: lease, slot, restart and its verification.
 pub(crate) const STEP_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -148,6 +151,17 @@ impl Agents {
         merge_scores(&answers)
     }
 
+    /// What the disks say of themselves, by disk, as far as their agents tell it in time. Each agent speaks for the disks of
+    /// its own node, and no other one does.
+    pub(crate) async fn smart(&self) -> BTreeMap<String, DiskWord> {
+        let ask = async |agent: &Agent| {
+            let answer = agent.call("/api/v1/smart", None, SMART_DEADLINE).await.ok().filter(Answer::is_success);
+            answer.map(|answer| answer.body)
+        };
+        let answers = join_all(self.agents.iter().map(ask)).await;
+        words(&answers.into_iter().flatten().collect::<Vec<Value>>())
+    }
+
     /// Sends to all side by side.
     ///
     /// # Errors
@@ -182,6 +196,32 @@ fn merge_scores(answers: &[(String, Value)]) -> BTreeMap<String, u8> {
     scores
 }
 
+/// What a disk says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskWord {
+    /// ok | degrading | failing | unknown.
+    pub(crate) verdict: String,
+    /// Why.
+    pub(crate) reasons: Vec<String>,
+    /// When it was read, milliseconds since the Unix epoch.
+    pub(crate) sampled_ms: Option<u64>,
+}
+
+/// An older agent does not know the question, and one that was told of no source lists no disks: nobody says anything then.
+fn words(answers: &[Value]) -> BTreeMap<String, DiskWord> {
+    let disks = answers.iter().flat_map(|body| body["disks"].as_array().into_iter().flatten());
+    let word = |disk: &Value| {
+        let reasons = disk["reasons"].as_array().into_iter().flatten();
+        let word = DiskWord {
+            verdict: disk["verdict"].as_str()?.to_owned(),
+            reasons: reasons.filter_map(Value::as_str).map(str::to_owned).collect(),
+            sampled_ms: disk["sampled_ms"].as_u64(),
+        };
+        Some((disk["disk"].as_str()?.to_owned(), word))
+    };
+    disks.filter_map(word).collect()
+}
+
 type Answers = Vec<(String, Result<Value, String>)>;
 
 fn collect(answers: Vec<(String, Result<Answer, String>)>, path: &str) -> Result<Answers, Failure> {
@@ -203,6 +243,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_disks_word_is_taken_from_whoever_has_one() {
+        let told = json!({ "disks": [
+            { "disk": "d1", "verdict": "degrading", "reasons": ["8 sectors"], "sampled_ms": 7 },
+            { "disk": "d2", "verdict": "unknown", "reasons": [], "sampled_ms": null },
+            { "disk": "d3" },
+        ] });
+        let words = words(&[told, json!({ "error": "no such path" })]);
+        assert_eq!(words.keys().collect::<Vec<_>>(), ["d1", "d2"]);
+        let first = DiskWord { verdict: "degrading".into(), reasons: vec!["8 sectors".into()], sampled_ms: Some(7) };
+        assert_eq!((&words["d1"], words["d2"].sampled_ms), (&first, None));
+    }
 
     #[test]
     fn an_agent_is_believed_about_its_own_node_and_the_others_about_one_that_is_silent() {

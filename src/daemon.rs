@@ -106,11 +106,10 @@ fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
 /// `agent run`.
 pub(crate) async fn agent(cx: &Context, once: bool, interval: Option<Duration>) -> Result<Code, Failure> {
     let path = cx.config_file().await?;
-    let config = config::load(&cx.host, &path).await?;
-    if let Some(interval) = interval.or(config.interval) {
-        // Said once, so that nobody waits for SMART readings that do not come.
-        let interval = humantime::format_duration(interval).to_string();
-        tracing::warn!(interval, "`interval` changes nothing yet: this version has no slow sensors");
+    let mut config = config::load(&cx.host, &path).await?;
+    if let Some(interval) = interval {
+        config::check_interval("--interval", interval)?;
+        config.interval = Some(interval);
     }
     let options = config.agent_options(&path, &cx.binary()?)?;
     if once {

@@ -24,10 +24,10 @@ use crate::journal::{Journal, JournalError};
 use crate::lease::{LeaseActor, LeaseError, LeaseHandle, LeaseNotice, LeaseSetup};
 use crate::links::Links;
 use crate::main_loop::{MainLoop, Request};
-use crate::options::Options;
+use crate::options::{Options, SmartSource};
 use crate::peer_service::PeerService;
 use crate::replay::Replay;
-use crate::sensors::{HeartbeatSensor, PeerSensor, ProcessSensor, stopped};
+use crate::sensors::{HeartbeatSensor, PeerSensor, ProcessSensor, SmartSensor, stopped};
 use crate::service::{self, ServiceManager};
 use crate::state::{PeerViews, View};
 use crate::swim::{self, GossipError, Swim, SwimView};
@@ -297,6 +297,9 @@ impl Parts {
         };
         all.spawn(heartbeat.run(self.shutdown.clone()));
         all.spawn(self.health_task(requests.clone()).run(self.shutdown.clone()));
+        if let Some(smart) = &self.options.smart {
+            all.spawn(self.smart_sensor(smart).run(self.shutdown.clone()));
+        }
         for peer in self.options.others() {
             all.spawn(self.peer_sensor(&peer.id).run(self.shutdown.clone()));
         }
@@ -334,6 +337,19 @@ impl Parts {
             telemetry: self.telemetry.clone(),
             view: self.view.clone(),
             requests,
+        }
+    }
+
+    fn smart_sensor(&self, options: &SmartSource) -> SmartSensor {
+        SmartSensor {
+            host: self.host.clone(),
+            options: options.clone(),
+            interval: self.options.interval,
+            dir: self.options.dir.join("smart"),
+            view: self.view.clone(),
+            health: self.health.clone(),
+            telemetry: self.telemetry.clone(),
+            out: self.input.clone(),
         }
     }
 

@@ -36,5 +36,5 @@ mod timebase;
 pub use crate::agent::{Agent, AgentError};
 pub use crate::keeper::{KeeperOptions, run_keeper};
 pub use crate::lease::{LeaseError, acceptors};
-pub use crate::options::{Gossip, Invocation, Launch, Options, Peer, ServiceKind, ServiceOptions};
+pub use crate::options::{Gossip, Invocation, Launch, Options, Peer, ServiceKind, ServiceOptions, SmartSource};
 pub use crate::swim::{GossipError, KeyError, new_key_file};

@@ -1,5 +1,6 @@
 //! What an operator may set of an agent. Every value has a name, a unit, a default and a reason.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,12 @@ pub struct Options {
     /// Gossip (SWIM) among the agents. Without it hosts are judged by pings alone.
     #[serde(default)]
     pub gossip: Option<Gossip>,
+    /// What the disks say of themselves (SMART). Absent: nobody looks, and nothing is known of it.
+    #[serde(default)]
+    pub smart: Option<SmartSource>,
+    /// How often the slow sensors look: from the file's `interval`.
+    #[serde(skip, default = "default_interval")]
+    pub interval: Duration,
     /// This host's rack, from the file's `node.location`; empty: the host is its own failure domain.
     #[serde(skip)]
     pub rack: String,
@@ -65,6 +72,24 @@ pub struct Gossip {
     pub listen: String,
     /// The key that all datagrams are sealed with: the same file on every host, readable for its owner alone (0600).
     pub key_file: PathBuf,
+}
+
+/// Where the output of `smartctl` comes from. One of `folder` and `command`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SmartSource {
+    /// A folder that something privileged keeps filled with outputs, text or JSON, each by the name of its block device:
+    /// `sda.json`, `nvme0n1.txt`.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
+    /// A program and its first arguments, by absolute path: `--json -x DEVICE` is added to them. It needs the right to open
+    /// the devices, which the agent itself does not have where it runs as the unit that ships.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// Which device (`/dev/…`) or which file is a disk's, by the disk's folder. Stands against what is found out about the
+    /// folder's file system; needed where that is on no device of its own (RAID, ZFS, containers).
+    #[serde(default)]
+    pub devices: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// Another member of the cluster.
@@ -160,6 +185,11 @@ impl Options {
 
 fn default_heartbeat_interval() -> Duration {
     Duration::from_secs(1)
+}
+
+/// Ten minutes: the counters of a disk that dies move within hours, and reading them wakes one that sleeps.
+fn default_interval() -> Duration {
+    Duration::from_secs(600)
 }
 
 fn default_heartbeat_deadline() -> Duration {

@@ -78,7 +78,10 @@ impl NodeView {
                 self.fact = Some((**fact).clone());
                 self.heard = Some(Instant::now());
             }
-            Observation::HeartbeatMissed { .. } | Observation::Peer(_) | Observation::Failures { .. } => {}
+            Observation::HeartbeatMissed { .. }
+            | Observation::Peer(_)
+            | Observation::Failures { .. }
+            | Observation::Smart(_) => {}
         }
     }
 

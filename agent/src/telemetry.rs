@@ -2,12 +2,12 @@
 //! event for those who listen. So the names cannot drift apart.
 //!
 //! Owns: metrics, and the broadcast of records. Must never: block, or grow with the number of incidents (labels are
-//! modes, actions, guards, peers and patterns of cascades, nothing else).
+//! modes, actions, guards, peers, own disks and patterns of cascades, nothing else).
 
 use std::sync::Arc;
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
-use resilver_strategies::api::SwimState;
+use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use resilver_strategies::api::{SmartVerdict, SwimState};
 use resilver_strategies::cascade::CascadeStatus;
 use resilver_strategies::chain::Line;
 use resilver_strategies::record::{Draft, RecordKind};
@@ -145,6 +145,7 @@ pub(crate) struct Telemetry {
     cascades: IntCounterVec,
     cascades_critical: IntGaugeVec,
     health_score: IntGaugeVec,
+    disk_smart: GaugeVec,
     /// Incidents that are open now.
     pub(crate) incidents_open: IntGauge,
     /// Whether the node's process runs.
@@ -204,6 +205,12 @@ impl Telemetry {
         )
         .expect("names and labels are constants");
         registry.register(Box::new(health_score.clone())).expect("each name is registered once");
+        let disk_smart = GaugeVec::new(
+            Opts::new("resilver_disk_smart_verdict", "1 ok, 0.5 degrading, 0 failing; no series where it is unknown"),
+            &["disk"],
+        )
+        .expect("names and labels are constants");
+        registry.register(Box::new(disk_smart.clone())).expect("each name is registered once");
         let missed = IntCounter::new("resilver_heartbeats_missed_total", "Heartbeats of the node without an answer")
             .expect("names are constants");
         registry.register(Box::new(missed.clone())).expect("each name is registered once");
@@ -219,6 +226,7 @@ impl Telemetry {
             cascades,
             cascades_critical,
             health_score,
+            disk_smart,
             incidents_open: gauge("resilver_incidents_open", "Incidents open now"),
             node_up: gauge("resilver_node_up", "Whether the node's process runs"),
             heartbeats_missed: missed,
@@ -289,6 +297,21 @@ impl Telemetry {
     /// A score, of `node` or `cluster`.
     pub(crate) fn health(&self, scope: &str, score: u8) {
         self.health_score.with_label_values(&[scope]).set(score.into());
+    }
+
+    /// What an own disk's counters come to. One of which nothing is known has no series: any figure would be a verdict.
+    pub(crate) fn smart(&self, disk: &str, verdict: SmartVerdict) {
+        let value = match verdict {
+            SmartVerdict::Ok => 1.0,
+            SmartVerdict::Degrading => 0.5,
+            SmartVerdict::Failing => 0.0,
+            SmartVerdict::Unknown => {
+                // An error says that it had none.
+                let _ = self.disk_smart.remove_label_values(&[disk]);
+                return;
+            }
+        };
+        self.disk_smart.with_label_values(&[disk]).set(value);
     }
 
     /// A listener from now on.

@@ -59,6 +59,15 @@ pub struct Space {
     pub available_bytes: u64,
 }
 
+/// A block device, as the kernel numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceNumber {
+    /// Which driver; 0: none, the file system is on no block device that it would name.
+    pub major: u32,
+    /// Which of its devices.
+    pub minor: u32,
+}
+
 /// An open file, asynchronous face.
 #[async_trait]
 #[allow(clippy::len_without_is_empty, reason = "a system call, not a property: it can fail")]
@@ -130,6 +139,16 @@ pub trait Disk: Send + Sync + 'static {
     async fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
     /// Room on the file system that holds `path`.
     async fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// When a file's content was last changed, in milliseconds since the Unix epoch, by the clock of whoever changed it.
+    /// `NotFound` when absent. `None`: this file system keeps no times.
+    async fn modified_ms(&self, path: &Path) -> io::Result<Option<u64>> {
+        self.metadata(path).await.map(|_| None)
+    }
+    /// The device that holds `path`; of a block device's own file, that device. `None`: there are no devices here.
+    async fn device(&self, path: &Path) -> io::Result<Option<DeviceNumber>> {
+        self.metadata(path).await.map(|_| None)
+    }
 
     // Steps that small files always take together. A host whose every step is a trip off the event loop makes one trip of
     // them; any other, and a simulated one above all, takes them one by one.

@@ -22,7 +22,7 @@ pub mod real;
 use std::sync::Arc;
 
 pub use crate::clock::{Clock, WallTime};
-pub use crate::disk::{BlockingFile, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
+pub use crate::disk::{BlockingFile, DeviceNumber, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
 pub use crate::net::{Datagram, Listener, Net, Stream};
 pub use crate::proc::{BootId, ExitStatus, Proc, ProcId, ProcMemory, Process, Signal, SpawnSpec};
 pub use crate::rand::{Rand, Rng};

@@ -148,6 +148,9 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
         heartbeat_deadline: Duration::from_secs(1),
         // Hosts are judged by pings alone: simulated machines have names, and gossip wants numbers.
         gossip: None,
+        // Simulated disks have no counters of their own.
+        smart: None,
+        interval: Duration::from_secs(600),
         rack: String::new(),
         peers: (0..nodes).map(peer).collect(),
         policy: PolicyConfig::of(Profile::Fast),

@@ -1,5 +1,7 @@
 //! `disk list|status|fail|drain|add|replace|remove|smart`.
 
+use std::collections::BTreeMap;
+
 use clap::Subcommand;
 use resilver_proto::contract::DiskState;
 use resilver_proto::store::DiskStatus;
@@ -7,8 +9,9 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::{disk_change, smart};
+use crate::agents::DiskWord;
 use crate::exit::{Code, Failure};
-use crate::output::{Table, bytes, cell, known};
+use crate::output::{Table, bytes, cell, known, rfc3339};
 
 /// Verbs of disks.
 #[derive(Debug, Subcommand)]
@@ -54,7 +57,10 @@ pub(crate) struct DiskRow {
     total_bytes: Option<u64>,
     objects: u64,
     errors: u64,
+    /// The disk's own word, as its agent says; none when it does not.
     smart: Option<String>,
+    smart_reasons: Vec<String>,
+    smart_sampled: Option<String>,
     reason: Option<String>,
     #[serde(skip)]
     shown: String,
@@ -73,8 +79,9 @@ impl DiskRow {
             total_bytes: (disk.total_bytes > 0).then_some(disk.total_bytes),
             objects: disk.objects,
             errors: disk.errors,
-            // SMART is not read yet.
             smart: None,
+            smart_reasons: Vec::new(),
+            smart_sampled: None,
             reason: known(&disk.reason),
             shown: state_of(disk),
         }
@@ -95,6 +102,24 @@ impl DiskRow {
             reason: disk.reason.clone(),
         };
         Self::of(&status)
+    }
+}
+
+/// Fills in what the agents say; a disk of which they say nothing keeps none.
+pub(crate) fn add_smart(rows: &mut [DiskRow], words: &BTreeMap<String, DiskWord>) {
+    for row in rows {
+        let Some(word) = words.get(&row.disk) else { continue };
+        row.smart = Some(word.verdict.clone());
+        row.smart_reasons.clone_from(&word.reasons);
+        row.smart_sampled = word.sampled_ms.and_then(rfc3339);
+    }
+}
+
+/// What the agents say of all disks; nothing where no agent is named or none answers in time.
+pub(crate) async fn smart_words(cx: &Context) -> BTreeMap<String, DiskWord> {
+    match cx.agents().await {
+        Ok(agents) => agents.smart().await,
+        Err(_) => BTreeMap::new(),
     }
 }
 
@@ -158,12 +183,15 @@ impl DiskVerb {
 }
 
 async fn list(cx: &Context, only: Option<&str>, wide: bool) -> Result<Code, Failure> {
-    let status = cx.nodes().await?.status().await?;
+    // Side by side: an agent that is silent takes no time from a list that its node does not need.
+    let (status, words) = tokio::join!(async { cx.nodes().await?.status().await }, smart_words(cx));
+    let status = status?;
     let mut disks: Vec<&DiskStatus> =
         status.disks.iter().filter(|disk| only.is_none_or(|node| disk.node == node)).collect();
     disks.sort_by(|a, b| (&a.node, &a.path).cmp(&(&b.node, &b.path)));
     let well = disks.iter().all(|disk| is_well(disk));
-    let rows: Vec<DiskRow> = disks.into_iter().map(DiskRow::of).collect();
+    let mut rows: Vec<DiskRow> = disks.into_iter().map(DiskRow::of).collect();
+    add_smart(&mut rows, &words);
     cx.out.show(&rows, |rows| table(rows, wide))?;
     Ok(if well || only.is_none() { Code::Ok } else { Code::Degraded })
 }

@@ -210,11 +210,13 @@ async fn status(cx: &Context, name: &str) -> Result<Code, Failure> {
     cx.found().await?.member(name)?;
     let nodes = cx.nodes().await?;
     let Some(node) = nodes.named(name) else { return Err(Failure::usage(format!("no node `{name}`"))) };
-    let seen = within(CALL_DEADLINE, async { node.control().observe(ObserveRequest {}).await })
-        .await
-        .map_err(|status| Failure::from_status("observe the node", name, &status))?;
+    let look = within(CALL_DEADLINE, async { node.control().observe(ObserveRequest {}).await });
+    let (seen, words) = tokio::join!(look, super::disk::smart_words(cx));
+    let seen = seen.map_err(|status| Failure::from_status("observe the node", name, &status))?;
     let healthy = seen.phase == "healthy" && seen.disks.iter().all(|disk| disk.health == "ok");
-    cx.out.show(&NodeView::of(seen), NodeView::text)?;
+    let mut view = NodeView::of(seen);
+    super::disk::add_smart(&mut view.disks, &words);
+    cx.out.show(&view, NodeView::text)?;
     Ok(if healthy { Code::Ok } else { Code::Degraded })
 }
 

@@ -58,11 +58,13 @@ pub(crate) async fn status(cx: &Context) -> Result<Code, Failure> {
     finish(cx, view)
 }
 
-/// What the nodes say, and the scores that the agents give them.
+/// What the nodes say, the scores that the agents give them, and what their disks say of themselves.
 async fn look(cx: &Context) -> Result<ClusterView, Failure> {
-    let (status, scores) = tokio::join!(async { cx.nodes().await?.status().await }, node::scores(cx));
+    let status = async { cx.nodes().await?.status().await };
+    let (status, scores, words) = tokio::join!(status, node::scores(cx), disk::smart_words(cx));
     let mut view = ClusterView::of(cx, &status?);
     node::add_scores(&mut view.nodes, &scores);
+    disk::add_smart(&mut view.disks, &words);
     Ok(view)
 }
 

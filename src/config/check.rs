@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
-use resilver_agent::options::{Options as AgentOptions, Peer};
+use resilver_agent::options::{Options as AgentOptions, Peer, SmartSource};
 use resilver_node::options::{Options as NodeOptions, S3Options};
 
 use super::Config;
@@ -15,6 +16,9 @@ use crate::exit::Failure;
 /// The longest name of a node: it is part of file names, metrics and incident ids.
 const MAX_NAME: usize = 63;
 
+/// How often slow sensors may look: more often than once a second would be no slow sensor, and in a day a disk can die.
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
 /// The first thing that is wrong.
 pub(super) fn check(config: &Config) -> Result<(), Failure> {
     if let Some(node) = &config.node {
@@ -22,6 +26,9 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
     }
     if let Some(agent) = &config.agent {
         check_agent(agent, config.node.as_ref())?;
+    }
+    if let Some(time) = config.interval {
+        interval("interval", time)?;
     }
     check_nodes(&config.nodes)?;
     check_gossip(config)?;
@@ -32,6 +39,15 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
             .next("list all members, this one included: the agents hold their lease among them"));
     }
     config.policy().check().map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Whether slow sensors may look that often.
+pub(crate) fn interval(key: &str, time: Duration) -> Result<(), Failure> {
+    if INTERVALS.contains(&time) {
+        return Ok(());
+    }
+    let time = humantime::format_duration(time);
+    Err(Failure::usage(format!("{key} is {time}: 1s to 1d expected")).next("leave it out for the default, 10m"))
 }
 
 fn check_node(node: &NodeOptions) -> Result<(), Failure> {
@@ -122,6 +138,7 @@ fn check_agent(agent: &AgentOptions, node: Option<&NodeOptions>) -> Result<(), F
     address("agent.node_address", &agent.node_address)?;
     address("agent.address", &agent.address)?;
     address("agent.http", &agent.http)?;
+    agent.smart.as_ref().map_or(Ok(()), check_smart)?;
     let Some(node) = node else { return Ok(()) };
     if node.name != agent.name {
         return Err(Failure::usage(format!("agent.name is {}, but node.name is {}", agent.name, node.name))
@@ -139,6 +156,32 @@ fn check_agent(agent: &AgentOptions, node: Option<&NodeOptions>) -> Result<(), F
             .next("keep the agent's state off the disks it may have to detach"));
     }
     Ok(())
+}
+
+fn check_smart(smart: &SmartSource) -> Result<(), Failure> {
+    let wrong = |what: &str, next: &str| Err(Failure::usage(format!("agent.smart {what}")).next(next));
+    let is_device = |device: &Path| device.starts_with("/dev");
+    match (&smart.folder, &smart.command) {
+        (None, None) => wrong("names neither `folder` nor `command`", "name one of them; docs/smart.md has examples"),
+        (Some(_), Some(_)) => {
+            wrong("names both `folder` and `command`", "keep one: which to believe is nobody's guess")
+        }
+        (Some(_), None) => Ok(()),
+        (None, Some(command)) if !command.first().is_some_and(|program| program.starts_with('/')) => {
+            wrong("has a `command` without an absolute path", "for example command: [/usr/sbin/smartctl]")
+        }
+        (None, Some(_)) => match smart.devices.iter().find(|(_, device)| !is_device(device)) {
+            Some((disk, device)) => wrong(
+                &format!(
+                    "names {} for the disk {}: a command is asked about devices",
+                    device.display(),
+                    disk.display()
+                ),
+                "write /dev/…, or use `folder`",
+            ),
+            None => Ok(()),
+        },
+    }
 }
 
 /// Datagrams go to numbers: a name that is looked up when a host is in trouble may be in trouble, too.
@@ -251,6 +294,18 @@ mod tests {
         assert!(s3("address: 'h:3', region: ''").contains("node.s3.region is ``"));
         let agent = "agent: { name: n2, node_address: 'h:1', address: 'h:3', http: 'h:4', dir: /d/agent }\n";
         assert!(complaint(&format!("{NODE}{agent}")).contains("agent.name is n2, but node.name is n1"));
+        let smart = |smart: &str| {
+            complaint(&format!(
+                "{NODE}{}",
+                agent.replace("n2", "n1").replace("node_address", &format!("smart: {smart}, node_address"))
+            ))
+        };
+        assert!(smart("{}").contains("agent.smart names neither `folder` nor `command`"));
+        assert!(smart("{ folder: /f, command: [/usr/sbin/smartctl] }").contains("names both"));
+        assert!(smart("{ command: [smartctl] }").contains("without an absolute path"));
+        let device = smart("{ command: [/usr/sbin/smartctl], devices: { /d/disk1: sda.json } }");
+        assert!(device.contains("names sda.json for the disk /d/disk1"), "{device}");
+        assert!(complaint(&format!("{NODE}interval: 10ms\n")).contains("interval is 10ms: 1s to 1d expected"));
         let gossip = |listen: &str, of_n2: &str| {
             let keys = format!("gossip: {{ listen: '{listen}', key_file: /k }}, node_address");
             let agent = agent.replace("n2", "n1").replace("node_address", &keys);

@@ -24,6 +24,7 @@ use schemars::JsonSchema;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub(crate) use self::check::interval as check_interval;
 #[cfg(test)]
 pub(crate) use self::load::parse;
 use crate::exit::Failure;
@@ -62,8 +63,8 @@ pub(crate) struct Config {
     pub(crate) trends: TrendPolicy,
     /// What the agent may do without asking; over the profile's table.
     pub(crate) authority: Option<AuthorityTable>,
-    /// How often the slow sensors look (SMART, trends, integrity). This version has none of them yet: the key is accepted
-    /// and changes nothing today. Detection periods have keys of their own (`detection`, `node.scrub`, `node.repair`).
+    /// How often the slow sensors look, 10m by default: today that is SMART (`agent.smart`). Detection periods have keys of
+    /// their own (`detection`, `node.scrub`, `node.repair`), and so have trends. Never scaled by a profile.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub(crate) interval: Option<Duration>,
@@ -126,6 +127,11 @@ impl Config {
             anchor(&mut agent.dir);
             if let Some(gossip) = &mut agent.gossip {
                 anchor(&mut gossip.key_file);
+            }
+            if let Some(smart) = &mut agent.smart {
+                smart.folder.iter_mut().for_each(anchor);
+                let devices = std::mem::take(&mut smart.devices);
+                smart.devices = devices.into_iter().map(|(disk, device)| (base.join(disk), device)).collect();
             }
         }
         if let Some(dir) = &mut self.recovery.dir {
@@ -194,6 +200,7 @@ impl Config {
             node: invocation(&["node", "run", "--config", &config.to_string_lossy()]),
             log: agent.dir.parent().unwrap_or(&agent.dir).join("node.log"),
         };
+        agent.interval = self.interval.unwrap_or(agent.interval);
         agent.peers = self.nodes;
         agent.rack = rack;
         agent.policy = policy;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
     DiskFact, ExitClass, FailureFact, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact,
-    SilenceFact, SwimState,
+    SilenceFact, SmartFact, SmartVerdict, SwimState,
 };
 use crate::record::Draft;
 use crate::types::{Action, Fence, Grade, GuardName, Mode, Now};
@@ -327,9 +327,11 @@ pub enum Command {
     /// `start_node`: start the dead process. `restart_node`: stop and start it, through the fence gate.
     /// `throttle` of a disk: `DISK_VERB_STOP_WRITES`. `detach_disk`: `DISK_VERB_DETACH`, through the fence gate.
     /// `set_mode` of a disk: `DISK_VERB_ATTACH`, automatic: takes the agent's own throttle back.
+    /// `evacuate_disk`: `DISK_VERB_DRAIN`, through the fence gate.
     /// `mark_down`, `mark_up`, `evacuate_host` of hosts: each is marked down, up or out in the cluster map, automatic, under
     /// the lease's fence.
-    /// `repair_shards` of a disk: `DISK_VERB_OUT`, then sync the disk's scope; of an object: sync the object's scope.
+    /// `repair_shards` of a disk: `DISK_VERB_OUT`, then sync the disk's scope; for `disk_degrading` the other way round,
+    /// with a verification in between: sync, verify, `DISK_VERB_OUT`. Of an object: sync the object's scope.
     Execute(Step),
     /// Find out whether the incident is over.
     Prove {

@@ -407,10 +407,11 @@ impl PolicyConfig {
     }
 
     /// What the agent may do at this grade for this mode, and why (for the record).
-    pub fn authority_of(&self, mode: Mode, grade: Grade) -> (Authority, &'static str) {
+    pub fn authority_of(&self, mode: Mode, grade: Grade, disruptive: bool) -> (Authority, &'static str) {
         // A new policy for the risky half of the ladder proves itself in shadow; a cluster's age is not known yet, so
-        // grade 4 stays there until somebody says otherwise.
+        // grade 4, and grade 5 where it is disruptive, stay there until somebody says otherwise.
         let default = match grade.0 {
+            5 if disruptive => Authority::Shadow,
             0..=3 | 5 => Authority::Auto,
             4 => Authority::Shadow,
             _ => Authority::Approve,
@@ -487,7 +488,10 @@ mod tests {
     #[test]
     fn authority_is_the_narrowest_that_applies() {
         let mut policy = PolicyConfig::default();
-        let of = |policy: &PolicyConfig, mode, grade| policy.authority_of(mode, grade).0;
+        let of = |policy: &PolicyConfig, mode, grade| policy.authority_of(mode, grade, false).0;
+        let evacuates = |policy: &PolicyConfig| policy.authority_of(Mode::DiskDegrading, Grade::REPAIR, true).0;
+        assert_eq!(evacuates(&policy), Authority::Shadow, "a live disk is emptied once somebody has said so");
+        assert_eq!(evacuates(&PolicyConfig::of(Profile::Fast)), Authority::Auto);
         assert_eq!(of(&policy, Mode::DiskFailure, Grade::RESTART), Authority::Auto);
         assert_eq!(of(&policy, Mode::DiskFailure, Grade::REALIGN), Authority::Shadow);
         assert_eq!(of(&PolicyConfig::of(Profile::Fast), Mode::SplitBrain, Grade::APPROVE), Authority::Approve);

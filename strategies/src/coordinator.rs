@@ -128,7 +128,7 @@ fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
         let evidence = "the disk holds nothing readable: no valid copy is taken away, and the process stays".to_owned();
         return result(GuardName::QuorumKept, true, evidence);
     }
-    let takes_voter = ask.action != Action::DetachDisk;
+    let takes_voter = !matches!(ask.action, Action::DetachDisk | Action::EvacuateDisk);
     let voters: Vec<&NodeView> = view.nodes.iter().filter(|node| node.voter).collect();
     let healthy = voters.iter().filter(|node| !down(node) && (!takes_voter || node.node != ask.target)).count();
     let need = majority(voters.len());
@@ -391,6 +391,12 @@ mod tests {
         assert_eq!(refused(coordinator.request(at(100), &book, &restart("n2"))).0, GuardName::QuorumKept);
         let gone = SlotAsk { target: "n4".into(), action: Action::DetachDisk, operator: false, disk_unreadable: true };
         assert!(coordinator.request(at(100), &book, &gone).is_ok(), "an unreadable disk takes nothing away");
+        let emptied = SlotAsk { action: Action::EvacuateDisk, ..gone.clone() };
+        assert_eq!(
+            refused(coordinator.request(at(100), &book, &emptied)).0,
+            GuardName::QuorumKept,
+            "one that works does"
+        );
         let failing = SlotAsk { disk_unreadable: false, ..gone };
         assert_eq!(refused(coordinator.request(at(100), &book, &failing)).0, GuardName::QuorumKept);
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use resilver_strategies::health::{
-    ClusterInput, ClusterWeights, Component, Condition, DiskInput, Latency, MemberInput, NodeInput, NodeWeights,
-    Presence, RaftInput, Rate, Rebuild, Score, Service, Standing, Usage, cluster, node,
+    Announced, ClusterInput, ClusterWeights, Component, Condition, DiskInput, Latency, MemberInput, NodeInput,
+    NodeWeights, Presence, RaftInput, Rate, Rebuild, Score, Service, Standing, Usage, cluster, node,
 };
 
 const GIB: u64 = 1 << 30;
@@ -21,6 +21,7 @@ fn disk(name: &str) -> DiskInput {
         available_bytes: 80 * GIB,
         total_bytes: 100 * GIB,
         recent_errors: Some(0),
+        announced: Some(Announced::Well),
     }
 }
 
@@ -225,6 +226,7 @@ fn latency_of(millis: u64, baseline: Option<u64>) -> Latency {
 prop_compose! {
     fn any_disk()(
         condition in 0..3, service in 0..3, used in 0..200u64, available in 0..200u64, errors in 0..30u64,
+        announced in 0..3,
     ) -> DiskInput {
         DiskInput {
             name: "d".into(),
@@ -234,6 +236,7 @@ prop_compose! {
             available_bytes: available,
             total_bytes: 400,
             recent_errors: Some(errors),
+            announced: [Some(Announced::Well), None, Some(Announced::Degrading("one".into()))][announced as usize].clone(),
         }
     }
 }
@@ -281,6 +284,7 @@ fn worsen(input: &mut NodeInput, which: u8, by: u64, disk: usize) {
         8 => input.memory.as_mut().unwrap().used += by,
         9 => raft.behind += by,
         10 => raft.leader_known = false,
+        12 => disk.announced = Some(Announced::Failing("many".into())),
         11 => *raft.quorum_ack_age.as_mut().unwrap() += Duration::from_millis(by),
         // What is written to a disk takes its room.
         _ => (disk.used_bytes, disk.available_bytes) = (disk.used_bytes + by, disk.available_bytes.saturating_sub(by)),
@@ -303,7 +307,7 @@ impl Worse for Presence {
 proptest! {
     #[test]
     fn a_worse_input_never_raises_a_nodes_score(
-        input in any_node(), worse in proptest::collection::vec((0u8..13, 1..500u64, 0..6usize), 1..8),
+        input in any_node(), worse in proptest::collection::vec((0u8..14, 1..500u64, 0..6usize), 1..8),
     ) {
         let mut now = input;
         let mut before = scored(&now);

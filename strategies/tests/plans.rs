@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::*;
-use resilver_strategies::api::{ExitClass, FailureFact, Observation};
+use resilver_strategies::api::{ExitClass, FailureFact, Observation, SmartVerdict};
 use resilver_strategies::cascade::Place;
 use resilver_strategies::config::{PolicyConfig, Profile};
 use resilver_strategies::engine::{mode_status, modes};
@@ -45,6 +45,16 @@ fn the_plan_for_a_wiped_disk() {
     bench.disk("d1", "read_only", "gone");
     bench.beat(10);
     golden("disk_failure_detach", &bench.engine.plan(bench.now()).to_string());
+}
+
+#[test]
+fn the_plan_for_a_degrading_disk_while_it_is_watched_and_once_the_node_fails_to_read_it() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.smart(1, SmartVerdict::Degrading, 8);
+    bench.smart(2, SmartVerdict::Degrading, 9);
+    golden("disk_degrading", &bench.engine.plan(bench.now()).to_string());
+    bench.read_fails();
+    golden("disk_degrading_agreed", &bench.engine.plan(bench.now()).to_string());
 }
 
 #[test]
@@ -113,13 +123,20 @@ fn the_journal_of_a_recovery() {
 }
 
 #[test]
-fn every_mode_is_in_the_table_and_four_are_acted_on() {
+fn every_mode_is_in_the_table_and_six_are_acted_on() {
     assert_eq!(modes().len(), 17);
     let implemented: Vec<Mode> =
         modes().into_iter().filter(|status| status.implemented).map(|status| status.mode).collect();
     assert_eq!(
         implemented,
-        [Mode::ProcessCrash, Mode::HostDown, Mode::DiskFailure, Mode::DataCorruption, Mode::CascadingFailure]
+        [
+            Mode::ProcessCrash,
+            Mode::HostDown,
+            Mode::DiskFailure,
+            Mode::DiskDegrading,
+            Mode::DataCorruption,
+            Mode::CascadingFailure
+        ]
     );
     for mode in Mode::ALL {
         let ladder = resilver_strategies::engine::ladder(*mode, &PolicyConfig::default());

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use proptest::prelude::*;
 use resilver_strategies::api::{
-    Command, ExitClass, FailureFact, Input, Observation, OperatorCommand, ProcessFact, StepId, StepResult,
+    Command, ExitClass, FailureFact, Input, Observation, OperatorCommand, ProcessFact, SmartVerdict, StepId, StepResult,
 };
 use resilver_strategies::cascade::Place;
 use resilver_strategies::chain::verify;
@@ -38,6 +38,8 @@ enum Happens {
     Proof(bool),
     Slot(bool),
     Fails(u8, u8),
+    Smart(u8),
+    ReadFails,
     AgentDies,
 }
 
@@ -50,7 +52,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::Stops),
         3 => Just(Happens::Runs),
         1 => Just(Happens::Vanishes),
-        4 => (any::<bool>(), 0u8..4, 0u8..4).prop_map(|(which, state, health)| Happens::Disk(which, state, health)),
+        4 => (any::<bool>(), 0u8..5, 0u8..4).prop_map(|(which, state, health)| Happens::Disk(which, state, health)),
         2 => (0u8..20).prop_map(Happens::Finding),
         1 => (0u8..20).prop_map(Happens::Mended),
         1 => (1u16..600).prop_map(Happens::Pause),
@@ -60,6 +62,8 @@ fn happens() -> impl Strategy<Value = Happens> {
         6 => any::<bool>().prop_map(Happens::Proof),
         6 => any::<bool>().prop_map(Happens::Slot),
         6 => (0u8..6, 0u8..4).prop_map(|(kind, place)| Happens::Fails(kind, place)),
+        4 => (0u8..6).prop_map(Happens::Smart),
+        2 => Just(Happens::ReadFails),
         1 => Just(Happens::AgentDies),
     ]
 }
@@ -128,6 +132,7 @@ struct Story {
     watcher: Watcher,
     pid: u32,
     findings: u64,
+    samples: u64,
     paused_until: u64,
     last_slot: Option<StepId>,
     deliberate: bool,
@@ -155,7 +160,7 @@ impl Story {
             }
             Happens::Vanishes => self.process(ProcessFact::Absent, false),
             Happens::Disk(which, state, health) => {
-                let state = ["up", "read_only", "down", "out"][usize::from(*state)];
+                let state = ["up", "read_only", "down", "out", "draining"][usize::from(*state)];
                 let health = ["ok", "gone", "error", "suspect"][usize::from(*health)];
                 self.bench.disk(if *which { "d1" } else { "d2" }, state, health);
             }
@@ -219,6 +224,14 @@ impl Story {
                 };
                 self.bench.observe(Observation::Failures { events: vec![event] });
             }
+            Happens::Smart(verdict) => {
+                let verdicts =
+                    [SmartVerdict::Unknown, SmartVerdict::Ok, SmartVerdict::Failing, SmartVerdict::Degrading];
+                let verdict = verdicts[usize::from(*verdict).min(3)];
+                self.samples += 1;
+                self.bench.smart(self.samples, verdict, u64::from(verdict.is_ill()));
+            }
+            Happens::ReadFails => self.bench.fact.disks[0].errors += 1,
             Happens::AgentDies => {
                 // Slots that were granted to the dead agent are settled by the lease's holder.
                 self.bench.restart_agent();
@@ -262,7 +275,7 @@ proptest! {
         let bench = Bench::calm(profile);
         let watcher = Watcher::default();
         let mut told =
-            Story { bench, watcher, pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false };
+            Story { bench, watcher, pid: 100, findings: 0, samples: 0, paused_until: 0, last_slot: None, deliberate: false };
         for happens in &story {
             told.tell(happens);
         }
@@ -277,7 +290,7 @@ proptest! {
     fn every_slot_that_was_asked_for_is_closed_in_the_end(story in proptest::collection::vec(happens(), 1..80)) {
         let bench = Bench::calm(Profile::Fast);
         let mut told = Story {
-            bench, watcher: Watcher::default(), pid: 100, findings: 0, paused_until: 0, last_slot: None, deliberate: false,
+            bench, watcher: Watcher::default(), pid: 100, findings: 0, samples: 0, paused_until: 0, last_slot: None, deliberate: false,
         };
         for happens in &story {
             told.tell(happens);

@@ -9,10 +9,11 @@ use resilver_proto::contract::{
     TriggerElectionRequest,
 };
 use resilver_strategies::api::{Step, StepResult, Subject};
-use resilver_strategies::types::{Action, Fence};
+use resilver_strategies::types::{Action, Fence, Mode};
 use tonic::{Status, Streaming};
 
 use super::Tools;
+use super::proof::verify;
 use crate::links::{node_control, replica_repair};
 
 /// The longest silence of a repairing or verifying stream. It reports every few shards; a silent one has lost its node.
@@ -27,6 +28,10 @@ pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult 
         (Action::Throttle, Subject::Disk { disk, .. }) => verb(tools, step, disk, DiskVerb::StopWrites, reason).await,
         (Action::DetachDisk, Subject::Disk { disk, .. }) => verb(tools, step, disk, DiskVerb::Detach, reason).await,
         (Action::SetMode, Subject::Disk { disk, .. }) => verb(tools, step, disk, DiskVerb::Attach, reason).await,
+        (Action::EvacuateDisk, Subject::Disk { disk, .. }) => verb(tools, step, disk, DiskVerb::Drain, reason).await,
+        (Action::RepairShards, Subject::Disk { disk, .. }) if step.mode == Some(Mode::DiskDegrading) => {
+            empty_disk(tools, step, disk, reason).await
+        }
         (Action::RepairShards, Subject::Disk { disk, .. }) => rebuild_disk(tools, step, disk, reason).await,
         (Action::RepairShards, Subject::Object { bucket, key }) => sync(tools, step, object(bucket, key)).await,
         (Action::MarkDown, Subject::Hosts(hosts)) => mark(tools, step, hosts, "down", reason).await,
@@ -97,6 +102,14 @@ async fn rebuild_disk(tools: &Tools, step: &Step, id: &str, reason: &str) -> Res
     let moved = verb(tools, step, id, DiskVerb::Out, reason).await?;
     let synced = sync(tools, step, disk(id)).await?;
     Ok(format!("{moved}; {synced}"))
+}
+
+/// A disk that is marked draining and works: what is on it is copied, and the copies are read back, before it is given up.
+async fn empty_disk(tools: &Tools, step: &Step, id: &str, reason: &str) -> Result<String, Status> {
+    let moved = sync(tools, step, disk(id)).await?;
+    let read = verify(tools, disk(id)).await?;
+    let given_up = verb(tools, step, id, DiskVerb::Out, reason).await?;
+    Ok(format!("moved: {moved}; read back: {read}; {given_up}"))
 }
 
 async fn sync(tools: &Tools, step: &Step, scope: Scope) -> Result<String, Status> {

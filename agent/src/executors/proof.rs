@@ -108,7 +108,8 @@ async fn serves_there(tools: &Tools, host: &str) -> Result<String, Status> {
     Err(not_yet(format!("its node is {}: {}", answer.phase, answer.phase_detail)))
 }
 
-async fn verify(tools: &Tools, scope: Scope) -> Result<String, Status> {
+/// Everything of a scope is read back by the node.
+pub(super) async fn verify(tools: &Tools, scope: Scope) -> Result<String, Status> {
     let request = VerifyIntegrityRequest { scope: Some(scope) };
     let call = |channel| async { node_recovery(channel).verify_integrity(request).await };
     let stream = tools.links.node.call(BEGIN_DEADLINE, call).await?.into_inner();

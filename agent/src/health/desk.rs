@@ -10,14 +10,16 @@ use resilver_host::ProcId;
 use resilver_proto::contract::ObserveResponse;
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::health::{
-    self, ClusterInput, Counted, Latency, MemberInput, NodeInput, Presence, Recent, Score, ScoreWatch, Standing, Usage,
+    self, ClusterInput, Counted, DiskInput, Latency, MemberInput, NodeInput, Presence, Recent, Score, ScoreWatch,
+    Standing, Usage,
 };
 use resilver_strategies::predict::{Kind, Prediction, Sample, Samples, SeriesId, Trends};
 use resilver_strategies::record::Draft;
 use serde::Serialize;
 
-use super::input::{self, NodeFacts};
+use super::input::{self, DiskFacts, NodeFacts};
 use super::peers::{MemberView, Peers, Pinged};
+use super::smart::{Smart, SmartView};
 use crate::options::Options;
 use crate::timebase::Timebase;
 
@@ -42,6 +44,8 @@ struct State {
     answers: Recent,
     facts: Option<NodeFacts>,
     errors: BTreeMap<String, Counted>,
+    /// What the disks say of themselves.
+    smart: Smart,
     /// The heartbeat's time, minute by minute.
     pace: Samples,
     memory: Option<(ProcId, Usage)>,
@@ -91,6 +95,7 @@ impl HealthDesk {
             answers: Recent::default(),
             facts: None,
             errors: BTreeMap::new(),
+            smart: Smart::default(),
             pace: Samples::new(policy.trends.sample_every),
             memory: None,
             parity: None,
@@ -116,6 +121,9 @@ impl HealthDesk {
         state.answers.push(Some(took));
         let known: Vec<&str> = answer.disks.iter().map(|disk| disk.disk_id.as_str()).collect();
         state.errors.retain(|disk, _| known.contains(&disk.as_str()));
+        if !known.is_empty() {
+            state.smart.keep(|disk| known.contains(&disk));
+        }
         for disk in &mut facts.disks {
             let errors = state.errors.entry(disk.id.clone()).or_insert_with(|| Counted::over(ERRORS_COUNT_FOR));
             errors.read(now, disk.errors);
@@ -127,6 +135,18 @@ impl HealthDesk {
     /// The node did not answer.
     pub(crate) fn missed(&self) {
         self.state().answers.push(None);
+    }
+
+    /// A disk's own word was looked for.
+    pub(crate) fn smart(&self, view: SmartView) {
+        let now = self.time.mono();
+        self.state().smart.set(now, view);
+    }
+
+    /// What the own disks say of themselves, by id.
+    pub(crate) fn smart_views(&self) -> Vec<SmartView> {
+        let now = self.time.mono();
+        self.state().smart.views(now)
     }
 
     /// A member was asked.
@@ -174,6 +194,9 @@ impl HealthDesk {
             if let Some(median) = answers.median() {
                 pace.push(now, median.as_secs_f64());
             }
+        }
+        for (subject, value, end) in state.smart.drifts(now) {
+            state.trends.feed(now, SeriesId { kind: Kind::CounterDrift, subject }, Sample { value, end });
         }
         if let Some((process, usage)) = memory {
             if state.memory.is_some_and(|(before, _)| before != process) {
@@ -226,7 +249,7 @@ impl HealthDesk {
         NodeInput {
             presence,
             rebuild: facts.and_then(|facts| facts.rebuild),
-            disks: facts.map(|facts| facts.disks.iter().map(|disk| disk.input.clone()).collect()),
+            disks: facts.map(|facts| facts.disks.iter().map(|disk| self.disk_input(state, disk)).collect()),
             questions: state.answers.rate(),
             latencies: latencies(state, facts),
             memory: state.memory.map(|(_, usage)| usage),
@@ -234,6 +257,10 @@ impl HealthDesk {
             descriptors: None,
             raft: facts.and_then(|facts| facts.raft.clone()),
         }
+    }
+
+    fn disk_input(&self, state: &State, disk: &DiskFacts) -> DiskInput {
+        DiskInput { announced: state.smart.announced(self.time.mono(), &disk.id), ..disk.input.clone() }
     }
 
     fn cluster_input(&self, state: &State, own: Standing, process: Process) -> ClusterInput {

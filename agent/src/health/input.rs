@@ -70,6 +70,7 @@ fn disk(disk: &DiskState) -> DiskFacts {
         available_bytes: disk.available_bytes,
         total_bytes: disk.total_bytes,
         recent_errors: None,
+        announced: None,
     };
     let check = (disk.check_micros > 0).then(|| Duration::from_micros(disk.check_micros));
     DiskFacts { id: disk.disk_id.clone(), input, check, errors: disk.errors }

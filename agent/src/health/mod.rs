@@ -11,6 +11,7 @@
 mod desk;
 mod input;
 mod peers;
+mod smart;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub(crate) use self::desk::{HealthDesk, HealthView};
 use self::desk::{Process, Reviewed};
 pub(crate) use self::peers::Pinged;
+pub(crate) use self::smart::SmartView;
 use crate::lease::LeaseHandle;
 use crate::links::Links;
 use crate::main_loop::Request;

@@ -143,3 +143,35 @@ fn samples_of_a_node_that_runs_are_no_prediction_by_themselves() {
     let words = view["cluster"]["reasons"][0]["evidence"][0].as_str().expect("words");
     assert_eq!(words, "2 more nodes may be lost, by the weakest bucket's coding");
 }
+
+#[test]
+fn a_disk_that_announces_its_end_costs_points_with_its_reason_and_a_silent_one_costs_none() {
+    use resilver_strategies::api::SmartVerdict;
+
+    use super::SmartView;
+
+    let desk = desk();
+    desk.answered(&answer(), SOON);
+    desk.pinged("n2", &well());
+    desk.pinged("n3", &well());
+    let said = |verdict, why: &str| {
+        let unknown = SmartView::unknown("d1", std::path::Path::new("/d1"), Duration::from_secs(60));
+        desk.smart(SmartView { verdict, reasons: vec![why.to_owned()], ..unknown });
+        let score = scores(&desk, Process::Runs).0;
+        let view = serde_json::to_value(desk.view()).expect("it serializes");
+        (score, view["node"]["reasons"].to_string())
+    };
+    let (score, reasons) = said(SmartVerdict::Unknown, "no file");
+    assert_eq!(score, 100, "{reasons}");
+    assert!(reasons.contains("SMART: not measured"), "{reasons}");
+    let (score, reasons) = said(SmartVerdict::Degrading, "8 sectors are lost");
+    assert_eq!(score, 94, "{reasons}");
+    assert!(reasons.contains("d1 is degrading by SMART: 8 sectors are lost"), "{reasons}");
+    assert_eq!(said(SmartVerdict::Failing, "it says so").0, 88);
+    assert_eq!(said(SmartVerdict::Ok, "8 counters").0, 100);
+    desk.answered(&ObserveResponse { disks: Vec::new(), ..answer() }, SOON);
+    assert_eq!(desk.smart_views().len(), 1, "a node that lists none has not lost them");
+    let other = DiskState { disk_id: "d2".into(), ..answer().disks.remove(0) };
+    desk.answered(&ObserveResponse { disks: vec![other], ..answer() }, SOON);
+    assert!(desk.smart_views().is_empty());
+}

@@ -133,6 +133,11 @@ pub(super) async fn predictions(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(serde_json::json!({ "node": api.options.name, "predictions": api.health.predictions() }))
 }
 
+pub(super) async fn smart(State(api): State<Arc<Api>>) -> Json<Value> {
+    let configured = api.options.smart.is_some();
+    Json(serde_json::json!({ "node": api.options.name, "configured": configured, "disks": api.health.smart_views() }))
+}
+
 pub(super) async fn plan(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
     Ok(Json(look(&api, Question::Plan).await?))
 }

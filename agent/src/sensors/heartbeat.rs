@@ -175,6 +175,7 @@ fn disk_fact(disk: DiskState) -> DiskFact {
         reason: disk.reason,
         canary_age_ms: disk.canary_age_ms,
         available_bytes: disk.available_bytes,
+        errors: disk.errors,
     }
 }
 

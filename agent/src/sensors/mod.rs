@@ -1,4 +1,4 @@
-//! What the agent sees: its node's process, its node's answers, the other agents.
+//! What the agent sees: its node's process, its node's answers, the other agents, and what the disks say of themselves.
 //!
 //! Owns: the periods of looking and the translation into the engine's facts.
 //!
@@ -11,10 +11,12 @@ mod failures;
 mod heartbeat;
 mod peers;
 mod process;
+mod smart;
 
 pub(crate) use heartbeat::{HeartbeatSensor, observe};
 pub(crate) use peers::PeerSensor;
 pub(crate) use process::ProcessSensor;
+pub(crate) use smart::SmartSensor;
 
 use tokio::sync::watch;
 

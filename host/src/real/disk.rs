@@ -2,17 +2,18 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, major, minor, statvfs};
 use rustix::io::retry_on_intr;
 
 use super::blocking::off_loop;
-use crate::{BlockingFile, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
+use crate::{BlockingFile, DeviceNumber, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
 
 /// A read longer than this is first cut to what the file holds: the length may come from a damaged header, and a
 /// buffer for it must not be what ends the process.
@@ -99,6 +100,26 @@ impl Disk for RealDisk {
                 total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
                 available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
             })
+        })
+        .await
+    }
+
+    async fn modified_ms(&self, path: &Path) -> io::Result<Option<u64>> {
+        let path = path.to_owned();
+        off_loop(move || {
+            // A time before the epoch is nobody's: as good as none.
+            let since = fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH).ok();
+            Ok(since.and_then(|since| u64::try_from(since.as_millis()).ok()))
+        })
+        .await
+    }
+
+    async fn device(&self, path: &Path) -> io::Result<Option<DeviceNumber>> {
+        let path = folder(path).to_owned();
+        off_loop(move || {
+            let found = fs::metadata(path)?;
+            let number = if found.file_type().is_block_device() { found.rdev() } else { found.dev() };
+            Ok(Some(DeviceNumber { major: major(number), minor: minor(number) }))
         })
         .await
     }

@@ -129,10 +129,11 @@ impl NodeControl for NodeControlService {
                 return Err(Status::invalid_argument("which verb? stop writes, detach, out, attach, drain"));
             }
         };
-        // A detach takes something away that may still serve: an agent needs the fence of an open slot for it.
-        if state == DiskState::Down && request.automatic && request.fence.is_none() {
+        // A detach takes something away that may still serve, and so does emptying (places for new shards): an agent needs
+        // the fence of an open slot for it.
+        if matches!(state, DiskState::Down | DiskState::Draining) && request.automatic && request.fence.is_none() {
             return Err(Status::failed_precondition(
-                "detaching a disk needs a fence: take a slot from the lease's holder",
+                "detaching or draining a disk needs a fence: take a slot from the lease's holder",
             ));
         }
         if matches!(state, DiskState::Down | DiskState::Out) && !request.automatic {

@@ -2,6 +2,7 @@
 //!
 //! Owns: shapes only. Must never: interpret (a detector does).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,66 @@ pub struct DiskFact {
     /// Room left, as the node reports it; 0 when it is unknown.
     #[serde(default)]
     pub available_bytes: u64,
+    /// Operations that failed since the node's process began.
+    #[serde(default)]
+    pub errors: u64,
+}
+
+/// What a disk's own counters (SMART) come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SmartVerdict {
+    /// Nothing that could tell was read.
+    #[default]
+    Unknown,
+    /// What was read is well.
+    Ok,
+    /// It has begun to lose data, or to wear out.
+    Degrading,
+    /// It says itself that it fails, or has lost more than a disk loses before it does.
+    Failing,
+}
+
+impl SmartVerdict {
+    /// The name in tables, documents and evidence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SmartVerdict::Unknown => "unknown",
+            SmartVerdict::Ok => "ok",
+            SmartVerdict::Degrading => "degrading",
+            SmartVerdict::Failing => "failing",
+        }
+    }
+
+    /// Whether it says that the disk is ill.
+    pub fn is_ill(self) -> bool {
+        matches!(self, SmartVerdict::Degrading | SmartVerdict::Failing)
+    }
+}
+
+impl fmt::Display for SmartVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One look at a disk's own counters. The sensor bounds what is in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmartFact {
+    /// Which disk.
+    pub disk: String,
+    /// What the counters come to.
+    pub verdict: SmartVerdict,
+    /// Why, the weightiest first.
+    pub reasons: Vec<String>,
+    /// What was counted, by name.
+    pub counters: BTreeMap<String, u64>,
+    /// When the counters were read, wall time: only compared, to tell one sample from the next. `None`: none was read.
+    pub sampled_ms: Option<u64>,
+    /// Where it was read, for people.
+    pub source: String,
+    /// For how long it may be believed when no other word comes.
+    pub good_for_ms: u64,
 }
 
 /// Something the node itself found wrong.
@@ -271,4 +332,6 @@ pub enum Observation {
         /// They.
         events: Vec<FailureFact>,
     },
+    /// A disk's own counters.
+    Smart(SmartFact),
 }

@@ -10,7 +10,7 @@ use crate::engine::guards::{self, Look};
 use crate::engine::incidents::{Incident, IncidentState};
 use crate::engine::ladder::{self, Effect, Otherwise, Rung};
 use crate::record::GuardResult;
-use crate::types::{Fence, GuardName, Mode, Moment};
+use crate::types::{Action, Fence, GuardName, Mode, Moment};
 
 /// Steps that this host has under way at once: rebuilding is throttled by the node, the rest is quick.
 pub(crate) const MAX_IN_FLIGHT: usize = 4;
@@ -63,6 +63,7 @@ impl Engine {
             (_, Mode::CascadingFailure) => self.present_cascade(now, incident),
             (Subject::Node(_), _) => self.present_process(incident),
             (Subject::Hosts(hosts), _) => self.present_hosts(hosts),
+            (Subject::Disk { disk, .. }, Mode::DiskDegrading) => self.present_degrading(now, incident, disk),
             (Subject::Disk { disk, .. }, _) => self.present_disk(incident, disk),
             (Subject::Object { .. }, _) if incident.mended => {
                 Present::Prove("the node says that it has repaired it".to_owned())
@@ -125,6 +126,31 @@ impl Engine {
         }
     }
 
+    /// Ill enough to act is a disk whose counters and whose node agree. One that is emptied already is emptied to the end,
+    /// whatever the counters say meanwhile: half of the way is no place to stop.
+    fn present_degrading(&self, now: Moment, incident: &Incident, disk: &str) -> Present {
+        let Some(node) = self.facts.node_now() else { return Present::Unknown("the node does not answer") };
+        let Some(fact) = self.facts.disk(disk) else {
+            return match node.phase.as_str() {
+                "healthy" => Present::Over("the node has this disk no more".to_owned()),
+                _ => Present::Unknown("the node does not list the disk"),
+            };
+        };
+        match fact.state.as_str() {
+            "draining" | "out" if incident.evacuating => Present::Ill,
+            "out" => Present::Over("the disk is out of service".to_owned()),
+            "draining" => Present::Unknown("it is being emptied by somebody else's will"),
+            "down" => Present::Unknown("it is detached, which is not this incident's"),
+            _ if self.degrading.well(now, disk) => Present::Over("two SMART samples in a row are well".to_owned()),
+            _ if incident.evacuating && incident.rung > ladder::EVACUATION => Present::Beyond(
+                "the disk was taken back into service while it was being emptied: a person knows why".to_owned(),
+            ),
+            _ if disk_failure::failed(&fact.health) => Present::Unknown("its canary fails: that is disk_failure's"),
+            _ if self.degrading.agree(now, disk).0 => Present::Ill,
+            _ => Present::Unknown("it was told; SMART alone does not empty a disk"),
+        }
+    }
+
     /// What an idle incident would do now.
     pub(crate) fn next_move(&self, now: Moment, incident: &Incident) -> Move {
         let escalated = incident.state == IncidentState::Escalated;
@@ -169,6 +195,9 @@ impl Engine {
     }
 
     fn step_move(&self, now: Moment, incident: &Incident, rung: Rung, attempt: u32, ready: Moment) -> Move {
+        if rung.action == Action::Alert && rung.otherwise == Otherwise::NextRung {
+            return Move::Skip { why: "it was told when it was found".to_owned() };
+        }
         if attempt >= rung.attempts {
             return match rung.otherwise {
                 Otherwise::NextRung => Move::Skip { why: format!("{attempt} attempts did not help") },
@@ -210,6 +239,7 @@ impl Engine {
             policy: &self.policy,
             facts: &self.facts,
             disks: &self.disks,
+            degrading: &self.degrading,
             pause: self.pause.as_ref(),
             ledger: &self.ledger,
             storm: &self.storm,

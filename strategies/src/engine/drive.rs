@@ -160,6 +160,7 @@ impl Engine {
             false => incident.attempt += 1,
         }
         incident.throttled |= step.action == Action::Throttle;
+        incident.evacuating |= step.action == Action::EvacuateDisk;
         incident.state = IncidentState::Recovering;
         incident.refused = None;
         incident.event(now, format!("{} begins, attempt {} (step {})", step.action, step.attempt, step.id.0));

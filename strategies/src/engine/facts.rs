@@ -34,7 +34,7 @@ impl Facts {
                 self.missed = self.missed.saturating_add(1);
                 self.missed_error.clone_from(error);
             }
-            Observation::Peer(_) | Observation::Failures { .. } => {}
+            Observation::Peer(_) | Observation::Failures { .. } | Observation::Smart(_) => {}
         }
     }
 

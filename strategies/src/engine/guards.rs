@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::api::Subject;
 use crate::config::PolicyConfig;
 use crate::coordinator::grace_left;
-use crate::engine::detect::disk_failure;
+use crate::engine::detect::{disk_degrading, disk_failure};
 use crate::engine::facts::Facts;
 use crate::engine::incidents::Incident;
-use crate::engine::ladder::Rung;
+use crate::engine::ladder::{LEFT, Rung};
 use crate::engine::ledger::Ledger;
 use crate::engine::pause::Pause;
 use crate::liveness::{Liveness, Verdict};
@@ -35,6 +35,7 @@ pub(crate) struct Look<'a> {
     pub(crate) policy: &'a PolicyConfig,
     pub(crate) facts: &'a Facts,
     pub(crate) disks: &'a disk_failure::Watch,
+    pub(crate) degrading: &'a disk_degrading::Watch,
     pub(crate) pause: Option<&'a Pause>,
     pub(crate) ledger: &'a Ledger,
     pub(crate) storm: &'a StormBrake,
@@ -101,8 +102,21 @@ fn corroborated(look: &Look<'_>) -> (bool, String) {
     if out {
         return (true, "the cluster map has the disk out of service".to_owned());
     }
+    if look.incident.mode == Mode::DiskDegrading {
+        return two_kinds_of_evidence(look, disk);
+    }
     let (bad, need) = (look.disks.bad(disk), look.policy.detection.disk_confirmations);
     (bad >= need, format!("called bad by {bad} canaries in a row, {need} needed"))
+}
+
+/// A disk's own counters are one source, what the node failed to read there is the other. Once it is being emptied, that
+/// was judged: going on takes nothing away.
+fn two_kinds_of_evidence(look: &Look<'_>, disk: &str) -> (bool, String) {
+    let left = look.facts.disk(disk).is_some_and(|fact| LEFT.contains(&fact.state.as_str()));
+    match left {
+        true => (true, "its shards leave the disk already".to_owned()),
+        false => look.degrading.agree(look.now, disk),
+    }
 }
 
 /// Every host that is not heard is convicted, by evidence as fresh as this very moment.
@@ -239,7 +253,7 @@ fn authority(look: &Look<'_>) -> (bool, String) {
 }
 
 fn authority_of(policy: &PolicyConfig, mode: Mode, rung: &Rung) -> (bool, String) {
-    let (authority, why) = policy.authority_of(mode, rung.grade);
+    let (authority, why) = policy.authority_of(mode, rung.grade, rung.disruptive);
     let grade = rung.grade;
     let text = match authority {
         Authority::Auto => format!("automatic for grade {} ({why})", grade.0),

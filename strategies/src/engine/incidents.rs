@@ -154,6 +154,8 @@ pub(crate) struct Incident {
     pub(crate) undone: u32,
     /// The agent stopped new writes to the disk.
     pub(crate) throttled: bool,
+    /// The agent began to empty the disk.
+    pub(crate) evacuating: bool,
     pub(crate) not_before: Moment,
     pub(crate) flight: Flight,
     pub(crate) guards: Vec<GuardResult>,
@@ -188,6 +190,7 @@ impl Incident {
             attempt: 0,
             undone: 0,
             throttled: false,
+            evacuating: false,
             not_before: now.mono,
             flight: Flight::Idle,
             guards: Vec::new(),

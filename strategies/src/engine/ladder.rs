@@ -93,6 +93,9 @@ const RELIEVE: &[GuardName] = &[Pause, Fresh, Authority, Budget, IntentFirst];
 const DISRUPTIVE: &[GuardName] =
     &[Pause, Fresh, Corroborated, Authority, Budget, Grace, StormBrake, QuorumKept, OneAtATime, IntentFirst];
 const REBUILD: &[GuardName] = &[Pause, Fresh, Corroborated, Authority, Budget, Pressure, IntentFirst];
+/// A live disk is emptied: what holds a disruptive step back, and the load, because all of its shards are moved.
+const EVACUATE: &[GuardName] =
+    &[Pause, Fresh, Corroborated, Authority, Budget, Grace, StormBrake, QuorumKept, Pressure, OneAtATime, IntentFirst];
 const RECONSTRUCT: &[GuardName] = &[Pause, Fresh, Corroborated, Authority, Budget, Pressure, MoveAside, IntentFirst];
 
 /// Saying in the map what the evidence says takes nothing away.
@@ -103,6 +106,12 @@ const GIVE_UP: &[GuardName] = &[Pause, Fresh, Corroborated, OneAtATime, Authorit
 /// Attempts at a mark: with the waits between them long enough for an election, which the host's end may have caused.
 const MARK_ATTEMPTS: u32 = 10;
 
+/// Where [`disk_degrading`] marks the disk.
+pub(crate) const EVACUATION: usize = 1;
+
+/// The states of a disk that its shards leave for others.
+pub(crate) const LEFT: &[&str] = &["draining", "out"];
+
 /// The states of a host that the cluster's work is planned with. `member`: a node that knows no marks yet.
 pub(crate) const IN_SERVICE: &[&str] = &["up", "member"];
 
@@ -111,6 +120,7 @@ pub fn ladder(mode: Mode, policy: &PolicyConfig) -> Vec<Rung> {
     match mode {
         Mode::ProcessCrash => process_crash(policy),
         Mode::DiskFailure => disk_failure(policy),
+        Mode::DiskDegrading => disk_degrading(policy),
         Mode::DataCorruption => data_corruption(policy),
         Mode::HostDown => host_down(policy),
         Mode::CascadingFailure => cascading_failure(),
@@ -182,6 +192,51 @@ fn disk_failure(policy: &PolicyConfig) -> Vec<Rung> {
                 Effect::Proof { deadline: rebuild },
                 Otherwise::Escalate,
             )
+        },
+    ]
+}
+
+/// The alert is the incident's own opening: no attempt is ever made at it. The slot is held for the mark alone, which is what
+/// takes something away (a place for new shards): moving them may take hours, copies before it drops, and must not hold every
+/// other step of the cluster back.
+fn disk_degrading(policy: &PolicyConfig) -> Vec<Rung> {
+    let deadline = policy.deadline(policy.disk.rebuild_deadline);
+    vec![
+        Rung {
+            action: Action::Alert,
+            does: "tell a person: SMART alone goes no further",
+            grade: Grade::OBSERVE,
+            disruptive: false,
+            wait: Duration::ZERO,
+            attempts: 0,
+            guards: &[],
+            deadline: Duration::ZERO,
+            effect: Effect::Quiet,
+            otherwise: Otherwise::NextRung,
+        },
+        Rung {
+            action: Action::EvacuateDisk,
+            does: "mark the disk draining: it is read until its shards are on other disks",
+            grade: Grade::REPAIR,
+            disruptive: true,
+            wait: Duration::ZERO,
+            attempts: policy.budget.attempts,
+            guards: EVACUATE,
+            deadline: VERB_DEADLINE,
+            effect: Effect::DiskState { states: LEFT, deadline: SEEN_DEADLINE },
+            otherwise: Otherwise::Escalate,
+        },
+        Rung {
+            action: Action::RepairShards,
+            does: "move its shards, read them back from where they are then, and only then give the disk up",
+            grade: Grade::REPAIR,
+            disruptive: false,
+            wait: Duration::ZERO,
+            attempts: policy.budget.attempts,
+            guards: REBUILD,
+            deadline,
+            effect: Effect::Proof { deadline },
+            otherwise: Otherwise::Escalate,
         },
     ]
 }

@@ -41,7 +41,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::api::{Command, Decide, Input, NodeFact, Observation, PeerFact, SilenceFact, Step, StepId, Subject};
+use crate::api::{
+    Command, Decide, Input, NodeFact, Observation, PeerFact, SilenceFact, SmartFact, Step, StepId, Subject,
+};
 use crate::cascade::{Detector, QuorumWatch};
 use crate::config::PolicyConfig;
 use crate::liveness::{Judgement, Liveness};
@@ -50,7 +52,7 @@ use crate::storm::StormBrake;
 use crate::types::{Action, GuardName, Mode, Moment, Now};
 
 use detect::process_crash::{Planned, Reading};
-use detect::{Symptom, data_corruption, disk_failure, process_crash};
+use detect::{Symptom, data_corruption, disk_degrading, disk_failure, process_crash};
 use facts::{Facts, Life};
 use incidents::{Book, Incident};
 use ledger::Ledger;
@@ -81,6 +83,7 @@ pub struct Engine {
     falls: hosts::Falls,
     incidents: Book,
     disks: disk_failure::Watch,
+    degrading: disk_degrading::Watch,
     findings: data_corruption::Watch,
     cascades: Detector,
     quorum: QuorumWatch,
@@ -151,6 +154,7 @@ impl Engine {
             falls: hosts::Falls::default(),
             incidents: Book::default(),
             disks: disk_failure::Watch::default(),
+            degrading: disk_degrading::Watch::default(),
             findings: data_corruption::Watch::default(),
             cascades,
             quorum: QuorumWatch::default(),
@@ -215,13 +219,16 @@ impl Engine {
     }
 
     /// Whether this agent may hold the lease: not while its own host is ill, nor while its node takes no part in the cluster (it
-    /// lost its vote, or was removed): through such a node the map is neither read nor changed. What is known of another host (that it is down,
-    /// a cascade that begins there) is no reason: all that see it would give the lease up, and nobody could take it.
+    /// lost its vote, or was removed): through such a node the map is neither read nor changed. What is known of another host (that
+    /// it is down, a cascade that begins there) is no reason: all that see it would give the lease up, and nobody could take it. Nor
+    /// is a disk that is only watched: it may be so for years, on every host of a cluster that ages.
     pub fn may_hold_lease(&self) -> bool {
         let elsewhere = |incident: &Incident| incident.subject.node().is_some_and(|node| node != self.node);
+        let watched = |incident: &Incident| incident.mode == Mode::DiskDegrading && incident.rung < ladder::EVACUATION;
+        let harmless =
+            |incident: &Incident| incident.mode == Mode::HostDown || elsewhere(incident) || watched(incident);
         let takes_part = self.facts.phase() != "lost_voter";
-        takes_part
-            && self.incidents.open.values().all(|incident| incident.mode == Mode::HostDown || elsewhere(incident))
+        takes_part && self.incidents.open.values().all(harmless)
     }
 
     /// Whom this agent does not hear, for other agents; `None`: it cannot say.
@@ -287,9 +294,10 @@ impl Engine {
                 self.quorum.peer(now.mono, fact);
             }
             Observation::Failures { events } => self.read_failures(now, events),
+            Observation::Smart(fact) => self.read_smart(now, fact),
             Observation::Process(_) | Observation::HeartbeatMissed { .. } => {}
         }
-        if !matches!(observation, Observation::Peer(_) | Observation::Failures { .. }) {
+        if !matches!(observation, Observation::Peer(_) | Observation::Failures { .. } | Observation::Smart(_)) {
             self.read_process(now);
         }
     }
@@ -305,6 +313,7 @@ impl Engine {
         for symptom in self.disks.observe(now.mono, &node, fact, &self.policy) {
             self.see(now, symptom);
         }
+        self.degrading.heartbeat(now.mono, fact);
         let room = self.incidents.room();
         let found = self.findings.observe(now.mono, fact, room, &self.policy);
         for (disk, evidence) in found.many {
@@ -318,6 +327,25 @@ impl Engine {
         for symptom in found.symptoms {
             self.see(now, symptom);
         }
+    }
+
+    /// What is not known opens nothing, and closes nothing. A disk that the node does not have, or that is out of service, is
+    /// nobody's incident.
+    fn read_smart(&mut self, now: Now, fact: &SmartFact) {
+        let in_service = self.facts.disk(&fact.disk).is_some_and(|disk| disk.state != "out");
+        let Some(symptom) = self.degrading.smart(now.mono, &self.node, fact).filter(|_| in_service) else { return };
+        let evidence = symptom.evidence.clone();
+        let worse = self.incidents.about(symptom.mode, &symptom.subject).is_some_and(|known| {
+            let worse = self.degrading.is_worse(&fact.disk);
+            if worse {
+                known.event(now, format!("worse: {evidence}"));
+            }
+            worse
+        });
+        if worse {
+            self.note(RecordKind::Note, Action::Alert, symptom.mode, &symptom.subject, &evidence);
+        }
+        self.see(now, symptom);
     }
 
     fn read_process(&mut self, now: Now) {
@@ -359,8 +387,11 @@ impl Engine {
         }
         let mut incident = Incident::open(self.next_incident(), now, symptom);
         self.fold_new(now, &mut incident);
+        // Where the ladder begins with an alert, this is it.
+        let alert = self.rung(&incident).is_some_and(|rung| rung.action == Action::Alert);
+        let action = if alert { Action::Alert } else { Action::Skip };
         let mut draft = self
-            .draft_about(RecordKind::Opened, Action::Skip, &incident)
+            .draft_about(RecordKind::Opened, action, &incident)
             .with("evidence", format!("{}: {}", incident.detected_by, incident.evidence));
         if incident.initial {
             draft = draft.with("initial", true);

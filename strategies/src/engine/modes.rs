@@ -25,6 +25,9 @@ pub fn status(mode: Mode) -> ModeStatus {
     let (implemented, note) = match mode {
         Mode::ProcessCrash => (true, "starts what is dead; start and resync, and replacing a member, come later"),
         Mode::DiskFailure => (true, "stops writes, detaches, rebuilds elsewhere"),
+        Mode::DiskDegrading => {
+            (true, "tells; empties the disk once two SMART samples and the node's own read errors agree")
+        }
         Mode::DataCorruption => (true, "reconstructs and proves; the deep scan comes later"),
         Mode::HostDown => {
             (true, "marks down and, after the wait, out; gives nothing up sooner, however little is left")

@@ -40,6 +40,7 @@ impl Engine {
         // Its place on the ladder: the unfinished step's, or the last one that was done (its effect is looked for).
         incident.rung = last.and_then(at).or_else(|| steps_done.iter().rev().find_map(|done| at(*done))).unwrap_or(0);
         incident.throttled = steps_done.contains(&Action::Throttle) || last == Some(Action::Throttle);
+        incident.evacuating = steps_done.contains(&Action::EvacuateDisk) || last == Some(Action::EvacuateDisk);
         if let Some(rung) = rungs.get(incident.rung) {
             let counts = |past: &&PastStep| {
                 past.action == rung.action && past.subject == incident.subject && past.at_ms >= opened_ms
@@ -93,6 +94,14 @@ impl Engine {
                 ProcessFact::Exited { pid, exit, .. } => Became::NotDone(format!("process {pid} ended: {exit}")),
                 ProcessFact::Absent => Became::NotDone("no process runs".to_owned()),
             }),
+            // Until the disk is given up, that nothing is left on it proves nothing: it may have been empty from the start.
+            (Action::RepairShards, Subject::Disk { disk, .. })
+                if incident.mode == Mode::DiskDegrading
+                    && self.facts.disk(disk).is_none_or(|fact| fact.state != "out") =>
+            {
+                self.facts.node_now().filter(|_| self.facts.heartbeat_at() >= Some(since))?;
+                Some(Became::NotDone("the disk is not given up yet".to_owned()))
+            }
             (Action::RepairShards, _) => Some(Became::AskProof("the proof tells whether it was done".to_owned())),
             (_, Subject::Disk { disk, .. }) => {
                 let fact = self.facts.node_now().filter(|_| self.facts.heartbeat_at() >= Some(since))?;
@@ -100,6 +109,7 @@ impl Engine {
                 let states: &[&str] = match step.action {
                     Action::Throttle => &["read_only", "draining", "down", "out"],
                     Action::DetachDisk => &["down", "out"],
+                    Action::EvacuateDisk => ladder::LEFT,
                     _ => &["up"],
                 };
                 let text = format!("the node shows the disk as {state}");

@@ -40,6 +40,17 @@ pub enum Service {
     None,
 }
 
+/// What a disk's own counters (SMART) announce, with the weightiest reason. From best to worst.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Announced {
+    /// Nothing.
+    Well,
+    /// It has begun to lose data, or to wear out.
+    Degrading(String),
+    /// It fails, or is about to.
+    Failing(String),
+}
+
 /// A disk. What is not known is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DiskInput {
@@ -57,6 +68,8 @@ pub struct DiskInput {
     pub total_bytes: u64,
     /// Operations that failed within the last hour.
     pub recent_errors: Option<u64>,
+    /// Its own counters' word; `None`: nobody reads them, or nobody could.
+    pub announced: Option<Announced>,
 }
 
 /// What a node has to bring back.

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cluster::{ClusterInput, MemberInput, Standing, cluster};
 pub use self::config::{ClusterWeights, HealthPolicy, NodeWeights};
-pub use self::input::{Condition, DiskInput, Latency, NodeInput, Presence, RaftInput, Rate, Rebuild, Service, Usage};
+pub use self::input::{
+    Announced, Condition, DiskInput, Latency, NodeInput, Presence, RaftInput, Rate, Rebuild, Service, Usage,
+};
 pub use self::node::node;
 pub use self::recent::{Counted, Recent};
 pub use self::watch::{ScoreAlert, ScoreWatch};

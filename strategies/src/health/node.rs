@@ -1,7 +1,7 @@
 //! A node's score: what its agent knows of it, component by component.
 
 use super::config::{NodeWeights, points};
-use super::input::{Condition, DiskInput, Latency, NodeInput, Presence, Rebuild, Service, Usage};
+use super::input::{Announced, Condition, DiskInput, Latency, NodeInput, Presence, Rebuild, Service, Usage};
 use super::verdict::{Verdict, log_ramp, percent, ramp, worst_and_mean};
 use super::{Ceiling, Component, Score};
 
@@ -25,6 +25,11 @@ const SUSPECT_COSTS: f64 = 0.6;
 const READ_ONLY_COSTS: f64 = 0.5;
 /// A disk of whose health or place nothing is known.
 const UNKNOWN_DISK_COSTS: f64 = 0.5;
+
+/// A disk whose counters show its first losses: it may go on for years, and is likelier to die than the others.
+const DEGRADING_COSTS: f64 = 0.3;
+/// A disk whose counters say that it fails: as one that the canary suspects.
+const FAILING_COSTS: f64 = 0.6;
 
 /// The share of unanswered questions at which all of the component is lost: every fifth. The first costs a twelfth of it.
 const FAILED_WORST: f64 = 0.2;
@@ -143,6 +148,9 @@ fn disk_health(input: &NodeInput) -> Verdict {
     let well = disks.len() - bad.len();
     verdict.found(worst_and_mean(&costs), format!("{well} of {} disks well", disks.len()));
     verdict.say(bad);
+    if disks.iter().all(|disk| disk.announced.is_none()) {
+        verdict.unmeasured("SMART");
+    }
     verdict
 }
 
@@ -160,7 +168,21 @@ fn one_disk(disk: &DiskInput) -> (f64, String) {
         None => (UNKNOWN_DISK_COSTS, "has no known place in the cluster map"),
     };
     let (cost, why) = if condition.0 >= service.0 { condition } else { service };
-    (cost, why.to_owned())
+    match &disk.announced {
+        Some(Announced::Degrading(reason)) => {
+            worse((cost, why), DEGRADING_COSTS, &format!("is degrading by SMART: {reason}"))
+        }
+        Some(Announced::Failing(reason)) => {
+            worse((cost, why), FAILING_COSTS, &format!("is failing by SMART: {reason}"))
+        }
+        Some(Announced::Well) | None => (cost, why.to_owned()),
+    }
+}
+
+/// The graver of the two costs, and both reasons.
+fn worse((cost, why): (f64, &str), announced: f64, reason: &str) -> (f64, String) {
+    let why = if why.is_empty() { reason.to_owned() } else { format!("{why}, and {reason}") };
+    (cost.max(announced), why)
 }
 
 fn errors(input: &NodeInput) -> Verdict {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use resilver_strategies::api::{
     Command, DiskFact, ExitClass, FindingFact, IncidentId, Input, NodeFact, Observation, OperatorCommand, ProcessFact,
-    Proof, RaftFact, Step, StepId, StepResult,
+    Proof, RaftFact, SmartFact, SmartVerdict, Step, StepId, StepResult,
 };
 use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::config::{PolicyConfig, Profile};
@@ -189,6 +189,25 @@ impl Bench {
         let disk = self.fact.disks.iter_mut().find(|disk| disk.disk == name).expect("a disk of the bench");
         state.clone_into(&mut disk.state);
         health.clone_into(&mut disk.health);
+    }
+
+    /// Disk d1's counters are read, in a sample of this name: so many sectors pending. Good for an hour.
+    pub fn smart(&mut self, sample: u64, verdict: SmartVerdict, pending: u64) {
+        self.observe(Observation::Smart(SmartFact {
+            disk: "d1".into(),
+            verdict,
+            reasons: vec![format!("sectors that cannot be read: {pending}")],
+            counters: [("pending_sectors".to_owned(), pending)].into(),
+            sampled_ms: (verdict != SmartVerdict::Unknown).then_some(sample),
+            source: "sda.json".into(),
+            good_for_ms: 3_600_000,
+        }));
+    }
+
+    /// The node fails to read something on disk d1.
+    pub fn read_fails(&mut self) {
+        self.fact.disks[0].errors += 1;
+        self.beat(1);
     }
 
     pub fn done(&mut self, step: StepId) -> Vec<Command> {

@@ -1,6 +1,7 @@
 //! The detectors: one file per mode. They read facts and say what they mean; nothing here acts.
 
 pub(crate) mod data_corruption;
+pub(crate) mod disk_degrading;
 pub(crate) mod disk_failure;
 pub(crate) mod host_down;
 pub(crate) mod process_crash;

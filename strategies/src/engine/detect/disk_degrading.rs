@@ -1,0 +1,184 @@
+//! `disk_degrading`: a disk's own counters (SMART) say that it loses data or wears out.
+//!
+//! Never: takes what is not known for well or ill; counts one sample twice; calls a disk lost by its counters alone, which
+//! is why the node's own read errors are counted here, too.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::api::{NodeFact, SmartFact, SmartVerdict, Subject};
+use crate::engine::detect::Symptom;
+use crate::health::Counted;
+use crate::types::{Mode, Moment};
+
+/// Disks watched; a node has fewer.
+const MAX_DISKS: usize = 256;
+
+/// Samples in a row that must say the same: one may be a misread table, or another disk's.
+const SAMPLES: u32 = 2;
+
+/// For how long what the node failed to read counts against a disk: a day, in which the scrub and the daily load have been
+/// everywhere that is in use. Detection: no factor scales it.
+const ERRORS_COUNT_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// Counters of data that the medium lost. Not among them: wear, age, heat, the cable, and the disk's own opinion. They say
+/// that a disk may die, and not that it has begun to.
+const LOSSES: &[&str] = &[
+    "reallocated_sectors",
+    "pending_sectors",
+    "uncorrectable_sectors",
+    "reported_uncorrectable",
+    "logged_media_errors",
+    "media_errors",
+    "grown_defects",
+    "uncorrected_read_errors",
+    "uncorrected_write_errors",
+    "uncorrected_verify_errors",
+];
+
+/// What is known of a disk's counters.
+#[derive(Clone, Debug, Default)]
+struct Counters {
+    verdict: SmartVerdict,
+    /// How ill it was called before.
+    before: SmartVerdict,
+    at: Moment,
+    good_for: Duration,
+    /// The newest sample there was, whether it is known still or not.
+    sample: Option<u64>,
+    /// Samples in a row that show a loss of the medium.
+    lost: u32,
+    /// Samples in a row that are well.
+    well: u32,
+}
+
+/// What the node failed to read on a disk.
+#[derive(Clone, Debug)]
+struct Errors {
+    operations: Counted,
+    /// Corrupt shards found since the disk is watched, and how they grew.
+    found: u64,
+    corrupt: Counted,
+}
+
+/// Watches the disks over samples and heartbeats.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watch {
+    counters: BTreeMap<String, Counters>,
+    errors: BTreeMap<String, Errors>,
+    /// The process whose findings are counted, and the last one read.
+    read: Option<(u32, u64)>,
+}
+
+impl Watch {
+    /// Takes one heartbeat: what the node failed to read.
+    pub(crate) fn heartbeat(&mut self, now: Moment, fact: &NodeFact) {
+        // A node that has just begun lists none: that does not make them other disks.
+        if !fact.disks.is_empty() {
+            let there = |disk: &String| fact.disks.iter().any(|fact| fact.disk == *disk);
+            self.errors.retain(|disk, _| there(disk));
+            self.counters.retain(|disk, _| there(disk));
+        }
+        for disk in fact.disks.iter().take(MAX_DISKS) {
+            let errors = self.errors.entry(disk.disk.clone()).or_insert_with(|| Errors::since(now));
+            errors.operations.read(now, disk.errors);
+        }
+        let newest = fact.findings.iter().map(|finding| finding.sequence).max().unwrap_or(0);
+        let read = match self.read {
+            Some((pid, read)) if pid == fact.pid => read,
+            Some(_) => 0,
+            // What was found before this agent looked may be weeks old: it says nothing about now.
+            None => newest,
+        };
+        for finding in &fact.findings {
+            if finding.sequence > read
+                && finding.kind == "corrupt_shard"
+                && let Some(errors) = self.errors.get_mut(&finding.disk)
+            {
+                errors.found += 1;
+            }
+        }
+        self.errors.values_mut().for_each(|errors| errors.corrupt.read(now, errors.found));
+        self.read = Some((fact.pid, newest.max(read)));
+    }
+
+    /// Takes one look at a disk's counters; a symptom when they call it ill.
+    pub(crate) fn smart(&mut self, now: Moment, node: &str, fact: &SmartFact) -> Option<Symptom> {
+        if self.counters.len() >= MAX_DISKS && !self.counters.contains_key(&fact.disk) {
+            return None;
+        }
+        let known = self.counters.entry(fact.disk.clone()).or_default();
+        if known.verdict.is_ill() || known.verdict == SmartVerdict::Ok {
+            known.before = known.verdict;
+        }
+        let new = fact.sampled_ms.is_some() && fact.sampled_ms != known.sample;
+        (known.verdict, known.at) = (fact.verdict, now);
+        known.good_for = Duration::from_millis(fact.good_for_ms);
+        known.sample = fact.sampled_ms.or(known.sample);
+        let again = |streak: u32| streak.saturating_add(u32::from(new));
+        (known.lost, known.well) = match fact.verdict {
+            SmartVerdict::Unknown => (0, 0),
+            SmartVerdict::Ok => (0, again(known.well)),
+            SmartVerdict::Degrading | SmartVerdict::Failing if losses(fact).next().is_some() => (again(known.lost), 0),
+            SmartVerdict::Degrading | SmartVerdict::Failing => (0, 0),
+        };
+        fact.verdict.is_ill().then(|| symptom(node, fact))
+    }
+
+    /// Whether the last word on a disk was worse than the one before.
+    pub(crate) fn is_worse(&self, disk: &str) -> bool {
+        self.counters.get(disk).is_some_and(|known| known.verdict > known.before && known.before.is_ill())
+    }
+
+    /// Whether a disk was well in as many samples as it takes.
+    pub(crate) fn well(&self, now: Moment, disk: &str) -> bool {
+        self.fresh(now, disk).is_some_and(|known| known.verdict == SmartVerdict::Ok && known.well >= SAMPLES)
+    }
+
+    /// Whether the counters and the node agree that the disk loses data, with the numbers.
+    pub(crate) fn agree(&self, now: Moment, disk: &str) -> (bool, String) {
+        let (verdict, lost) =
+            self.fresh(now, disk).map_or((SmartVerdict::Unknown, 0), |known| (known.verdict, known.lost));
+        let errors = self.errors.get(disk);
+        let failed = errors.and_then(|errors| errors.operations.grown()).unwrap_or(0);
+        let corrupt = errors.and_then(|errors| errors.corrupt.grown()).unwrap_or(0);
+        let agree = verdict.is_ill() && lost >= SAMPLES && failed + corrupt > 0;
+        let evidence = format!(
+            "SMART is {verdict}, {lost} samples in a row show losses of the medium, {SAMPLES} needed; in a day {failed} \
+             operations failed there and {corrupt} shards were corrupt, 1 needed"
+        );
+        (agree, evidence)
+    }
+
+    fn fresh(&self, now: Moment, disk: &str) -> Option<&Counters> {
+        self.counters.get(disk).filter(|known| now.since(known.at) <= known.good_for)
+    }
+}
+
+impl Errors {
+    fn since(now: Moment) -> Self {
+        let mut corrupt = Counted::over(ERRORS_COUNT_FOR);
+        corrupt.read(now, 0);
+        Self { operations: Counted::over(ERRORS_COUNT_FOR), found: 0, corrupt }
+    }
+}
+
+/// The counters that show lost data.
+fn losses(fact: &SmartFact) -> impl Iterator<Item = (&str, u64)> {
+    let shown = |name: &&str| fact.counters.get(*name).copied().filter(|count| *count > 0);
+    LOSSES.iter().filter_map(move |name| Some((*name, shown(name)?)))
+}
+
+fn symptom(node: &str, fact: &SmartFact) -> Symptom {
+    let SmartFact { disk, verdict, reasons, source, .. } = fact;
+    Symptom {
+        mode: Mode::DiskDegrading,
+        subject: Subject::Disk { disk: disk.clone(), node: node.to_owned() },
+        detected_by: "SMART".to_owned(),
+        evidence: format!("{verdict}: {} ({source})", reasons.join("; ")),
+        initial: false,
+        life: None,
+        signature: None,
+        mended: false,
+    }
+}
