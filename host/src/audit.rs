@@ -158,6 +158,13 @@ pub enum Fact {
         /// Its extents, as their shards' files are named, without the shard.
         extents: Vec<String>,
     },
+    /// A revision of the cluster's map was applied. Stated before: within the transaction that applies it.
+    DisksGivenUp {
+        /// Which.
+        revision: u64,
+        /// All disks that a person had given up or detached, by node and folder, unless another disk is in use there.
+        disks: Vec<(String, String)>,
+    },
     /// A shard, durable by now, is about to get its name. Stated before.
     ShardWritten {
         /// Its file.

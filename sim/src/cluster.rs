@@ -100,13 +100,18 @@ pub(crate) fn disk_mount(disk: usize) -> PathBuf {
     PathBuf::from(format!("/disk{}", disk + 1))
 }
 
+/// The folder of a configured disk on its mount.
+pub(crate) fn shards_folder(mount: &Path) -> PathBuf {
+    mount.join("shards")
+}
+
 fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
     let name = node_name(index);
     NodeOptions {
         address: at(&name, NODE_PORT),
         http: at(&name, NODE_HTTP_PORT),
         data_dir: PathBuf::from(META_MOUNT).join("data"),
-        disks: (0..disks).map(|disk| disk_mount(disk).join("shards")).collect(),
+        disks: (0..disks).map(|disk| shards_folder(&disk_mount(disk))).collect(),
         join: (0..nodes).filter(|other| *other != index).map(|other| node_address(&node_name(other))).collect(),
         location: LocationOptions::default(),
         // As `resilver up` has it: damage is found within a run.
@@ -271,7 +276,8 @@ impl Cluster {
             let files = kernel.file_system(*machine);
             files.device(Path::new(META_MOUNT), META_BYTES);
             files.device(Path::new(AGENT_MOUNT), AGENT_BYTES);
-            for disk in 0..disks {
+            // One more than the node is told of: a spare.
+            for disk in 0..=disks {
                 files.device(&disk_mount(disk), DISK_BYTES);
             }
             agents.insert(*machine, agent_program(agent_options(index, nodes)));
@@ -340,9 +346,9 @@ impl Cluster {
         self.client
     }
 
-    /// How many shard disks each node has.
+    /// How many shard disks each machine has, the spare with them.
     pub(crate) fn disks(&self) -> usize {
-        self.disks
+        self.disks + 1
     }
 
     /// The running agent process, if there is one.

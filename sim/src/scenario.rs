@@ -206,6 +206,27 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         accounts: DISKS,
     },
     Scenario {
+        name: "disk-verbs",
+        about: "people empty, give up, add, replace and remove disks, twice and several at once, and nodes end in the middle",
+        mix: &[
+            (Class::DrainDisk, 5),
+            (Class::FailDisk, 3),
+            (Class::FailDisks, 3),
+            (Class::AddDisk, 5),
+            (Class::ReplaceDisk, 3),
+            (Class::RemoveDisk, 4),
+            (Class::KillNode, 1),
+            (Class::Power, 1),
+        ],
+        faults: (2, 4),
+        safety_seconds: (20, 30),
+        bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
+        accounts: "as `disks`; a disk that a person gave up stays so, and nothing is on it any more",
+    },
+    Scenario {
         name: "metadata",
         about: "log, vote, database and snapshots rot, are written over, their disk fails, and members are brought back under fire",
         mix: &[

@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use resilver_sim_kernel::mix;
 
 use super::budget::Budget;
+use super::verbs;
 use super::{Class, Event, Fault, MACHINES, Plan, Target};
 use crate::scenario::{Bounds, Scenario};
 
@@ -81,6 +82,9 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
         // While it counts as down somebody asks for another one's restart: a quorum may depend on the answer.
         let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);
         events.push(event(at_ms + KNOWN_DOWN_MS, fault, target, for_ms));
+    }
+    if class.is_disk_verb() {
+        verbs::around(rng, class, victim, &mut events);
     }
     if matches!(fault, Fault::IsolateInGrant { .. }) {
         let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);

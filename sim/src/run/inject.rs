@@ -7,19 +7,21 @@
 //! Invariant: a fault counts as taken effect only when it did. One without a target is counted as skipped.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use resilver_sim_check::Happening;
 use resilver_sim_disk::Damage;
 use resilver_sim_kernel::{Kernel, MachineId, Pid};
 
+use super::errands::{Errand, Errands};
 use super::links::{Ill, Links};
 use super::places::Places;
 use super::views::{Intent, Views};
 use super::{devices, people};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, disk_mount, shards_folder};
 use crate::outcome::Coverage;
-use crate::plan::{Cut, Event, Fault, Plan, Role, Target};
+use crate::plan::{Ask, Cut, DISKS, Event, Fault, Plan, Role, SPARE, Target};
 
 /// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
 const RESTART_WAIT: Duration = Duration::from_secs(1);
@@ -34,7 +36,7 @@ enum Undo {
     Links(MachineId),
     Mend {
         machine: MachineId,
-        mount: std::path::PathBuf,
+        mount: PathBuf,
         wipe: bool,
     },
     PowerOn(usize),
@@ -90,6 +92,7 @@ pub(crate) struct Field<'a> {
     pub(crate) places: &'a Places,
     pub(crate) views: &'a Views,
     pub(crate) coverage: &'a mut Coverage,
+    pub(crate) errands: &'a Errands,
 }
 
 /// The plan under way.
@@ -277,6 +280,13 @@ impl Injector {
                 field.kernel.start(field.cluster.client(), "operator", &people::pause(name, length));
                 true
             }
+            Fault::Asked { ask, through } => {
+                let Some(mount) = devices::mount(event.target) else { return false };
+                let folder = folder(field.kernel, machine, ask, &mount);
+                let errand = Errand { ask, node: name, mount, folder, through: field.places.number(through) };
+                field.kernel.start(field.cluster.client(), "asks", &field.errands.send(errand));
+                true
+            }
             Fault::ClockJump { by_ms } => {
                 field.kernel.jump_clock(machine, by_ms);
                 happened.push(Happening::ClockJumped { machine: name });
@@ -451,6 +461,27 @@ fn processes(field: &Field<'_>, index: usize, role: Role) -> Vec<Pid> {
         Role::All => &["agent", "keeper", "node"],
     };
     roles.iter().filter_map(|role| field.kernel.find(machine, role)).collect()
+}
+
+/// The folder that becomes a disk: the spare's is a file system of its own; of a disk that the node was configured with it is
+/// the configured one, which whoever puts a new disk in makes.
+fn folder(kernel: &Kernel, machine: MachineId, ask: Ask, mount: &Path) -> PathBuf {
+    let spare = disk_mount(SPARE - 1);
+    if ask == (Ask::Replace { spare: true }) || mount == spare {
+        return spare;
+    }
+    debug_assert!((0..DISKS).any(|disk| disk_mount(disk) == mount));
+    let folder = shards_folder(mount);
+    if matches!(ask, Ask::Replace { .. }) {
+        let system = kernel.file_system(machine);
+        // What a new file system has in its root. A disk that is away cannot be written to, and is then found as it was.
+        if system.files(mount).is_empty()
+            && let Err(error) = system.put(&folder.join("lost+found").join("none"), "")
+        {
+            tracing::warn!(%error, "a folder for a new disk could not be made");
+        }
+    }
+    folder
 }
 
 fn ill(fault: Fault) -> Ill {

@@ -10,6 +10,7 @@
 //! Must never: let a run depend on anything but seed, scenario, kept events and planted bug. The real clock is not asked.
 
 mod devices;
+mod errands;
 pub(crate) mod inject;
 mod links;
 mod overdone;
@@ -156,7 +157,7 @@ fn liveness(stage: &mut Stage, plan: &Plan, on_call: &Person) -> Result<(), Fail
     stage.mend()?;
     let began = stage.kernel.now();
     let struck = plan.disk_victims().iter().map(|(place, _)| stage.places.number(*place)).collect();
-    let spared = Spared { struck };
+    let spared = Spared { struck, errands: stage.errands.clone() };
     let board = Board::default();
     let program = survey::survey(spared, board.clone());
     stage.kernel.note("phase", "liveness");

@@ -11,6 +11,7 @@ use resilver_sim_check::{Checker, Event, Happening, Limits, Stamped, Violation};
 use resilver_sim_kernel::{Kernel, MachineId, Pid, TICK};
 
 use super::HarnessError;
+use super::errands::Errands;
 use super::inject::{Field, Injector};
 use super::places::Places;
 use super::shelf::Shelf;
@@ -33,6 +34,7 @@ pub(crate) struct Stage {
     pub(crate) places: Places,
     pub(crate) notes: Notes,
     pub(crate) coverage: Coverage,
+    pub(crate) errands: Errands,
     views: Views,
     tap: Tap,
     checker: Checker,
@@ -73,7 +75,8 @@ impl Stage {
         }
         coverage = Coverage::default();
         let (shelf, bounded) = (Shelf::default(), scenario.bounds == Bounds::Redundancy);
-        Ok(Stage { kernel, cluster, places, notes, coverage, views, tap, checker, injector, shelf, bounded })
+        let errands = Errands::default();
+        Ok(Stage { kernel, cluster, places, notes, coverage, errands, views, tap, checker, injector, shelf, bounded })
     }
 
     /// The plan's time begins.
@@ -99,7 +102,7 @@ impl Stage {
         for (who, what) in &self.views.notes {
             self.kernel.note(who, what);
         }
-        for (who, what) in self.notes.take_lines() {
+        for (who, what) in self.notes.take_lines().into_iter().chain(self.errands.take_lines()) {
             self.kernel.note(&who, &what);
         }
         if let Some((pid, what)) = self.tap.panics().into_iter().next() {
@@ -108,8 +111,15 @@ impl Stage {
             return Err(self.failure("no_panic", format!("{who}{what}")));
         }
         for event in &events {
-            if let Event::Fact(Stamped { fact: Fact::ObjectCompleted { version, extents }, .. }) = event {
-                self.shelf.composed(version, extents);
+            match event {
+                Event::Fact(Stamped { fact: Fact::ObjectCompleted { version, extents }, .. }) => {
+                    self.shelf.composed(version, extents);
+                }
+                Event::Fact(Stamped { fact: Fact::DisksGivenUp { revision, disks }, .. }) => {
+                    let disks = disks.iter().filter_map(|(node, path)| Some((self.named(node)?, path.into())));
+                    self.shelf.given_up(*revision, disks.collect());
+                }
+                _ => {}
             }
             self.judge(event)?;
             self.shards_durable(event)?;
@@ -180,6 +190,7 @@ impl Stage {
             places: &self.places,
             views: &self.views,
             coverage: &mut self.coverage,
+            errands: &self.errands,
         };
         work(&mut self.injector, &mut field)
     }
@@ -232,6 +243,7 @@ impl Stage {
     /// All there is to say.
     pub(crate) fn outcome(mut self, plan: Plan, failure: Option<Failure>) -> Outcome {
         self.notes.counts().into_iter().for_each(|(what, count)| self.coverage.add(&format!("client.{what}"), count));
+        self.errands.counts().into_iter().for_each(|(what, count)| self.coverage.add(&what, count));
         let (trace_hash, trace_lines, last) = self
             .kernel
             .trace(|trace| (trace.hash(), trace.lines(), trace.last().map(str::to_owned).collect::<Vec<_>>()));

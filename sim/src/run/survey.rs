@@ -10,14 +10,16 @@ use std::time::Duration;
 use resilver_host::Host;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
-use resilver_proto::store::{ListRequest, VerifyRequest, VerifyResponse};
+use resilver_proto::store::{ListRequest, StatusRequest, VerifyRequest, VerifyResponse};
 use resilver_proto::transport::{self, MAX_MESSAGE_BYTES};
 use resilver_proto::web;
 use resilver_sim_kernel::Program;
 use serde_json::Value;
 use tonic::transport::Channel;
 
+use super::errands::Errands;
 use crate::cluster::{BUCKET, agent_http, node_address};
 use crate::plan::MACHINES;
 
@@ -31,10 +33,12 @@ const PAGE: u32 = 1_000;
 const OK: &str = "ok";
 
 /// What may stay broken: see the scenario's accounts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Spared {
     /// Numbers of nodes of which a disk was struck: an incident about it may need a person.
     pub(crate) struck: Vec<usize>,
+    /// What people asked for has to be done, or refused.
+    pub(crate) errands: Errands,
 }
 
 /// What the last look found.
@@ -104,9 +108,31 @@ impl Surveyor {
 
     /// One look. `Err`: what is not well.
     async fn look(&self) -> Result<(), String> {
+        if let Some(open) = self.spared.errands.open() {
+            return Err(format!("a person waits: {open}"));
+        }
         self.nodes().await?;
+        self.disks().await?;
         self.objects().await?;
         self.agents().await
+    }
+
+    /// No disk is half-way: none is still being emptied, and nothing has its home on one that was given up.
+    async fn disks(&self) -> Result<(), String> {
+        let mut cluster = ClusterClient::new(self.channels[0].clone());
+        let status =
+            ask(cluster.status(StatusRequest { local: false })).await.map_err(|why| format!("a status: {why}"))?;
+        let half_way = status.disks.iter().find(|disk| match disk.state.as_str() {
+            "draining" => true,
+            "out" => disk.objects > 0,
+            _ => false,
+        });
+        match half_way {
+            Some(disk) => {
+                Err(format!("disk {} of {} is {} and has {} shards", disk.path, disk.node, disk.state, disk.objects))
+            }
+            None => Ok(()),
+        }
     }
 
     /// All nodes healthy, one leader, nothing left to repair.
