@@ -21,7 +21,7 @@ use super::views::{Intent, Views};
 use super::{devices, people};
 use crate::cluster::{Cluster, disk_mount, shards_folder};
 use crate::outcome::Coverage;
-use crate::plan::{Ask, Cut, DISKS, Event, Fault, Plan, Role, SPARE, Target};
+use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, SPARE, Target};
 
 /// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
 const RESTART_WAIT: Duration = Duration::from_secs(1);
@@ -111,6 +111,8 @@ pub(crate) struct Injector {
     /// When the agent of a machine may run again.
     agent_due: BTreeMap<usize, Duration>,
     supervised: Duration,
+    /// Folders that whoever puts a new disk in makes on it.
+    wanted: BTreeMap<(MachineId, PathBuf), PathBuf>,
     /// How many pieces of a machine's damage were told of.
     damage_told: BTreeMap<MachineId, usize>,
 }
@@ -131,6 +133,7 @@ impl Injector {
             at_op: Vec::new(),
             agent_due: BTreeMap::new(),
             supervised: Duration::ZERO,
+            wanted: BTreeMap::new(),
             damage_told: BTreeMap::new(),
         }
     }
@@ -282,7 +285,11 @@ impl Injector {
             }
             Fault::Asked { ask, through } => {
                 let Some(mount) = devices::mount(event.target) else { return false };
-                let folder = folder(field.kernel, machine, ask, &mount);
+                let folder = folder(ask, &mount);
+                if ask == (Ask::Replace { spare: false }) {
+                    self.wanted.insert((machine, mount.clone()), folder.clone());
+                    make_folder(field.kernel, machine, &mount, &folder);
+                }
                 let errand = Errand { ask, node: name, mount, folder, through: field.places.number(through) };
                 field.kernel.start(field.cluster.client(), "asks", &field.errands.send(errand));
                 true
@@ -387,6 +394,9 @@ impl Injector {
                 let system = kernel.file_system(machine);
                 if wipe {
                     system.wipe(&mount);
+                    if let Some(folder) = self.wanted.get(&(machine, mount.clone())) {
+                        make_folder(kernel, machine, &mount, folder);
+                    }
                     let (machine, path) = (kernel.machine_name(machine), mount.display().to_string());
                     happened.push(Happening::Wiped { machine, path });
                 }
@@ -464,24 +474,21 @@ fn processes(field: &Field<'_>, index: usize, role: Role) -> Vec<Pid> {
 }
 
 /// The folder that becomes a disk: the spare's is a file system of its own; of a disk that the node was configured with it is
-/// the configured one, which whoever puts a new disk in makes.
-fn folder(kernel: &Kernel, machine: MachineId, ask: Ask, mount: &Path) -> PathBuf {
+/// the configured one.
+fn folder(ask: Ask, mount: &Path) -> PathBuf {
     let spare = disk_mount(SPARE - 1);
-    if ask == (Ask::Replace { spare: true }) || mount == spare {
-        return spare;
+    if ask == (Ask::Replace { spare: true }) || mount == spare { spare } else { shards_folder(mount) }
+}
+
+/// What whoever puts a new disk in does: makes the folder on it, if nothing is there.
+fn make_folder(kernel: &Kernel, machine: MachineId, mount: &Path, folder: &Path) {
+    let system = kernel.file_system(machine);
+    // What a new file system has in its root.
+    if system.files(mount).is_empty()
+        && let Err(error) = system.put(&folder.join("lost+found").join("none"), "")
+    {
+        tracing::warn!(%error, "a folder for a new disk could not be made");
     }
-    debug_assert!((0..DISKS).any(|disk| disk_mount(disk) == mount));
-    let folder = shards_folder(mount);
-    if matches!(ask, Ask::Replace { .. }) {
-        let system = kernel.file_system(machine);
-        // What a new file system has in its root. A disk that is away cannot be written to, and is then found as it was.
-        if system.files(mount).is_empty()
-            && let Err(error) = system.put(&folder.join("lost+found").join("none"), "")
-        {
-            tracing::warn!(%error, "a folder for a new disk could not be made");
-        }
-    }
-    folder
 }
 
 fn ill(fault: Fault) -> Ill {

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use resilver_host::Host;
+use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
-use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::contract::{ObserveRequest, ObserveResponse, ValidateClusterStateRequest};
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
 use resilver_proto::store::{ListRequest, StatusRequest, VerifyRequest, VerifyResponse};
@@ -113,26 +114,9 @@ impl Surveyor {
         }
         self.nodes().await?;
         self.disks().await?;
+        self.metadata().await?;
         self.objects().await?;
         self.agents().await
-    }
-
-    /// No disk is half-way: none is still being emptied, and nothing has its home on one that was given up.
-    async fn disks(&self) -> Result<(), String> {
-        let mut cluster = ClusterClient::new(self.channels[0].clone());
-        let status =
-            ask(cluster.status(StatusRequest { local: false })).await.map_err(|why| format!("a status: {why}"))?;
-        let half_way = status.disks.iter().find(|disk| match disk.state.as_str() {
-            "draining" => true,
-            "out" => disk.objects > 0,
-            _ => false,
-        });
-        match half_way {
-            Some(disk) => {
-                Err(format!("disk {} of {} is {} and has {} shards", disk.path, disk.node, disk.state, disk.objects))
-            }
-            None => Ok(()),
-        }
     }
 
     /// All nodes healthy, one leader, nothing left to repair.
@@ -157,6 +141,28 @@ impl Surveyor {
         match leaders.as_slice() {
             [(_, leader)] if !leader.is_empty() => Ok(()),
             _ => Err(format!("no one leader: {leaders:?}")),
+        }
+    }
+
+    /// No disk is half-way: none is still being emptied. (That nothing is left on one that is out, the objects' homes say.)
+    async fn disks(&self) -> Result<(), String> {
+        let mut cluster = ClusterClient::new(self.channels[0].clone());
+        let status =
+            ask(cluster.status(StatusRequest { local: false })).await.map_err(|why| format!("a status: {why}"))?;
+        match status.disks.iter().find(|disk| disk.state == "draining") {
+            Some(disk) => Err(format!("disk {} of {} is draining, and nobody empties it", disk.path, disk.node)),
+            None => Ok(()),
+        }
+    }
+
+    /// The metadata does not contradict itself.
+    async fn metadata(&self) -> Result<(), String> {
+        let mut meta = MetaRecoveryClient::new(self.channels[0].clone());
+        let answer = ask(meta.validate_cluster_state(ValidateClusterStateRequest {})).await;
+        let answer = answer.map_err(|why| format!("validating the metadata: {why}"))?;
+        match answer.consistent {
+            true => Ok(()),
+            false => Err(format!("the metadata contradicts itself: {}", answer.findings.join("; "))),
         }
     }
 
