@@ -142,6 +142,10 @@ pub enum Fact {
         /// The last index; `None`: nothing was applied yet.
         applied: Option<u64>,
     },
+    /// Records slipped in that no entry of the log wrote: a fault of the simulator's.
+    StateTampered,
+    /// The state was made like the majority's, durably.
+    StateMended,
     /// A snapshot took the state's place, durably.
     SnapshotInstalled {
         /// The last entry in it; `None`: it is empty.

@@ -248,6 +248,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         accounts: NOTHING,
     },
     Scenario {
+        name: "resync",
+        about: "members' metadata is tampered with, and people compare and mend it while nodes end",
+        mix: &[(Class::TamperMeta, 8), (Class::KillNode, 2), (Class::Power, 1), (Class::IsolateLeader, 1)],
+        faults: (2, 4),
+        safety_seconds: (20, 30),
+        bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
+        accounts: NOTHING,
+    },
+    Scenario {
         name: "leaders",
         about: "two agents that both think they lead, and leaders of Raft that sleep through their term",
         mix: &[

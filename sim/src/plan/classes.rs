@@ -100,11 +100,13 @@ pub(crate) enum Class {
     ReplaceDisk,
     /// A person has a disk forgotten that he empties or gives up before, likewise.
     RemoveDisk,
+    /// A member's metadata is tampered with, and a person mends it, likewise.
+    TamperMeta,
 }
 
 impl Class {
-    /// Whether a person asks for a verb of disks.
-    pub(super) fn is_disk_verb(self) -> bool {
+    /// Whether a person asks for a verb, around which more happens.
+    pub(super) fn is_verb(self) -> bool {
         matches!(
             self,
             Class::DrainDisk
@@ -113,6 +115,7 @@ impl Class {
                 | Class::AddDisk
                 | Class::ReplaceDisk
                 | Class::RemoveDisk
+                | Class::TamperMeta
         )
     }
 }
@@ -185,6 +188,12 @@ impl Class {
             Class::ReplaceDisk => {
                 let ask = Ask::Replace { spare: rng.random_bool(0.5) };
                 asked(rng, ask, disk)
+            }
+            Class::TamperMeta => {
+                // Two machines at most: four that are right stay a majority.
+                let machine = if rng.random_bool(0.5) { victim } else { victim % MACHINES + 1 };
+                let records = if rng.random_bool(0.5) { 1 } else { rng.random_range(2..=300) };
+                (Fault::Tampered { records }, Target::Machine(machine), 0)
             }
             Class::KillNode => (Fault::Kill(Role::Node), any, 0),
             Class::KillAgent => (Fault::Kill(Role::Agent), any, seconds(rng, AGENT_AWAY_MS)),

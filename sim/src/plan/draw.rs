@@ -83,7 +83,7 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
         let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);
         events.push(event(at_ms + KNOWN_DOWN_MS, fault, target, for_ms));
     }
-    if class.is_disk_verb() {
+    if class.is_verb() {
         verbs::around(rng, class, victim, &mut events);
     }
     if matches!(fault, Fault::IsolateInGrant { .. }) {

@@ -129,6 +129,20 @@ pub(crate) enum Ask {
     },
     /// `disk remove`.
     Remove,
+    /// `meta resync`, and `meta compare` whether it helped.
+    Resync(Mending),
+}
+
+/// How a member's metadata is mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mending {
+    /// By the records that differ.
+    Differences,
+    /// By the whole state of another member.
+    Whole,
+    /// By its own snapshot and log.
+    Replay,
 }
 
 impl Ask {
@@ -140,6 +154,9 @@ impl Ask {
             Ask::Add => "add",
             Ask::Replace { .. } => "replace",
             Ask::Remove => "remove",
+            Ask::Resync(Mending::Differences) => "resync",
+            Ask::Resync(Mending::Whole) => "resync_whole",
+            Ask::Resync(Mending::Replay) => "resync_replay",
         }
     }
 }
@@ -229,6 +246,11 @@ pub(crate) enum Fault {
         ask: Ask,
         /// The machine he turns to first.
         through: usize,
+    },
+    /// Records slip into the machine's metadata that no entry of the log wrote.
+    Tampered {
+        /// How many.
+        records: u32,
     },
     /// The next agent that grants a slot is cut off with its machine in that very moment, for longer than its lease: its
     /// order is held up on the way, and arrives when another one holds.
@@ -369,6 +391,7 @@ impl Fault {
             Fault::OperatorRestart { .. } => "operator_restart",
             Fault::OperatorPause => "operator_pause",
             Fault::Asked { .. } => "asked",
+            Fault::Tampered { .. } => "tampering",
             Fault::IsolateInGrant { .. } => "trap_in_grant",
             Fault::KillInRecovery { .. } => "trap_in_recovery",
         }

@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::classes::asked_about;
-use super::{Ask, Class, Event, Fault, MACHINES, Role, Target};
+use super::{Ask, Class, Event, Fault, MACHINES, Mending, Role, Target};
 
 /// The longest that a verb takes where nothing is in its way, in powers of two of a millisecond.
 const SPAN_LOG2: u32 = 12;
@@ -36,8 +36,32 @@ fn soon(rng: &mut StdRng) -> u64 {
     scale + rng.random_range(0..scale)
 }
 
+/// A person mends what was tampered with: perhaps two at once, perhaps while a node ends.
+fn mending(rng: &mut StdRng, events: &mut Vec<Event>) {
+    let Some(Event { at_ms: tampered_ms, target: Target::Machine(machine), .. }) = events.first().cloned() else {
+        return;
+    };
+    let mendings = [Mending::Differences, Mending::Differences, Mending::Whole, Mending::Replay];
+    let at_ms = tampered_ms + rng.random_range(20..=2_000);
+    let ask = Ask::Resync(mendings[rng.random_range(0..mendings.len())]);
+    let first = asked(rng, at_ms, ask, Target::Machine(machine));
+    let Fault::Asked { through, .. } = first.fault else { return };
+    events.push(first);
+    if rng.random_bool(0.4) {
+        let ask = Ask::Resync(mendings[rng.random_range(0..mendings.len())]);
+        let at_ms = at_ms + rng.random_range(0..=AGAIN_MS);
+        events.push(asked(rng, at_ms, ask, Target::Machine(machine)));
+    }
+    for _ in 0..[0, 1, 1, 1, 2][rng.random_range(0..5)] {
+        events.push(end_of_a_node(rng, at_ms, machine, through));
+    }
+}
+
 /// Adds what happens around the verb that `events` begins with.
 pub(super) fn around(rng: &mut StdRng, class: Class, victim: usize, events: &mut Vec<Event>) {
+    if class == Class::TamperMeta {
+        return mending(rng, events);
+    }
     let Some(Event { at_ms, fault: Fault::Asked { ask, through }, target, .. }) = events.first().cloned() else {
         return;
     };

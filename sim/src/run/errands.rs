@@ -17,8 +17,9 @@ use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
 use resilver_proto::contract::scope::Of;
 use resilver_proto::contract::{
-    AddDiskRequest, DiskRequest, DiskVerb, ObserveRequest, Progress, RemoveDiskRequest, Scope,
-    SyncMissingEntriesRequest, VerifyIntegrityRequest,
+    AddDiskRequest, CompareChecksumsRequest, DiskRequest, DiskVerb, ObserveRequest, Progress, RemoveDiskRequest,
+    ReplayLogsRequest, RestoreSnapshotRequest, Scope, StepDownRequest, SyncMissingEntriesRequest,
+    VerifyIntegrityRequest,
 };
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::{DiskStatus, StatusRequest};
@@ -28,7 +29,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::cluster::node_address;
-use crate::plan::{Ask, MACHINES};
+use crate::plan::{Ask, MACHINES, Mending};
 
 /// How long one call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(8);
@@ -117,7 +118,7 @@ impl Errands {
 
 impl Errand {
     fn words(&self) -> String {
-        format!("{} of {} {}", self.ask.name(), self.node, self.mount.display())
+        format!("{} of {}{}", self.ask.name(), self.node, self.mount.display())
     }
 }
 
@@ -147,6 +148,8 @@ fn patience(ask: Ask) -> u32 {
         Ask::Fail | Ask::Add => 3,
         // Until the disk is out and empty; until it does not work any more.
         Ask::Remove | Ask::Replace { .. } => 20,
+        // While members are away nobody may be called wrong.
+        Ask::Resync(_) => 40,
     }
 }
 
@@ -161,7 +164,7 @@ impl Person {
     async fn go(&self) {
         let (mut disk, mut door, mut refused) = (None, self.errand.through, 0);
         let how = loop {
-            let attempt = tokio::time::timeout(VERB_DEADLINE, self.attempt(&mut disk, door)).await;
+            let attempt = tokio::time::timeout(VERB_DEADLINE, self.attempt(&mut disk, door, refused == 0)).await;
             match attempt.unwrap_or_else(|_| Err(Stop::Again("it takes too long".to_owned()))) {
                 Ok(what) => {
                     self.errands.say(self.number, &self.errand, &format!("done: {what}"));
@@ -186,11 +189,14 @@ impl Person {
         self.errands.with(|inner| inner.open.remove(&self.number));
     }
 
-    /// All calls of the verb, once. `disk`: the one that it is about, once it is known.
-    async fn attempt(&self, disk: &mut Option<String>, door: usize) -> Result<String, Stop> {
+    /// All calls of the verb, once. `disk`: the one that it is about, once it is known; `first`: nothing was refused yet.
+    async fn attempt(&self, disk: &mut Option<String>, door: usize, first: bool) -> Result<String, Stop> {
         let Errand { ask, node, folder, .. } = &self.errand;
         if *ask == Ask::Add {
             return self.add(folder, "").await;
+        }
+        if let Ask::Resync(how) = ask {
+            return self.resync(door, *how, first).await;
         }
         let id = match disk {
             Some(id) => id.clone(),
@@ -208,7 +214,36 @@ impl Person {
                 in_time(control.remove_disk(RemoveDiskRequest { disk_id: id.clone() })).await?;
                 Ok(format!("disk {id} is forgotten"))
             }
-            Ask::Add => unreachable!("it was asked for above"),
+            Ask::Add | Ask::Resync(_) => unreachable!("it was asked for above"),
+        }
+    }
+
+    /// Mends the node's member, and sees whether it is what the others are. What is refused of its own log is fetched; a
+    /// leader steps down first.
+    async fn resync(&self, door: usize, how: Mending, first: bool) -> Result<String, Stop> {
+        let channel = self.channel(&self.errand.node)?;
+        let (mut recovery, mut replicas) =
+            (NodeRecoveryClient::new(channel.clone()), ReplicaRepairClient::new(channel.clone()));
+        let mended = match how {
+            Mending::Replay if first => recovery.replay_logs(ReplayLogsRequest::default()).await,
+            Mending::Whole => recovery.restore_snapshot(RestoreSnapshotRequest::default()).await,
+            Mending::Differences | Mending::Replay => {
+                let scope = Some(Scope { of: Some(Of::Metadata(true)) });
+                replicas.sync_missing_entries(SyncMissingEntriesRequest { scope, fence: None }).await
+            }
+        };
+        let mended = match follow(mended?.into_inner()).await {
+            Err(Stop::Refused(why)) if why.contains("this member leads") => {
+                let request = StepDownRequest { fence: None, to: String::new() };
+                in_time(NodeControlClient::new(channel).step_down(request)).await?;
+                return Err(Stop::Again("it led, and was told to step down".to_owned()));
+            }
+            mended => mended?,
+        };
+        let verdicts = compare(&self.channel(&format!("n{door}"))?, CALL_DEADLINE).await.map_err(Stop::Again)?;
+        match verdicts.get(&self.errand.node).map(String::as_str) {
+            Some(RIGHT) => Ok(mended.message),
+            verdict => Err(Stop::Again(format!("{}, and then it is {verdict:?}", mended.message))),
         }
     }
 
@@ -279,6 +314,32 @@ impl Person {
         let mut control = NodeControlClient::new(self.channel(&self.errand.node)?);
         let answer = in_time(control.add_disk(request)).await?;
         Ok(format!("disk {}, new: {}", answer.disk_id, answer.made))
+    }
+}
+
+/// A member whose metadata is the majority's.
+pub(super) const RIGHT: &str = "right";
+
+/// `meta compare --stored`: what is said of every member.
+pub(super) async fn compare(door: &Channel, deadline: Duration) -> Result<BTreeMap<String, String>, String> {
+    let asked = async {
+        let scope = Some(Scope { of: Some(Of::Metadata(true)) });
+        let request = CompareChecksumsRequest { scope, with_node: String::new(), stored: true };
+        let mut messages = ReplicaRepairClient::new(door.clone()).compare_checksums(request).await?.into_inner();
+        let mut verdicts = BTreeMap::new();
+        while let Some(message) = messages.message().await? {
+            if let Some(member) = message.member {
+                verdicts.insert(member.node, member.verdict);
+            }
+            if message.finished {
+                return Ok(verdicts);
+            }
+        }
+        Err(Status::unavailable("it stopped telling what differs"))
+    };
+    match tokio::time::timeout(deadline, asked).await {
+        Ok(answer) => answer.map_err(|status| format!("{:?}: {}", status.code(), status.message())),
+        Err(_) => Err(format!("no answer within {} s", deadline.as_secs())),
     }
 }
 

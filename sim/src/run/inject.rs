@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use resilver_host::planted::damage;
 use resilver_sim_check::Happening;
 use resilver_sim_disk::Damage;
 use resilver_sim_kernel::{Kernel, MachineId, Pid};
@@ -196,6 +197,7 @@ impl Injector {
         self.condemned.clear();
         self.trap = None;
         self.grant_trap = None;
+        damage::clear();
         let mut happened = self.links.mend(field.kernel);
         for active in std::mem::take(&mut self.active) {
             self.undo(field, active.undo, &mut happened);
@@ -283,8 +285,13 @@ impl Injector {
                 field.kernel.start(field.cluster.client(), "operator", &people::pause(name, length));
                 true
             }
+            Fault::Tampered { records } => {
+                let Some(member) = field.views.member_on(&name) else { return false };
+                damage::wish(member, records);
+                true
+            }
             Fault::Asked { ask, through } => {
-                let Some(mount) = devices::mount(event.target) else { return false };
+                let mount = devices::mount(event.target).unwrap_or_default();
                 let folder = folder(ask, &mount);
                 if ask == (Ask::Replace { spare: false }) {
                     self.wanted.insert((machine, mount.clone()), folder.clone());

@@ -20,7 +20,7 @@ use resilver_sim_kernel::Program;
 use serde_json::Value;
 use tonic::transport::Channel;
 
-use super::errands::Errands;
+use super::errands::{Errands, RIGHT, compare};
 use crate::cluster::{BUCKET, agent_http, node_address};
 use crate::plan::MACHINES;
 
@@ -155,14 +155,18 @@ impl Surveyor {
         }
     }
 
-    /// The metadata does not contradict itself.
+    /// The metadata does not contradict itself, and every member has the same, every record read anew.
     async fn metadata(&self) -> Result<(), String> {
         let mut meta = MetaRecoveryClient::new(self.channels[0].clone());
         let answer = ask(meta.validate_cluster_state(ValidateClusterStateRequest {})).await;
         let answer = answer.map_err(|why| format!("validating the metadata: {why}"))?;
-        match answer.consistent {
-            true => Ok(()),
-            false => Err(format!("the metadata contradicts itself: {}", answer.findings.join("; "))),
+        if !answer.consistent {
+            return Err(format!("the metadata contradicts itself: {}", answer.findings.join("; ")));
+        }
+        let verdicts = compare(&self.channels[0], ASK_DEADLINE).await.map_err(|why| format!("comparing: {why}"))?;
+        match verdicts.iter().find(|(_, verdict)| *verdict != RIGHT) {
+            Some((node, verdict)) => Err(format!("the metadata of {node} is {verdict}: {verdicts:?}")),
+            None => Ok(()),
         }
     }
 

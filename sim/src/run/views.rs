@@ -50,6 +50,11 @@ impl Views {
         self.holders.values().next_back().map(String::as_str)
     }
 
+    /// The newest member of Raft on a machine.
+    pub(crate) fn member_on(&self, machine: &str) -> Option<u64> {
+        self.machines.iter().rev().find(|(_, on)| *on == machine).map(|(id, _)| *id)
+    }
+
     /// The machines of the voters.
     pub(crate) fn voters(&self) -> Vec<String> {
         self.voters.iter().filter_map(|id| self.machines.get(id).cloned()).collect()
@@ -116,6 +121,14 @@ impl Views {
                 self.say(stamped, format!("bad shard {path}"));
             }
             Fact::SnapshotInstalled { .. } => coverage.count("snapshots_installed"),
+            Fact::StateTampered => {
+                coverage.count("fault.tampered");
+                self.say(stamped, "was tampered with".to_owned());
+            }
+            Fact::StateMended => {
+                coverage.count("states_mended");
+                self.say(stamped, "was mended".to_owned());
+            }
             Fact::Truncated { .. } => coverage.count("truncations"),
             Fact::JournalLine { line } => self.journal(stamped, line, coverage),
             _ => {}
