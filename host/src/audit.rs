@@ -87,7 +87,7 @@ pub struct StepFact {
 pub enum Fact {
     /// A member of Raft opened its files. Every later fact of this process about Raft is this member's.
     MemberOpened {
-        /// The cluster.
+        /// The cluster and its epoch: with those of another epoch this member has nothing to do.
         cluster: String,
         /// The member.
         raft_id: u64,

@@ -46,11 +46,13 @@ pub enum Bug {
     GiveUpTwoAtOnce,
     /// Mending a member's state skips a record, and does not look at what came out. [`heals` by the comparison of all members]
     ResyncSkipsRecord,
+    /// A member that goes on alone does so in the epoch in which the others are. [`heals`]
+    KeepOldEpoch,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 18] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -68,6 +70,7 @@ impl Bug {
         Bug::GiveUpLastCopy,
         Bug::GiveUpTwoAtOnce,
         Bug::ResyncSkipsRecord,
+        Bug::KeepOldEpoch,
     ];
 
     /// Its name on the command line.
@@ -90,6 +93,7 @@ impl Bug {
             Bug::GiveUpLastCopy => "give-up-last-copy",
             Bug::GiveUpTwoAtOnce => "give-up-two-at-once",
             Bug::ResyncSkipsRecord => "resync-skips-record",
+            Bug::KeepOldEpoch => "keep-old-epoch",
         }
     }
 }

@@ -26,6 +26,8 @@ use resilver_strategies::config::{PolicyConfig, Profile};
 
 /// The bucket every workload writes to.
 pub(crate) const BUCKET: &str = "data";
+/// What the cluster is called.
+pub(crate) const CLUSTER_NAME: &str = "sim";
 /// Where a node answers gRPC.
 const NODE_PORT: u16 = 7000;
 /// Where a node answers HTTP.
@@ -365,7 +367,7 @@ async fn found_once(host: &Host, nodes: usize) -> Result<(), String> {
     let status = call(cluster.status(StatusRequest { local: false })).await?;
     if status.cluster_id.is_empty() {
         // A cluster may be founded once all answer; here nobody else could have founded one.
-        call(cluster.init(InitRequest { name: "sim".to_owned() })).await?;
+        call(cluster.init(InitRequest { name: CLUSTER_NAME.to_owned() })).await?;
         return Err("the others have not joined".to_owned());
     }
     let healthy = status.nodes.iter().filter(|node| node.state == "healthy").count();

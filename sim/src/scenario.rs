@@ -9,8 +9,18 @@ use crate::plan::Class;
 pub(crate) enum Bounds {
     /// No more than it can: everything acknowledged must be there in the end, and everything must be whole again.
     Redundancy,
+    /// Nothing else than that a majority of the voters is lost for good, at a moment when nothing is being written: what is
+    /// left has everything, and must be whole again.
+    Quorum,
     /// More than it can: no wrong answer and a clear refusal are demanded, not an answer.
     Beyond,
+}
+
+impl Bounds {
+    /// Whether everything must be well in the end.
+    pub(crate) fn must_heal(self) -> bool {
+        self != Bounds::Beyond
+    }
 }
 
 /// What clients may notice who ask machines that no fault strikes.
@@ -257,6 +267,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         clients: Clients::MayWait,
         agents: Agents::MayAct,
         on_call: OnCall::Afterwards,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "quorum",
+        about: "two of three voters lose their metadata for good, and people recover the quorum while nodes end",
+        mix: &[(Class::LoseQuorum, 1)],
+        faults: (1, 1),
+        safety_seconds: (50, 55),
+        bounds: Bounds::Quorum,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Throughout,
         accounts: NOTHING,
     },
     Scenario {

@@ -27,9 +27,9 @@ pub(crate) struct Machine {
     note: Note,
     stops: Arc<Stops>,
     failed: watch::Sender<Option<String>>,
-    /// Whose state the simulator may damage.
-    #[cfg(feature = "planted-bugs")]
-    damaged: Option<u64>,
+    /// Whose it is; `None`: a copy's, of which checkers are told nothing.
+    #[cfg(any(feature = "audit", feature = "planted-bugs"))]
+    member: Option<crate::types::RaftId>,
 }
 
 impl Machine {
@@ -46,8 +46,8 @@ impl Machine {
             note,
             stops,
             failed,
-            #[cfg(feature = "planted-bugs")]
-            damaged: None,
+            #[cfg(any(feature = "audit", feature = "planted-bugs"))]
+            member: None,
         })
     }
 
@@ -61,19 +61,21 @@ impl Machine {
         #[cfg(feature = "planted-bugs")]
         self.slip_in().await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
         #[cfg(feature = "audit")]
-        super::facts::applied(&self.state, &self.note).await;
+        if self.member.is_some() {
+            super::facts::applied(&self.state, &self.note).await;
+        }
         Ok(outcomes)
     }
 
-    /// The simulator may damage this one, which is the live one of this member.
-    #[cfg(feature = "planted-bugs")]
-    pub(crate) fn damaged_as(self, member: crate::types::RaftId) -> Self {
-        Self { damaged: Some(member.0), ..self }
+    /// This one is the member's own.
+    #[cfg(any(feature = "audit", feature = "planted-bugs"))]
+    pub(crate) fn of(self, member: crate::types::RaftId) -> Self {
+        Self { member: Some(member), ..self }
     }
 
     #[cfg(feature = "planted-bugs")]
     async fn slip_in(&self) -> Result<(), crate::state::StateError> {
-        let Some(member) = self.damaged else { return Ok(()) };
+        let Some(crate::types::RaftId(member)) = self.member else { return Ok(()) };
         match resilver_host::planted::damage::due(member) {
             0 => Ok(()),
             records => {

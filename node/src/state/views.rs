@@ -17,7 +17,7 @@ use resilver_host::planted::{Bug, bug};
 use tokio::time::Instant;
 
 use super::merkle::{self, LEAVES, Range, Stretch, Sum};
-use super::tables::{CLUSTER, LOCKS, REPLICATED, Tables, unseal};
+use super::tables::{CLUSTER, LOCKS, REPLICATED, unseal};
 use super::{Applied, State, StateError, read_memory, snapshot};
 
 /// How long a moment is kept: a comparison that reads every record anew takes some seconds per million objects.
@@ -223,15 +223,21 @@ impl State {
         expected: Sum,
     ) -> Result<(), PatchError> {
         self.make_like(at, expected, move |txn| {
-            let mut tables = Tables::open(txn)?;
+            // Past the leaves, which are made anew behind this: those that are kept may not fit what is stored.
+            let mut by_table: BTreeMap<u8, Vec<(&[u8], Option<&Vec<u8>>)>> = BTreeMap::new();
             for (place, value) in &changes {
                 let (tag, key) =
                     place.split_first().ok_or_else(|| merkle::corrupt("a place of no bytes".to_owned()))?;
-                let table = tables.of(*tag).ok_or_else(|| merkle::corrupt(format!("there is no table {tag}")))?;
-                match value {
-                    Some(value) => table.insert(key, value)?,
-                    None => {
-                        table.remove(key)?;
+                by_table.entry(*tag).or_default().push((key, value.as_ref()));
+            }
+            for (tag, changes) in by_table {
+                let table = REPLICATED.into_iter().find(|(known, _)| *known == tag);
+                let (_, table) = table.ok_or_else(|| merkle::corrupt(format!("there is no table {tag}")))?;
+                let mut table = txn.open_table(table)?;
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => drop(table.insert(key, value.as_slice())?),
+                        None => drop(table.remove(key)?),
                     }
                 }
             }

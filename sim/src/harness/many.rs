@@ -160,7 +160,7 @@ fn hollow(progress: &Progress, scenario: &Scenario) -> Vec<&'static str> {
         if scenario.faults.0 > 0 && coverage.under("fault.") == 0 {
             hollow.push("no fault took effect");
         }
-        if scenario.bounds == Bounds::Redundancy && coverage.get("objects_verified") == 0 {
+        if scenario.bounds.must_heal() && coverage.get("objects_verified") == 0 {
             hollow.push("no object was verified");
         }
     }

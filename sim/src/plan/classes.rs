@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Ask, Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, SPARE, Target};
+use super::{Ask, Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, SPARE, Target, VOTERS, verbs};
 
 /// A kind of fault. A scenario gives each a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,6 +102,8 @@ pub(crate) enum Class {
     RemoveDisk,
     /// A member's metadata is tampered with, and a person mends it, likewise.
     TamperMeta,
+    /// Two of three voters lose their power, and their metadata for good; people recover the quorum, likewise.
+    LoseQuorum,
 }
 
 impl Class {
@@ -116,6 +118,7 @@ impl Class {
                 | Class::ReplaceDisk
                 | Class::RemoveDisk
                 | Class::TamperMeta
+                | Class::LoseQuorum
         )
     }
 }
@@ -189,6 +192,7 @@ impl Class {
                 let ask = Ask::Replace { spare: rng.random_bool(0.5) };
                 asked(rng, ask, disk)
             }
+            Class::LoseQuorum => (Fault::Quiet, Target::Machine(rng.random_range(1..=VOTERS)), verbs::QUIET_MS),
             Class::TamperMeta => {
                 // Two machines at most: four that are right stay a majority.
                 let machine = if rng.random_bool(0.5) { victim } else { victim % MACHINES + 1 };

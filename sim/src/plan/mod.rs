@@ -131,6 +131,11 @@ pub(crate) enum Ask {
     Remove,
     /// `meta resync`, and `meta compare` whether it helped.
     Resync(Mending),
+    /// `meta recover-quorum` at a survivor that has most, `node up` for those that were lost, and `repair collect`.
+    Recover {
+        /// The place of the voter that is left.
+        left: usize,
+    },
 }
 
 /// How a member's metadata is mended.
@@ -157,6 +162,7 @@ impl Ask {
             Ask::Resync(Mending::Differences) => "resync",
             Ask::Resync(Mending::Whole) => "resync_whole",
             Ask::Resync(Mending::Replay) => "resync_replay",
+            Ask::Recover { .. } => "recover_quorum",
         }
     }
 }
@@ -247,6 +253,8 @@ pub(crate) enum Fault {
         /// The machine he turns to first.
         through: usize,
     },
+    /// Clients ask for nothing.
+    Quiet,
     /// Records slip into the machine's metadata that no entry of the log wrote.
     Tampered {
         /// How many.
@@ -392,6 +400,7 @@ impl Fault {
             Fault::OperatorPause => "operator_pause",
             Fault::Asked { .. } => "asked",
             Fault::Tampered { .. } => "tampering",
+            Fault::Quiet => "quiet",
             Fault::IsolateInGrant { .. } => "trap_in_grant",
             Fault::KillInRecovery { .. } => "trap_in_recovery",
         }

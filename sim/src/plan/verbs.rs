@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::classes::asked_about;
-use super::{Ask, Class, Event, Fault, MACHINES, Mending, Role, Target};
+use super::{Ask, Class, Event, Fault, MACHINES, Mending, Role, Target, VOTERS};
 
 /// The longest that a verb takes where nothing is in its way, in powers of two of a millisecond.
 const SPAN_LOG2: u32 = 12;
@@ -36,6 +36,46 @@ fn soon(rng: &mut StdRng) -> u64 {
     scale + rng.random_range(0..scale)
 }
 
+/// How long clients ask for nothing before the quorum is lost: what they were told is everywhere by then, so that nothing of it
+/// may be lost; and for how long in all.
+const SETTLE_MS: u64 = 1_500;
+pub(super) const QUIET_MS: u64 = SETTLE_MS + 500;
+/// How long the machines are away, and so the person's time to recover without them; then they come back, empty.
+const LOST_MS: (u64, u64) = (22_000, 28_000);
+
+/// Two voters lose everything but their shards, and people recover the quorum from what is left.
+fn recovering(rng: &mut StdRng, events: &mut Vec<Event>) {
+    let Some(Event { at_ms: quiet_ms, target: Target::Machine(left), .. }) = events.first().cloned() else { return };
+    let lost_ms = quiet_ms + SETTLE_MS;
+    for machine in (1..=VOTERS).filter(|machine| *machine != left) {
+        let away_ms = rng.random_range(LOST_MS.0..=LOST_MS.1);
+        // Another metadata disk is in the machine before it is switched on.
+        events.push(event(lost_ms, Fault::DiskReplaced, Target::MetaDisk(machine), away_ms));
+        events.push(event(lost_ms + 5, Fault::PowerOff, Target::Machine(machine), away_ms));
+    }
+    let survivors: Vec<usize> = (1..=MACHINES).filter(|machine| *machine > VOTERS || *machine == left).collect();
+    let through = survivors[rng.random_range(0..survivors.len())];
+    let ask = |at_ms| event(at_ms, Fault::Asked { ask: Ask::Recover { left }, through }, Target::Machine(left), 0);
+    let mut at_ms = lost_ms + rng.random_range(500..=3_000);
+    for _ in 0..rng.random_range(1..=2) {
+        events.push(ask(at_ms));
+        at_ms += rng.random_range(0..=3_000);
+    }
+    for _ in 0..rng.random_range(0..=2) {
+        let later = at_ms + rng.random_range(0..=12_000);
+        let place = survivors[rng.random_range(0..survivors.len())];
+        let place = Target::Machine(if rng.random_bool(0.6) { through } else { place });
+        events.push(match rng.random_range(0..6) {
+            0..=3 => {
+                let nth = rng.random_range(1..=200);
+                event(later, Fault::KillAtOp { role: Role::Node, nth }, place, 0)
+            }
+            4 => event(later, Fault::Kill(Role::Node), place, 0),
+            _ => event(later, Fault::PowerOff, place, rng.random_range(AWAY_MS.0..=AWAY_MS.1)),
+        });
+    }
+}
+
 /// A person mends what was tampered with: perhaps two at once, perhaps while a node ends.
 fn mending(rng: &mut StdRng, events: &mut Vec<Event>) {
     let Some(Event { at_ms: tampered_ms, target: Target::Machine(machine), .. }) = events.first().cloned() else {
@@ -59,8 +99,10 @@ fn mending(rng: &mut StdRng, events: &mut Vec<Event>) {
 
 /// Adds what happens around the verb that `events` begins with.
 pub(super) fn around(rng: &mut StdRng, class: Class, victim: usize, events: &mut Vec<Event>) {
-    if class == Class::TamperMeta {
-        return mending(rng, events);
+    match class {
+        Class::TamperMeta => return mending(rng, events),
+        Class::LoseQuorum => return recovering(rng, events),
+        _ => {}
     }
     let Some(Event { at_ms, fault: Fault::Asked { ask, through }, target, .. }) = events.first().cloned() else {
         return;

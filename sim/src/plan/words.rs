@@ -101,6 +101,7 @@ impl fmt::Display for Fault {
                 let by = if *spare { "the spare" } else { "one in its place" };
                 write!(f, "a person asks n{through} to replace it by {by}")
             }
+            Fault::Quiet => f.write_str("clients ask for nothing"),
             Fault::Tampered { records } => write!(f, "{records} records slip into its metadata"),
             Fault::Asked { ask, through } => write!(f, "a person asks n{through} to {} it", ask.name()),
             Fault::IsolateInGrant { away_ms } => write!(f, "cut off for {away_ms} ms in the moment of its grant"),

@@ -20,9 +20,10 @@ use super::links::{Ill, Links};
 use super::places::Places;
 use super::views::{Intent, Views};
 use super::{devices, people};
-use crate::cluster::{Cluster, disk_mount, shards_folder};
+use crate::cluster::{Cluster, disk_mount, node_name, shards_folder};
 use crate::outcome::Coverage;
-use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, SPARE, Target};
+use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, SPARE, Target, VOTERS};
+use crate::workload::Notes;
 
 /// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
 const RESTART_WAIT: Duration = Duration::from_secs(1);
@@ -94,6 +95,7 @@ pub(crate) struct Field<'a> {
     pub(crate) views: &'a Views,
     pub(crate) coverage: &'a mut Coverage,
     pub(crate) errands: &'a Errands,
+    pub(crate) notes: &'a Notes,
 }
 
 /// The plan under way.
@@ -285,6 +287,10 @@ impl Injector {
                 field.kernel.start(field.cluster.client(), "operator", &people::pause(name, length));
                 true
             }
+            Fault::Quiet => {
+                field.notes.be_quiet(Duration::from_millis(event.for_ms));
+                true
+            }
             Fault::Tampered { records } => {
                 let Some(member) = field.views.member_on(&name) else { return false };
                 damage::wish(member, records);
@@ -297,7 +303,13 @@ impl Injector {
                     self.wanted.insert((machine, mount.clone()), folder.clone());
                     make_folder(field.kernel, machine, &mount, &folder);
                 }
-                let errand = Errand { ask, node: name, mount, folder, through: field.places.number(through) };
+                let gone = match ask {
+                    Ask::Recover { left } => (1..=VOTERS).filter(|place| *place != left).collect(),
+                    _ => Vec::new(),
+                };
+                let gone = gone.into_iter().map(|place| node_name(field.places.index(place))).collect();
+                let through = field.places.number(through);
+                let errand = Errand { ask, node: name, mount, folder, gone, through };
                 field.kernel.start(field.cluster.client(), "asks", &field.errands.send(errand));
                 true
             }

@@ -102,7 +102,7 @@ fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Fai
     if let Some(detail) = harm {
         return Err(stage.failure("clients_unharmed", detail));
     }
-    if scenario.bounds == Bounds::Redundancy {
+    if scenario.bounds.must_heal() {
         liveness(stage, plan, &person)?;
         if let Some(detail) = overdone::overdone(scenario.agents, &stage.coverage) {
             return Err(stage.failure("nothing_overdone", detail));

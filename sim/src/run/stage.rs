@@ -74,7 +74,7 @@ impl Stage {
             }
         }
         coverage = Coverage::default();
-        let (shelf, bounded) = (Shelf::default(), scenario.bounds == Bounds::Redundancy);
+        let (shelf, bounded) = (Shelf::default(), scenario.bounds.must_heal());
         let errands = Errands::default();
         Ok(Stage { kernel, cluster, places, notes, coverage, errands, views, tap, checker, injector, shelf, bounded })
     }
@@ -191,6 +191,7 @@ impl Stage {
             views: &self.views,
             coverage: &mut self.coverage,
             errands: &self.errands,
+            notes: &self.notes,
         };
         work(&mut self.injector, &mut field)
     }
