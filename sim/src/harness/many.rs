@@ -7,7 +7,7 @@ use super::state::Progress;
 use super::{Exit, replay_command, show_failure};
 use crate::cli::RunArgs;
 use crate::outcome::Outcome;
-use crate::scenario::{Bounds, Scenario};
+use crate::scenario::Scenario;
 
 /// How often the progress file is written.
 const STORE_EVERY: usize = 20;

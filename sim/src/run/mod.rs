@@ -37,7 +37,7 @@ use self::stage::Stage;
 use self::survey::{Board, Spared};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::{self, Plan};
-use crate::scenario::{Bounds, Clients, OnCall, Scenario};
+use crate::scenario::{Clients, OnCall, Scenario};
 use crate::workload;
 
 /// Within which, from the last fault on, all must be well: a scrub pass (20 s) finds what rotted, budgets of the agents

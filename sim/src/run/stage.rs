@@ -20,12 +20,15 @@ use super::unharmed::Struck;
 use super::views::Views;
 use crate::cluster::Cluster;
 use crate::outcome::{Coverage, Failure, Outcome};
-use crate::plan::{self, DISKS, MACHINES, Plan};
-use crate::scenario::{Bounds, Scenario};
+use crate::plan::{self, DISKS, MACHINES, Plan, VOTERS};
+use crate::scenario::Scenario;
 use crate::workload::Notes;
 
 /// Starts of a node count together within this: the budget's window (30 min) in the profile `fast` (a 60th).
 const STARTS_WINDOW: Duration = Duration::from_secs(30);
+
+/// How long a cluster that was founded may take until three of its members vote.
+const VOTERS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Everything of one run.
 pub(crate) struct Stage {
@@ -62,8 +65,16 @@ impl Stage {
         let (mut views, mut coverage) = (Views::default(), Coverage::default());
         let mut checker = Checker::new(&Limits { starts_window: STARTS_WINDOW, ..Limits::default() });
         // What happened while it was founded comes at once, all of it with the present time.
-        let events = tap.drain(&kernel);
+        let mut events = tap.drain(&kernel);
         views.take(&events, &mut coverage);
+        // Which machines vote, a plan has to know: the last of them may still be catching up.
+        let late = kernel.now() + VOTERS_DEADLINE;
+        while views.voters().len() < VOTERS && kernel.now() < late {
+            kernel.step();
+            let more = tap.drain(&kernel);
+            views.take(&more, &mut coverage);
+            events.extend(more);
+        }
         let notes = Notes::new();
         let places = Places::of(&kernel, &cluster, &views.voters());
         let injector = Injector::new(&kernel, &cluster, &Plan { events: Vec::new(), ..plan.clone() });
