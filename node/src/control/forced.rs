@@ -2,6 +2,7 @@
 //!
 //! Must never: let anybody go on while a quorum could come back, or while it is not known what another one has.
 
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract::SurveyResponse;
 
 use crate::phase::Phase;
@@ -56,6 +57,11 @@ pub(super) fn may_be_forced(
     let starting = |seen: &SurveyResponse| seen.cluster_id.is_empty() && seen.phase != Phase::LostVoter.as_str();
     if let Some((node, seen)) = seen.iter().find(|(node, seen)| scene.nodes.contains(node) && starting(seen)) {
         return Err(format!("node {node} is {}, and does not say yet what it has: ask again in a moment", seen.phase));
+    }
+    if let Some((node, _)) = seen.iter().find(|(_, seen)| seen.recovering).filter(|_| !bug(Bug::ForceTwoAtOnce)) {
+        return Err(format!(
+            "node {node} is asked to go on alone at the same time, and two of them would be two clusters: ask one, and again"
+        ));
     }
     let reach = |survey: &SurveyResponse| (survey.last_log_term, survey.last_log_index);
     let same = seen.iter().filter(|(_, seen)| seen.cluster_id == own.cluster_id);
@@ -136,6 +142,15 @@ mod tests {
         assert!(with(SurveyResponse { epoch: 2, ..at("n4", 3, 50) }).unwrap_err().contains("epoch 2 already"));
         let foreign = SurveyResponse { cluster_id: "other".to_owned(), ..at("n4", 9, 999) };
         assert_eq!(with(foreign), Ok(()), "another cluster's log is nothing to it");
+    }
+
+    /// Found by the simulator (`quorum`): two people asked two survivors that had the same, and each became the only voter of the
+    /// same epoch, under the same id.
+    #[test]
+    fn of_two_that_are_asked_at_the_same_time_neither_goes_on_beside_the_other() {
+        let beside = SurveyResponse { recovering: true, ..at("n4", 3, 100) };
+        let refused = judged(&["n2", "n3"], &[beside, at("n5", 3, 99)]).unwrap_err();
+        assert!(refused.contains("n4 is asked to go on alone"), "{refused}");
     }
 
     #[test]

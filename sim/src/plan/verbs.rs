@@ -55,11 +55,15 @@ fn recovering(rng: &mut StdRng, events: &mut Vec<Event>) {
     }
     let survivors: Vec<usize> = (1..=MACHINES).filter(|machine| *machine > VOTERS || *machine == left).collect();
     let through = survivors[rng.random_range(0..survivors.len())];
-    let ask = |at_ms| event(at_ms, Fault::Asked { ask: Ask::Recover { left }, through }, Target::Machine(left), 0);
+    let ask =
+        |at_ms, through| event(at_ms, Fault::Asked { ask: Ask::Recover { left }, through }, Target::Machine(left), 0);
     let mut at_ms = lost_ms + rng.random_range(500..=3_000);
-    for _ in 0..rng.random_range(1..=2) {
-        events.push(ask(at_ms));
+    events.push(ask(at_ms, through));
+    if rng.random_bool(0.6) {
+        // Somebody else, who may begin with another one of those that have the same.
+        let other = if rng.random_bool(0.5) { through } else { survivors[rng.random_range(0..survivors.len())] };
         at_ms += rng.random_range(0..=3_000);
+        events.push(ask(at_ms, other));
     }
     for _ in 0..rng.random_range(0..=2) {
         let later = at_ms + rng.random_range(0..=12_000);
