@@ -48,13 +48,11 @@ pub enum Bug {
     ResyncSkipsRecord,
     /// A member that goes on alone does so in the epoch in which the others are. [`heals`]
     KeepOldEpoch,
-    /// A member goes on alone beside another one that is asked to. [`log_matching`, `one_leader_per_term`, `same_digest` or `heals`]
-    ForceTwoAtOnce,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 18] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -73,7 +71,6 @@ impl Bug {
         Bug::GiveUpTwoAtOnce,
         Bug::ResyncSkipsRecord,
         Bug::KeepOldEpoch,
-        Bug::ForceTwoAtOnce,
     ];
 
     /// Its name on the command line.
@@ -97,7 +94,6 @@ impl Bug {
             Bug::GiveUpTwoAtOnce => "give-up-two-at-once",
             Bug::ResyncSkipsRecord => "resync-skips-record",
             Bug::KeepOldEpoch => "keep-old-epoch",
-            Bug::ForceTwoAtOnce => "force-two-at-once",
         }
     }
 }

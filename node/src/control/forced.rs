@@ -2,7 +2,6 @@
 //!
 //! Must never: let anybody go on while a quorum could come back, or while it is not known what another one has.
 
-use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract::SurveyResponse;
 
 use crate::phase::Phase;
@@ -60,7 +59,7 @@ pub(super) fn may_be_forced(
     if let Some((node, seen)) = seen.iter().find(|(node, seen)| scene.nodes.contains(node) && starting(seen)) {
         return Err(format!("node {node} is {}, and does not say yet what it has: ask again in a moment", seen.phase));
     }
-    if let Some((node, _)) = seen.iter().find(|(_, seen)| seen.recovering).filter(|_| !bug(Bug::ForceTwoAtOnce)) {
+    if let Some((node, _)) = seen.iter().find(|(_, seen)| seen.recovering) {
         return Err(format!(
             "node {node} is asked to go on alone at the same time, and two of them would be two clusters: ask one, and again"
         ));

@@ -30,7 +30,7 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         // Persons give disks of several machines up at a time.
         Bug::GiveUpLastCopy | Bug::GiveUpTwoAtOnce => &["disk-verbs"],
         Bug::ResyncSkipsRecord => &["resync"],
-        Bug::KeepOldEpoch | Bug::ForceTwoAtOnce => &["quorum"],
+        Bug::KeepOldEpoch => &["quorum"],
     }
 }
 
