@@ -129,7 +129,8 @@ async fn metadata_that_differs_is_found_blamed_by_the_majority_and_mended() {
     let after = cluster.json(&["meta", "compare", "--stored", "--json"]);
     assert_eq!(after["equal"].as_bool(), Some(true), "{after}");
     whole(&client).await;
-    let verified = cluster.run(&["verify", "--full"]);
+    let report = cluster.dir.path().join("report.json").display().to_string();
+    let verified = cluster.run(&["verify", "--full", "--report", &report]);
     assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
 
     // Phase 4: the whole state, and the node's own log, do it as well.

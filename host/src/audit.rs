@@ -87,7 +87,7 @@ pub struct StepFact {
 pub enum Fact {
     /// A member of Raft opened its files. Every later fact of this process about Raft is this member's.
     MemberOpened {
-        /// The cluster.
+        /// The cluster and its epoch: with those of another epoch this member has nothing to do.
         cluster: String,
         /// The member.
         raft_id: u64,
@@ -142,6 +142,10 @@ pub enum Fact {
         /// The last index; `None`: nothing was applied yet.
         applied: Option<u64>,
     },
+    /// Records slipped in that no entry of the log wrote: a fault of the simulator's.
+    StateTampered,
+    /// The state was made like the majority's, durably.
+    StateMended,
     /// A snapshot took the state's place, durably.
     SnapshotInstalled {
         /// The last entry in it; `None`: it is empty.
@@ -157,6 +161,13 @@ pub enum Fact {
         version: String,
         /// Its extents, as their shards' files are named, without the shard.
         extents: Vec<String>,
+    },
+    /// A revision of the cluster's map was applied. Stated before: within the transaction that applies it.
+    DisksGivenUp {
+        /// Which.
+        revision: u64,
+        /// All disks that a person had given up or detached, by node and folder, unless another disk is in use there.
+        disks: Vec<(String, String)>,
     },
     /// A shard, durable by now, is about to get its name. Stated before.
     ShardWritten {

@@ -40,11 +40,19 @@ pub enum Bug {
     WipeAndVote,
     /// A rebuilt shard holds zeros, with checksums that fit them. [`oracle.lost`, or `heals` by the full verification]
     RebuildGarbage,
+    /// A person's word takes a disk away whatever is left without it. [`enough_shards`, or `heals`]
+    GiveUpLastCopy,
+    /// Two such words at a time each count upon the disk that the other one takes. [`enough_shards`, or `heals`]
+    GiveUpTwoAtOnce,
+    /// Mending a member's state skips a record, and does not look at what came out. [`heals` by the comparison of all members]
+    ResyncSkipsRecord,
+    /// A member that goes on alone does so in the epoch in which the others are. [`heals`]
+    KeepOldEpoch,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 14] = [
+    pub const ALL: [Bug; 18] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -59,6 +67,10 @@ impl Bug {
         Bug::StandUnasked,
         Bug::WipeAndVote,
         Bug::RebuildGarbage,
+        Bug::GiveUpLastCopy,
+        Bug::GiveUpTwoAtOnce,
+        Bug::ResyncSkipsRecord,
+        Bug::KeepOldEpoch,
     ];
 
     /// Its name on the command line.
@@ -78,6 +90,10 @@ impl Bug {
             Bug::StandUnasked => "stand-unasked",
             Bug::WipeAndVote => "wipe-and-vote",
             Bug::RebuildGarbage => "rebuild-garbage",
+            Bug::GiveUpLastCopy => "give-up-last-copy",
+            Bug::GiveUpTwoAtOnce => "give-up-two-at-once",
+            Bug::ResyncSkipsRecord => "resync-skips-record",
+            Bug::KeepOldEpoch => "keep-old-epoch",
         }
     }
 }
@@ -146,6 +162,33 @@ mod planted {
                 }
             }
         })
+    }
+}
+
+/// Damage to a member's state that no disk fault makes: records that no entry of the log wrote.
+#[cfg(feature = "planted-bugs")]
+pub mod damage {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    thread_local! {
+        static WISHES: RefCell<BTreeMap<u64, u32>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// The next time that the member of this id applies anything, so many records slip in.
+    pub fn wish(member: u64, records: u32) {
+        WISHES.with_borrow_mut(|wishes| wishes.insert(member, records));
+    }
+
+    /// No more damage is done.
+    pub fn clear() {
+        WISHES.take();
+    }
+
+    /// How many are to slip in at this member, now.
+    #[must_use]
+    pub fn due(member: u64) -> u32 {
+        WISHES.with_borrow_mut(|wishes| wishes.remove(&member)).unwrap_or_default()
     }
 }
 

@@ -138,6 +138,7 @@ impl Node {
             rejoin: rejoin_tx,
             restore: restore_tx,
             force: force_tx,
+            forcing: Arc::default(),
             canary: Mutex::new(()),
             adding: Mutex::new(()),
             options,
@@ -328,6 +329,8 @@ impl Life {
             Ok(reborn) => format!("it is the only voter of epoch {}", reborn.epoch),
             Err(status) => format!("it could not go on alone: {}", status.message()),
         };
+        // Until the process ends nobody else goes on beside it.
+        std::mem::forget(order.one);
         // Whoever asked may have given up.
         let _ = order.answer.send(outcome);
         NodeError::Reborn(ended)

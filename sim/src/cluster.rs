@@ -26,6 +26,8 @@ use resilver_strategies::config::{PolicyConfig, Profile};
 
 /// The bucket every workload writes to.
 pub(crate) const BUCKET: &str = "data";
+/// What the cluster is called.
+pub(crate) const CLUSTER_NAME: &str = "sim";
 /// Where a node answers gRPC.
 const NODE_PORT: u16 = 7000;
 /// Where a node answers HTTP.
@@ -100,13 +102,18 @@ pub(crate) fn disk_mount(disk: usize) -> PathBuf {
     PathBuf::from(format!("/disk{}", disk + 1))
 }
 
+/// The folder of a configured disk on its mount.
+pub(crate) fn shards_folder(mount: &Path) -> PathBuf {
+    mount.join("shards")
+}
+
 fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
     let name = node_name(index);
     NodeOptions {
         address: at(&name, NODE_PORT),
         http: at(&name, NODE_HTTP_PORT),
         data_dir: PathBuf::from(META_MOUNT).join("data"),
-        disks: (0..disks).map(|disk| disk_mount(disk).join("shards")).collect(),
+        disks: (0..disks).map(|disk| shards_folder(&disk_mount(disk))).collect(),
         join: (0..nodes).filter(|other| *other != index).map(|other| node_address(&node_name(other))).collect(),
         location: LocationOptions::default(),
         // As `resilver up` has it: damage is found within a run.
@@ -274,7 +281,8 @@ impl Cluster {
             let files = kernel.file_system(*machine);
             files.device(Path::new(META_MOUNT), META_BYTES);
             files.device(Path::new(AGENT_MOUNT), AGENT_BYTES);
-            for disk in 0..disks {
+            // One more than the node is told of: a spare.
+            for disk in 0..=disks {
                 files.device(&disk_mount(disk), DISK_BYTES);
             }
             agents.insert(*machine, agent_program(agent_options(index, nodes)));
@@ -343,9 +351,9 @@ impl Cluster {
         self.client
     }
 
-    /// How many shard disks each node has.
+    /// How many shard disks each machine has, the spare with them.
     pub(crate) fn disks(&self) -> usize {
-        self.disks
+        self.disks + 1
     }
 
     /// The running agent process, if there is one.
@@ -362,7 +370,7 @@ async fn found_once(host: &Host, nodes: usize) -> Result<(), String> {
     let status = call(cluster.status(StatusRequest { local: false })).await?;
     if status.cluster_id.is_empty() {
         // A cluster may be founded once all answer; here nobody else could have founded one.
-        call(cluster.init(InitRequest { name: "sim".to_owned() })).await?;
+        call(cluster.init(InitRequest { name: CLUSTER_NAME.to_owned() })).await?;
         return Err("the others have not joined".to_owned());
     }
     let healthy = status.nodes.iter().filter(|node| node.state == "healthy").count();

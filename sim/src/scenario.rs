@@ -9,8 +9,18 @@ use crate::plan::Class;
 pub(crate) enum Bounds {
     /// No more than it can: everything acknowledged must be there in the end, and everything must be whole again.
     Redundancy,
+    /// Nothing else than that a majority of the voters is lost for good, at a moment when nothing is being written: what is
+    /// left has everything, and must be whole again.
+    Quorum,
     /// More than it can: no wrong answer and a clear refusal are demanded, not an answer.
     Beyond,
+}
+
+impl Bounds {
+    /// Whether everything must be well in the end.
+    pub(crate) fn must_heal(self) -> bool {
+        self != Bounds::Beyond
+    }
 }
 
 /// What clients may notice who ask machines that no fault strikes.
@@ -206,6 +216,27 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         accounts: DISKS,
     },
     Scenario {
+        name: "disk-verbs",
+        about: "people empty, give up, add, replace and remove disks, twice and several at once, and nodes end in the middle",
+        mix: &[
+            (Class::DrainDisk, 5),
+            (Class::FailDisk, 3),
+            (Class::FailDisks, 3),
+            (Class::AddDisk, 5),
+            (Class::ReplaceDisk, 3),
+            (Class::RemoveDisk, 4),
+            (Class::KillNode, 1),
+            (Class::Power, 1),
+        ],
+        faults: (2, 4),
+        safety_seconds: (20, 30),
+        bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
+        accounts: "as `disks`; a disk that a person gave up stays so, and nothing is on it any more",
+    },
+    Scenario {
         name: "metadata",
         about: "log, vote, database and snapshots rot, are written over, their disk fails, and members are brought back under fire",
         mix: &[
@@ -221,6 +252,30 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         faults: (2, 6),
         safety_seconds: (20, 35),
         bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Throughout,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "resync",
+        about: "members' metadata is tampered with, and people compare and mend it while nodes end",
+        mix: &[(Class::TamperMeta, 8), (Class::KillNode, 2), (Class::Power, 1), (Class::IsolateLeader, 1)],
+        faults: (2, 4),
+        safety_seconds: (20, 30),
+        bounds: Bounds::Redundancy,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "quorum",
+        about: "two of three voters lose their metadata for good, and people recover the quorum while nodes end",
+        mix: &[(Class::LoseQuorum, 1)],
+        faults: (1, 1),
+        safety_seconds: (50, 55),
+        bounds: Bounds::Quorum,
         clients: Clients::MayWait,
         agents: Agents::MayAct,
         on_call: OnCall::Throughout,

@@ -54,13 +54,14 @@ pub(crate) async fn run(cx: &Context, args: RejoinArgs) -> Result<Code, Failure>
     loop {
         let message = match messages.message().await {
             Ok(Some(message)) => message,
-            // A member of an epoch that is over can only go on in a new process: the stream ends with the old one.
-            _ if steps.iter().any(|step: &Step| step.phase == "rejoined") => {
+            // A member of an epoch that is over can only go on in a new process: the stream ends with the old one, perhaps
+            // before its last words arrived.
+            told if steps.iter().any(|step: &Step| step.phase == "rejoined") || was_cut(&told) => {
                 serves(node).await?;
                 let finished = true;
                 Progress { phase: "healthy".to_owned(), message: "serving".to_owned(), finished, ..Progress::default() }
             }
-            Ok(None) => break,
+            Ok(_) => break,
             Err(status) => return Err(refused(status)),
         };
         let Progress { phase, message, finished, .. } = message;
@@ -73,6 +74,12 @@ pub(crate) async fn run(cx: &Context, args: RejoinArgs) -> Result<Code, Failure>
     }
     Err(Failure::new(Code::Degraded, format!("{} stopped telling how far it is", args.node))
         .next(format!("it goes on by itself: `resilver node status {}`", args.node)))
+}
+
+/// Whether a stream ended because the other side was gone, and not by its own word.
+fn was_cut<T>(told: &Result<T, tonic::Status>) -> bool {
+    let Err(status) = told else { return false };
+    matches!(status.code(), tonic::Code::Unknown | tonic::Code::Internal)
 }
 
 impl Back {

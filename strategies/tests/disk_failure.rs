@@ -316,6 +316,24 @@ fn a_node_that_dies_meanwhile_is_started_and_its_disk_waits() {
     assert!(!commands.iter().any(|command| matches!(command, Command::Execute(_))));
 }
 
+/// Found by the simulator (`disk-verbs`, seed 38): a person had put another disk in the place of one that failed, and the node
+/// started anew before its agent had detached the old one. It was no disk of the node any more, and its incident stayed open.
+#[test]
+fn a_disk_that_its_node_has_let_go_of_is_nobodys_incident() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.disk("d1", "up", "gone");
+    bench.beat(3);
+    let throttle = bench.last_step();
+    bench.failed(throttle.id);
+    bench.fact.disks.retain(|disk| disk.disk != "d1");
+    bench.fact.phase = "recovering".to_owned();
+    bench.beat(3);
+    assert_eq!(bench.open().len(), 1, "a node that is starting may not have looked for it yet");
+    bench.fact.phase = "healthy".to_owned();
+    bench.beat(10);
+    assert!(bench.open().is_empty(), "it was replaced or removed");
+}
+
 /// Found by the simulator (seed 3591): a disk had failed when its node's log rotted. The node came back as a lost voter,
 /// took no verb for its disks, and the incident asked it for ever.
 #[test]

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract::{AddDiskRequest, AddDiskResponse, RemoveDiskRequest, RemoveDiskResponse};
 use tonic::Status;
 
@@ -162,8 +163,11 @@ pub(super) async fn give_up(
     for _ in 0..GIVE_UP_TRIES {
         core.meta.barrier().await.map_err(|error| meta_status(&error))?;
         let map = core.meta.map();
-        spared(shared, core, &map, disk).await?;
-        let (by, reason, judged) = (MarkedBy::Operator, reason.clone(), Some(map.revision));
+        if !bug(Bug::GiveUpLastCopy) {
+            spared(shared, core, &map, disk).await?;
+        }
+        let judged = (!bug(Bug::GiveUpTwoAtOnce)).then_some(map.revision);
+        let (by, reason) = (MarkedBy::Operator, reason.clone());
         let command = Command::SetDiskState { disk, state, by, reason, judged, fence: None };
         match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
             Outcome::DiskWas(before) => return Ok(before),

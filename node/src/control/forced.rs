@@ -24,7 +24,9 @@ pub(super) fn may_be_forced(
     if gone.contains(&own.node) {
         return Err(format!("node {} is said to be gone, and answers", own.node));
     }
-    if let Some((node, _)) = seen.iter().find(|(node, _)| gone.contains(node)) {
+    // A lost voter answers, and has nothing any more: a person who says that it is gone says that this will not come back.
+    let lives = |seen: &SurveyResponse| seen.phase != Phase::LostVoter.as_str();
+    if let Some((node, _)) = seen.iter().find(|(node, seen)| gone.contains(node) && lives(seen)) {
         return Err(format!("node {node} is said to be gone, and answers"));
     }
     // Of a set, those that could come back: a voter that no node is any more cannot.
@@ -56,6 +58,11 @@ pub(super) fn may_be_forced(
     let starting = |seen: &SurveyResponse| seen.cluster_id.is_empty() && seen.phase != Phase::LostVoter.as_str();
     if let Some((node, seen)) = seen.iter().find(|(node, seen)| scene.nodes.contains(node) && starting(seen)) {
         return Err(format!("node {node} is {}, and does not say yet what it has: ask again in a moment", seen.phase));
+    }
+    if let Some((node, _)) = seen.iter().find(|(_, seen)| seen.recovering) {
+        return Err(format!(
+            "node {node} is asked to go on alone at the same time, and two of them would be two clusters: ask one, and again"
+        ));
     }
     let reach = |survey: &SurveyResponse| (survey.last_log_term, survey.last_log_index);
     let same = seen.iter().filter(|(_, seen)| seen.cluster_id == own.cluster_id);
@@ -136,6 +143,27 @@ mod tests {
         assert!(with(SurveyResponse { epoch: 2, ..at("n4", 3, 50) }).unwrap_err().contains("epoch 2 already"));
         let foreign = SurveyResponse { cluster_id: "other".to_owned(), ..at("n4", 9, 999) };
         assert_eq!(with(foreign), Ok(()), "another cluster's log is nothing to it");
+    }
+
+    /// Found by the simulator (`quorum`, seed 1): the machines of the voters were back, with empty disks, before the quorum was
+    /// recovered. They answered, so they could not be called gone; and they could not come back without a quorum.
+    #[test]
+    fn a_voter_that_lost_its_metadata_may_be_called_gone_although_it_answers() {
+        let lost =
+            |node: &str| SurveyResponse { phase: "lost_voter".to_owned(), cluster_id: String::new(), ..at(node, 0, 0) };
+        let learners = [at("n4", 3, 100), at("n5", 3, 99)];
+        let seen = [lost("n2"), lost("n3"), learners[0].clone(), learners[1].clone()];
+        assert_eq!(judged(&["n2", "n3"], &seen), Ok(()));
+        assert!(judged(&["n2"], &seen).unwrap_err().contains("2 of 3 voters"), "not without a person's word");
+    }
+
+    /// Two people may ask two survivors that have the same: each would become the only voter of the
+    /// same epoch, under the same id.
+    #[test]
+    fn of_two_that_are_asked_at_the_same_time_neither_goes_on_beside_the_other() {
+        let beside = SurveyResponse { recovering: true, ..at("n4", 3, 100) };
+        let refused = judged(&["n2", "n3"], &[beside, at("n5", 3, 99)]).unwrap_err();
+        assert!(refused.contains("n4 is asked to go on alone"), "{refused}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use resilver_proto::contract::{
     RestoreBegin, RestoreRequest, RestoreResponse, StateFinding, SurveyRequest, SurveyResponse,
     ValidateClusterStateRequest, ValidateClusterStateResponse,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -60,6 +60,8 @@ pub(crate) struct RestoreOrder {
 /// This member is to go on alone.
 pub(crate) struct ForceOrder {
     pub(crate) gone: BTreeSet<NodeName>,
+    /// Held until this is done: whoever asks this member meanwhile hears of it.
+    pub(crate) one: OwnedMutexGuard<()>,
     /// The latest epoch that anybody who was asked knows of.
     pub(crate) above: Epoch,
     pub(crate) reason: String,
@@ -149,6 +151,7 @@ async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
     (answer.last_log_term, answer.last_log_index) = core.meta.last_log().await.map_err(|error| meta_status(&error))?;
     answer.committed = status.committed;
     answer.applied = status.applied;
+    answer.recovering = shared.forcing.try_lock().is_err();
     Ok(answer)
 }
 
@@ -355,6 +358,10 @@ async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Resul
             "a quorum lives and answers: nothing is to be forced; nothing was changed",
         ));
     }
+    // Before anybody is asked: of two members that are asked for it at a time at least one sees the other, because each has to
+    // hear of all that are not gone.
+    let busy = |_| Status::aborted("a recovery is under way at this node");
+    let one = shared.forcing.clone().try_lock_owned().map_err(busy)?;
     let map = core.meta.map();
     // Whoever asks may not know of all: the map's own addresses are asked as well.
     let mut asked: BTreeSet<String> = members.into_iter().collect();
@@ -373,7 +380,7 @@ async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Resul
     let (answer, answered) = oneshot::channel();
     shared
         .force
-        .try_send(ForceOrder { gone, above, reason, answer })
+        .try_send(ForceOrder { gone, one, above, reason, answer })
         .map_err(|_| Status::aborted("a recovery is under way at this node"))?;
     answered.await.map_err(|_| Status::aborted("the node moved on meanwhile: look at `node status`"))?
 }

@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) restore: mpsc::Sender<RestoreOrder>,
     /// Orders to go on alone, answered while the node is a member.
     pub(crate) force: mpsc::Sender<ForceOrder>,
+    /// Held while this member is asked to go on alone, from before it asks the others.
+    pub(crate) forcing: Arc<tokio::sync::Mutex<()>>,
     /// One canary at a time: they share a key.
     pub(crate) canary: Mutex<()>,
     /// One disk is added at a time: they share the identity's file.

@@ -53,7 +53,7 @@ mod told {
     pub(in crate::meta) async fn opened(ids: &Ids, mut log: LogAdapter, note: &Note) {
         let (Ok(stored), Ok(last)) = (log.read_vote().await, log.get_log_state().await) else { return };
         state(|| Fact::MemberOpened {
-            cluster: ids.cluster.to_string(),
+            cluster: format!("{}.{}", ids.cluster, ids.epoch.0),
             raft_id: ids.raft_id.0,
             vote: stored.as_ref().map(vote),
             last_log: last.last_log_id.as_ref().map(log_id),

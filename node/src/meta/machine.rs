@@ -27,6 +27,9 @@ pub(crate) struct Machine {
     note: Note,
     stops: Arc<Stops>,
     failed: watch::Sender<Option<String>>,
+    /// Whose it is; `None`: a copy's, of which checkers are told nothing.
+    #[cfg(any(feature = "audit", feature = "planted-bugs"))]
+    member: Option<crate::types::RaftId>,
 }
 
 impl Machine {
@@ -37,7 +40,15 @@ impl Machine {
         failed: watch::Sender<Option<String>>,
     ) -> Result<Self, MetaError> {
         let note = note_of(state.applied().as_ref())?;
-        Ok(Self { state, snapshots, note, stops, failed })
+        Ok(Self {
+            state,
+            snapshots,
+            note,
+            stops,
+            failed,
+            #[cfg(any(feature = "audit", feature = "planted-bugs"))]
+            member: None,
+        })
     }
 
     /// Applies entries in one transaction; `note` says where Raft is then.
@@ -47,9 +58,32 @@ impl Machine {
         let applied = Applied { index: last.index, note: bytes.to_vec() };
         let outcomes = self.state.apply(changes, applied).await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
         self.note = note;
+        #[cfg(feature = "planted-bugs")]
+        self.slip_in().await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
         #[cfg(feature = "audit")]
-        super::facts::applied(&self.state, &self.note).await;
+        if self.member.is_some() {
+            super::facts::applied(&self.state, &self.note).await;
+        }
         Ok(outcomes)
+    }
+
+    /// This one is the member's own.
+    #[cfg(any(feature = "audit", feature = "planted-bugs"))]
+    pub(crate) fn of(self, member: crate::types::RaftId) -> Self {
+        Self { member: Some(member), ..self }
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    async fn slip_in(&self) -> Result<(), crate::state::StateError> {
+        let Some(crate::types::RaftId(member)) = self.member else { return Ok(()) };
+        match resilver_host::planted::damage::due(member) {
+            0 => Ok(()),
+            records => {
+                self.state.slip_in(member, records).await?;
+                resilver_host::audit::state(|| resilver_host::audit::Fact::StateTampered);
+                Ok(())
+            }
+        }
     }
 
     fn fail(&self, verb: ErrorVerb, error: &(impl std::error::Error + 'static)) -> StorageError {

@@ -160,6 +160,8 @@ impl Meta {
         let committed = log.committed();
         let stops = Arc::new(Stops::default());
         let machine = Machine::new(state.clone(), snapshots.clone(), stops.clone(), failed_tx.clone())?;
+        #[cfg(any(feature = "audit", feature = "planted-bugs"))]
+        let machine = machine.of(ids.raft_id);
         #[cfg(feature = "audit")]
         facts::opened(&ids, log.clone(), &machine::note_of(state.applied().as_ref())?).await;
         let links = Links::new(host.clone(), ids, peers, state.map_changes());

@@ -89,7 +89,7 @@ pub(crate) async fn give_birth(
     create_dir_durably(&*host.disk, &newborn).await.map_err(MetaError::io("creating", &newborn))?;
     // Whose it is, is written with the epoch: the id comes from the state itself.
     let nobody = Owner { cluster, raft_id: RaftId::default() };
-    let state = State::create(host, &layout.database, nobody).await?;
+    let state = State::create_apart(host, &layout.database, nobody).await?;
     let outcome = async {
         state.install(from).await?;
         let note = note_of(state.applied().as_ref())?;

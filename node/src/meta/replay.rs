@@ -42,7 +42,7 @@ pub(super) async fn replay(
     let scratch = replay.scratch;
     empty(host, scratch).await?;
     create_dir_durably(&*host.disk, scratch).await.map_err(MetaError::io("creating", scratch))?;
-    let state = State::create(host, &scratch.join("state.redb"), replay.owner).await?;
+    let state = State::create_apart(host, &scratch.join("state.redb"), replay.owner).await?;
     let outcome = async {
         if let Some(from) = replay.from {
             state.install(from).await?;

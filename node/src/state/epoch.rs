@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use redb::Durability;
 use resilver_host::Host;
+use resilver_host::planted::{Bug, bug};
 
 use super::snapshot::Reader;
 use super::tables::{CLUSTER, KEY_APPLIED, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, Tables, put, unseal};
@@ -114,7 +115,8 @@ impl State {
                 (node.state, node.marked_by) = (HostState::Out, MarkedBy::Operator);
                 node.reason.clone_from(&change.reason);
             }
-            map.epoch = Epoch(map.epoch.max(change.above).0 + 1);
+            let next = if bug(Bug::KeepOldEpoch) { 0 } else { 1 };
+            map.epoch = Epoch(map.epoch.max(change.above).0 + next);
             // Whatever fence was given before is lower.
             map.fence = Fence { epoch: map.epoch.0, ..Fence::default() };
             map.collection_held = true;

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use resilver_host::audit::{self, Fact};
+
 use super::apply::{FIRST_EPOCH, Stop, Work};
 use super::hosts::places_in;
 use crate::model::{
@@ -92,6 +94,7 @@ pub(super) fn join_node(work: &mut Work<'_>, join: &Join<'_>) -> Result<Outcome,
     if map != *work.map {
         map.revision += 1;
         work.map = Arc::new(map);
+        tell_given_up(&work.map);
     }
     Ok(Outcome::Joined { raft_id })
 }
@@ -218,7 +221,22 @@ pub(super) fn set_disk_state(
             _ => by,
         };
     }
+    tell_given_up(&work.map);
     Ok(Outcome::DiskWas(was))
+}
+
+/// For whoever checks: what persons took away.
+fn tell_given_up(map: &ClusterMap) {
+    let given_up = |disk: &DiskRecord| matches!(disk.state, DiskState::Down | DiskState::Out);
+    let successor = |disk: &DiskRecord| {
+        map.disks.values().any(|other| (&other.node, &other.path) == (&disk.node, &disk.path) && !given_up(other))
+    };
+    audit::state(|| {
+        let disks = map.disks.values().filter(|disk| disk.marked_by == MarkedBy::Operator && given_up(disk));
+        let disks = disks.filter(|disk| !successor(disk));
+        let disks = disks.map(|disk| (disk.node.to_string(), disk.path.clone())).collect();
+        Fact::DisksGivenUp { revision: map.revision, disks }
+    });
 }
 
 pub(super) fn forget_disk(work: &mut Work<'_>, disk: DiskId) -> Result<Outcome, Stop> {

@@ -152,6 +152,8 @@ struct Inner {
     views: Mutex<Views>,
     /// Moments kept so far.
     holds: watch::Sender<u64>,
+    /// A copy, of which checkers are told nothing.
+    apart: bool,
 }
 
 impl Drop for Inner {
@@ -166,7 +168,15 @@ impl State {
     /// # Errors
     /// When the file cannot be made.
     pub async fn create(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Create, owner).await
+        Self::start(host, path, OpenMode::Create, owner, false).await
+    }
+
+    /// The same, for a copy that is none of the member's own: checkers are not told what it holds.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub async fn create_apart(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
+        Self::start(host, path, OpenMode::Create, owner, true).await
     }
 
     /// Opens the database of a member, every page's checksum verified.
@@ -174,10 +184,10 @@ impl State {
     /// # Errors
     /// [`StateError::is_damage`] when it must not be built upon; [`StateError::TooNew`] when it is not ours to read.
     pub async fn open(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Write, owner).await
+        Self::start(host, path, OpenMode::Write, owner, false).await
     }
 
-    async fn start(host: &Host, path: &Path, mode: OpenMode, owner: Owner) -> Result<Self, StateError> {
+    async fn start(host: &Host, path: &Path, mode: OpenMode, owner: Owner, apart: bool) -> Result<Self, StateError> {
         let seal = Seal::default();
         let (database, memory) = {
             let (host_, path, seal) = (host.clone(), path.to_path_buf(), seal.clone());
@@ -198,6 +208,7 @@ impl State {
                 max_outcomes: sessions::MAX_OUTCOMES,
                 views: Mutex::default(),
                 holds: watch::Sender::new(0),
+                apart,
             }),
         })
     }
@@ -368,7 +379,9 @@ impl Inner {
         });
         self.applied.send_replace(applied);
         if matches!(durability, Durability::Immediate) {
-            audit::state(|| Fact::StateDurable { applied });
+            if !self.apart {
+                audit::state(|| Fact::StateDurable { applied });
+            }
             self.durable.send_replace(applied);
         }
     }

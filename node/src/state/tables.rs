@@ -142,31 +142,6 @@ impl<'txn> Tables<'txn> {
             locks: open(locks)?,
         })
     }
-
-    /// The table of a tag.
-    pub(super) fn of(&mut self, tag: u8) -> Option<&mut Kept<'txn>> {
-        let Self {
-            cluster,
-            buckets,
-            objects,
-            versions,
-            garbage,
-            forbidden,
-            outcomes,
-            sessions,
-            uses,
-            uploads,
-            keys,
-            usage,
-            leftovers,
-            locks,
-        } = self;
-        let tables = [
-            cluster, buckets, objects, versions, garbage, forbidden, outcomes, sessions, uses, uploads, keys, usage,
-            leftovers, locks,
-        ];
-        REPLICATED.iter().zip(tables).find(|((known, _), _)| *known == tag).map(|(_, table)| table)
-    }
 }
 
 /// A table that records are written into.

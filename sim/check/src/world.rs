@@ -131,7 +131,8 @@ impl World {
     /// The newest membership that any member of the cluster knows of.
     pub fn voters(&self) -> Option<(String, Voters)> {
         let known = self.members.iter().filter_map(|(id, member)| Some((id, member.log.voters()?)));
-        let (id, (_, voters)) = known.max_by_key(|(_, (index, _))| *index)?;
+        // The later epoch is the later name.
+        let (id, (_, voters)) = known.max_by_key(|(id, (index, _))| (&id.cluster, *index))?;
         Some((id.cluster.clone(), voters.clone()))
     }
 

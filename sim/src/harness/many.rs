@@ -7,7 +7,7 @@ use super::state::Progress;
 use super::{Exit, replay_command, show_failure};
 use crate::cli::RunArgs;
 use crate::outcome::Outcome;
-use crate::scenario::{Bounds, Scenario};
+use crate::scenario::Scenario;
 
 /// How often the progress file is written.
 const STORE_EVERY: usize = 20;
@@ -160,7 +160,7 @@ fn hollow(progress: &Progress, scenario: &Scenario) -> Vec<&'static str> {
         if scenario.faults.0 > 0 && coverage.under("fault.") == 0 {
             hollow.push("no fault took effect");
         }
-        if scenario.bounds == Bounds::Redundancy && coverage.get("objects_verified") == 0 {
+        if scenario.bounds.must_heal() && coverage.get("objects_verified") == 0 {
             hollow.push("no object was verified");
         }
     }

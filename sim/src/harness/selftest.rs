@@ -27,6 +27,10 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::StandUnasked => &["lost-peer"],
         Bug::WipeAndVote => &["metadata"],
         Bug::RebuildGarbage => &["disks"],
+        // Persons give disks of several machines up at a time.
+        Bug::GiveUpLastCopy | Bug::GiveUpTwoAtOnce => &["disk-verbs"],
+        Bug::ResyncSkipsRecord => &["resync"],
+        Bug::KeepOldEpoch => &["quorum"],
     }
 }
 

@@ -179,6 +179,8 @@ fn places(event: &Event) -> Vec<String> {
         Fault::ClockJump { .. } | Fault::ClockRate { .. } => machines("clock"),
         Fault::KillInRecovery { .. } => vec!["recovery".to_owned()],
         Fault::IsolateInGrant { .. } => machines("links"),
+        // The same verb twice, and two at once, are what is wanted.
+        Fault::Asked { .. } | Fault::Tampered { .. } | Fault::Quiet => Vec::new(),
         _ => vec![event.target.to_string()],
     }
 }

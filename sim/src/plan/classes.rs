@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, Target};
+use super::{Ask, Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, SPARE, Target, VOTERS, verbs};
 
 /// A kind of fault. A scenario gives each a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +88,39 @@ pub(crate) enum Class {
     IsolateInGrant,
     /// An agent dies in the middle of a recovery.
     KillInRecovery,
+    /// A person empties a disk; somebody may ask for the same, or for something else about it, and a node ends meanwhile.
+    DrainDisk,
+    /// A person gives a disk up, likewise.
+    FailDisk,
+    /// Persons give disks of three machines up at the same time.
+    FailDisks,
+    /// A person takes the spare disk, or one that was given up, into service, likewise.
+    AddDisk,
+    /// A disk is gone, and a person puts another one in its place, likewise.
+    ReplaceDisk,
+    /// A person has a disk forgotten that he empties or gives up before, likewise.
+    RemoveDisk,
+    /// A member's metadata is tampered with, and a person mends it, likewise.
+    TamperMeta,
+    /// Two of three voters lose their power, and their metadata for good; people recover the quorum, likewise.
+    LoseQuorum,
+}
+
+impl Class {
+    /// Whether a person asks for a verb, around which more happens.
+    pub(super) fn is_verb(self) -> bool {
+        matches!(
+            self,
+            Class::DrainDisk
+                | Class::FailDisk
+                | Class::FailDisks
+                | Class::AddDisk
+                | Class::ReplaceDisk
+                | Class::RemoveDisk
+                | Class::TamperMeta
+                | Class::LoseQuorum
+        )
+    }
 }
 
 /// A hang that is noticed (3 s are a suspicion) and one that is not.
@@ -123,15 +156,49 @@ fn pick<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
     of[rng.random_range(0..of.len())]
 }
 
+/// The disk of a machine that people ask about: one of its two, so that every machine keeps one that takes shards, and the
+/// one that faults strike at the plan's victim.
+pub(super) fn asked_about(machine: usize) -> Target {
+    Target::Disk { machine, disk: 1 + machine % DISKS }
+}
+
 impl Class {
     /// Draws what happens, where and for how long. `victim`: the machine whose disks and data the plan may damage.
     pub(super) fn draw(self, rng: &mut StdRng, victim: usize) -> (Fault, Target, u64) {
         let any = Target::Machine(rng.random_range(1..=MACHINES));
         // One disk of the victim only: its shards go to the other one.
-        let disk = Target::Disk { machine: victim, disk: 1 + victim % DISKS };
+        let disk = asked_about(victim);
         let meta = Target::MetaDisk(victim);
         let seconds = |rng: &mut StdRng, range| between(rng, range);
+        let asked = |rng: &mut StdRng, ask: Ask, target: Target| {
+            (Fault::Asked { ask, through: rng.random_range(1..=MACHINES) }, target, 0)
+        };
         match self {
+            Class::DrainDisk | Class::RemoveDisk => {
+                let target = asked_about(rng.random_range(1..=MACHINES));
+                asked(rng, Ask::Drain, target)
+            }
+            Class::FailDisk | Class::FailDisks => {
+                let target = asked_about(rng.random_range(1..=MACHINES));
+                asked(rng, Ask::Fail, target)
+            }
+            Class::AddDisk => {
+                let machine = rng.random_range(1..=MACHINES);
+                let spare = Target::Disk { machine, disk: SPARE };
+                let target = if rng.random_bool(0.7) { spare } else { asked_about(machine) };
+                asked(rng, Ask::Add, target)
+            }
+            Class::ReplaceDisk => {
+                let ask = Ask::Replace { spare: rng.random_bool(0.5) };
+                asked(rng, ask, disk)
+            }
+            Class::LoseQuorum => (Fault::Quiet, Target::Machine(rng.random_range(1..=VOTERS)), verbs::QUIET_MS),
+            Class::TamperMeta => {
+                // Two machines at most: four that are right stay a majority.
+                let machine = if rng.random_bool(0.5) { victim } else { victim % MACHINES + 1 };
+                let records = if rng.random_bool(0.5) { 1 } else { rng.random_range(2..=300) };
+                (Fault::Tampered { records }, Target::Machine(machine), 0)
+            }
             Class::KillNode => (Fault::Kill(Role::Node), any, 0),
             Class::KillAgent => (Fault::Kill(Role::Agent), any, seconds(rng, AGENT_AWAY_MS)),
             Class::KillKeeper => (Fault::Kill(Role::Keeper), any, 0),

@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use resilver_sim_kernel::mix;
 
 use super::budget::Budget;
+use super::verbs;
 use super::{Class, Event, Fault, MACHINES, Plan, Target};
 use crate::scenario::{Bounds, Scenario};
 
@@ -14,6 +15,8 @@ use crate::scenario::{Bounds, Scenario};
 const ATTEMPTS: u32 = 12;
 /// Nothing happens this long, so that there is something to lose.
 const QUIET_MS: u64 = 2_000;
+/// Verbs are not begun so shortly before the end.
+const VERB_MS: u64 = 3_500;
 /// A fault that is to be met in the middle of its recovery follows its trap this soon.
 const TRAP_MS: u64 = 20;
 
@@ -30,7 +33,7 @@ pub(crate) fn draw(seed: u64, scenario: &Scenario) -> Plan {
     let safety_ms = rng.random_range(low..=high) * 1_000;
     let victim = rng.random_range(1..=MACHINES);
     let mut budget = match scenario.bounds {
-        Bounds::Redundancy => Budget::default(),
+        Bounds::Redundancy | Bounds::Quorum => Budget::default(),
         Bounds::Beyond => Budget::boundless(),
     };
     let wanted = rng.random_range(scenario.faults.0..=scenario.faults.1);
@@ -39,7 +42,8 @@ pub(crate) fn draw(seed: u64, scenario: &Scenario) -> Plan {
         for _ in 0..ATTEMPTS {
             let mut drawn = one(&mut rng, scenario, victim, safety_ms);
             // All of what belongs together or nothing: the trap is admitted first, and harmless without its prey.
-            drawn.retain(|event| budget.admit(event));
+            // A quorum that is lost on purpose is beyond any.
+            drawn.retain(|event| scenario.bounds == Bounds::Quorum || budget.admit(event));
             if !drawn.is_empty() {
                 events.append(&mut drawn);
                 break;
@@ -59,7 +63,13 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
     // Beyond redundancy no machine is spared.
     let victim = if scenario.bounds == Bounds::Beyond { rng.random_range(1..=MACHINES) } else { victim };
     let (fault, target, for_ms) = class.draw(rng, victim);
-    let at_ms = rng.random_range(QUIET_MS..safety_ms);
+    // What people ask for is still asked for.
+    let latest = if class.is_verb() { safety_ms - VERB_MS } else { safety_ms };
+    let at_ms = if class == Class::LoseQuorum {
+        rng.random_range(QUIET_MS..2 * QUIET_MS)
+    } else {
+        rng.random_range(QUIET_MS..latest)
+    };
     let event = |at_ms, fault, target, for_ms| Event { number: 0, at_ms, fault, target, for_ms };
     let mut events = vec![event(at_ms, fault, target, for_ms)];
     if matches!(fault, Fault::KillInRecovery { .. }) {
@@ -81,6 +91,9 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
         // While it counts as down somebody asks for another one's restart: a quorum may depend on the answer.
         let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);
         events.push(event(at_ms + KNOWN_DOWN_MS, fault, target, for_ms));
+    }
+    if class.is_verb() {
+        verbs::around(rng, class, victim, &mut events);
     }
     if matches!(fault, Fault::IsolateInGrant { .. }) {
         let (fault, target, for_ms) = Class::OperatorRestart.draw(rng, victim);

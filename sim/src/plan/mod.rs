@@ -11,6 +11,7 @@
 mod budget;
 mod classes;
 mod draw;
+mod verbs;
 mod words;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ pub(crate) use self::draw::draw;
 pub(crate) const MACHINES: usize = 6;
 /// Disks of a machine: one may fail while another one takes its shards.
 pub(crate) const DISKS: usize = 2;
+/// The disk (from 1) of every machine that nothing is on until somebody takes it into service.
+pub(crate) const SPARE: usize = DISKS + 1;
 /// Machines `n1` to `n3` vote: the first three that join.
 pub(crate) const VOTERS: usize = 3;
 
@@ -109,6 +112,61 @@ pub(crate) enum Files {
     Snapshots,
 }
 
+/// What a person asks for, as one of the command's verbs: the same calls in the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Ask {
+    /// `disk drain`.
+    Drain,
+    /// `disk fail`.
+    Fail,
+    /// `disk add`.
+    Add,
+    /// `disk replace`, by one in the old one's place or by the machine's spare.
+    Replace {
+        /// By the spare.
+        spare: bool,
+    },
+    /// `disk remove`.
+    Remove,
+    /// `meta resync`, and `meta compare` whether it helped.
+    Resync(Mending),
+    /// `meta recover-quorum` at a survivor that has most, `node up` for those that were lost, and `repair collect`.
+    Recover {
+        /// The place of the voter that is left.
+        left: usize,
+    },
+}
+
+/// How a member's metadata is mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mending {
+    /// By the records that differ.
+    Differences,
+    /// By the whole state of another member.
+    Whole,
+    /// By its own snapshot and log.
+    Replay,
+}
+
+impl Ask {
+    /// The verb.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Ask::Drain => "drain",
+            Ask::Fail => "fail",
+            Ask::Add => "add",
+            Ask::Replace { .. } => "replace",
+            Ask::Remove => "remove",
+            Ask::Resync(Mending::Differences) => "resync",
+            Ask::Resync(Mending::Whole) => "resync_whole",
+            Ask::Resync(Mending::Replay) => "resync_replay",
+            Ask::Recover { .. } => "recover_quorum",
+        }
+    }
+}
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -188,6 +246,20 @@ pub(crate) enum Fault {
     },
     /// Somebody pauses the machine's agent.
     OperatorPause,
+    /// Somebody asks for a verb, and again until he is told what came of it.
+    Asked {
+        /// Which.
+        ask: Ask,
+        /// The machine he turns to first.
+        through: usize,
+    },
+    /// Clients ask for nothing.
+    Quiet,
+    /// Records slip into the machine's metadata that no entry of the log wrote.
+    Tampered {
+        /// How many.
+        records: u32,
+    },
     /// The next agent that grants a slot is cut off with its machine in that very moment, for longer than its lease: its
     /// order is held up on the way, and arrives when another one holds.
     IsolateInGrant {
@@ -326,6 +398,9 @@ impl Fault {
             Fault::ClockRate { .. } => "clock_rate",
             Fault::OperatorRestart { .. } => "operator_restart",
             Fault::OperatorPause => "operator_pause",
+            Fault::Asked { .. } => "asked",
+            Fault::Tampered { .. } => "tampering",
+            Fault::Quiet => "quiet",
             Fault::IsolateInGrant { .. } => "trap_in_grant",
             Fault::KillInRecovery { .. } => "trap_in_recovery",
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cut, DiskOp, Event, Fault, Files, Plan, Role, Target};
+use super::{Ask, Cut, DiskOp, Event, Fault, Files, Plan, Role, Target};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,6 +97,13 @@ impl fmt::Display for Fault {
                 write!(f, "an operator restarts the node through the agent of n{through}")
             }
             Fault::OperatorPause => f.write_str("an operator pauses the agent"),
+            Fault::Asked { ask: Ask::Replace { spare }, through } => {
+                let by = if *spare { "the spare" } else { "one in its place" };
+                write!(f, "a person asks n{through} to replace it by {by}")
+            }
+            Fault::Quiet => f.write_str("clients ask for nothing"),
+            Fault::Tampered { records } => write!(f, "{records} records slip into its metadata"),
+            Fault::Asked { ask, through } => write!(f, "a person asks n{through} to {} it", ask.name()),
             Fault::IsolateInGrant { away_ms } => write!(f, "cut off for {away_ms} ms in the moment of its grant"),
             Fault::KillInRecovery { nth_op, after_ms } if *nth_op > 0 => {
                 let _ = after_ms;

@@ -7,19 +7,23 @@
 //! Invariant: a fault counts as taken effect only when it did. One without a target is counted as skipped.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use resilver_host::planted::damage;
 use resilver_sim_check::Happening;
 use resilver_sim_disk::Damage;
 use resilver_sim_kernel::{Kernel, MachineId, Pid};
 
+use super::errands::{Errand, Errands};
 use super::links::{Ill, Links};
 use super::places::Places;
 use super::views::{Intent, Views};
 use super::{devices, people};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, disk_mount, node_name, shards_folder};
 use crate::outcome::Coverage;
-use crate::plan::{Cut, Event, Fault, Plan, Role, Target};
+use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, SPARE, Target, VOTERS};
+use crate::workload::Notes;
 
 /// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
 const RESTART_WAIT: Duration = Duration::from_secs(1);
@@ -34,7 +38,7 @@ enum Undo {
     Links(MachineId),
     Mend {
         machine: MachineId,
-        mount: std::path::PathBuf,
+        mount: PathBuf,
         wipe: bool,
     },
     PowerOn(usize),
@@ -90,6 +94,8 @@ pub(crate) struct Field<'a> {
     pub(crate) places: &'a Places,
     pub(crate) views: &'a Views,
     pub(crate) coverage: &'a mut Coverage,
+    pub(crate) errands: &'a Errands,
+    pub(crate) notes: &'a Notes,
 }
 
 /// The plan under way.
@@ -108,6 +114,8 @@ pub(crate) struct Injector {
     /// When the agent of a machine may run again.
     agent_due: BTreeMap<usize, Duration>,
     supervised: Duration,
+    /// Folders that whoever puts a new disk in makes on it.
+    wanted: BTreeMap<(MachineId, PathBuf), PathBuf>,
     /// How many pieces of a machine's damage were told of.
     damage_told: BTreeMap<MachineId, usize>,
 }
@@ -128,6 +136,7 @@ impl Injector {
             at_op: Vec::new(),
             agent_due: BTreeMap::new(),
             supervised: Duration::ZERO,
+            wanted: BTreeMap::new(),
             damage_told: BTreeMap::new(),
         }
     }
@@ -190,6 +199,7 @@ impl Injector {
         self.condemned.clear();
         self.trap = None;
         self.grant_trap = None;
+        damage::clear();
         let mut happened = self.links.mend(field.kernel);
         for active in std::mem::take(&mut self.active) {
             self.undo(field, active.undo, &mut happened);
@@ -275,6 +285,32 @@ impl Injector {
             Fault::OperatorPause => {
                 let length = Duration::from_millis(event.for_ms);
                 field.kernel.start(field.cluster.client(), "operator", &people::pause(name, length));
+                true
+            }
+            Fault::Quiet => {
+                field.notes.be_quiet(Duration::from_millis(event.for_ms));
+                true
+            }
+            Fault::Tampered { records } => {
+                let Some(member) = field.views.member_on(&name) else { return false };
+                damage::wish(member, records);
+                true
+            }
+            Fault::Asked { ask, through } => {
+                let mount = devices::mount(event.target).unwrap_or_default();
+                let folder = folder(ask, &mount);
+                if ask == (Ask::Replace { spare: false }) {
+                    self.wanted.insert((machine, mount.clone()), folder.clone());
+                    make_folder(field.kernel, machine, &mount, &folder);
+                }
+                let gone = match ask {
+                    Ask::Recover { left } => (1..=VOTERS).filter(|place| *place != left).collect(),
+                    _ => Vec::new(),
+                };
+                let gone = gone.into_iter().map(|place| node_name(field.places.index(place))).collect();
+                let through = field.places.number(through);
+                let errand = Errand { ask, node: name, mount, folder, gone, through };
+                field.kernel.start(field.cluster.client(), "asks", &field.errands.send(errand));
                 true
             }
             Fault::ClockJump { by_ms } => {
@@ -377,6 +413,9 @@ impl Injector {
                 let system = kernel.file_system(machine);
                 if wipe {
                     system.wipe(&mount);
+                    if let Some(folder) = self.wanted.get(&(machine, mount.clone())) {
+                        make_folder(kernel, machine, &mount, folder);
+                    }
                     let (machine, path) = (kernel.machine_name(machine), mount.display().to_string());
                     happened.push(Happening::Wiped { machine, path });
                 }
@@ -451,6 +490,24 @@ fn processes(field: &Field<'_>, index: usize, role: Role) -> Vec<Pid> {
         Role::All => &["agent", "keeper", "node"],
     };
     roles.iter().filter_map(|role| field.kernel.find(machine, role)).collect()
+}
+
+/// The folder that becomes a disk: the spare's is a file system of its own; of a disk that the node was configured with it is
+/// the configured one.
+fn folder(ask: Ask, mount: &Path) -> PathBuf {
+    let spare = disk_mount(SPARE - 1);
+    if ask == (Ask::Replace { spare: true }) || mount == spare { spare } else { shards_folder(mount) }
+}
+
+/// What whoever puts a new disk in does: makes the folder on it, if nothing is there.
+fn make_folder(kernel: &Kernel, machine: MachineId, mount: &Path, folder: &Path) {
+    let system = kernel.file_system(machine);
+    // What a new file system has in its root.
+    if system.files(mount).is_empty()
+        && let Err(error) = system.put(&folder.join("lost+found").join("none"), "")
+    {
+        tracing::warn!(%error, "a folder for a new disk could not be made");
+    }
 }
 
 fn ill(fault: Fault) -> Ill {

@@ -10,6 +10,7 @@
 //! Must never: let a run depend on anything but seed, scenario, kept events and planted bug. The real clock is not asked.
 
 mod devices;
+mod errands;
 pub(crate) mod inject;
 mod links;
 mod overdone;
@@ -36,7 +37,7 @@ use self::stage::Stage;
 use self::survey::{Board, Spared};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::{self, Plan};
-use crate::scenario::{Bounds, Clients, OnCall, Scenario};
+use crate::scenario::{Clients, OnCall, Scenario};
 use crate::workload;
 
 /// Within which, from the last fault on, all must be well: a scrub pass (20 s) finds what rotted, budgets of the agents
@@ -101,7 +102,7 @@ fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Fai
     if let Some(detail) = harm {
         return Err(stage.failure("clients_unharmed", detail));
     }
-    if scenario.bounds == Bounds::Redundancy {
+    if scenario.bounds.must_heal() {
         liveness(stage, plan, &person)?;
         if let Some(detail) = overdone::overdone(scenario.agents, &stage.coverage) {
             return Err(stage.failure("nothing_overdone", detail));
@@ -156,7 +157,7 @@ fn liveness(stage: &mut Stage, plan: &Plan, on_call: &Person) -> Result<(), Fail
     stage.mend()?;
     let began = stage.kernel.now();
     let struck = plan.disk_victims().iter().map(|(place, _)| stage.places.number(*place)).collect();
-    let spared = Spared { struck };
+    let spared = Spared { struck, errands: stage.errands.clone() };
     let board = Board::default();
     let program = survey::survey(spared, board.clone());
     stage.kernel.note("phase", "liveness");

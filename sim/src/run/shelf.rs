@@ -27,6 +27,8 @@ pub(crate) struct Shelf {
     seen: BTreeMap<(MachineId, usize), BTreeSet<PathBuf>>,
     /// The extents of objects that were completed from parts, by version. Others have one, named after it.
     composed: BTreeMap<String, Vec<String>>,
+    /// Disks that nobody reads any more because a person said so, as of this revision of the map: what is on them counts as gone.
+    given_up: (u64, BTreeSet<(MachineId, PathBuf)>),
 }
 
 impl Shelf {
@@ -38,6 +40,18 @@ impl Shelf {
     /// A fault changed bytes of this file.
     pub(crate) fn rotted(&mut self, machine: MachineId, path: &Path) {
         self.bad.insert((machine, path.to_owned()));
+    }
+
+    /// Persons had these disks given up, as of a revision of the map.
+    pub(crate) fn given_up(&mut self, revision: u64, disks: BTreeSet<(MachineId, PathBuf)>) {
+        if revision > self.given_up.0 {
+            self.given_up = (revision, disks);
+        }
+    }
+
+    /// Whether a file can be read, as far as people are concerned.
+    fn is_in_use(&self, machine: MachineId, path: &Path) -> bool {
+        !self.given_up.1.iter().any(|(on, disk)| *on == machine && path.starts_with(disk))
     }
 
     /// An object was completed from parts: these are its extents.
@@ -53,7 +67,8 @@ impl Shelf {
         });
         let mut good: BTreeMap<String, BTreeSet<&str>> = extents.map(|extent| (extent, BTreeSet::new())).collect();
         for ((machine, _), shards) in &self.seen {
-            for path in shards.iter().filter(|path| !self.bad.contains(&(*machine, (*path).clone()))) {
+            let good_ones = shards.iter().filter(|path| !self.bad.contains(&(*machine, (*path).clone())));
+            for path in good_ones.filter(|path| self.is_in_use(*machine, path)) {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let Some((extent, shard)) = name.rsplit_once('-') else { continue };
                 if let Some(found) = good.get_mut(extent) {

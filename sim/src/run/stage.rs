@@ -11,6 +11,7 @@ use resilver_sim_check::{Checker, Event, Happening, Limits, Stamped, Violation};
 use resilver_sim_kernel::{Kernel, MachineId, Pid, TICK};
 
 use super::HarnessError;
+use super::errands::Errands;
 use super::inject::{Field, Injector};
 use super::places::Places;
 use super::shelf::Shelf;
@@ -19,12 +20,15 @@ use super::unharmed::Struck;
 use super::views::Views;
 use crate::cluster::Cluster;
 use crate::outcome::{Coverage, Failure, Outcome};
-use crate::plan::{self, DISKS, MACHINES, Plan};
-use crate::scenario::{Bounds, Scenario};
+use crate::plan::{self, DISKS, MACHINES, Plan, VOTERS};
+use crate::scenario::Scenario;
 use crate::workload::Notes;
 
 /// Starts of a node count together within this: the budget's window (30 min) in the profile `fast` (a 60th).
 const STARTS_WINDOW: Duration = Duration::from_secs(30);
+
+/// How long a cluster that was founded may take until three of its members vote.
+const VOTERS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Everything of one run.
 pub(crate) struct Stage {
@@ -33,6 +37,7 @@ pub(crate) struct Stage {
     pub(crate) places: Places,
     pub(crate) notes: Notes,
     pub(crate) coverage: Coverage,
+    pub(crate) errands: Errands,
     views: Views,
     tap: Tap,
     checker: Checker,
@@ -60,8 +65,16 @@ impl Stage {
         let (mut views, mut coverage) = (Views::default(), Coverage::default());
         let mut checker = Checker::new(&Limits { starts_window: STARTS_WINDOW, ..Limits::default() });
         // What happened while it was founded comes at once, all of it with the present time.
-        let events = tap.drain(&kernel);
+        let mut events = tap.drain(&kernel);
         views.take(&events, &mut coverage);
+        // Which machines vote, a plan has to know: the last of them may still be catching up.
+        let late = kernel.now() + VOTERS_DEADLINE;
+        while views.voters().len() < VOTERS && kernel.now() < late {
+            kernel.step();
+            let more = tap.drain(&kernel);
+            views.take(&more, &mut coverage);
+            events.extend(more);
+        }
         let notes = Notes::new();
         let places = Places::of(&kernel, &cluster, &views.voters());
         let injector = Injector::new(&kernel, &cluster, &Plan { events: Vec::new(), ..plan.clone() });
@@ -72,8 +85,9 @@ impl Stage {
             }
         }
         coverage = Coverage::default();
-        let (shelf, bounded) = (Shelf::default(), scenario.bounds == Bounds::Redundancy);
-        Ok(Stage { kernel, cluster, places, notes, coverage, views, tap, checker, injector, shelf, bounded })
+        let (shelf, bounded) = (Shelf::default(), scenario.bounds.must_heal());
+        let errands = Errands::default();
+        Ok(Stage { kernel, cluster, places, notes, coverage, errands, views, tap, checker, injector, shelf, bounded })
     }
 
     /// The plan's time begins.
@@ -99,7 +113,7 @@ impl Stage {
         for (who, what) in &self.views.notes {
             self.kernel.note(who, what);
         }
-        for (who, what) in self.notes.take_lines() {
+        for (who, what) in self.notes.take_lines().into_iter().chain(self.errands.take_lines()) {
             self.kernel.note(&who, &what);
         }
         if let Some((pid, what)) = self.tap.panics().into_iter().next() {
@@ -108,8 +122,15 @@ impl Stage {
             return Err(self.failure("no_panic", format!("{who}{what}")));
         }
         for event in &events {
-            if let Event::Fact(Stamped { fact: Fact::ObjectCompleted { version, extents }, .. }) = event {
-                self.shelf.composed(version, extents);
+            match event {
+                Event::Fact(Stamped { fact: Fact::ObjectCompleted { version, extents }, .. }) => {
+                    self.shelf.composed(version, extents);
+                }
+                Event::Fact(Stamped { fact: Fact::DisksGivenUp { revision, disks }, .. }) => {
+                    let disks = disks.iter().filter_map(|(node, path)| Some((self.named(node)?, path.into())));
+                    self.shelf.given_up(*revision, disks.collect());
+                }
+                _ => {}
             }
             self.judge(event)?;
             self.shards_durable(event)?;
@@ -180,6 +201,8 @@ impl Stage {
             places: &self.places,
             views: &self.views,
             coverage: &mut self.coverage,
+            errands: &self.errands,
+            notes: &self.notes,
         };
         work(&mut self.injector, &mut field)
     }
@@ -232,6 +255,7 @@ impl Stage {
     /// All there is to say.
     pub(crate) fn outcome(mut self, plan: Plan, failure: Option<Failure>) -> Outcome {
         self.notes.counts().into_iter().for_each(|(what, count)| self.coverage.add(&format!("client.{what}"), count));
+        self.errands.counts().into_iter().for_each(|(what, count)| self.coverage.add(&what, count));
         let (trace_hash, trace_lines, last) = self
             .kernel
             .trace(|trace| (trace.hash(), trace.lines(), trace.last().map(str::to_owned).collect::<Vec<_>>()));

@@ -8,16 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use resilver_host::Host;
+use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
-use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::contract::{ObserveRequest, ObserveResponse, ValidateClusterStateRequest};
+use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
-use resilver_proto::store::{ListRequest, VerifyRequest, VerifyResponse};
+use resilver_proto::store::{ListRequest, StatusRequest, VerifyRequest, VerifyResponse};
 use resilver_proto::transport::{self, MAX_MESSAGE_BYTES};
 use resilver_proto::web;
 use resilver_sim_kernel::Program;
 use serde_json::Value;
 use tonic::transport::Channel;
 
+use super::errands::{Errands, RIGHT, compare};
 use crate::cluster::{BUCKET, agent_http, node_address};
 use crate::plan::MACHINES;
 
@@ -31,10 +34,12 @@ const PAGE: u32 = 1_000;
 const OK: &str = "ok";
 
 /// What may stay broken: see the scenario's accounts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Spared {
     /// Numbers of nodes of which a disk was struck: an incident about it may need a person.
     pub(crate) struck: Vec<usize>,
+    /// What people asked for has to be done, or refused.
+    pub(crate) errands: Errands,
 }
 
 /// What the last look found.
@@ -104,7 +109,12 @@ impl Surveyor {
 
     /// One look. `Err`: what is not well.
     async fn look(&self) -> Result<(), String> {
+        if let Some(open) = self.spared.errands.open() {
+            return Err(format!("a person waits: {open}"));
+        }
         self.nodes().await?;
+        self.disks().await?;
+        self.metadata().await?;
         self.objects().await?;
         self.agents().await
     }
@@ -131,6 +141,32 @@ impl Surveyor {
         match leaders.as_slice() {
             [(_, leader)] if !leader.is_empty() => Ok(()),
             _ => Err(format!("no one leader: {leaders:?}")),
+        }
+    }
+
+    /// No disk is half-way: none is still being emptied. (That nothing is left on one that is out, the objects' homes say.)
+    async fn disks(&self) -> Result<(), String> {
+        let mut cluster = ClusterClient::new(self.channels[0].clone());
+        let status =
+            ask(cluster.status(StatusRequest { local: false })).await.map_err(|why| format!("a status: {why}"))?;
+        match status.disks.iter().find(|disk| disk.state == "draining") {
+            Some(disk) => Err(format!("disk {} of {} is draining, and nobody empties it", disk.path, disk.node)),
+            None => Ok(()),
+        }
+    }
+
+    /// The metadata does not contradict itself, and every member has the same, every record read anew.
+    async fn metadata(&self) -> Result<(), String> {
+        let mut meta = MetaRecoveryClient::new(self.channels[0].clone());
+        let answer = ask(meta.validate_cluster_state(ValidateClusterStateRequest {})).await;
+        let answer = answer.map_err(|why| format!("validating the metadata: {why}"))?;
+        if !answer.consistent {
+            return Err(format!("the metadata contradicts itself: {}", answer.findings.join("; ")));
+        }
+        let verdicts = compare(&self.channels[0], ASK_DEADLINE).await.map_err(|why| format!("comparing: {why}"))?;
+        match verdicts.iter().find(|(_, verdict)| *verdict != RIGHT) {
+            Some((node, verdict)) => Err(format!("the metadata of {node} is {verdict}: {verdicts:?}")),
+            None => Ok(()),
         }
     }
 

@@ -30,7 +30,8 @@ pub(crate) struct Views {
     leader: Option<(u64, String)>,
     /// Who holds the lease, by process.
     holders: BTreeMap<u32, String>,
-    voters: Vec<u64>,
+    /// The newest membership, by its entry: members that catch up tell of older ones.
+    voters: (u64, Vec<u64>),
     /// Machines whose agents, as holders of the lease, granted a slot in the last tick.
     pub(crate) grants: Vec<String>,
     /// Intents of the last tick.
@@ -50,9 +51,14 @@ impl Views {
         self.holders.values().next_back().map(String::as_str)
     }
 
+    /// The newest member of Raft on a machine.
+    pub(crate) fn member_on(&self, machine: &str) -> Option<u64> {
+        self.machines.iter().rev().find(|(_, on)| *on == machine).map(|(id, _)| *id)
+    }
+
     /// The machines of the voters.
     pub(crate) fn voters(&self) -> Vec<String> {
-        self.voters.iter().filter_map(|id| self.machines.get(id).cloned()).collect()
+        self.voters.1.iter().filter_map(|id| self.machines.get(id).cloned()).collect()
     }
 
     /// Takes in what happened in a tick.
@@ -74,14 +80,14 @@ impl Views {
     fn fact(&mut self, stamped: &Stamped, coverage: &mut Coverage) {
         let Stamped { machine, pid, .. } = stamped;
         match &stamped.fact {
-            Fact::MemberOpened { raft_id, voters, .. } => {
+            Fact::MemberOpened { raft_id, voters, applied, .. } => {
                 self.members.insert(*pid, *raft_id);
                 self.machines.insert(*raft_id, machine.clone());
-                self.vote_set(voters.last().into_iter().flatten());
+                self.vote_set(applied.map_or(0, |id| id.index), voters.last().into_iter().flatten());
             }
             Fact::Appended { entries } => {
-                for voters in entries.iter().filter_map(|entry| entry.voters.as_ref()) {
-                    self.vote_set(voters.last().into_iter().flatten());
+                for (id, voters) in entries.iter().filter_map(|entry| Some((entry.id, entry.voters.as_ref()?))) {
+                    self.vote_set(id.index, voters.last().into_iter().flatten());
                 }
             }
             Fact::VoteStored { vote } if vote.committed && self.members.get(pid) == Some(&vote.leader.member) => {
@@ -116,6 +122,14 @@ impl Views {
                 self.say(stamped, format!("bad shard {path}"));
             }
             Fact::SnapshotInstalled { .. } => coverage.count("snapshots_installed"),
+            Fact::StateTampered => {
+                coverage.count("fault.tampered");
+                self.say(stamped, "was tampered with".to_owned());
+            }
+            Fact::StateMended => {
+                coverage.count("states_mended");
+                self.say(stamped, "was mended".to_owned());
+            }
             Fact::Truncated { .. } => coverage.count("truncations"),
             Fact::JournalLine { line } => self.journal(stamped, line, coverage),
             _ => {}
@@ -147,10 +161,10 @@ impl Views {
         self.say(stamped, format!("journal: {kind} {} {} {}", text("action"), text("mode"), text("incident")));
     }
 
-    fn vote_set<'a>(&mut self, voters: impl Iterator<Item = &'a u64>) {
+    fn vote_set<'a>(&mut self, index: u64, voters: impl Iterator<Item = &'a u64>) {
         let voters: Vec<u64> = voters.copied().collect();
-        if !voters.is_empty() {
-            self.voters = voters;
+        if !voters.is_empty() && index >= self.voters.0 {
+            self.voters = (index, voters);
         }
     }
 

@@ -59,6 +59,7 @@ struct Pending {
 #[derive(Default)]
 struct Inner {
     now: Duration,
+    quiet_until: Duration,
     next: u64,
     pending: BTreeMap<CallId, Pending>,
     history: History,
@@ -88,6 +89,16 @@ impl Notes {
     /// The run's time during the next tick.
     pub(crate) fn set_now(&self, now: Duration) {
         self.with(|inner| inner.now = now);
+    }
+
+    /// Clients begin nothing for so long.
+    pub(crate) fn be_quiet(&self, length: Duration) {
+        self.with(|inner| inner.quiet_until = inner.now + length);
+    }
+
+    /// Whether clients are to begin nothing now.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.with(|inner| inner.now < inner.quiet_until)
     }
 
     /// Asks the clients to end after their present operation.

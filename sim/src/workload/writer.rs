@@ -56,7 +56,7 @@ impl Writer {
 
     async fn run(&mut self, mut stop: watch::Receiver<bool>) {
         loop {
-            let answered = self.one().await;
+            let answered = !self.notes.is_quiet() && self.one().await;
             let wander = self.rng.random_ratio(WANDER_PERCENT, 100);
             if !answered || wander {
                 self.door = self.rng.random_range(0..self.doors.len());

@@ -109,7 +109,15 @@ impl Engine {
                 "the node lost its vote: its disks cannot be looked after before it is back".to_owned(),
             );
         }
-        let Some(fact) = self.facts.disk(disk) else { return Present::Unknown("the node does not list the disk") };
+        let Some(fact) = self.facts.disk(disk) else {
+            // A node that serves lists every disk it has, those that are gone with them: this one is no disk of it any more.
+            return match self.facts.phase() {
+                "healthy" => {
+                    Present::Over("the node has let go of the disk: a person replaced or removed it".to_owned())
+                }
+                _ => Present::Unknown("the node does not list the disk"),
+            };
+        };
         let well = self.disks.well(disk, &self.policy);
         match fact.state.as_str() {
             "up" if well => Present::Over("the disk is well and in service again".to_owned()),

@@ -68,6 +68,26 @@ async fn a_patch_makes_one_state_like_the_other_and_anything_less_changes_nothin
     wrong.check().await;
 }
 
+/// Found by the simulator (`resync`, seed 8): of a few hundred records that came past the leaves some begin a leaf, which
+/// nothing knew of when they were to be removed.
+#[tokio::test]
+async fn records_that_begin_leaves_of_which_nothing_is_known_are_taken_out_again() {
+    let (right, wrong) = two().await;
+    let expected = right.root().await;
+    let foreign = wrong.state.tamper(place("k0300"), None).await.unwrap();
+    wrong.state.tamper(place("k0300"), Some(foreign.clone())).await;
+    let many: Vec<Vec<u8>> = (0..1000).map(|n| place(&format!("z{n:04}"))).collect();
+    for place in &many {
+        wrong.state.tamper(place.clone(), Some(foreign.clone())).await;
+    }
+    let (kept, made) = wrong.leaves().await;
+    assert!(made.len() > kept.len(), "none of them begins a leaf: this tests nothing");
+    let changes = many.into_iter().map(|place| (place, None)).collect();
+    wrong.state.patch(wrong.index, changes, expected).await.unwrap();
+    assert_eq!(wrong.root().await, expected);
+    wrong.check_leaves().await;
+}
+
 #[tokio::test]
 async fn a_whole_state_takes_the_place_of_another_of_the_same_entry_only() {
     let (mut right, wrong) = two().await;

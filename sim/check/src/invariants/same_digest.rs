@@ -1,6 +1,6 @@
 //! Whoever has applied the same entries has the same state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use resilver_host::audit::{Fact, LogId};
 
@@ -13,6 +13,9 @@ use crate::world::World;
 pub struct SameDigest {
     /// By cluster and index: the entry, the digest, and who was first to say so.
     known: BTreeMap<(String, u64), (LogId, u32, String)>,
+    /// Machines whose member was tampered with, until it says that it was mended. (Until then it may say what it likes; that
+    /// it is mended in the end, the harness asks the members themselves.)
+    tampered: BTreeSet<String>,
 }
 
 impl Invariant for SameDigest {
@@ -27,6 +30,15 @@ impl Invariant for SameDigest {
     fn observe(&mut self, event: &Event, world: &World) -> Result<(), Broken> {
         let Event::Fact(stamped) = event else { return Ok(()) };
         let (id, digest) = match &stamped.fact {
+            Fact::StateTampered => {
+                self.tampered.insert(stamped.machine.clone());
+                return Ok(());
+            }
+            Fact::StateMended => {
+                self.tampered.remove(&stamped.machine);
+                return Ok(());
+            }
+            Fact::Applied { .. } if self.tampered.contains(&stamped.machine) => return Ok(()),
             Fact::Applied { id, digest } | Fact::SnapshotInstalled { id: Some(id), digest, .. } => (*id, *digest),
             _ => return Ok(()),
         };
@@ -62,6 +74,16 @@ mod tests {
             .says("n2", snapshot)
             .says("n2", Fact::Applied { id: id(1, 1, 6), digest: 9 })
             .passes(SameDigest::default());
+    }
+
+    #[test]
+    fn a_member_that_was_tampered_with_may_differ_until_it_says_that_it_was_mended() {
+        let rule = SameDigest::default;
+        let other = || Fact::Applied { id: id(1, 1, 5), digest: 56 };
+        two().says("n2", Fact::StateTampered).says("n2", other()).passes(rule());
+        let mut mended = two();
+        mended.says("n2", Fact::StateTampered).says("n2", other()).says("n2", Fact::StateMended);
+        mended.says("n2", other()).breaks(rule(), "digest 00000038 at 5");
     }
 
     #[test]
