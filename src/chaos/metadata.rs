@@ -1,7 +1,7 @@
 //! `bench merkle`, `bench restart`: what a million objects in the metadata cost, in clusters of three nodes whose files were
 //! filled while they did not run ([`resilver_node::meta::quantity`]).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use resilver_chaos::client::Client;
@@ -17,6 +17,7 @@ use resilver_proto::contract::{
 };
 use resilver_proto::transport::{self, MAX_MESSAGE_BYTES};
 use serde::Serialize;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use super::{START_TIME, harness, in_a_cluster_of};

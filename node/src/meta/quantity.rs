@@ -7,12 +7,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, LogId};
 use resilver_host::Host;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::identity::Identity;
 use super::log_store::{LogAdapter, PurgeGate, READ_BYTES};

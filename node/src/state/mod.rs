@@ -326,13 +326,20 @@ impl State {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, StateError> + Send + 'static,
     ) -> Result<T, StateError> {
+        self.look(move |_, database| work(&database.begin_read()?)).await
+    }
+
+    /// Runs `work` off the event loop while the database is open: [`State::close`] waits for it.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &Database) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
         let inner = self.inner.clone();
         self.inner
             .host
             .blocking(move || {
                 let database = inner.database.read().unwrap_or_else(PoisonError::into_inner);
-                let txn = database.as_ref().ok_or(StateError::Closed)?.begin_read()?;
-                work(&txn)
+                work(&inner, database.as_ref().ok_or(StateError::Closed)?)
             })
             .await
     }

@@ -57,6 +57,9 @@ pub(crate) struct StateRecord {
     pub(crate) value: Vec<u8>,
 }
 
+/// A key, and the value that is to be there.
+type Row<'a> = (&'a [u8], Option<&'a Vec<u8>>);
+
 /// Why a patch was not written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PatchError {
@@ -83,30 +86,26 @@ pub(crate) enum PatchError {
 impl State {
     /// Keeps the present moment under this name.
     pub(crate) async fn hold(&self, checkpoint: u128) -> Result<(), StateError> {
-        let inner = self.inner.clone();
-        self.inner
-            .host
-            .blocking(move || {
-                let database = inner.database.read().unwrap_or_else(PoisonError::into_inner);
-                let txn = database.as_ref().ok_or(StateError::Closed)?.begin_read()?;
-                let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
-                let held = Held {
-                    txn: Arc::new(txn),
-                    since: Instant::now(),
-                    applied: applied.unwrap_or_default(),
-                    kept: Arc::default(),
-                    recomputed: Arc::default(),
-                };
-                let mut views = inner.views.lock().unwrap_or_else(PoisonError::into_inner);
-                while views.0.len() >= MAX_VIEWS {
-                    let oldest = views.0.iter().min_by_key(|(_, held)| held.since).map(|(id, _)| *id);
-                    oldest.and_then(|id| views.0.remove(&id));
-                }
-                views.0.insert(checkpoint, held);
-                inner.holds.send_modify(|holds| *holds += 1);
-                Ok(())
-            })
-            .await
+        self.look(move |inner, database| {
+            let txn = database.begin_read()?;
+            let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
+            let held = Held {
+                txn: Arc::new(txn),
+                since: Instant::now(),
+                applied: applied.unwrap_or_default(),
+                kept: Arc::default(),
+                recomputed: Arc::default(),
+            };
+            let mut views = inner.views.lock().unwrap_or_else(PoisonError::into_inner);
+            while views.0.len() >= MAX_VIEWS {
+                let oldest = views.0.iter().min_by_key(|(_, held)| held.since).map(|(id, _)| *id);
+                oldest.and_then(|id| views.0.remove(&id));
+            }
+            views.0.insert(checkpoint, held);
+            inner.holds.send_modify(|holds| *holds += 1);
+            Ok(())
+        })
+        .await
     }
 
     /// The moment of this name, while it is kept.
@@ -149,7 +148,7 @@ impl State {
     /// The leaves of a moment: as they were kept in step, or made anew from what is stored.
     pub(crate) async fn leaves(&self, held: &Held, stored: bool) -> Result<Arc<Vec<Range>>, StateError> {
         let held = held.clone();
-        self.look(move || {
+        self.look(move |_, _| {
             let cell = if stored { &held.recomputed } else { &held.kept };
             let mut cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(leaves) = cell.as_ref() {
@@ -172,7 +171,7 @@ impl State {
         (most, most_bytes): (usize, usize),
     ) -> Result<(Vec<StateRecord>, Option<Vec<u8>>), StateError> {
         let held = held.clone();
-        self.look(move || {
+        self.look(move |_, _| {
             let (mut found, mut bytes) = (Vec::new(), 0);
             for (tag, table) in REPLICATED {
                 let (first, next) = (merkle::place(tag, &[]), merkle::place(tag + 1, &[]));
@@ -211,7 +210,7 @@ impl State {
     /// Writes a moment to a file, as a snapshot.
     pub(crate) async fn export_moment(&self, held: &Held, path: &Path) -> Result<(), StateError> {
         let (held, host, path) = (held.clone(), self.inner.host.clone(), path.to_path_buf());
-        self.look(move || snapshot::export(&host, &held.txn, &path, "moment".to_owned()).map(drop)).await
+        self.look(move |_, _| snapshot::export(&host, &held.txn, &path, "moment".to_owned()).map(drop)).await
     }
 
     /// Writes, replaces or (where the value is `None`) removes records, as (place, value), if the state is still that of
@@ -224,7 +223,7 @@ impl State {
     ) -> Result<(), PatchError> {
         self.make_like(at, expected, move |txn| {
             // Past the leaves, which are made anew behind this: those that are kept may not fit what is stored.
-            let mut by_table: BTreeMap<u8, Vec<(&[u8], Option<&Vec<u8>>)>> = BTreeMap::new();
+            let mut by_table: BTreeMap<u8, Vec<Row<'_>>> = BTreeMap::new();
             for (place, value) in &changes {
                 let (tag, key) =
                     place.split_first().ok_or_else(|| merkle::corrupt("a place of no bytes".to_owned()))?;
@@ -297,22 +296,6 @@ impl State {
                 Ok(())
             }
         }
-    }
-
-    /// Runs `work`, which reads a moment, off the event loop; not after the database was closed.
-    async fn look<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
-    ) -> Result<T, StateError> {
-        let inner = self.inner.clone();
-        self.inner
-            .host
-            .blocking(move || {
-                let database = inner.database.read().unwrap_or_else(PoisonError::into_inner);
-                database.as_ref().ok_or(StateError::Closed)?;
-                work()
-            })
-            .await
     }
 }
 
