@@ -21,6 +21,7 @@ mod machine;
 mod membership;
 mod network;
 mod propose;
+#[cfg(feature = "quantity")]
 pub mod quantity;
 mod raft;
 mod reads;

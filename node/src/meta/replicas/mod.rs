@@ -202,32 +202,43 @@ impl Inner {
     }
 }
 
-/// From the top down, into what differs.
-async fn differences(left: &Side<'_>, right: &Side<'_>, subject: Subject<'_>) -> Result<Differences, ReplicaError> {
+/// Leaves that differ, in order, found from the top down; and what travelled for it.
+async fn unlike_leaves(
+    left: &Side<'_>,
+    right: &Side<'_>,
+    subject: Subject<'_>,
+) -> Result<(Vec<Stretch>, u64), ReplicaError> {
     let mut open: Vec<(u32, Stretch)> = vec![(TOP, (Vec::new(), None))];
-    let mut all = Differences::default();
+    let (mut leaves, mut wire_bytes) = (Vec::new(), 0);
     while let Some((level, stretch)) = open.pop() {
         let (here, there) =
             tokio::try_join!(left.ranges(subject, level, &stretch), right.ranges(subject, level, &stretch))?;
-        all.wire_bytes += here.bytes + there.bytes;
+        wire_bytes += here.bytes + there.bytes;
         let parts = unequal(&here.answer, &there.answer, &stretch);
-        if level > 0 {
+        match level {
+            0 => leaves.extend(parts),
             // The last is looked at first: so they are found in the order of their places.
-            open.extend(parts.into_iter().rev().map(|part| (level - 1, part)));
-            continue;
+            _ => open.extend(parts.into_iter().rev().map(|part| (level - 1, part))),
         }
-        for part in parts {
-            let (here, there) = tokio::try_join!(
-                left.records(subject.at, &part, false, MAX_LEAF_RECORDS),
-                right.records(subject.at, &part, false, MAX_LEAF_RECORDS)
-            )?;
-            all.wire_bytes += here.bytes + there.bytes;
-            all.found.extend(unlike(here.answer, there.answer));
-            if all.found.len() > MAX_DIFFERENCES {
-                all.found.truncate(MAX_DIFFERENCES);
-                all.more = true;
-                return Ok(all);
-            }
+    }
+    Ok((leaves, wire_bytes))
+}
+
+/// The records that differ.
+async fn differences(left: &Side<'_>, right: &Side<'_>, subject: Subject<'_>) -> Result<Differences, ReplicaError> {
+    let (leaves, wire_bytes) = unlike_leaves(left, right, subject).await?;
+    let mut all = Differences { wire_bytes, ..Differences::default() };
+    for leaf in leaves {
+        let (here, there) = tokio::try_join!(
+            left.records(subject.at, &leaf, false, MAX_LEAF_RECORDS),
+            right.records(subject.at, &leaf, false, MAX_LEAF_RECORDS)
+        )?;
+        all.wire_bytes += here.bytes + there.bytes;
+        all.found.extend(unlike(here.answer, there.answer));
+        if all.found.len() > MAX_DIFFERENCES {
+            all.found.truncate(MAX_DIFFERENCES);
+            all.more = true;
+            break;
         }
     }
     Ok(all)

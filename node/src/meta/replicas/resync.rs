@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 
 use super::side::{self, Side, Subject};
 use super::verdict::{Said, Verdict};
-use super::{CHECKPOINT_DEADLINE, Checkpoint, Inner, Meta, ReplicaError, Standing, TOP};
+use super::{CHECKPOINT_DEADLINE, Checkpoint, Inner, Meta, ReplicaError, Standing, unlike_leaves};
 use crate::meta::MetaError;
 use crate::meta::replay::{Replay, replay};
-use crate::state::{Held, Owner, PatchError, Stretch, unequal};
+use crate::state::{Held, Owner, PatchError};
 use crate::types::{Fence, NodeName};
 
 /// How long a member may stand still for it. Nothing is lost meanwhile; what is asked of it waits.
@@ -284,30 +284,21 @@ impl Inner {
         other: &Side<'_>,
     ) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, ReplicaError> {
         let own = Side::Own(&self.state, held.clone());
-        let mut open: Vec<(u32, Stretch)> = vec![(TOP, (Vec::new(), None))];
+        let (leaves, _) = unlike_leaves(&own, other, subject).await?;
         let mut changes = Vec::new();
-        while let Some((level, stretch)) = open.pop() {
-            let here = own.ranges(subject, level, &stretch).await?.answer;
-            let there = other.ranges(subject, level, &stretch).await?.answer;
-            for part in unequal(&here, &there, &stretch) {
-                if level > 0 {
-                    open.push((level - 1, part));
-                    continue;
-                }
-                let here = own.records(subject.at, &part, false, MAX_PATCH_RECORDS).await?.answer;
-                let there = other.records(subject.at, &part, true, MAX_PATCH_RECORDS).await?.answer;
-                let gone =
-                    here.iter().filter(|record| there.binary_search_by(|it| it.place.cmp(&record.place)).is_err());
-                changes.extend(gone.map(|record| (record.place.clone(), None)));
-                let same = |place: &[u8], digest| {
-                    here.binary_search_by(|it| it.place.as_slice().cmp(place)).is_ok_and(|at| here[at].digest == digest)
-                };
-                changes.extend(
-                    there.into_iter().filter(|it| !same(&it.place, it.digest)).map(|it| (it.place, Some(it.value))),
-                );
-                if changes.len() > MAX_PATCH_RECORDS {
-                    return Err(ReplicaError::TooMany { limit: MAX_PATCH_RECORDS });
-                }
+        for leaf in leaves {
+            let here = own.records(subject.at, &leaf, false, MAX_PATCH_RECORDS).await?.answer;
+            let there = other.records(subject.at, &leaf, true, MAX_PATCH_RECORDS).await?.answer;
+            let gone = here.iter().filter(|record| there.binary_search_by(|it| it.place.cmp(&record.place)).is_err());
+            changes.extend(gone.map(|record| (record.place.clone(), None)));
+            let same = |place: &[u8], digest| {
+                here.binary_search_by(|it| it.place.as_slice().cmp(place)).is_ok_and(|at| here[at].digest == digest)
+            };
+            changes.extend(
+                there.into_iter().filter(|it| !same(&it.place, it.digest)).map(|it| (it.place, Some(it.value))),
+            );
+            if changes.len() > MAX_PATCH_RECORDS {
+                return Err(ReplicaError::TooMany { limit: MAX_PATCH_RECORDS });
             }
         }
         Ok(changes)

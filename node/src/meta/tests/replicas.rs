@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::meta::replicas::{Differences, Mending, ReplicaError, Step, Verdict};
 use crate::state::in_words;
+use crate::types::Fence;
 
 /// Enough for several leaves.
 const OBJECTS: u32 = 400;
@@ -165,6 +166,50 @@ async fn nobody_is_mended_without_a_majority_and_never_the_leader() {
     let asked = members[leading].meta.compare(true).await.unwrap();
     assert_eq!(asked.standings[silent].verdict, Verdict::Silent);
     members[silent].deaf.store(false, Ordering::Relaxed);
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_fence_mends_nothing_and_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = filled(dir.path(), 3).await;
+    let wrong = follower(&members);
+    corrupt(&members[wrong]).await;
+    let fence = |epoch| Some(Fence { epoch, ..Fence::default() });
+    let newest = Command::Checkpoint { id: 1, fence: fence(9) };
+    assert_eq!(members[0].meta.propose(newest).await.unwrap(), Outcome::Done);
+    let refused = members[wrong].meta.resync(Mending::Differences, fence(8), &|_| ()).await;
+    assert!(matches!(refused, Err(ReplicaError::Refused(_))), "{refused:?}");
+    assert_eq!(members[0].meta.compare(true).await.unwrap().standings[wrong].verdict, Verdict::Wrong, "it was mended");
+    let mended = members[wrong].meta.resync(Mending::Differences, fence(9), &|_| ()).await.unwrap();
+    assert_eq!(mended.map(|mended| mended.records), Some(3));
+    for member in members {
+        member.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_are_compared_at_one_entry_while_others_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 3, &Tuning::default()).await;
+    let writers: Vec<_> = (0..8_u128)
+        .map(|writer| {
+            let meta = members[0].meta.clone();
+            tokio::spawn(async move {
+                for n in 0..100 {
+                    meta.propose(put(&format!("w{writer}-{n}"), writer * 1000 + n + 1)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        assert_eq!(verdicts(&members[0].meta.compare(false).await.unwrap()), [Verdict::Right; 3]);
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
     for member in members {
         member.stop().await;
     }
