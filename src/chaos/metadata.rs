@@ -29,7 +29,7 @@ use crate::local::{LocalCluster, LocalNode};
 const NODES: u32 = 3;
 const BUCKET: &str = "bench-metadata";
 /// How long a node with a million entries may take to serve before the benchmark gives up.
-const LIMIT: Duration = Duration::from_secs(600);
+pub(super) const LIMIT: Duration = Duration::from_secs(600);
 /// How often a node is asked whether it serves.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -91,7 +91,14 @@ fn failed(error: &dyn std::fmt::Display) -> Failure {
 }
 
 /// Stops the cluster, fills every member's files, and starts it again; the seconds that applying took on one of them.
-async fn filled(cx: &Context, cluster: &LocalCluster, entries: u64, apply: bool, wrong: u64) -> Result<f64, Failure> {
+pub(super) async fn filled(
+    cx: &Context,
+    cluster: &LocalCluster,
+    bucket: &str,
+    entries: u64,
+    apply: bool,
+    wrong: u64,
+) -> Result<f64, Failure> {
     cluster.stop().await?;
     let mut seconds = 0.0;
     let mut firsts = Vec::new();
@@ -100,7 +107,7 @@ async fn filled(cx: &Context, cluster: &LocalCluster, entries: u64, apply: bool,
     for node in cluster.nodes() {
         cx.out.say(format!("writing {entries} entries into {}", node.name));
         let filled =
-            quantity::fill(&cx.host, &node.meta, BUCKET, entries, apply).await.map_err(|error| failed(&error))?;
+            quantity::fill(&cx.host, &node.meta, bucket, entries, apply).await.map_err(|error| failed(&error))?;
         seconds = filled.apply_seconds;
         firsts.push(filled.first);
     }
@@ -108,7 +115,7 @@ async fn filled(cx: &Context, cluster: &LocalCluster, entries: u64, apply: bool,
         return Err(failed(&format!("the members' logs did not end at one entry: {firsts:?}; run it again")));
     }
     if let Some(last) = cluster.nodes().last().filter(|_| wrong > 0) {
-        quantity::misapply(&cx.host, &last.meta, BUCKET, wrong, entries).await.map_err(|error| failed(&error))?;
+        quantity::misapply(&cx.host, &last.meta, bucket, wrong, entries).await.map_err(|error| failed(&error))?;
     }
     cluster.start().await?;
     Ok(seconds)
@@ -193,7 +200,7 @@ async fn backup(channel: &Channel) -> Result<(u64, u64), Failure> {
 pub(super) async fn merkle(cx: &Context, args: &MerkleArgs, keep: bool) -> Result<Code, Failure> {
     let found = in_a_cluster_of(cx, "bench-merkle", (NODES, 1), keep, async |cluster, target| {
         ready(cx, target).await?;
-        let applying = filled(cx, cluster, args.objects, true, args.differences).await?;
+        let applying = filled(cx, cluster, BUCKET, args.objects, true, args.differences).await?;
         cluster.wait_healthy(START_TIME + LIMIT).await?;
         let client = Client::new(&cx.host, target).map_err(|error| harness(&error))?;
         // The last member is wrong: it must not lead, or it cannot be mended.
@@ -298,7 +305,7 @@ async fn log_length(client: &Client, name: &str) -> u64 {
 pub(super) async fn restart(cx: &Context, args: &RestartArgs, keep: bool) -> Result<Code, Failure> {
     let (log_ms, snapshot_ms) = in_a_cluster_of(cx, "bench-restart", (NODES, 1), keep, async |cluster, target| {
         let client = ready(cx, target).await?;
-        filled(cx, cluster, args.entries, true, 0).await?;
+        filled(cx, cluster, BUCKET, args.entries, true, 0).await?;
         // The first starts are the measurement: once they serve, a snapshot is made and the log is cut.
         let begun = Instant::now();
         cluster.wait_healthy(START_TIME + LIMIT).await?;
@@ -317,7 +324,7 @@ pub(super) async fn restart(cx: &Context, args: &RestartArgs, keep: bool) -> Res
     .await?;
     let unapplied_ms = in_a_cluster_of(cx, "bench-restart", (NODES, 1), keep, async |cluster, target| {
         ready(cx, target).await?;
-        filled(cx, cluster, args.entries, false, 0).await?;
+        filled(cx, cluster, BUCKET, args.entries, false, 0).await?;
         let begun = Instant::now();
         cluster.wait_healthy(START_TIME + LIMIT).await?;
         Ok(millis(begun))
