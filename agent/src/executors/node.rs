@@ -32,6 +32,9 @@ pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult 
         (Action::RepairShards, Subject::Disk { disk, .. }) if step.mode == Some(Mode::DiskDegrading) => {
             empty_disk(tools, step, disk, reason).await
         }
+        (Action::RepairShards, Subject::Disk { disk, .. }) if step.mode == Some(Mode::DataCorruption) => {
+            deep_scan(tools, step, disk).await
+        }
         (Action::RepairShards, Subject::Disk { disk, .. }) => rebuild_disk(tools, step, disk, reason).await,
         (Action::RepairShards, Subject::Object { bucket, key }) => sync(tools, step, object(bucket, key)).await,
         (Action::MarkDown, Subject::Hosts(hosts)) => mark(tools, step, hosts, "down", reason).await,
@@ -102,6 +105,17 @@ async fn rebuild_disk(tools: &Tools, step: &Step, id: &str, reason: &str) -> Res
     let moved = verb(tools, step, id, DiskVerb::Out, reason).await?;
     let synced = sync(tools, step, disk(id)).await?;
     Ok(format!("{moved}; {synced}"))
+}
+
+/// Everything on the disk is read; what is bad is made anew from the others. The disk stays in service.
+async fn deep_scan(tools: &Tools, step: &Step, id: &str) -> Result<String, Status> {
+    let read = match verify(tools, disk(id)).await {
+        Ok(read) => read,
+        Err(status) if status.code() == tonic::Code::Aborted => format!("damage: {}", status.message()),
+        Err(status) => return Err(status),
+    };
+    let mended = sync(tools, step, disk(id)).await?;
+    Ok(format!("read: {read}; mended: {mended}"))
 }
 
 /// A disk that is marked draining and works: what is on it is copied, and the copies are read back, before it is given up.

@@ -345,6 +345,10 @@ pub struct PeerFact {
     /// Whom its agent does not hear; it hears everybody else. `None`: it does not say.
     #[serde(default)]
     pub silent: Option<Vec<SilenceFact>>,
+    /// Whether *our* node answered that agent's direct question: the second source on a node that runs and does not answer us.
+    /// `None`: it was not asked, or it does not say.
+    #[serde(default)]
+    pub hears_us: Option<bool>,
     /// The Raft leader that its node sees; empty when it sees none or is not known.
     #[serde(default)]
     pub leader: String,

@@ -26,6 +26,7 @@ mod modes;
 mod operator;
 mod pause;
 mod plan;
+mod present;
 mod records;
 mod resume;
 

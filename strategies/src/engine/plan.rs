@@ -181,5 +181,15 @@ pub(crate) fn proof_in_words(mode: Mode, subject: &Subject) -> String {
         Proof::ObjectIntact { bucket, key } => {
             format!("every shard of {bucket}/{key} read from disk, cache bypassed")
         }
+        Proof::ReplicaEqual => {
+            "its digest, from stored bytes, is the majority's of at least three at one entry, twice".to_owned()
+        }
+        Proof::OneLeader { hosts } => format!(
+            "{} answer directly and call this host silent nowhere; one leader per term for all that answer; no lag",
+            hosts.join(", ")
+        ),
+        Proof::ClockAgrees { within_ms } => {
+            format!("asked anew, most peers find this clock within {within_ms} ms of theirs")
+        }
     }
 }
