@@ -15,6 +15,7 @@ mod late;
 pub mod locks;
 pub mod log;
 pub mod meta;
+pub mod mode;
 pub mod model;
 pub mod options;
 pub mod peers;

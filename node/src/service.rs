@@ -40,7 +40,7 @@ use crate::meta::identity::Identity;
 use crate::meta::{Meta, RaftService, rebirth as rebirth_of_meta};
 use crate::options::Options;
 use crate::peers::{Peers, PresenceService, watch_all};
-use crate::phase::{Phase, PhaseCell};
+use crate::phase::{Damage, Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::s3::Door;
 use crate::transport::{ShardClient, ShardService};
@@ -124,6 +124,10 @@ impl Node {
         let (restore_tx, restore) = mpsc::channel(1);
         let (force_tx, force) = mpsc::channel(1);
         let phase = PhaseCell::new();
+        phase.mode().load(&host, &options.data_dir).await;
+        if lost.is_some() {
+            phase.damaged(Damage::Absent);
+        }
         let door = options.s3.clone().map(|s3| Door::new(s3, phase.clone()));
         let shared = Arc::new(Shared {
             name: options.name.as_str().into(),
@@ -140,6 +144,7 @@ impl Node {
             force: force_tx,
             forcing: Arc::default(),
             canary: Mutex::new(()),
+            reclaiming: Mutex::new(()),
             adding: Mutex::new(()),
             options,
             host,
@@ -308,6 +313,7 @@ impl Life {
             self.shared.options.data_dir.display()
         );
         tracing::warn!(node = %self.shared.name, %reason, operation = "removed", "this node is no member any more");
+        self.shared.phase.damaged(Damage::Removed);
         self.shared.phase.set(Phase::LostVoter, reason.clone());
         meta.shutdown().await;
         loop {
@@ -377,7 +383,9 @@ impl Life {
         self.late.shards.fill(service.into_server());
         let presence = PresenceService::new(self.shared.name.clone(), life, self.stopping.clone());
         self.late.presence.fill(presence.into_server());
-        self.late.locks.fill(LockService::new(locks.clone(), self.shared.peers.clone()).into_server());
+        self.late
+            .locks
+            .fill(LockService::new(locks.clone(), self.shared.peers.clone(), phase.mode().clone()).into_server());
         // From now on: this node may lead before it serves.
         tokio::spawn(run_leases(meta.clone(), self.stopping.clone()));
         let watching = watch_all(self.shared.peers.clone(), self.shared.name.clone(), meta.map_changes());
@@ -406,7 +414,7 @@ impl Life {
         if let Some(door) = &self.shared.door {
             door.open(gateway.clone());
         }
-        self.late.store.fill(StoreService::new(gateway, meta, phase.serving()).into_server());
+        self.late.store.fill(StoreService::new(gateway, meta, phase.clone()).into_server());
         phase.set(Phase::Healthy, "serving");
         tokio::select! {
             () = repair.run(self.stopping.clone()) => NodeError::Server("the repair service ended".to_owned()),

@@ -1,4 +1,4 @@
-//! `node run|list|status|health|restart|rejoin|down|out|up|drain|remove`.
+//! `node run|list|status|health|restart|rejoin|mode|down|out|up|drain|remove`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, owner};
-use super::{mark, node_leave, rejoin};
+use super::{mark, node_leave, node_mode, rejoin};
 use crate::agents::STEP_DEADLINE;
 use crate::client::{CALL_DEADLINE, within};
 use crate::exit::{Code, Failure};
@@ -47,6 +47,8 @@ pub(crate) enum NodeVerb {
     /// Bring back a node whose metadata is damaged or gone (`lost_voter`): what is left is kept aside, and it comes back as
     /// a learner
     Rejoin(rejoin::RejoinArgs),
+    /// Say what a node serves its clients, and whether it stands for election
+    Mode(node_mode::ModeArgs),
     /// Say that a host is away for a while: nothing is written to it, and it keeps its place
     Down(mark::DownArgs),
     /// Give a host up: its shards are rebuilt on other nodes
@@ -161,6 +163,7 @@ impl NodeVerb {
             NodeVerb::Health { node } => super::health::health(cx, node.as_deref()).await,
             NodeVerb::Restart { node, reason, owner: by } => restart(cx, &node, &reason, owner(by)).await,
             NodeVerb::Rejoin(args) => rejoin::run(cx, args).await,
+            NodeVerb::Mode(args) => node_mode::run(cx, args).await,
             NodeVerb::Down(args) => mark::down(cx, args).await,
             NodeVerb::Out(args) => mark::out(cx, args).await,
             NodeVerb::Up(args) => mark::up(cx, args).await,
@@ -190,6 +193,10 @@ struct NodeView {
     phase: String,
     phase_detail: Option<String>,
     mode: Option<String>,
+    /// Why it is not read_write, or does not stand.
+    mode_reason: Option<String>,
+    /// Null: it does not say.
+    stands: Option<bool>,
     pid: u32,
     started: Option<String>,
     role: Option<String>,
@@ -232,6 +239,8 @@ impl NodeView {
             phase: seen.phase.clone(),
             phase_detail: known(&seen.phase_detail),
             mode: known(&seen.mode),
+            mode_reason: known(&seen.mode_reason),
+            stands: seen.stands,
             pid: seen.pid,
             started: rfc3339(seen.started_ms),
             role: raft.and_then(|raft| known(&raft.role)),
@@ -258,7 +267,9 @@ impl NodeView {
         line("node", self.node.clone());
         let detail = self.phase_detail.as_ref().map(|detail| format!("  ({detail})")).unwrap_or_default();
         line("phase", format!("{}{detail}", self.phase));
-        line("mode", word(&self.mode));
+        let reason = self.mode_reason.as_ref().map(|why| format!("  ({why})")).unwrap_or_default();
+        let quiet = if self.stands == Some(false) { ", stands for no election" } else { "" };
+        line("mode", format!("{}{quiet}{reason}", word(&self.mode)));
         line("pid", self.pid.to_string());
         line("started", word(&self.started));
         line("cluster", word(&self.cluster_id));

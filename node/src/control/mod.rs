@@ -14,6 +14,7 @@ mod node_control;
 mod observe;
 mod recovery;
 mod rejoin;
+mod relief;
 mod replicas;
 mod views;
 mod voters;
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) forcing: Arc<tokio::sync::Mutex<()>>,
     /// One canary at a time: they share a key.
     pub(crate) canary: Mutex<()>,
+    /// Room is reclaimed once at a time.
+    pub(crate) reclaiming: Mutex<()>,
     /// One disk is added at a time: they share the identity's file.
     pub(crate) adding: Mutex<()>,
 }

@@ -2,26 +2,40 @@
 
 use std::time::Duration;
 
-use resilver_proto::contract::{DiskState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState};
+use resilver_proto::contract::{
+    DiskState, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState,
+};
 
 use super::Shared;
 use crate::disk::VolumeStatus;
+use crate::locks::LockTold;
 use crate::meta::{Meta, MetaStatus, Role};
 use crate::model::{ClusterMap, MarkedBy, NodeRecord};
+use crate::phase::Damage;
 use crate::repair::RepairHandle;
 use crate::types::RaftId;
 
 /// The most findings one answer carries: the repair queue is the full list, this is the news.
 const FINDINGS_PER_ANSWER: usize = 256;
 
+/// The most locks one answer carries: the worst, of which one is looked at first.
+const LOCKS_PER_ANSWER: usize = 16;
+
 /// Looks.
 pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     let state = shared.phase.get();
+    let mode = shared.phase.mode().get();
+    let said = mode.why.as_ref().or(mode.quiet.as_ref());
     let mut answer = ObserveResponse {
         node: shared.name.to_string(),
         phase: state.phase.as_str().to_owned(),
         phase_detail: state.detail,
-        mode: "read_write".to_owned(),
+        mode: mode.mode.as_str().to_owned(),
+        stands: Some(mode.stands),
+        data_dir: shared.options.data_dir.display().to_string(),
+        mode_reason: said.map(|said| said.reason.clone()).unwrap_or_default(),
+        mode_automatic: said.is_some_and(|said| said.automatic),
+        damage: shared.phase.damage().map_or("", Damage::as_str).to_owned(),
         pid: shared.host.proc.own().pid,
         started_ms: shared.started.as_millis(),
         ..ObserveResponse::default()
@@ -46,7 +60,10 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         answer.findings = findings.into_iter().skip(older).map(Into::into).collect();
         let operations = core.gateway.operations();
         answer.operations_in_flight = operations.in_flight() as u64;
-        answer.oldest_operation_ms = operations.oldest().map(millis).unwrap_or_default();
+        if let Some(oldest) = operations.oldest(1).pop() {
+            (answer.oldest_operation, answer.oldest_operation_ms) = (oldest.id, millis(oldest.age));
+        }
+        answer.locks = core.locks.told(LOCKS_PER_ANSWER).into_iter().map(lock_state).collect();
     }
     answer
 }
@@ -93,6 +110,20 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
                 voter: peer.voter,
             })
             .collect(),
+        // Whoever answers the agent reads it from the log.
+        last_log_term: 0,
+    }
+}
+
+fn lock_state(lock: LockTold) -> LockState {
+    LockState {
+        path: lock.path.to_string(),
+        health: lock.health.as_str().to_owned(),
+        owner: lock.owner,
+        owner_node: lock.owner_node,
+        token: lock.token,
+        held_ms: millis(lock.held),
+        waiting: lock.waiting as u64,
     }
 }
 
@@ -150,6 +181,7 @@ fn repair_state(repair: &RepairHandle, meta: &Meta) -> RepairState {
         missing_shards: missing_shards(meta),
         scrub_pass: status.scrub_pass,
         shards: all_shards(meta),
+        throttled: repair.throttled().unwrap_or_default(),
     }
 }
 

@@ -18,6 +18,7 @@ use super::replicas::Stops;
 use super::snapshot::{SnapshotFile, Snapshots};
 use super::wire;
 use crate::model::{Command, Outcome};
+use crate::phase::Damage;
 use crate::state::{Applied, Change, SnapshotHead, State};
 
 /// The state machine as openraft sees it.
@@ -95,8 +96,9 @@ impl Machine {
 /// Where Raft was when this was applied.
 pub(crate) fn note_of(applied: Option<&Applied>) -> Result<Note, MetaError> {
     match applied {
-        Some(applied) => wire::decode(&applied.note)
-            .map_err(|error| MetaError::lost("the database does not say where it stands in the log", error)),
+        Some(applied) => wire::decode(&applied.note).map_err(|error| {
+            MetaError::lost(Damage::Database, "the database does not say where it stands in the log", error)
+        }),
         None => Ok(Note::default()),
     }
 }

@@ -26,6 +26,7 @@ pub mod quantity;
 mod raft;
 mod reads;
 pub(crate) mod rebirth;
+mod reclaim;
 mod replay;
 pub(crate) mod replicas;
 mod room;
@@ -66,6 +67,7 @@ use self::room::Room;
 use self::snapshot::Snapshots;
 use self::storage::Layout;
 use self::upkeep::Upkeep;
+use crate::mode::ModeState;
 use crate::model::{ClusterMap, Command, Outcome};
 use crate::peers::Peers;
 use crate::state::State;
@@ -181,6 +183,7 @@ impl Meta {
             tuning: tuning.clone(),
             yielding: yielding.subscribe(),
             asked: Asked::default(),
+            quiet: watch::Sender::new(false),
             draws: Mutex::new(host.rand.fork("meta.election")),
         };
         let elections = Arc::new(elections);
@@ -348,6 +351,27 @@ impl Meta {
     /// [`MetaError::Refused`] when too few would elect it: a leader lives, and is not to be deposed.
     pub async fn trigger_election(&self) -> Result<(), MetaError> {
         self.inner.elections.stand().await
+    }
+
+    /// Has this member stand for election only while its mode says so.
+    pub(crate) fn stands_while(&self, mut mode: watch::Receiver<ModeState>) {
+        let (quiet, mut stop) = (self.inner.elections.clone(), self.inner.stop.subscribe());
+        let follow = async move {
+            loop {
+                quiet.quiet.send_replace(!mode.borrow_and_update().stands);
+                // Whoever could say anything else is gone.
+                if mode.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = follow => {}
+            }
+        });
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
     }
 
     /// How often this member asked whether it should stand for election.

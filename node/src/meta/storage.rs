@@ -17,6 +17,7 @@ use super::raft::Node;
 use super::wire::WireError;
 use super::{MetaError, wire};
 use crate::log::{LogOptions, LogStore, VoteFile};
+use crate::phase::Damage;
 use crate::state::{Owner, State, StateError};
 
 /// Everything a member keeps, open.
@@ -141,7 +142,11 @@ async fn create(host: &Host, dir: &Path, layout: &Layout, owner: Owner) -> Resul
     let (log, _) = LogStore::open(host, &layout.log, LogOptions { create: true, ..LogOptions::default() }).await?;
     let (vote_file, vote) = open_vote(host, layout).await?;
     if log.next() != 0 || vote.is_some_and(|vote| vote != Vote::default()) {
-        return Err(MetaError::lost("a member's log or vote without the identity it belongs to", dir.display()));
+        return Err(MetaError::lost(
+            Damage::Absent,
+            "a member's log or vote without the identity it belongs to",
+            dir.display(),
+        ));
     }
     let state = match State::create(host, &layout.database, owner).await {
         // Cut off while it was being made, or made for an admission that came to nothing: there is nothing in it.
@@ -171,12 +176,12 @@ async fn reopen(host: &Host, layout: &Layout, owner: Owner) -> Result<Storage, M
 async fn open_vote(host: &Host, layout: &Layout) -> Result<(VoteFile, Option<Vote<Node>>), MetaError> {
     let (file, bytes) = VoteFile::open(host, &layout.log).await?;
     let vote = bytes.as_deref().map(wire::decode).transpose();
-    let vote = vote.map_err(|error| unread("the vote", &error, layout))?;
+    let vote = vote.map_err(|error| unread("the vote", Damage::Vote, &error, layout))?;
     Ok((file, vote))
 }
 
 /// What lies in the log and cannot be decoded: of another format, or damaged.
-fn unread(what: &str, error: &WireError, layout: &Layout) -> MetaError {
+fn unread(what: &str, damage: Damage, error: &WireError, layout: &Layout) -> MetaError {
     let known = u32::from(wire::WIRE_FORMAT);
     let whole = || format!("the log {}", layout.log.display());
     match *error {
@@ -184,7 +189,7 @@ fn unread(what: &str, error: &WireError, layout: &Layout) -> MetaError {
             MetaError::TooOld { what: whole(), found: found.into(), known }
         }
         WireError::Format { found } => MetaError::TooNew { what: whole(), found: found.into(), known },
-        _ => MetaError::lost(format!("{what} cannot be read: {error}"), layout.log.display()),
+        _ => MetaError::lost(damage, format!("{what} cannot be read: {error}"), layout.log.display()),
     }
 }
 
@@ -197,18 +202,21 @@ fn lost_state(error: StateError, layout: &Layout) -> MetaError {
         let what = format!("the metadata database {}", layout.database.display());
         return MetaError::TooOld { what, found: found.into(), known: known.into() };
     }
-    if error.is_damage() { MetaError::lost(error.to_string(), layout.database.display()) } else { error.into() }
+    match error.is_damage() {
+        true => MetaError::lost(Damage::Database, error.to_string(), layout.database.display()),
+        false => error.into(),
+    }
 }
 
 /// The database must reach to where the log begins: what lies between them is nowhere.
 fn check_fit(log: &LogStore, state: &State, layout: &Layout) -> Result<(), MetaError> {
-    decode_note(&log.note()).map_err(|error| unread("what was purged", &error, layout))?;
+    decode_note(&log.note()).map_err(|error| unread("what was purged", Damage::Log, &error, layout))?;
     let applied = state.applied();
     note_of(applied.as_ref())?;
     let next = applied.map_or(0, |applied| applied.index + 1);
     if next < log.first() {
         let what = format!("the database ends before entry {next}, the log begins at entry {}", log.first());
-        return Err(MetaError::lost(what, layout.database.display()));
+        return Err(MetaError::lost(Damage::Database, what, layout.database.display()));
     }
     Ok(())
 }

@@ -48,6 +48,7 @@ async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, first: 
         let shards = volume.list_shards_in(folder).await?;
         let count = shards.len() as f64;
         for (index, shard) in shards.into_iter().enumerate() {
+            parts.board.unthrottled().await;
             // The sender lives in the volume.
             let _ = health.wait_for(|report| matches!(report.health, Health::Ok | Health::Suspect)).await;
             scrub(parts, volume, throttle, shard).await;

@@ -214,6 +214,7 @@ pub(super) async fn start(
     };
     match Meta::start(&shared.host, options, shared.peers.clone()).await {
         Ok(meta) => {
+            meta.stands_while(shared.phase.mode().changes());
             raft.fill(
                 RaftServer::new(meta.raft_service())
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -221,7 +222,10 @@ pub(super) async fn start(
             );
             Ok(meta)
         }
-        Err(error @ MetaError::LostVoter { .. }) => Err(NodeError::LostVoter(error.to_string())),
+        Err(error @ MetaError::LostVoter { damage, .. }) => {
+            shared.phase.damaged(damage);
+            Err(NodeError::LostVoter(error.to_string()))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -13,6 +13,7 @@
 mod apply;
 mod backend;
 mod buckets;
+mod compact;
 mod complete;
 mod counts;
 #[cfg(feature = "audit")]

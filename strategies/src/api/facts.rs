@@ -265,6 +265,15 @@ pub struct NodeFact {
     /// Locks that are waited for or do badly, the worst first. Bounded.
     #[serde(default)]
     pub locks: Vec<LockFact>,
+    /// A person set its mode, which no agent undoes.
+    #[serde(default)]
+    pub mode_is_persons: bool,
+    /// Its agent (or another) has scrub and repair rest on it.
+    #[serde(default)]
+    pub throttled: bool,
+    /// Where its metadata is; empty: it does not say.
+    #[serde(default)]
+    pub data_dir: String,
 }
 
 /// How another agent is by gossip (SWIM): what the agents know together, each having asked a few.
@@ -370,6 +379,19 @@ pub struct PeerFact {
     /// By how much that may be wrong: half of the time the answer took.
     #[serde(default)]
     pub clock_error_ms: u64,
+    /// Its agent asked over every configured interface, the first one first; empty when there is only one. Beyond 64 hosts only
+    /// some are asked each time: the others are as they were.
+    #[serde(default)]
+    pub ways: Vec<WayFact>,
+}
+
+/// One way to another agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayFact {
+    /// Where it was asked.
+    pub address: String,
+    /// Whether it answered there.
+    pub answers: bool,
 }
 
 /// A timestamped fact from one sensor about one subject.
