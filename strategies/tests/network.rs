@@ -117,6 +117,24 @@ fn what_was_read_only_by_somebody_elses_will_stays_so() {
     assert!(!bench.actions().contains(&Action::SetMode), "{:?}", bench.actions());
 }
 
+/// A person makes it read-only for another reason, while the agent's own fence is on it.
+#[test]
+fn a_mode_that_a_person_set_meanwhile_is_the_persons() {
+    let mut bench = bench();
+    cut_off(&mut bench);
+    bench.pass(22);
+    for _ in 0..3 {
+        bench.relieved(Action::Reclaim);
+        bench.pass(25);
+    }
+    bench.relieved(Action::SetMode);
+    (bench.fact.mode, bench.fact.mode_is_persons) = ("read_only".into(), true);
+    bench.pass(5);
+    heal(&mut bench);
+    bench.pass(60);
+    assert_eq!(bench.last_step().with, "read_only", "it is not taken back");
+}
+
 #[test]
 fn from_the_minority_side_nothing_is_repaired() {
     let mut bench = bench();
