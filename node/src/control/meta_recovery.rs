@@ -17,14 +17,14 @@ use resilver_proto::contract::restore_request::Of;
 use resilver_proto::contract::{
     BackupChunk, BackupRequest, Progress, RecoverQuorumRequest, RecoverQuorumResponse, ReplayJournalRequest,
     RestoreBegin, RestoreRequest, RestoreResponse, StateFinding, SurveyRequest, SurveyResponse,
-    ValidateClusterStateRequest, ValidateClusterStateResponse,
+    UndoRecoverQuorumRequest, UndoRecoverQuorumResponse, ValidateClusterStateRequest, ValidateClusterStateResponse,
 };
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::forced::{Scene, may_be_forced};
-use super::{Shared, meta_status, unimplemented};
+use super::{Shared, journal, meta_status, undo};
 use crate::meta::rebirth::passing;
 use crate::peers::Profile;
 use crate::phase::Phase;
@@ -87,9 +87,9 @@ impl MetaRecovery for MetaRecoveryService {
 
     async fn replay_journal(
         &self,
-        _: Request<ReplayJournalRequest>,
+        request: Request<ReplayJournalRequest>,
     ) -> Result<Response<Self::ReplayJournalStream>, Status> {
-        Err(unimplemented("ReplayJournal", "a node replays its own log when it starts"))
+        journal::replay_journal(&self.shared, request.into_inner().from_sequence).map(Response::new)
     }
 
     async fn validate_cluster_state(
@@ -131,6 +131,13 @@ impl MetaRecovery for MetaRecoveryService {
             aside: reborn.aside,
         }))
     }
+
+    async fn undo_recover_quorum(
+        &self,
+        request: Request<UndoRecoverQuorumRequest>,
+    ) -> Result<Response<UndoRecoverQuorumResponse>, Status> {
+        undo::undo(&self.shared, request.into_inner()).await.map(Response::new)
+    }
 }
 
 async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
@@ -152,6 +159,7 @@ async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
     answer.committed = status.committed;
     answer.applied = status.applied;
     answer.recovering = shared.forcing.try_lock().is_err();
+    undo::surveyed(shared, core, &mut answer).await;
     Ok(answer)
 }
 
@@ -333,7 +341,7 @@ async fn receive(
 }
 
 /// What each of these addresses says of itself; who does not answer is not in it.
-pub(super) async fn others(shared: &Shared, members: &[String]) -> Vec<(String, SurveyResponse)> {
+pub(crate) async fn others(shared: &Shared, members: &[String]) -> Vec<(String, SurveyResponse)> {
     let asked = members.iter().filter(|address| **address != shared.options.address);
     let answers = asked.map(async |address| {
         let channel = shared.peers.channel(address, Profile::Control).ok()?;
@@ -376,7 +384,7 @@ async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Resul
     may_be_forced(&own, &scene, &gone, &seen)
         .map_err(|why| Status::failed_precondition(format!("{why}; nothing was changed")))?;
     let gone = gone.iter().map(|name| NodeName::from(name.as_str())).collect();
-    let above = Epoch(seen.iter().map(|(_, seen)| seen.epoch).max().unwrap_or_default());
+    let above = Epoch(seen.iter().map(|(_, seen)| seen.epoch.max(seen.undone_epoch)).max().unwrap_or_default());
     let (answer, answered) = oneshot::channel();
     shared
         .force

@@ -35,6 +35,7 @@ mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
+pub(crate) mod undo;
 mod upkeep;
 mod wire;
 

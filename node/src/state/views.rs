@@ -46,6 +46,14 @@ pub(crate) struct Held {
     recomputed: Arc<Mutex<Option<Arc<Vec<Range>>>>>,
 }
 
+impl Held {
+    fn now(txn: ReadTransaction) -> Result<Self, StateError> {
+        let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
+        let (txn, since, applied) = (Arc::new(txn), Instant::now(), applied.unwrap_or_default());
+        Ok(Self { txn, since, applied, kept: Arc::default(), recomputed: Arc::default() })
+    }
+}
+
 /// One record of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StateRecord {
@@ -84,18 +92,15 @@ pub(crate) enum PatchError {
 }
 
 impl State {
+    /// The present moment, under no name: its pages are pinned until this is dropped, so not for long.
+    pub(crate) async fn moment(&self) -> Result<Held, StateError> {
+        self.look(|_, database| Held::now(database.begin_read()?)).await
+    }
+
     /// Keeps the present moment under this name.
     pub(crate) async fn hold(&self, checkpoint: u128) -> Result<(), StateError> {
         self.look(move |inner, database| {
-            let txn = database.begin_read()?;
-            let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
-            let held = Held {
-                txn: Arc::new(txn),
-                since: Instant::now(),
-                applied: applied.unwrap_or_default(),
-                kept: Arc::default(),
-                recomputed: Arc::default(),
-            };
+            let held = Held::now(database.begin_read()?)?;
             let mut views = inner.views.lock().unwrap_or_else(PoisonError::into_inner);
             while views.0.len() >= MAX_VIEWS {
                 let oldest = views.0.iter().min_by_key(|(_, held)| held.since).map(|(id, _)| *id);

@@ -13,6 +13,7 @@ fn birth(address: &str) -> Birth {
         above: Epoch(0),
         gone: BTreeSet::new(),
         reason: "test".to_owned(),
+        undoable: true,
     }
 }
 
