@@ -5,6 +5,7 @@
 mod fault_fs;
 mod metadata;
 mod power_loss;
+mod restart;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,7 +69,9 @@ enum Bench {
     /// How soon members whose metadata differs are told apart, and how soon a backup of it is written
     Merkle(metadata::MerkleArgs),
     /// How soon a node with a long log serves again, and with a snapshot
-    Restart(metadata::RestartArgs),
+    Restart(restart::RestartArgs),
+    /// How soon the metadata is back from a backup when nobody has it any more
+    Restore(restart::RestoreArgs),
     /// What agents and nodes cost in an idle cluster
     Idle {
         /// How long is looked
@@ -135,7 +138,8 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
     }
     match &args.what {
         Bench::Merkle(merkle) => return metadata::merkle(cx, merkle, args.keep).await,
-        Bench::Restart(restart) => return metadata::restart(cx, restart, args.keep).await,
+        Bench::Restart(restart) => return restart::restart(cx, restart, args.keep).await,
+        Bench::Restore(restore) => return restart::restore(cx, restore, args.keep).await,
         _ => {}
     }
     in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
@@ -152,7 +156,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
         }
         // They have made their own clusters above.
-        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) => Ok(()),
+        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) | Bench::Restore(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.
             cluster.s3_access().await?;

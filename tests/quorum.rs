@@ -299,7 +299,10 @@ async fn a_forced_epoch_is_undone_while_nobody_joined_it_and_not_after() {
     let now = status(&cluster);
     assert_eq!(now["epoch"].as_u64(), Some(1), "{now}");
     let buckets = cluster.json(&["bucket", "list", "--json"]).to_string();
-    assert!(buckets.contains(BUCKET) && !buckets.contains("later"), "it was made in the epoch that is undone: {buckets}");
+    assert!(
+        buckets.contains(BUCKET) && !buckets.contains("later"),
+        "it was made in the epoch that is undone: {buckets}"
+    );
     let report = cluster.dir.path().join("undone.json").display().to_string();
     let verified = cluster.run(&["verify", "--full", "--report", &report]);
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
@@ -312,7 +315,8 @@ async fn a_forced_epoch_is_undone_while_nobody_joined_it_and_not_after() {
     }
     let reborn = cluster.json(&["meta", "recover-quorum", "--gone", &gone[0], "--gone", &gone[1], &confirm, "--json"]);
     assert_eq!(reborn["epoch"].as_u64(), Some(3), "{reborn}");
-    let joins = [&voters[1], &learners[0], &learners[1]].into_iter().find(|node| **node != text(&reborn["node"])).unwrap();
+    let joins =
+        [&voters[1], &learners[0], &learners[1]].into_iter().find(|node| **node != text(&reborn["node"])).unwrap();
     let (code, why) = said(&cluster, &["node", "rejoin", joins]);
     assert_eq!(code, Some(0), "{why}");
     let (code, why) = said(&cluster, &undo);

@@ -43,6 +43,7 @@ use crate::peers::{Peers, PresenceService, watch_all};
 use crate::phase::{Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::s3::Door;
+use crate::steps::{Step, Steps};
 use crate::transport::{ShardClient, ShardService};
 use crate::types::{Epoch, LifeId};
 
@@ -112,7 +113,10 @@ impl Node {
         let mut paths = options.disks.clone();
         let added = identity.disks.iter().filter(|disk| disk.added && !options.disks.contains(&disk.path));
         paths.extend(added.map(|disk| disk.path.clone()));
+        let steps = Steps::default();
+        let opening = steps.begin(Step::Folders);
         let (disks, known) = DiskSet::open(&host, &paths, &owner, &identity.disks, patience).await?;
+        drop(opening);
         let disks = Arc::new(disks);
         let peers = Peers::with(host.net.clone(), options.deadlines.clone(), options.defences);
         disks.report_to(peers.failures());
@@ -130,6 +134,7 @@ impl Node {
         let shared = Arc::new(Shared {
             name: options.name.as_str().into(),
             phase,
+            steps,
             door,
             peers,
             views: Views::new(&options.deadlines),
@@ -147,7 +152,16 @@ impl Node {
             options,
             host,
         });
-        Ok(Self { shared, identity, disks, grpc, http, s3, orders: Orders { found, rejoin, restore, force, undo }, lost })
+        Ok(Self {
+            shared,
+            identity,
+            disks,
+            grpc,
+            http,
+            s3,
+            orders: Orders { found, rejoin, restore, force, undo },
+            lost,
+        })
     }
 
     /// Runs until told to stop, or until something ends it.
@@ -352,7 +366,9 @@ impl Life {
     async fn go_back(&self, meta: &Meta, order: UndoOrder) -> NodeError {
         let outcome = rebirth::take_back(&self.shared, meta, &order).await;
         let ended = match &outcome {
-            Ok(undone) => format!("epoch {} is undone, and it is in epoch {} again", undone.epoch.0, undone.member.epoch.0),
+            Ok(undone) => {
+                format!("epoch {} is undone, and it is in epoch {} again", undone.epoch.0, undone.member.epoch.0)
+            }
             Err(status) => format!("it could not go back to the epoch before: {}", status.message()),
         };
         std::mem::forget(order.one);
@@ -424,10 +440,14 @@ impl Life {
         let _ = self.shared.core.set(core);
 
         phase.set(Phase::Recovering, "catching up to what the cluster has committed");
+        let catching_up = self.shared.steps.begin(Step::CatchUp);
         membership::catch_up(&self.shared, &self.disks, &meta).await;
+        drop(catching_up);
         adopt(&self.shared, &self.disks).await;
         phase.set(Phase::Verifying, "waiting for a disk to answer its canary");
+        let waiting = self.shared.steps.begin(Step::Canary);
         membership::one_disk_answers(&self.disks).await;
+        drop(waiting);
         if let Some(door) = &self.shared.door {
             door.open(gateway.clone());
         }

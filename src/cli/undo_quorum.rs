@@ -35,7 +35,10 @@ pub(super) async fn undo(cx: &Context, confirm: &Confirm, reason: String) -> Res
                 cx.out.show(&Undone::already(seen), Undone::text)?;
                 Ok(Code::Ok)
             }
-            None => Err(Failure::new(Code::Refused, "no node that answers was forced into its epoch: there is nothing to undo")),
+            None => Err(Failure::new(
+                Code::Refused,
+                "no node that answers was forced into its epoch: there is nothing to undo",
+            )),
         };
     };
     if !forced.no_undo.is_empty() {
@@ -114,7 +117,10 @@ impl Undone {
 
     fn text(&self) -> String {
         if self.already {
-            return format!("epoch {} was undone already: {} is in epoch {}\n", self.undone_epoch, self.node, self.epoch);
+            return format!(
+                "epoch {} was undone already: {} is in epoch {}\n",
+                self.undone_epoch, self.node, self.epoch
+            );
         }
         let mut out = format!(
             "epoch {} is undone: {} is what it was before, in epoch {}\n",
@@ -143,7 +149,11 @@ mod tests {
         };
         let found = |seen: &[SurveyResponse]| latest_forced(seen).map(|seen| seen.node.clone());
         assert_eq!(found(&[at("n1", 2, "was"), at("n2", 1, "")]).as_deref(), Some("n1"));
-        assert_eq!(found(&[at("n1", 2, "was"), at("n2", 3, "")]), None, "the latest was not forced: restored, or joined");
+        assert_eq!(
+            found(&[at("n1", 2, "was"), at("n2", 3, "")]),
+            None,
+            "the latest was not forced: restored, or joined"
+        );
         assert_eq!(found(&[SurveyResponse::default()]), None);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use resilver_host::OpenMode;
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::meta_recovery_server::MetaRecovery;
 use resilver_proto::contract::restore_request::Of;
@@ -23,7 +24,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::forced::{Scene, may_be_forced};
+use super::forced::{Scene, may_be_forced, may_be_restored};
 use super::{Shared, journal, meta_status, undo};
 use crate::meta::rebirth::passing;
 use crate::peers::Profile;
@@ -51,6 +52,9 @@ pub(crate) struct MetaRecoveryService {
 /// A file that lies in the metadata folder and was read to its end: this node is to go on from it.
 pub(crate) struct RestoreOrder {
     pub(crate) from: PathBuf,
+    /// Held until this is done: whoever asks this node meanwhile hears of it.
+    #[allow(dead_code)] // dropped with the order
+    pub(crate) one: OwnedMutexGuard<()>,
     /// The latest epoch that anybody who was asked knows of.
     pub(crate) above: Epoch,
     pub(crate) reason: String,
@@ -144,6 +148,7 @@ async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
     let mut answer = SurveyResponse {
         node: shared.name.to_string(),
         phase: shared.phase.get().phase.as_str().to_owned(),
+        recovering: shared.forcing.try_lock().is_err(),
         ..SurveyResponse::default()
     };
     let Some(core) = shared.core.get() else { return Ok(answer) };
@@ -158,7 +163,6 @@ async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
     (answer.last_log_term, answer.last_log_index) = core.meta.last_log().await.map_err(|error| meta_status(&error))?;
     answer.committed = status.committed;
     answer.applied = status.applied;
-    answer.recovering = shared.forcing.try_lock().is_err();
     undo::surveyed(shared, core, &mut answer).await;
     Ok(answer)
 }
@@ -256,9 +260,13 @@ async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Resu
             phase.as_str()
         )));
     }
+    // Before anybody is asked: of two nodes that are asked for it at a time at least one sees the other.
+    let busy = |_| Status::aborted("a recovery is under way at this node");
+    let one = shared.forcing.clone().try_lock_owned().map_err(busy)?;
     let number = shared.host.clock.now().as_millis();
     let path = passing(&shared.options.data_dir, &format!("restore-{number}"));
-    let ordered = order_restore(shared, &path, &confirm, &members, reason, &mut stream).await;
+    let wish = (confirm.as_str(), members.as_slice(), reason);
+    let ordered = order_restore(shared, &path, wish, one, &mut stream).await;
     match ordered {
         // The file is the service's from now on.
         Ok(answered) => {
@@ -279,9 +287,8 @@ async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Resu
 async fn order_restore(
     shared: &Shared,
     path: &std::path::Path,
-    confirm: &str,
-    members: &[String],
-    reason: String,
+    (confirm, members, reason): (&str, &[String], String),
+    one: OwnedMutexGuard<()>,
     stream: &mut Streaming<RestoreRequest>,
 ) -> Result<oneshot::Receiver<Result<Reborn, Status>>, Status> {
     receive(shared, path, stream).await?;
@@ -302,17 +309,12 @@ async fn order_restore(
             names.join(", ")
         )));
     }
-    let cluster = found.cluster.to_string();
     let seen = others(shared, members).await;
-    if let Some((node, seen)) = seen.iter().find(|(_, seen)| seen.cluster_id == cluster) {
-        return Err(Status::failed_precondition(format!(
-            "node {node} serves this cluster in epoch {}: a backup is for when nobody has the metadata any more; nothing \
-             was changed",
-            seen.epoch
-        )));
-    }
+    may_be_restored(&found.cluster.to_string(), &seen)
+        .map_err(|why| Status::failed_precondition(format!("{why}; nothing was changed")))?;
+    let above = seen.iter().map(|(_, seen)| Epoch(seen.undone_epoch)).max().unwrap_or_default();
     let (answer, answered) = oneshot::channel();
-    let order = RestoreOrder { from: path.to_owned(), above: found.epoch, reason, answer };
+    let order = RestoreOrder { from: path.to_owned(), one, above: found.epoch.max(above), reason, answer };
     shared.restore.try_send(order).map_err(|_| Status::aborted("a restore is under way at this node"))?;
     Ok(answered)
 }
@@ -374,7 +376,10 @@ async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Resul
     // Whoever asks may not know of all: the map's own addresses are asked as well.
     let mut asked: BTreeSet<String> = members.into_iter().collect();
     asked.extend(map.nodes.values().map(|node| node.address.clone()));
-    let seen = others(shared, &asked.into_iter().collect::<Vec<_>>()).await;
+    let mut seen = others(shared, &asked.into_iter().collect::<Vec<_>>()).await;
+    if bug(Bug::ForceTwoAtOnce) {
+        seen.iter_mut().for_each(|(_, seen)| seen.recovering = false);
+    }
     let own = survey(shared).await?;
     let name_of = |id: &RaftId| map.node_by_raft(*id).map(|node| node.name.to_string());
     let scene = Scene {

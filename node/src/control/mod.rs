@@ -36,6 +36,7 @@ use crate::peers::Peers;
 use crate::phase::PhaseCell;
 use crate::repair::RepairHandle;
 use crate::s3::Door;
+use crate::steps::Steps;
 use crate::types::NodeName;
 
 pub(crate) use cluster::ClusterService;
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) name: NodeName,
     pub(crate) phase: PhaseCell,
+    /// How far the start is.
+    pub(crate) steps: Steps,
     /// The S3 door, where there is one.
     pub(crate) door: Option<Door>,
     pub(crate) peers: Peers,

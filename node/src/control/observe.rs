@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use resilver_proto::contract::{DiskState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState};
+use resilver_proto::contract::{
+    DiskState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
+};
 
 use super::Shared;
 use crate::disk::VolumeStatus;
 use crate::meta::{Meta, MetaStatus, Role};
 use crate::model::{ClusterMap, MarkedBy, NodeRecord};
 use crate::repair::RepairHandle;
+use crate::steps::{Step, StepState};
 use crate::types::RaftId;
 
 /// The most findings one answer carries: the repair queue is the full list, this is the news.
@@ -20,7 +23,11 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     let mut answer = ObserveResponse {
         node: shared.name.to_string(),
         phase: state.phase.as_str().to_owned(),
-        phase_detail: state.detail,
+        phase_detail: match underway(shared) {
+            Some(step) => format!("{}: {}", state.detail, step.words()),
+            None => state.detail,
+        },
+        start_steps: steps(shared).iter().map(step_message).collect(),
         mode: "read_write".to_owned(),
         pid: shared.host.proc.own().pid,
         started_ms: shared.started.as_millis(),
@@ -49,6 +56,35 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         answer.oldest_operation_ms = operations.oldest().map(millis).unwrap_or_default();
     }
     answer
+}
+
+/// The steps of this start. How far entries are applied, Raft says.
+fn steps(shared: &Shared) -> Vec<StepState> {
+    let mut steps = shared.steps.now();
+    if let (Some(core), Some(last)) = (shared.core.get(), steps.last_mut())
+        && last.step == Step::CatchUp
+        && !last.finished
+    {
+        let status = core.meta.status();
+        (last.done, last.total) = (status.applied, status.last_log.max(status.committed));
+    }
+    steps
+}
+
+/// The one that the node is at, until it serves.
+fn underway(shared: &Shared) -> Option<StepState> {
+    steps(shared).into_iter().find(|step| !step.finished)
+}
+
+fn step_message(state: &StepState) -> StartStep {
+    StartStep {
+        name: state.step.as_str().to_owned(),
+        done: state.done,
+        total: state.total,
+        unit: state.step.unit().to_owned(),
+        millis: millis(state.took),
+        finished: state.finished,
+    }
 }
 
 fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) -> DiskState {

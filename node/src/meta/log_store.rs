@@ -17,9 +17,9 @@ use openraft::{AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageIO
 use resilver_host::audit::{self, Fact};
 use tokio::sync::watch;
 
-use super::{MetaError, facts};
 use super::raft::{Entry, Node, StorageError, TypeConfig};
 use super::wire::{self, WireError};
+use super::{MetaError, facts};
 use crate::log::{LogStore, Record, VoteFile};
 
 /// The most bytes of entries read for one append: well under a message, so that an append of many fits.

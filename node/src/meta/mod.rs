@@ -70,6 +70,7 @@ use self::upkeep::Upkeep;
 use crate::model::{ClusterMap, Command, Outcome};
 use crate::peers::Peers;
 use crate::state::State;
+use crate::steps::{Step, Steps};
 use crate::types::{ClusterId, Epoch, RaftId};
 
 pub(crate) use self::election::Asked;
@@ -146,15 +147,30 @@ impl Meta {
     /// [`MetaError::LostVoter`]: Raft was not started and must not be. [`MetaError::TooNew`], [`MetaError::Foreign`]: it
     /// is not this program's, or not this member's. Nothing was changed then.
     pub async fn start(host: &Host, options: MetaOptions, peers: Peers) -> Result<Self, MetaError> {
+        Self::start_telling(host, options, peers, &Steps::default()).await
+    }
+
+    /// [`Meta::start`], telling how far it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn start_telling(
+        host: &Host,
+        options: MetaOptions,
+        peers: Peers,
+        steps: &Steps,
+    ) -> Result<Self, MetaError> {
         let MetaOptions { dir, identity, address, tuning } = options;
         let config = tuning.config()?;
         let (layout, node) = (Layout::of(&dir), identity.node.clone());
-        let (storage, member) = storage::open(host, &dir, &identity).await?;
+        let (storage, member) = storage::open_telling(host, &dir, &identity, steps).await?;
         let ids = Ids { cluster: member.cluster, epoch: member.epoch, raft_id: member.raft_id };
         let mut rng = host.rand.fork("meta.session");
         let label = format!("{}-{:08x}", ids.raft_id, rng.next_u32());
         let state = storage.state;
+        let reading = steps.begin(Step::Snapshot);
         let snapshots = Snapshots::open(host, &layout.snapshots, label, storage.log.first()).await?;
+        drop(reading);
 
         let (failed_tx, failed) = watch::channel(None);
         let gate = PurgeGate { durable: state.durable_changes(), failed: failed.clone() };
@@ -167,11 +183,13 @@ impl Meta {
         #[cfg(feature = "audit")]
         facts::opened(&ids, log.clone(), &machine::note_of(state.applied().as_ref())?).await;
         let links = Links::new(host.clone(), ids, peers, state.map_changes());
+        let starting = steps.begin(Step::Raft);
         let raft = Raft::new(ids.raft_id.0, config, Network { links: links.clone() }, log.clone(), machine)
             .await
             .map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
         // The first answer comes after the first report: from here on the status says what is stored, not nothing.
         raft.with_raft_state(|_| ()).await.map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
+        drop(starting);
 
         let (stop, yielding) = (watch::Sender::new(false), watch::Sender::new(false));
         let upkeep = Upkeep { state: state.clone(), raft: raft.clone(), tuning: tuning.clone(), failed: failed_tx };

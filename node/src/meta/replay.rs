@@ -88,8 +88,7 @@ impl<'a> Apart<'a> {
             self.state.install(from).await?;
         }
         let (failed, _) = watch::channel(None);
-        let snapshots =
-            Snapshots::open(self.host, &self.scratch.join("snapshots"), "recovery".to_owned(), 0).await?;
+        let snapshots = Snapshots::open(self.host, &self.scratch.join("snapshots"), "recovery".to_owned(), 0).await?;
         let machine = Machine::new(self.state.clone(), snapshots, Arc::default(), failed)?;
         let next = self.state.applied().map_or(0, |applied| applied.index + 1);
         Ok(Applying { state: self.state.clone(), machine, next, flushed: next })

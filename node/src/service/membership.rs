@@ -213,7 +213,8 @@ pub(super) async fn start(
         address: shared.options.address.clone(),
         tuning: Tuning::default(),
     };
-    match Meta::start(&shared.host, options, shared.peers.clone()).await {
+    shared.phase.set(Phase::Recovering, "reading and checking what this member has");
+    match Meta::start_telling(&shared.host, options, shared.peers.clone(), &shared.steps).await {
         Ok(meta) => {
             raft.fill(
                 RaftServer::new(meta.raft_service())
@@ -287,7 +288,8 @@ pub(super) async fn until_undone(shared: &Shared, meta: &Meta, epoch: Epoch) {
     loop {
         tokio::time::sleep(ASK_OTHERS).await;
         let mut asked: Vec<String> = meta.map().nodes.values().map(|node| node.address.clone()).collect();
-        asked.extend(shared.options.join.iter().filter(|address| !asked.contains(address)).cloned().collect::<Vec<_>>());
+        asked
+            .extend(shared.options.join.iter().filter(|address| !asked.contains(address)).cloned().collect::<Vec<_>>());
         let seen = others(shared, &asked).await;
         let of_ours = || seen.iter().map(|(_, seen)| seen).filter(|seen| seen.cluster_id == cluster);
         if of_ours().any(|seen| seen.undone_epoch >= epoch.0) && !of_ours().any(|seen| seen.epoch >= epoch.0) {

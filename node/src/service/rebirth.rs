@@ -67,10 +67,13 @@ pub(super) async fn take_back(shared: &Shared, meta: &Meta, order: &UndoOrder) -
         Ok(None) => return Err(Status::unavailable(format!("{} has no identity", dir.display()))),
         Err(error) => return Err(failed(&error)),
     };
-    let undone = undo(&shared.host, &dir, &identity, shared.host.clock.now().as_millis()).await.map_err(|error| match error {
-        UndoError::Refused(why) => Status::failed_precondition(format!("{why}; nothing was changed")),
-        UndoError::Meta(error) => failed(&error),
-    })?;
+    let undone =
+        undo(&shared.host, &dir, &identity, shared.host.clock.now().as_millis()).await.map_err(
+            |error| match error {
+                UndoError::Refused(why) => Status::failed_precondition(format!("{why}; nothing was changed")),
+                UndoError::Meta(error) => failed(&error),
+            },
+        )?;
     tracing::warn!(node = %shared.name, ?undone, order.reason, operation = "undo", "a forced epoch is undone");
     Ok(undone)
 }

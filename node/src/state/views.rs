@@ -316,11 +316,31 @@ fn kept(txn: &ReadTransaction) -> Result<Vec<Range>, StateError> {
 
 #[cfg(feature = "planted-bugs")]
 impl State {
-    /// Writes records behind the leaves' back, which nobody ever asks for: versions that are given up and were never drawn.
-    pub(crate) async fn slip_in(&self, member: u64, records: u32) -> Result<(), StateError> {
+    /// Changes records behind the leaves' back that nobody asks for again: versions that are given up. Where there are too few
+    /// to be removed or changed, others slip in that were never drawn.
+    pub(crate) async fn slip_in(
+        &self,
+        member: u64,
+        how: resilver_host::planted::damage::Tampering,
+        records: u32,
+    ) -> Result<(), StateError> {
+        use resilver_host::planted::damage::Tampering;
         self.write(Durability::Immediate, move |txn, _| {
             let mut table = txn.open_table(super::tables::FORBIDDEN)?;
-            for number in 1..=records {
+            let mut there = Vec::new();
+            if how != Tampering::Inserted {
+                for entry in table.range::<&[u8]>(..)?.take(records as usize) {
+                    there.push(entry?.0.value().to_vec());
+                }
+            }
+            for key in &there {
+                match how {
+                    Tampering::Removed => drop(table.remove(key.as_slice())?),
+                    // Nobody reads what is written there.
+                    _ => drop(table.insert(key.as_slice(), [1].as_slice())?),
+                }
+            }
+            for number in 1..=records.saturating_sub(there.len() as u32) {
                 // Spread over the table, and so over many leaves.
                 let version = (u128::from(member) << 32 | u128::from(number))
                     .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);

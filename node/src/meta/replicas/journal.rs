@@ -253,7 +253,8 @@ mod tests {
 
     #[test]
     fn a_replay_begins_at_the_checkpoint_before_the_entry_that_is_asked_for() {
-        let begins = |snapshot, first, wanted| start(snapshot, first, wanted).map(|start| start.snapshot.map(|it| it.1));
+        let begins =
+            |snapshot, first, wanted| start(snapshot, first, wanted).map(|start| start.snapshot.map(|it| it.1));
         assert_eq!(begins(snapshot(99), 50, 0), Ok(Some(99)), "with the snapshot, when nothing is said");
         assert_eq!(begins(snapshot(99), 100, 0), Ok(Some(99)), "the log may begin right behind it");
         assert_eq!(begins(snapshot(99), 50, 100), Ok(Some(99)));

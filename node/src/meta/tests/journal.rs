@@ -1,7 +1,7 @@
 //! A member's log replayed beside it, compared with what it has.
 
 use super::*;
-use crate::meta::replicas::{ReplicaError, Replaying, difference_in_words};
+use crate::meta::replicas::{Replaying, ReplicaError, difference_in_words};
 use crate::state::in_words;
 
 async fn lone(dir: &Path) -> Member {
@@ -132,7 +132,10 @@ async fn a_log_that_rotted_is_told_and_what_was_purged_is_refused() {
     };
     tokio::time::timeout(PATIENCE, purged).await.unwrap();
     let gone = member.meta.replay_journal(1, &|_| true).await;
-    assert!(matches!(&gone, Err(ReplicaError::Refused(why)) if why.contains("no checkpoint before entry 1")), "{gone:?}");
+    assert!(
+        matches!(&gone, Err(ReplicaError::Refused(why)) if why.contains("no checkpoint before entry 1")),
+        "{gone:?}"
+    );
     // The snapshot rots.
     let file = member.meta.inner.snapshots.current().unwrap().1.path;
     let mut bytes = std::fs::read(&file).unwrap();
