@@ -42,7 +42,12 @@ fn content(number: u64) -> bytes::Bytes {
 }
 
 /// Writes until told to stop, or until nobody answers; what may be read of its keys then.
-async fn write(client: Arc<Client>, writer: u64, done: tokio::sync::watch::Sender<u64>, stop: Arc<AtomicBool>) -> BTreeMap<String, May> {
+async fn write(
+    client: Arc<Client>,
+    writer: u64,
+    done: tokio::sync::watch::Sender<u64>,
+    stop: Arc<AtomicBool>,
+) -> BTreeMap<String, May> {
     let mut keys: BTreeMap<String, May> = BTreeMap::new();
     for round in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -99,9 +104,8 @@ async fn a_cluster_that_lost_its_power_at_once_starts_with_torn_tails_everywhere
     client.ensure_bucket(BUCKET, None).await.unwrap();
     whole(&client).await;
     let (stop, (done, mut written)) = (Arc::new(AtomicBool::new(false)), tokio::sync::watch::channel(0));
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| tokio::spawn(write(client.clone(), writer, done.clone(), stop.clone())))
-        .collect();
+    let writers: Vec<_> =
+        (0..WRITERS).map(|writer| tokio::spawn(write(client.clone(), writer, done.clone(), stop.clone()))).collect();
     tokio::time::timeout(LIMIT, written.wait_for(|done| *done >= ENOUGH)).await.unwrap().unwrap();
     power_off(&cluster, &client).await;
     stop.store(true, Ordering::Relaxed);
@@ -152,7 +156,8 @@ async fn a_cluster_that_lost_its_power_at_once_starts_with_torn_tails_everywhere
     .await;
     // How it came up is told: each step of the start, with what it took.
     let status = cluster.json(&["node", "status", "n1", "--json"]);
-    let steps: Vec<&str> = status["start_steps"].as_array().unwrap().iter().map(|it| it["step"].as_str().unwrap()).collect();
+    let steps: Vec<&str> =
+        status["start_steps"].as_array().unwrap().iter().map(|it| it["step"].as_str().unwrap()).collect();
     assert_eq!(steps, ["folders", "log", "database", "snapshot", "raft", "catch_up", "canary"], "{status}");
     assert!(status["start_steps"].as_array().unwrap().iter().all(|step| step["finished"] == true), "{status}");
 }

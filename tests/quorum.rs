@@ -315,12 +315,15 @@ async fn a_forced_epoch_is_undone_while_nobody_joined_it_and_not_after() {
     }
     let reborn = cluster.json(&["meta", "recover-quorum", "--gone", &gone[0], "--gone", &gone[1], &confirm, "--json"]);
     assert_eq!(reborn["epoch"].as_u64(), Some(3), "{reborn}");
-    let joins =
-        [&voters[1], &learners[0], &learners[1]].into_iter().find(|node| **node != text(&reborn["node"])).unwrap();
-    let (code, why) = said(&cluster, &["node", "rejoin", joins]);
+    let survivors = [&voters[1], &learners[0], &learners[1]];
+    let others: Vec<&String> = survivors.into_iter().filter(|node| **node != text(&reborn["node"])).collect();
+    let (code, why) = said(&cluster, &["node", "rejoin", others[0]]);
     assert_eq!(code, Some(0), "{why}");
     let (code, why) = said(&cluster, &undo);
     assert!(code == Some(5) && why.contains("has joined epoch 3"), "{why}");
+    let (code, why) = said(&cluster, &["node", "rejoin", others[1]]);
+    assert_eq!(code, Some(0), "{why}");
+    redundant(&client).await;
     all_there(&client, "before", 10).await;
     all_there(&client, "after", 5).await;
 }

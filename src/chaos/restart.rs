@@ -11,9 +11,7 @@ use resilver_host::{FileKind, OpenMode};
 use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::restore_request::Of;
-use resilver_proto::contract::{
-    BackupRequest, RejoinRequest, RestoreBegin, RestoreRequest, StartStep, SurveyRequest,
-};
+use resilver_proto::contract::{BackupRequest, RejoinRequest, RestoreBegin, RestoreRequest, StartStep, SurveyRequest};
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -213,8 +211,7 @@ impl Start {
 async fn backed_up(cx: &Context, node: &LocalNode, path: &Path) -> Result<(u64, u64), Failure> {
     let begun = Instant::now();
     let refused = |status: tonic::Status| failed(&status.message().to_owned());
-    let mut client =
-        MetaRecoveryClient::new(channel(cx, node).await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut client = MetaRecoveryClient::new(channel(cx, node).await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut chunks = client.backup(BackupRequest { local: false }).await.map_err(refused)?.into_inner();
     let file = cx.host.disk.open(path, OpenMode::Create).await.map_err(|error| failed(&error))?;
     let mut bytes = 0;

@@ -102,8 +102,12 @@ impl fmt::Display for Fault {
                 write!(f, "a person asks n{through} to replace it by {by}")
             }
             Fault::Quiet => f.write_str("clients ask for nothing"),
-            Fault::Tampered { how: Tampering::Inserted, records } => write!(f, "{records} records slip into its metadata"),
-            Fault::Tampered { how: Tampering::Removed, records } => write!(f, "{records} records of its metadata are gone"),
+            Fault::Tampered { how: Tampering::Inserted, records } => {
+                write!(f, "{records} records slip into its metadata")
+            }
+            Fault::Tampered { how: Tampering::Removed, records } => {
+                write!(f, "{records} records of its metadata are gone")
+            }
             Fault::Tampered { how: Tampering::Changed, records } => {
                 write!(f, "{records} records of its metadata say something else")
             }

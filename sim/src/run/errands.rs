@@ -20,9 +20,10 @@ use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
 use resilver_proto::contract::restore_request::Of as Part;
 use resilver_proto::contract::scope::Of;
 use resilver_proto::contract::{
-    AddDiskRequest, BackupRequest, CompareChecksumsRequest, DiskRequest, DiskVerb, ObserveRequest, Progress, RecoverQuorumRequest,
-    RemoveDiskRequest, ReplayLogsRequest, RestoreBegin, RestoreRequest, RestoreSnapshotRequest, Scope, SetHostStateRequest, StepDownRequest,
-    SurveyRequest, SurveyResponse, SyncMissingEntriesRequest, VerifyIntegrityRequest,
+    AddDiskRequest, BackupRequest, CompareChecksumsRequest, DiskRequest, DiskVerb, ObserveRequest, Progress,
+    RecoverQuorumRequest, RemoveDiskRequest, ReplayLogsRequest, RestoreBegin, RestoreRequest, RestoreSnapshotRequest,
+    Scope, SetHostStateRequest, StepDownRequest, SurveyRequest, SurveyResponse, SyncMissingEntriesRequest,
+    VerifyIntegrityRequest,
 };
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::{DiskStatus, ReleaseCollectionRequest, StatusRequest};
