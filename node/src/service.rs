@@ -451,8 +451,9 @@ impl Life {
         if let Some(door) = &self.shared.door {
             door.open(gateway.clone());
         }
-        self.late.store.fill(StoreService::new(gateway, meta, phase.serving()).into_server());
+        self.late.store.fill(StoreService::new(gateway, meta.clone(), phase.serving()).into_server());
         phase.set(Phase::Healthy, "serving");
+        meta.serves();
         tokio::select! {
             () = repair.run(self.stopping.clone()) => NodeError::Server("the repair service ended".to_owned()),
             () = watching => NodeError::Server("the watch over the other nodes ended".to_owned()),

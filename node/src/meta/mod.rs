@@ -129,6 +129,8 @@ struct Inner {
     failed: watch::Receiver<Option<String>>,
     room: Room,
     replicas: Replicas,
+    /// Whether the member serves.
+    settled: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -147,10 +149,12 @@ impl Meta {
     /// [`MetaError::LostVoter`]: Raft was not started and must not be. [`MetaError::TooNew`], [`MetaError::Foreign`]: it
     /// is not this program's, or not this member's. Nothing was changed then.
     pub async fn start(host: &Host, options: MetaOptions, peers: Peers) -> Result<Self, MetaError> {
-        Self::start_telling(host, options, peers, &Steps::default()).await
+        let meta = Self::start_telling(host, options, peers, &Steps::default()).await?;
+        meta.serves();
+        Ok(meta)
     }
 
-    /// [`Meta::start`], telling how far it is.
+    /// [`Meta::start`], telling how far it is. What can wait until the member serves waits for [`Meta::serves`].
     ///
     /// # Errors
     /// As there.
@@ -192,7 +196,14 @@ impl Meta {
         drop(starting);
 
         let (stop, yielding) = (watch::Sender::new(false), watch::Sender::new(false));
-        let upkeep = Upkeep { state: state.clone(), raft: raft.clone(), tuning: tuning.clone(), failed: failed_tx };
+        let settled = watch::Sender::new(false);
+        let upkeep = Upkeep {
+            state: state.clone(),
+            raft: raft.clone(),
+            tuning: tuning.clone(),
+            failed: failed_tx,
+            settled: settled.subscribe(),
+        };
         let elections = Elections {
             raft: raft.clone(),
             log,
@@ -220,6 +231,7 @@ impl Meta {
             yielding,
             failed,
             room: Room { host: host.clone(), node, database: layout.database, dir, low: watch::Sender::new(false) },
+            settled,
             replicas: Replicas::new(host.rand.fork("meta.checkpoint"), stops),
             stop,
             tasks: Mutex::new(tasks),
@@ -231,6 +243,11 @@ impl Meta {
         ];
         meta.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(whole);
         Ok(meta)
+    }
+
+    /// The member serves from now on: what waited for that begins.
+    pub(crate) fn serves(&self) {
+        self.inner.settled.send_replace(true);
     }
 
     /// Makes this member the only voter of a new cluster. Done before, it does nothing. The caller then proposes

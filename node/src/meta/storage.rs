@@ -169,6 +169,7 @@ async fn create(host: &Host, dir: &Path, layout: &Layout, owner: Owner) -> Resul
 
 /// A later start: everything must be there and fit together.
 async fn reopen(host: &Host, layout: &Layout, owner: Owner, steps: &Steps) -> Result<Storage, MetaError> {
+    // One after the other: opening a database may write to it, and beside a log that is lost nothing may be changed.
     let reading = steps.begin(Step::Log);
     let options = LogOptions { create: false, ..LogOptions::default() };
     let (log, _) = LogStore::open_counted(host, &layout.log, options, &reading.counter()).await?;

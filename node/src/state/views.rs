@@ -324,6 +324,7 @@ impl State {
         how: resilver_host::planted::damage::Tampering,
         records: u32,
     ) -> Result<(), StateError> {
+        use redb::ReadableTable as _;
         use resilver_host::planted::damage::Tampering;
         self.write(Durability::Immediate, move |txn, _| {
             let mut table = txn.open_table(super::tables::FORBIDDEN)?;
