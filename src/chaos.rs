@@ -5,6 +5,7 @@
 mod fault_fs;
 mod metadata;
 mod power_loss;
+mod restart;
 mod swim;
 
 use std::path::{Path, PathBuf};
@@ -71,7 +72,9 @@ enum Bench {
     /// How soon members whose metadata differs are told apart, and how soon a backup of it is written
     Merkle(metadata::MerkleArgs),
     /// How soon a node with a long log serves again, and with a snapshot
-    Restart(metadata::RestartArgs),
+    Restart(restart::RestartArgs),
+    /// How soon the metadata is back from a backup when nobody has it any more
+    Restore(restart::RestoreArgs),
     /// What gossip costs a host and how soon it tells, by size of the cluster. Modelled in this process
     Swim(swim::SwimArgs),
     /// What agents and nodes cost in an idle cluster
@@ -141,7 +144,8 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
     match &args.what {
         Bench::Swim(swim) => return swim::bench(cx, swim),
         Bench::Merkle(merkle) => return metadata::merkle(cx, merkle, args.keep).await,
-        Bench::Restart(restart) => return metadata::restart(cx, restart, args.keep).await,
+        Bench::Restart(restart) => return restart::restart(cx, restart, args.keep).await,
+        Bench::Restore(restore) => return restart::restore(cx, restore, args.keep).await,
         _ => {}
     }
     let upkeep = if matches!(args.what, Bench::S3(_)) { Upkeep::Production } else { Upkeep::Playful };
@@ -159,7 +163,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
         }
         // They have made their own clusters above.
-        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) | Bench::Swim(_) => Ok(()),
+        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) | Bench::Restore(_) | Bench::Swim(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.
             cluster.s3_access().await?;
@@ -203,6 +207,7 @@ async fn bench_s3(cx: &Context, target: &Target, args: &S3Args, own: Option<&Loc
         // Put through the doors, a million would take an hour on two cores, and nothing is learned about listing.
         let begun = Instant::now();
         metadata::filled(cx, cluster, s3::LISTING_BUCKET, args.listing_keys, true, 0).await?;
+        cluster.start().await?;
         cluster.wait_healthy(START_TIME + metadata::LIMIT).await?;
         let (seconds, prefix) = (begun.elapsed().as_secs_f64(), quantity::KEY_PREFIX);
         let listed = s3::list_filled(&cx.host, target, &options, prefix, args.listing_keys, &say).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use resilver_proto::contract::{
-    DiskState, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState,
+    DiskState, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
 };
 
 use super::Shared;
@@ -13,6 +13,7 @@ use crate::meta::{Meta, MetaStatus, Role};
 use crate::model::{ClusterMap, MarkedBy, NodeRecord};
 use crate::phase::Damage;
 use crate::repair::RepairHandle;
+use crate::steps::{Step, StepState};
 use crate::types::RaftId;
 
 /// The most findings one answer carries: the repair queue is the full list, this is the news.
@@ -29,7 +30,11 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     let mut answer = ObserveResponse {
         node: shared.name.to_string(),
         phase: state.phase.as_str().to_owned(),
-        phase_detail: state.detail,
+        phase_detail: match underway(shared) {
+            Some(step) => format!("{}: {}", state.detail, step.words()),
+            None => state.detail,
+        },
+        start_steps: steps(shared).iter().map(step_message).collect(),
         mode: mode.mode.as_str().to_owned(),
         stands: Some(mode.stands),
         data_dir: shared.options.data_dir.display().to_string(),
@@ -66,6 +71,35 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         answer.locks = core.locks.told(LOCKS_PER_ANSWER).into_iter().map(lock_state).collect();
     }
     answer
+}
+
+/// The steps of this start. How far entries are applied, Raft says.
+fn steps(shared: &Shared) -> Vec<StepState> {
+    let mut steps = shared.steps.now();
+    if let (Some(core), Some(last)) = (shared.core.get(), steps.last_mut())
+        && last.step == Step::CatchUp
+        && !last.finished
+    {
+        let status = core.meta.status();
+        (last.done, last.total) = (status.applied, status.last_log.max(status.committed));
+    }
+    steps
+}
+
+/// The one that the node is at, until it serves.
+fn underway(shared: &Shared) -> Option<StepState> {
+    steps(shared).into_iter().find(|step| !step.finished)
+}
+
+fn step_message(state: &StepState) -> StartStep {
+    StartStep {
+        name: state.step.as_str().to_owned(),
+        done: state.done,
+        total: state.total,
+        unit: state.step.unit().to_owned(),
+        millis: millis(state.took),
+        finished: state.finished,
+    }
 }
 
 fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) -> DiskState {

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod hosts;
+mod inflight;
 mod locks;
 mod multipart;
 mod relief;

@@ -11,16 +11,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use resilver_host::Host;
 use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
+use resilver_proto::contract::restore_request::Of as Part;
 use resilver_proto::contract::scope::Of;
 use resilver_proto::contract::{
-    AddDiskRequest, CompareChecksumsRequest, DiskRequest, DiskVerb, ObserveRequest, Progress, RecoverQuorumRequest,
-    RemoveDiskRequest, ReplayLogsRequest, RestoreSnapshotRequest, Scope, SetHostStateRequest, StepDownRequest,
-    SurveyRequest, SurveyResponse, SyncMissingEntriesRequest, VerifyIntegrityRequest,
+    AddDiskRequest, BackupRequest, CompareChecksumsRequest, DiskRequest, DiskVerb, ObserveRequest, Progress,
+    RecoverQuorumRequest, RemoveDiskRequest, ReplayLogsRequest, RestoreBegin, RestoreRequest, RestoreSnapshotRequest,
+    Scope, SetHostStateRequest, StepDownRequest, SurveyRequest, SurveyResponse, SyncMissingEntriesRequest,
+    VerifyIntegrityRequest,
 };
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::{DiskStatus, ReleaseCollectionRequest, StatusRequest};
@@ -36,6 +39,8 @@ use crate::plan::{Ask, MACHINES, Mending};
 const CALL_DEADLINE: Duration = Duration::from_secs(8);
 /// How long a person waits for a whole verb before he gives his own connection up and asks again.
 const VERB_DEADLINE: Duration = Duration::from_secs(25);
+/// Bytes of a backup in one message.
+const CHUNK_BYTES: usize = 64 * 1024;
 /// The epoch that a cluster is born with.
 const FIRST_EPOCH: u64 = 1;
 /// Between two attempts.
@@ -64,6 +69,8 @@ struct Inner {
     open: BTreeMap<u64, String>,
     counts: BTreeMap<String, u64>,
     lines: Vec<(String, String)>,
+    /// The last backup that was made whole.
+    backup: Option<Bytes>,
 }
 
 /// All errands of a run.
@@ -157,6 +164,9 @@ fn patience(ask: Ask) -> u32 {
         Ask::Resync(_) => 40,
         // While survivors are away, or start, it is not known what they have.
         Ask::Recover { .. } => 60,
+        Ask::Backup => 3,
+        // While others are away, or start, it is not known what they have.
+        Ask::Restore => 60,
     }
 }
 
@@ -202,8 +212,11 @@ impl Person {
         if *ask == Ask::Add {
             return self.add(folder, "").await;
         }
-        if let Ask::Recover { .. } = ask {
-            return self.recover_quorum().await;
+        match ask {
+            Ask::Recover { .. } => return self.recover_quorum().await,
+            Ask::Backup => return self.backup(door).await,
+            Ask::Restore => return self.restore().await,
+            _ => {}
         }
         if let Ask::Resync(how) = ask {
             return self.resync(door, *how, first).await;
@@ -224,20 +237,72 @@ impl Person {
                 in_time(control.remove_disk(RemoveDiskRequest { disk_id: id.clone() })).await?;
                 Ok(format!("disk {id} is forgotten"))
             }
-            Ask::Add | Ask::Resync(_) | Ask::Recover { .. } => unreachable!("it was asked for above"),
+            Ask::Add | Ask::Resync(_) | Ask::Recover { .. } | Ask::Backup | Ask::Restore => {
+                unreachable!("it was asked for above")
+            }
         }
+    }
+
+    /// Takes a backup to himself.
+    async fn backup(&self, door: usize) -> Result<String, Stop> {
+        let mut meta = MetaRecoveryClient::new(self.channel(&format!("n{door}"))?);
+        let mut chunks = meta.backup(BackupRequest { local: false }).await?.into_inner();
+        let mut kept = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            kept.extend_from_slice(&chunk.data);
+        }
+        let what = format!("{} bytes", kept.len());
+        self.errands.with(|inner| inner.backup = Some(kept.into()));
+        Ok(what)
+    }
+
+    /// Has the node go on from the backup unless another one has, and lets collection go on once all are back.
+    async fn restore(&self) -> Result<String, Stop> {
+        let seen = self.surveys().await?;
+        let leader = seen.iter().find(|survey| survey.epoch > FIRST_EPOCH && !survey.leader.is_empty());
+        let Some(leader) = leader.map(|survey| survey.leader.clone()) else {
+            let backup = self.errands.with(|inner| inner.backup.clone());
+            let backup = backup.ok_or_else(|| Stop::Again("there is no backup".to_owned()))?;
+            let begin = RestoreBegin {
+                confirm: CLUSTER_NAME.to_owned(),
+                members: (1..=MACHINES).map(|number| node_address(&format!("n{number}"))).collect(),
+                reason: "all metadata is gone".to_owned(),
+            };
+            let pieces = backup.chunks(CHUNK_BYTES).map(|piece| Part::Data(Bytes::copy_from_slice(piece)));
+            let parts = std::iter::once(Part::Begin(begin)).chain(pieces);
+            let messages: Vec<RestoreRequest> = parts.map(|part| RestoreRequest { of: Some(part) }).collect();
+            let mut meta = MetaRecoveryClient::new(self.channel(&self.errand.node)?);
+            let reborn = meta.restore(futures_util::stream::iter(messages)).await?.into_inner();
+            return Err(Stop::Again(format!("{} goes on from the backup in epoch {}", self.errand.node, reborn.epoch)));
+        };
+        for number in 1..=MACHINES {
+            let node = format!("n{number}");
+            let seen = in_time(NodeControlClient::new(self.channel(&node)?).observe(ObserveRequest {})).await?;
+            if seen.phase != "healthy" {
+                return Err(Stop::Again(format!("{node} is {}", seen.phase)));
+            }
+        }
+        let channel = self.channel(&leader)?;
+        in_time(ClusterClient::new(channel).release_collection(ReleaseCollectionRequest::default())).await?;
+        Ok(format!("{leader} leads the epoch, and all are back"))
+    }
+
+    /// What every node that answers says of itself, beginning with the one that this person turns to first.
+    async fn surveys(&self) -> Result<Vec<SurveyResponse>, Stop> {
+        let mut seen = Vec::new();
+        for number in (0..MACHINES).map(|after| (self.errand.through - 1 + after) % MACHINES + 1) {
+            let mut meta = MetaRecoveryClient::new(self.channel(&format!("n{number}"))?);
+            // Who does not answer has nothing to say.
+            seen.extend(in_time(meta.survey(SurveyRequest {})).await);
+        }
+        Ok(seen)
     }
 
     /// Asks all how far they are, has one that has most go on alone, and, once those that were lost have been brought back,
     /// gives them shards again and lets collection go on.
     async fn recover_quorum(&self) -> Result<String, Stop> {
         let gone = &self.errand.gone;
-        let mut seen: Vec<SurveyResponse> = Vec::new();
-        for number in (0..MACHINES).map(|after| (self.errand.through - 1 + after) % MACHINES + 1) {
-            let mut meta = MetaRecoveryClient::new(self.channel(&format!("n{number}"))?);
-            // Who does not answer has nothing to say.
-            seen.extend(in_time(meta.survey(SurveyRequest {})).await);
-        }
+        let seen = self.surveys().await?;
         let leader = seen.iter().find(|survey| survey.epoch > FIRST_EPOCH && !survey.leader.is_empty());
         let Some(leader) = leader.map(|survey| survey.leader.clone()) else {
             let survivors = seen.iter().filter(|survey| !gone.contains(&survey.node));
