@@ -5,6 +5,7 @@
 mod fault_fs;
 mod metadata;
 mod power_loss;
+mod scrub;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,10 +62,18 @@ enum Bench {
     },
     /// How fast a wiped disk is rebuilt, and where the time goes
     Rebuild {
-        /// Shards on that disk, MiB
-        #[arg(long, default_value_t = 2048, value_name = "MIB")]
-        size: u64,
+        /// Objects of 256 KiB that are stored before
+        #[arg(long, default_value_t = 20_000, value_name = "COUNT")]
+        small: u64,
+        /// Objects of 16 MiB
+        #[arg(long, default_value_t = 64, value_name = "COUNT")]
+        large: u64,
+        /// How long a second rebuild is watched while clients are busy; `0s`: there is none
+        #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
+        busy_for: Duration,
     },
+    /// What scrub and anti-entropy cost clients, on clusters with and without them in turn
+    Scrub(scrub::ScrubArgs),
     /// How soon members whose metadata differs are told apart, and how soon a backup of it is written
     Merkle(metadata::MerkleArgs),
     /// How soon a node with a long log serves again, and with a snapshot
@@ -136,6 +145,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
     match &args.what {
         Bench::Merkle(merkle) => return metadata::merkle(cx, merkle, args.keep).await,
         Bench::Restart(restart) => return metadata::restart(cx, restart, args.keep).await,
+        Bench::Scrub(scrub) => return scrub::scrub(cx, scrub, args.keep).await,
         _ => {}
     }
     in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
@@ -152,25 +162,43 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
         }
         // They have made their own clusters above.
-        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) => Ok(()),
+        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) | Bench::Scrub(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.
             cluster.s3_access().await?;
             bench_s3(cx, target, s3).await
         }
-        Bench::Rebuild { size } => {
+        Bench::Rebuild { small, large, busy_for } => {
             let say = |text: &str| cx.out.say(text);
-            let found =
-                rebuild::run(&cx.host, target, size * 1024 * 1024, &say).await.map_err(|error| harness(&error))?;
+            let options = rebuild::RebuildOptions { small: *small, large: *large, busy_for: *busy_for };
+            let found = rebuild::run(&cx.host, target, options, &say).await.map_err(|error| harness(&error))?;
             cx.out.show(&found, |found| {
                 let shares = found.time_goes.iter().map(|(part, share)| format!("  {part}: {share:.1} %\n"));
+                let busy = found.busy.as_ref().map(|busy| {
+                    format!(
+                        "with clients busy: {:.1}% of {} shards in {:.1} s, {:.1} MB/s; some disk gave way {:.0}% of that time\n  before: \
+                         {}\n  during: {}\n  99 of 100: puts {:.2} times as long, gets {:.2} times\n",
+                        busy.rebuilt_percent,
+                        busy.lost_shards,
+                        busy.during.seconds,
+                        busy.megabytes_per_second,
+                        busy.gave_way_percent,
+                        busy.before.line(),
+                        busy.during.line(),
+                        busy.put_p99_times,
+                        busy.get_p99_times,
+                    )
+                });
                 format!(
-                    "{} rebuilt in {} ms after {} ms of waiting: {:.1} MB/s\n{}",
+                    "{} in {} shards rebuilt in {} ms after {} ms of waiting: {:.1} MB/s, {:.0} shards/s\n{}{}",
                     crate::output::bytes(found.lost_bytes),
+                    found.lost_shards,
                     found.rebuild_ms,
                     found.until_start_ms,
                     found.megabytes_per_second,
+                    found.shards_per_second,
                     shares.collect::<String>(),
+                    busy.unwrap_or_default(),
                 )
             })
         }
@@ -240,6 +268,19 @@ async fn in_a_cluster_of<T>(
     keep: bool,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    let prepare = async |_: &LocalCluster| Ok(());
+    in_a_prepared_cluster(cx, what, (nodes, disks), keep, prepare, work).await
+}
+
+/// The same, with something done to it before it is started.
+async fn in_a_prepared_cluster<T>(
+    cx: &Context,
+    what: &str,
+    (nodes, disks): (u32, u32),
+    keep: bool,
+    prepare: impl AsyncFnOnce(&LocalCluster) -> Result<(), Failure>,
+    work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let dir = new_folder(cx, what);
     let options = LocalOptions {
         dir: dir.clone(),
@@ -251,6 +292,7 @@ async fn in_a_cluster_of<T>(
     let cluster = LocalCluster::create_or_open(&cx.host, options).await?;
     let work = async {
         cx.out.say(format!("starting {nodes} nodes in {} (profile fast: policy times / 60)", dir.display()));
+        prepare(&cluster).await?;
         cluster.start().await?;
         cluster.wait_healthy(START_TIME).await?;
         work(&cluster, &target_of(&cluster)).await
