@@ -6,6 +6,7 @@ mod fault_fs;
 mod metadata;
 mod power_loss;
 mod restart;
+mod scrub;
 mod swim;
 
 use std::path::{Path, PathBuf};
@@ -65,10 +66,18 @@ enum Bench {
     },
     /// How fast a wiped disk is rebuilt, and where the time goes
     Rebuild {
-        /// Shards on that disk, MiB
-        #[arg(long, default_value_t = 2048, value_name = "MIB")]
-        size: u64,
+        /// Objects of 256 KiB that are stored before
+        #[arg(long, default_value_t = 20_000, value_name = "COUNT")]
+        small: u64,
+        /// Objects of 16 MiB
+        #[arg(long, default_value_t = 64, value_name = "COUNT")]
+        large: u64,
+        /// How long a second rebuild is watched while clients are busy; `0s`: there is none
+        #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
+        busy_for: Duration,
     },
+    /// What scrub and anti-entropy cost clients, on clusters with and without them in turn
+    Scrub(scrub::ScrubArgs),
     /// How soon members whose metadata differs are told apart, and how soon a backup of it is written
     Merkle(metadata::MerkleArgs),
     /// How soon a node with a long log serves again, and with a snapshot
@@ -146,6 +155,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
         Bench::Merkle(merkle) => return metadata::merkle(cx, merkle, args.keep).await,
         Bench::Restart(restart) => return restart::restart(cx, restart, args.keep).await,
         Bench::Restore(restore) => return restart::restore(cx, restore, args.keep).await,
+        Bench::Scrub(scrub) => return scrub::scrub(cx, scrub, args.keep).await,
         _ => {}
     }
     let upkeep = if matches!(args.what, Bench::S3(_)) { Upkeep::Production } else { Upkeep::Playful };
@@ -163,25 +173,48 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
         }
         // They have made their own clusters above.
-        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) | Bench::Restore(_) | Bench::Swim(_) => Ok(()),
+        Bench::PowerLoss(_)
+        | Bench::Merkle(_)
+        | Bench::Restart(_)
+        | Bench::Restore(_)
+        | Bench::Scrub(_)
+        | Bench::Swim(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.
             cluster.s3_access().await?;
             bench_s3(cx, target, s3, Some(cluster)).await
         }
-        Bench::Rebuild { size } => {
+        Bench::Rebuild { small, large, busy_for } => {
             let say = |text: &str| cx.out.say(text);
-            let found =
-                rebuild::run(&cx.host, target, size * 1024 * 1024, &say).await.map_err(|error| harness(&error))?;
+            let options = rebuild::RebuildOptions { small: *small, large: *large, busy_for: *busy_for };
+            let found = rebuild::run(&cx.host, target, options, &say).await.map_err(|error| harness(&error))?;
             cx.out.show(&found, |found| {
                 let shares = found.time_goes.iter().map(|(part, share)| format!("  {part}: {share:.1} %\n"));
+                let busy = found.busy.as_ref().map(|busy| {
+                    format!(
+                        "with clients busy: {:.1}% of {} shards in {:.1} s, {:.1} MB/s; some disk gave way {:.0}% of that time\n  before: \
+                         {}\n  during: {}\n  99 of 100: puts {:.2} times as long, gets {:.2} times\n",
+                        busy.rebuilt_percent,
+                        busy.lost_shards,
+                        busy.during.seconds,
+                        busy.megabytes_per_second,
+                        busy.gave_way_percent,
+                        busy.before.line(),
+                        busy.during.line(),
+                        busy.put_p99_times,
+                        busy.get_p99_times,
+                    )
+                });
                 format!(
-                    "{} rebuilt in {} ms after {} ms of waiting: {:.1} MB/s\n{}",
+                    "{} in {} shards rebuilt in {} ms after {} ms of waiting: {:.1} MB/s, {:.0} shards/s\n{}{}",
                     crate::output::bytes(found.lost_bytes),
+                    found.lost_shards,
                     found.rebuild_ms,
                     found.until_start_ms,
                     found.megabytes_per_second,
+                    found.shards_per_second,
                     shares.collect::<String>(),
+                    busy.unwrap_or_default(),
                 )
             })
         }
@@ -251,7 +284,16 @@ async fn in_a_cluster<T>(
     keep: bool,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    in_a_cluster_kept(cx, what, (DEFAULT_NODES, DEFAULT_DISKS), upkeep, keep, work).await
+    let shape = Shape { nodes: DEFAULT_NODES, disks: DEFAULT_DISKS, upkeep };
+    in_a_prepared_cluster(cx, what, shape, keep, async |_: &LocalCluster| Ok(()), work).await
+}
+
+/// What kind of cluster an experiment wants.
+#[derive(Clone, Copy)]
+struct Shape {
+    nodes: u32,
+    disks: u32,
+    upkeep: Upkeep,
 }
 
 /// The same, of so many nodes with so many disks each.
@@ -262,16 +304,17 @@ async fn in_a_cluster_of<T>(
     keep: bool,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    in_a_cluster_kept(cx, what, size, Upkeep::Playful, keep, work).await
+    let shape = Shape { nodes: size.0, disks: size.1, upkeep: Upkeep::Playful };
+    in_a_prepared_cluster(cx, what, shape, keep, async |_: &LocalCluster| Ok(()), work).await
 }
 
-/// The same, with such upkeep.
-async fn in_a_cluster_kept<T>(
+/// The same, with something done to it before it is started.
+async fn in_a_prepared_cluster<T>(
     cx: &Context,
     what: &str,
-    (nodes, disks): (u32, u32),
-    upkeep: Upkeep,
+    Shape { nodes, disks, upkeep }: Shape,
     keep: bool,
+    prepare: impl AsyncFnOnce(&LocalCluster) -> Result<(), Failure>,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let dir = new_folder(cx, what);
@@ -286,6 +329,7 @@ async fn in_a_cluster_kept<T>(
     let cluster = LocalCluster::create_or_open(&cx.host, options).await?;
     let work = async {
         cx.out.say(format!("starting {nodes} nodes in {} (profile fast: policy times / 60)", dir.display()));
+        prepare(&cluster).await?;
         cluster.start().await?;
         cluster.wait_healthy(START_TIME).await?;
         work(&cluster, &target_of(&cluster)).await

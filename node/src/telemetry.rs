@@ -112,6 +112,18 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
             health.with_label_values(&[figure.path.as_str()]).set(figure.health.value());
             late.with_label_values(&[figure.path.as_str()]).inc_by(figure.timeouts);
         }
+        let done = core.repair.anti_entropy();
+        let help = "what the comparison of disks with the metadata did";
+        let compared = page.counter("resilver_anti_entropy_total", help, &["what"])?;
+        for (what, count) in [
+            ("passes", done.passes),
+            ("folders_read", done.folders_read),
+            ("ranges_examined", done.ranges_examined),
+            ("missing", done.missing),
+            ("full_passes", done.full_passes),
+        ] {
+            compared.with_label_values(&[what]).inc_by(count);
+        }
         let spent = core.repair.timings();
         let seconds = page.float("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
         for (phase, nanos) in [
@@ -157,8 +169,15 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
         took.with_label_values(&[path.as_str()]).set(status.check_took.as_secs_f64());
         late.with_label_values(&[path.as_str()]).inc_by(status.late_checks);
     }
+    let foreground =
+        page.float("resilver_disk_foreground_use", "part of the disk's time that clients take", &["disk"])?;
+    let held = page.gauge("resilver_repair_held", "shards that wait for clients of their disk", &["disk"])?;
+    for disk in seen.repair.iter().flat_map(|repair| &repair.held) {
+        held.with_label_values(&[disk.path.as_str()]).set(int(disk.shards));
+    }
     for disk in &seen.disks {
         let label = [disk.path.as_str()];
+        foreground.with_label_values(&label).set(f64::from(disk.foreground_percent) / 100.0);
         used.with_label_values(&label).set(int(disk.used_bytes));
         available.with_label_values(&label).set(int(disk.available_bytes));
         shards.with_label_values(&label).set(int(disk.objects));

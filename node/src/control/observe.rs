@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use resilver_proto::contract::{
-    DiskState, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
+    DiskState, HeldDisk, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
 };
 
 use super::Shared;
@@ -12,7 +12,7 @@ use crate::locks::LockTold;
 use crate::meta::{Meta, MetaStatus, Role};
 use crate::model::{ClusterMap, MarkedBy, NodeRecord};
 use crate::phase::Damage;
-use crate::repair::RepairHandle;
+use crate::repair::{PAUSE_ABOVE, RepairHandle};
 use crate::steps::{Step, StepState};
 use crate::types::RaftId;
 
@@ -59,7 +59,8 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         let status = core.meta.status();
         answer.raft = Some(raft_state(&status, &map));
         answer.nodes = map.nodes.values().map(|node| node_state(node, &status)).collect();
-        answer.repair = Some(repair_state(&core.repair, &core.meta));
+        answer.repair =
+            Some(RepairState { held: held(&core.repair, shared), ..repair_state(&core.repair, &core.meta) });
         let findings = core.repair.findings();
         let older = findings.len().saturating_sub(FINDINGS_PER_ANSWER);
         answer.findings = findings.into_iter().skip(older).map(Into::into).collect();
@@ -118,6 +119,7 @@ fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) 
         canary_age_ms: millis(status.canary_age),
         check_micros: u64::try_from(status.check_took.as_micros()).unwrap_or(u64::MAX),
         total_bytes: status.total_bytes,
+        foreground_percent: shared.core.get().map_or(0, |core| core.repair.foreground_percent(status.id)),
     }
 }
 
@@ -216,7 +218,23 @@ fn repair_state(repair: &RepairHandle, meta: &Meta) -> RepairState {
         scrub_pass: status.scrub_pass,
         shards: all_shards(meta),
         throttled: repair.throttled().unwrap_or_default(),
+        held: Vec::new(),
     }
+}
+
+/// The disks on which repair and scrub give way to clients now.
+fn held(repair: &RepairHandle, shared: &Shared) -> Vec<HeldDisk> {
+    let path = |disk| {
+        shared.disks.get().and_then(|disks| disks.volume(disk)).map(|volume| volume.path().display().to_string())
+    };
+    let disks = repair.held().into_iter().map(|(disk, held)| HeldDisk {
+        disk_id: disk.to_string(),
+        path: path(disk).unwrap_or_default(),
+        foreground_percent: held.percent,
+        limit_percent: PAUSE_ABOVE,
+        shards: held.shards,
+    });
+    disks.collect()
 }
 
 /// All shards of the whole cluster, those without a home among them.

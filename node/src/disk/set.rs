@@ -15,10 +15,11 @@ use resilver_host::disk::create_dir_durably;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::core::Core;
 use super::error::DiskError;
 use super::io::{Patience, within};
 use super::superblock::{self, Found, Superblock};
-use super::volume::{Core, Volume};
+use super::volume::Volume;
 use super::{Health, HealthReport, KnownDisk, Owner, canary};
 use crate::failures::Failures;
 use crate::types::{ClusterId, DiskId, Epoch};

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::check::{self, PAGE};
-use super::{Only, Progress, RebuildState, RepairParts, pause};
+use super::{Board, Only, PAUSE_ABOVE, Progress, RebuildState, RepairParts, pause};
 use crate::disk::ShardVerdict;
 use crate::gateway::{ExtentSpec, Gateway, GatewayError};
 use crate::meta::MetaError;
@@ -240,6 +240,7 @@ impl Verb {
             progress.total = progress.total.max(left);
             progress.done = progress.total - left;
             progress.failed = board.failed(&only) - failed_before;
+            progress.message.clear();
             if left == 0 {
                 return Ok(progress);
             }
@@ -248,6 +249,7 @@ impl Verb {
                 progress.message = why;
                 return Ok(progress);
             }
+            progress.message = held_words(board);
             self.tell(&progress).await?;
             // The board outlives this loop, so an error cannot come; a timeout only means nothing ended meanwhile.
             let _ = timeout(LOOK_AGAIN * 4, changes.changed()).await;
@@ -426,6 +428,19 @@ enum Look {
     Read(DiskId),
     /// Not where it can be read from.
     Lost,
+}
+
+/// Why shards wait although nobody paused repair; empty: none does.
+fn held_words(board: &Board) -> String {
+    let held = board.held();
+    let shards: u64 = held.values().map(|held| held.shards).sum();
+    match held.values().map(|held| held.percent).max() {
+        Some(percent) if shards > 0 => format!(
+            "{shards} shards wait: clients take {percent}% of the time of a disk they are for, and above {PAUSE_ABOVE}% what has \
+             a spare gives way"
+        ),
+        _ => String::new(),
+    }
 }
 
 /// The map as if the disk, or its host, had never been given up.

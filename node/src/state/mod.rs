@@ -29,6 +29,7 @@ mod members;
 mod merkle;
 mod objects;
 mod pauses;
+mod placed;
 mod query;
 mod sessions;
 mod snapshot;
@@ -54,6 +55,7 @@ use self::apply::Work;
 use self::backend::{Backend, Seal};
 use self::counts::Totals;
 use self::merkle::LEAVES;
+use self::placed::{Placed, Told};
 use self::tables::{
     CLUSTER, KEY_APPLIED, KEY_FORMAT, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, LOCKS, REPLICATED, Tables, get, put,
 };
@@ -67,7 +69,9 @@ pub(crate) use self::epoch::NewEpoch;
 pub use self::epoch::{Description, describe};
 pub use self::error::StateError;
 pub use self::listing::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
+pub(crate) use self::merkle::shards;
 pub(crate) use self::merkle::{Range, Stretch, Sum, TOP, fold, in_words, root, unequal};
+pub(crate) use self::placed::{PlacedShard, Unsettled};
 pub use self::query::Scan;
 pub use self::sessions::Proposal;
 pub(crate) use self::snapshot::{SnapshotHead, inspect};
@@ -129,6 +133,8 @@ struct Memory {
     totals: Totals,
     locks: Arc<LockTable>,
     applied: Option<Applied>,
+    /// What the present transaction changes of what is placed.
+    told: Told,
 }
 
 /// A handle to the state. Cheap to clone.
@@ -152,6 +158,7 @@ struct Inner {
     durable: watch::Sender<Option<u64>>,
     max_outcomes: u64,
     views: Mutex<Views>,
+    placed: Mutex<Placed>,
     /// Moments kept so far.
     holds: watch::Sender<u64>,
     /// A copy, of which checkers are told nothing.
@@ -225,6 +232,7 @@ impl State {
                 durable: watch::Sender::new(applied),
                 max_outcomes: sessions::MAX_OUTCOMES,
                 views: Mutex::default(),
+                placed: Mutex::default(),
                 holds: watch::Sender::new(0),
                 apart,
             }),
@@ -245,6 +253,7 @@ impl State {
                 next_raft_id: memory.next_raft_id,
                 totals: memory.totals.clone(),
                 locks: memory.locks.clone(),
+                told: memory.told.clone(),
                 max_outcomes,
             };
             let mut outcomes = Vec::with_capacity(changes.len());
@@ -268,6 +277,7 @@ impl State {
                 totals: work.totals,
                 locks: work.locks,
                 applied: Some(applied.clone()),
+                told: work.told,
             };
             Ok(outcomes)
         })
@@ -388,7 +398,8 @@ impl State {
 }
 
 impl Inner {
-    fn publish(&self, memory: Memory, durability: Durability) {
+    fn publish(&self, mut memory: Memory, durability: Durability) {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).follow(&mut memory.told);
         let applied = memory.applied.as_ref().map(|applied| applied.index);
         let (map, locks) = (memory.map.clone(), memory.locks.clone());
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
@@ -468,6 +479,7 @@ fn initialise(database: &Database, owner: Owner) -> Result<Memory, StateError> {
         totals: Totals::default(),
         locks: Arc::default(),
         applied: None,
+        told: Told::default(),
     };
     let txn = database.begin_write()?;
     {
@@ -540,5 +552,5 @@ fn read_memory(
     let totals: Totals = get(cluster, "cluster", KEY_TOTALS)?.ok_or_else(|| absent("record of totals"))?;
     let applied: Option<Applied> = get(cluster, "cluster", KEY_APPLIED)?;
     let locks = Arc::new(locks::read_locks(cluster, locks)?);
-    Ok(Memory { map: stored.map, next_raft_id: stored.next_raft_id, totals, locks, applied })
+    Ok(Memory { map: stored.map, next_raft_id: stored.next_raft_id, totals, locks, applied, told: Told::default() })
 }

@@ -69,6 +69,18 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// A part of an upload under way, by its key among the parts, and the key of an object completed from a part.
+    pub(super) async fn with_parts(&self, key: &str, len: usize) -> (String, String) {
+        let done = self.begin(0, key).await;
+        let put = self.part(0, &done, 1, &content(len)).await.unwrap();
+        self.node(0).gateway.complete_upload(complete(&done, &[(1, put.etag)])).await.unwrap();
+        let open = self.begin(1, "open").await;
+        self.part(1, &open, 1, &content(len)).await.unwrap();
+        (part_key(&bucket(), open.id, 1), key.to_owned())
+    }
+}
+
 pub(super) fn complete(upload: &UploadRecord, parts: &[(u16, ETag)]) -> Complete {
     Complete {
         bucket: upload.bucket.clone(),

@@ -18,11 +18,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::error::disk_status;
 use super::{BLOCKS_PER_MESSAGE, UPLOAD_IDLE_DEADLINE, wire};
-use crate::disk::{DiskSet, ShardReader, ShardWriter, Volume};
+use crate::disk::{DiskSet, Purpose, ShardReader, ShardWriter, Volume};
 use crate::meta::Meta;
 use crate::model::DiskState;
-use crate::repair::{Board, FoundBy, Rebuilder, Suspect, SuspectKind};
-use crate::types::{BucketName, DiskId};
+use crate::repair::{Board, Force, FoundBy, Rebuilder, Suspect, SuspectKind};
+use crate::types::{BucketName, DiskId, ShardIndex};
 
 /// Blocks of one message, as blocks are counted.
 const MESSAGE_BLOCKS: u32 = BLOCKS_PER_MESSAGE as u32;
@@ -100,7 +100,8 @@ impl Shards for ShardService {
         let head =
             first.begin.take().ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
         let head = wire::from_head(&head)?;
-        let mut writer = volume.create_shard(head).map_err(|error| disk_status(&error))?;
+        let writer = volume.create_shard(head).map_err(|error| disk_status(&error))?;
+        let mut writer = writer.for_client();
         match Self::receive(&mut writer, first, &mut stream).await {
             Ok(()) => {
                 let bytes = writer.finish().await.map_err(|error| disk_status(&error))?;
@@ -120,7 +121,8 @@ impl Shards for ShardService {
         self.meta.check_envelope(request.envelope.as_ref())?;
         let key = wire::from_id(request.id.as_ref())?;
         let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
-        let reader = volume.open_shard(key).await.map_err(|error| disk_status(&error))?;
+        let purpose = if request.background { Purpose::Background } else { Purpose::Client };
+        let reader = volume.open_shard(key, purpose).await.map_err(|error| disk_status(&error))?;
         let total = reader.blocks();
         let first = request.first_block.min(total);
         let end = if request.blocks == 0 { total } else { first.saturating_add(request.blocks).min(total) };
@@ -188,6 +190,13 @@ impl Shards for ShardService {
         let disk = wire::disk(&request.disk_id)?;
         self.volume(disk, true)?;
         let bucket = BucketName(request.bucket);
+        if let Some(force) = request.force {
+            let distrust =
+                force.distrust.iter().filter_map(|shard| u8::try_from(*shard).ok().map(ShardIndex)).collect();
+            let force = Force { crc: force.crc32c, distrust };
+            let report = self.rebuilder.force_here(&bucket, &request.key, key, disk, &force).await;
+            return Ok(Response::new(report.into()));
+        }
         let report = match request.stand_in {
             true => self.rebuilder.stand_in_at(&bucket, &request.key, key, disk).await,
             false => self.rebuilder.rebuild_here(&bucket, &request.key, key, disk).await,
