@@ -81,7 +81,12 @@ impl NodeView {
             Observation::HeartbeatMissed { .. }
             | Observation::Peer(_)
             | Observation::Failures { .. }
-            | Observation::Smart(_) => {}
+            | Observation::Smart(_)
+            | Observation::Host(_)
+            | Observation::Canary(_)
+            | Observation::Replicas(_)
+            | Observation::ProcessState(_)
+            | Observation::LogMatch(_) => {}
         }
     }
 

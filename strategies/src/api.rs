@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
-    DiskFact, ExitClass, FailureFact, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact,
-    SilenceFact, SmartFact, SmartVerdict, SwimState,
+    CanaryFact, DiskFact, ExitClass, FailureFact, FindingFact, HostFact, LockFact, LogMatchFact, MemberFact, NodeFact,
+    Observation, PeerFact, ProcessFact, ProcessStateFact, RaftFact, ReplicaFact, ReplicasFact, SilenceFact, SmartFact,
+    SmartVerdict, SwimState, VolumeFact,
 };
 use crate::record::Draft;
 use crate::types::{Action, Fence, Grade, GuardName, Mode, Now};
@@ -122,6 +123,10 @@ pub struct Step {
     /// Why, for people: goes to the node with the request.
     #[serde(default)]
     pub reason: String,
+    /// What the action needs beside its subject; empty for most. Of `set_mode` of a node: the mode; of `cancel_operation`: the
+    /// operation; of `break_lock`: `PATH#TOKEN`; of `reclaim`: what; of `align_term`: the term to come above.
+    #[serde(default)]
+    pub with: String,
 }
 
 /// What shows that an incident is over: read by another probe than the one that found it.

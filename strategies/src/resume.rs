@@ -169,6 +169,7 @@ fn step_of(draft: &Draft, id: StepId, subject: Subject) -> Step {
             .and_then(|attempt| u32::try_from(attempt).ok())
             .unwrap_or(0),
         reason: draft.text("evidence").unwrap_or_default().to_owned(),
+        with: draft.text("with").unwrap_or_default().to_owned(),
     }
 }
 

@@ -133,6 +133,7 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         missing_shards: answer.repair.as_ref().map_or(0, |repair| repair.missing_shards),
         operations_in_flight: answer.operations_in_flight,
         members,
+        ..NodeFact::default()
     }
 }
 
@@ -163,6 +164,7 @@ fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
         committed: raft.committed,
         applied: raft.applied,
         voters,
+        ..RaftFact::default()
     }
 }
 

@@ -142,6 +142,7 @@ impl Engine {
             deadline: rung.deadline,
             attempt,
             reason: incident.evidence.clone(),
+            with: String::new(),
         };
         incident.guards = guards;
         if rung.disruptive {

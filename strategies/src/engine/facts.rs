@@ -34,7 +34,14 @@ impl Facts {
                 self.missed = self.missed.saturating_add(1);
                 self.missed_error.clone_from(error);
             }
-            Observation::Peer(_) | Observation::Failures { .. } | Observation::Smart(_) => {}
+            Observation::Peer(_)
+            | Observation::Failures { .. }
+            | Observation::Smart(_)
+            | Observation::Host(_)
+            | Observation::Canary(_)
+            | Observation::Replicas(_)
+            | Observation::ProcessState(_)
+            | Observation::LogMatch(_) => {}
         }
     }
 

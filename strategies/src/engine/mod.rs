@@ -295,9 +295,19 @@ impl Engine {
             }
             Observation::Failures { events } => self.read_failures(now, events),
             Observation::Smart(fact) => self.read_smart(now, fact),
-            Observation::Process(_) | Observation::HeartbeatMissed { .. } => {}
+            Observation::Process(_)
+            | Observation::HeartbeatMissed { .. }
+            | Observation::Host(_)
+            | Observation::Canary(_)
+            | Observation::Replicas(_)
+            | Observation::ProcessState(_)
+            | Observation::LogMatch(_) => {}
         }
-        if !matches!(observation, Observation::Peer(_) | Observation::Failures { .. } | Observation::Smart(_)) {
+        let of_process = matches!(
+            observation,
+            Observation::Process(_) | Observation::Heartbeat(_) | Observation::HeartbeatMissed { .. }
+        );
+        if of_process {
             self.read_process(now);
         }
     }
