@@ -131,6 +131,8 @@ pub(crate) enum Ask {
     Remove,
     /// `meta resync`, and `meta compare` whether it helped.
     Resync(Mending),
+    /// `meta recover-quorum --undo`.
+    Undo,
     /// `meta backup`, kept by who asked.
     Backup,
     /// `meta restore` of that, and `repair collect` once all are back.
@@ -178,6 +180,7 @@ impl Ask {
             Ask::Resync(Mending::Differences) => "resync",
             Ask::Resync(Mending::Whole) => "resync_whole",
             Ask::Resync(Mending::Replay) => "resync_replay",
+            Ask::Undo => "undo_quorum",
             Ask::Backup => "backup",
             Ask::Restore => "restore",
             Ask::Recover { .. } => "recover_quorum",

@@ -43,6 +43,9 @@ pub(super) const QUIET_MS: u64 = SETTLE_MS + 500;
 /// How long the machines are away, and so the person's time to recover without them; then they come back, empty.
 const LOST_MS: (u64, u64) = (22_000, 28_000);
 
+/// How long after somebody asks for it an epoch may still be undone: as long as he asks, and as a call takes that he gave up on.
+const UNDO_ENDS_MS: u64 = 18_000;
+
 /// Two voters lose everything but their shards, and people recover the quorum from what is left.
 fn recovering(rng: &mut StdRng, events: &mut Vec<Event>) {
     let Some(Event { at_ms: quiet_ms, target: Target::Machine(left), .. }) = events.first().cloned() else { return };
@@ -64,6 +67,12 @@ fn recovering(rng: &mut StdRng, events: &mut Vec<Event>) {
         let other = if rng.random_bool(0.5) { through } else { survivors[rng.random_range(0..survivors.len())] };
         at_ms += rng.random_range(0..=3_000);
         events.push(ask(at_ms, other));
+    }
+    if rng.random_bool(0.35) {
+        // Somebody thinks better of it. What is written in an epoch that is undone is lost: nothing is, until he has ended.
+        let undo_ms = at_ms + rng.random_range(2_000..=9_000);
+        events.push(event(undo_ms, Fault::Asked { ask: Ask::Undo, through }, Target::Machine(left), 0));
+        events[0].for_ms = undo_ms - quiet_ms + UNDO_ENDS_MS;
     }
     for _ in 0..rng.random_range(0..=2) {
         let later = at_ms + rng.random_range(0..=12_000);
