@@ -192,6 +192,11 @@ impl Engine {
         match step.action {
             // Its end is meant.
             Action::RestartNode => self.planned = self.facts.running().map_or(Planned::No, Planned::Life),
+            Action::RepairShards if incident.mode == Mode::DataCorruption => {
+                if let Subject::Disk { disk, .. } = &step.subject {
+                    self.findings.scanning(now.mono, disk);
+                }
+            }
             // What was compared before says nothing about what is there after.
             Action::Resync | Action::InstallSnapshot | Action::RejoinLearner => self.watches.replicas.acted(),
             _ => {}
@@ -390,7 +395,10 @@ impl Engine {
     /// A step that is passed over is a decision: it is written down.
     fn record_skip(&mut self, incident: &Incident, why: &str) {
         let mut draft = self.draft_about(RecordKind::Note, Action::Skip, incident).with("evidence", why);
-        draft.grade = self.rung(incident).map(|rung| rung.grade);
+        if let Some(rung) = self.rung(incident) {
+            draft.grade = Some(rung.grade);
+            draft = draft.with("skipped", rung.action.as_str());
+        }
         self.record(draft, false);
     }
 
@@ -608,6 +616,9 @@ impl Engine {
         match incident.mode {
             Mode::HostDown => return self.policy.deadline(self.policy.host.rebuild_deadline),
             mode if is_watched(mode) => return self.policy.deadline(self.policy.recovery.proof_deadline),
+            Mode::DataCorruption => {
+                return self.rung(incident).as_ref().and_then(of).unwrap_or(crate::config::DEADLINE_FLOOR);
+            }
             _ => {}
         }
         ladder::ladder(incident.mode, &self.policy).iter().rev().find_map(of).unwrap_or(crate::config::DEADLINE_FLOOR)

@@ -134,6 +134,12 @@ fn corroborated(look: &Look<'_>) -> (bool, String) {
     if out {
         return (true, "the cluster map has the disk out of service".to_owned());
     }
+    if look.incident.mode == Mode::DataCorruption {
+        return (true, format!("each checksum was computed from the bytes read ({})", look.incident.evidence));
+    }
+    if let Some(why) = look.disks.rotten(disk) {
+        return (true, format!("each checksum was computed from the bytes read: {why}"));
+    }
     if look.incident.mode == Mode::DiskDegrading {
         return two_kinds_of_evidence(look, disk);
     }

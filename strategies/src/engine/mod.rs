@@ -366,8 +366,12 @@ impl Engine {
         let room = self.incidents.room();
         let found = self.findings.observe(now.mono, fact, room, &self.policy);
         for (disk, evidence) in found.many {
-            let subject = Subject::Disk { disk, node: node.clone() };
-            self.note(RecordKind::Escalated, Action::Alert, Mode::DataCorruption, &subject, &evidence);
+            let scan = data_corruption::scan(&disk, &node, &evidence);
+            self.note(RecordKind::Escalated, Action::Alert, Mode::DataCorruption, &scan.subject, &evidence);
+            self.see(now, scan);
+        }
+        for (disk, evidence) in found.condemned {
+            self.disks.condemn(&disk, evidence);
         }
         for evidence in found.nameless {
             let subject = Subject::Node(node.clone());
