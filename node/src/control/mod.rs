@@ -112,8 +112,3 @@ impl Shared {
 pub(crate) fn meta_status(error: &MetaError) -> Status {
     Status::unavailable(format!("metadata: {error}"))
 }
-
-/// A part of the contract that this engine does not serve in this version.
-pub(crate) fn unimplemented(verb: &str, why: &str) -> Status {
-    Status::unimplemented(format!("{verb} is not served by this version of the node: {why}"))
-}

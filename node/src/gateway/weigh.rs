@@ -28,7 +28,7 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::repair`]; [`GatewayError::Undecided`] when it cannot be told which shards are right. Nothing is changed then.
     pub async fn repair_fully(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
-        let _operation = self.inner.operations.begin();
+        let _operation = self.inner.operations.begin("repair", &format!("{bucket}/{key}"));
         let before = self.check_shards(bucket, key).await?;
         let mut shards = Vec::new();
         for (index, (evidence, right)) in (0..).map(ExtentIndex).zip(self.weigh(bucket, key, &before).await?) {

@@ -21,6 +21,7 @@ use super::raft::{Entry, Node, StorageError, TypeConfig};
 use super::wire::{self, WireError};
 use super::{MetaError, facts};
 use crate::log::{LogStore, Record, VoteFile};
+use crate::phase::Damage;
 
 /// The most bytes of entries read for one append: well under a message, so that an append of many fits.
 pub(crate) const READ_BYTES: u64 = 1024 * 1024;
@@ -94,7 +95,7 @@ impl LogAdapter {
             return Ok(Vec::new());
         }
         let records = self.log.read(range, READ_BYTES).await?;
-        let unread = |error: StorageError| MetaError::lost("an entry of the log cannot be read", error);
+        let unread = |error: StorageError| MetaError::lost(Damage::Log, "an entry of the log cannot be read", error);
         records.iter().map(decode).collect::<Result<_, _>>().map_err(unread)
     }
 

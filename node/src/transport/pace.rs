@@ -179,7 +179,7 @@ impl Pace {
 
     /// A shard is read because it is needed.
     pub(crate) fn straight(&self) {
-        let save = |saved| Some((saved + 1).min(SAVED_HEDGES * READS_PER_HEDGE));
+        let save = |saved: u64| Some((saved + 1).min(SAVED_HEDGES * READS_PER_HEDGE));
         // It never says no.
         let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, save);
     }
