@@ -159,6 +159,19 @@ fn a_busy_node_is_left_to_its_clients_unless_redundancy_is_thin() {
 }
 
 #[test]
+fn a_node_whose_disk_is_busy_with_clients_is_left_to_them_until_it_is_not() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.fact.foreground_percent = 81;
+    bench.fact.findings = vec![finding(1, "d1", "k")];
+    bench.beat(1);
+    assert!(bench.actions().is_empty());
+    assert_eq!(bench.refusals(), [GuardName::Pressure]);
+    bench.fact.foreground_percent = 80;
+    bench.beat(1);
+    assert_eq!(bench.actions().len(), 1, "above, not at");
+}
+
+#[test]
 fn nothing_is_moved_aside_where_there_is_no_room_for_the_copy() {
     let mut bench = Bench::calm(Profile::Production);
     bench.fact.disks.iter_mut().for_each(|disk| disk.available_bytes = 4096);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::api::{Command, ProcessFact, Step, StepId, StepResult, Subject};
 use crate::engine::Engine;
 use crate::engine::decide::{Move, Present};
+use crate::engine::detect::host_down;
 use crate::engine::detect::process_crash::Planned;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::jitter;
@@ -148,7 +149,10 @@ impl Engine {
             fence: self.lease.fence.clone().filter(|_| incident.mode == Mode::HostDown),
             deadline: rung.deadline,
             attempt,
-            reason: incident.evidence.clone(),
+            reason: match incident.mode {
+                Mode::HostDown => host_down::reason_of_mark(&incident.id, &incident.evidence),
+                _ => incident.evidence.clone(),
+            },
             with,
         };
         incident.guards = guards;

@@ -49,7 +49,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::api::{
-    Command, Decide, Input, NodeFact, Observation, PeerFact, SilenceFact, SmartFact, Step, StepId, Subject,
+    Command, Decide, IncidentId, Input, NodeFact, Observation, PeerFact, SilenceFact, SmartFact, Step, StepId, Subject,
 };
 use crate::cascade::{Detector, QuorumWatch};
 use crate::config::PolicyConfig;
@@ -430,6 +430,11 @@ impl Engine {
 
     /// A symptom: opens an incident, or belongs to one that is open.
     fn see(&mut self, now: Now, symptom: Symptom) {
+        self.see_as(now, symptom, None);
+    }
+
+    /// `goes_on`: the incident of another agent that this one is.
+    fn see_as(&mut self, now: Now, symptom: Symptom, goes_on: Option<IncidentId>) {
         if let Some(known) = self.incidents.about(symptom.mode, &symptom.subject) {
             // The first words of a crash that the journal only knew as open.
             if known.life.is_none() {
@@ -441,7 +446,11 @@ impl Engine {
         if self.incidents.room() == 0 {
             return;
         }
-        let mut incident = Incident::open(self.next_incident(), now, symptom);
+        let id = match goes_on.filter(|id| !self.incidents.open.contains_key(id)) {
+            Some(id) => id,
+            None => self.next_incident(),
+        };
+        let mut incident = Incident::open(id, now, symptom);
         self.fold_new(now, &mut incident);
         // Where the ladder begins with an alert, this is it.
         let alert = self.rung(&incident).is_some_and(|rung| rung.action == Action::Alert);
