@@ -28,9 +28,11 @@ mod pause;
 mod peers;
 mod plan;
 mod present;
+mod proving;
 mod records;
 mod resume;
 mod sense;
+mod slots;
 
 pub use explain::Explanation;
 pub use incidents::{Event, IncidentState, IncidentView, MAX_OPEN, MAX_RECENT, StepView};
@@ -247,7 +249,6 @@ impl Engine {
     /// Whether an incident is no reason to give the lease up.
     fn is_harmless(&self, incident: &Incident) -> bool {
         let elsewhere = incident.subject.node().is_some_and(|node| node != self.node);
-        let room = |of| self.watches.resources.is_over(of, &self.policy.resources);
         match incident.mode {
             // What all agents see: all would give the lease up, and nobody could take it.
             Mode::HostDown | Mode::QuorumLoss => true,
@@ -255,8 +256,10 @@ impl Engine {
             // Somebody has to put one after the other; not one of the two.
             Mode::SplitBrain => !self.watches.leaders.claims(&self.node),
             Mode::NetworkPartition => !self.watches.partition.minority(&self.policy).0,
-            // Disks of a cluster fill up together; that hinders no agent.
-            Mode::ResourceExhaustion => !room(Of::Memory) && !room(Of::Cores),
+            // A client's stuck lock is seen on every node, and hinders no agent.
+            Mode::Deadlock => !self.watches.deadlock.is_of_process(&self.policy.deadlock),
+            // Disks of a cluster fill up together, and load comes to all its hosts; that hinders no agent. No memory does.
+            Mode::ResourceExhaustion => !self.watches.resources.is_full(Of::Memory, &self.policy.resources),
             // Told from 50 ms on; given up from 500 ms on, above.
             Mode::ClockSkew => true,
             _ => elsewhere,

@@ -1,0 +1,51 @@
+//! The policy's figures are read as people write them, and nonsense is named.
+
+use super::*;
+
+#[test]
+fn unknown_keys_are_refused_and_times_are_read_as_people_write_them() {
+    let read: PolicyConfig =
+        serde_json::from_str(r#"{"recovery":{"restart_cooldown":"2m","restart_waits":["0s","1s"]}}"#).expect("good");
+    assert_eq!(read.recovery.restart_cooldown, secs(120));
+    assert_eq!(read.wait_before(1), secs(1));
+    assert_eq!(read.wait_before(2), secs(120));
+    let error = serde_json::from_str::<PolicyConfig>(r#"{"recovery":{"restart_coldown":"2m"}}"#).expect_err("typo");
+    assert!(error.to_string().contains("restart_coldown"), "{error}");
+    let round = serde_json::to_string(&PolicyConfig::default()).expect("serializes");
+    assert_eq!(serde_json::from_str::<PolicyConfig>(&round).expect("reads"), PolicyConfig::default());
+    assert!(schemars::schema_for!(PolicyConfig).to_value().to_string().contains("restart_cooldown"));
+}
+
+#[test]
+fn the_factor_scales_policy_times_and_never_detection() {
+    let fast = PolicyConfig::of(Profile::Fast);
+    assert_eq!(fast.scaled(fast.grace), secs(1));
+    assert_eq!(fast.fresh_within(), PolicyConfig::default().fresh_within());
+    assert_eq!(fast.deadline(secs(120)), DEADLINE_FLOOR, "a proof reads back real work");
+    assert_eq!(fast.deadline(secs(3)), secs(3), "and a short one is not made longer");
+}
+
+#[test]
+fn authority_is_the_narrowest_that_applies() {
+    let mut policy = PolicyConfig::default();
+    let of = |policy: &PolicyConfig, mode, grade| policy.authority_of(mode, grade, false).0;
+    let evacuates = |policy: &PolicyConfig| policy.authority_of(Mode::DiskDegrading, Grade::REPAIR, true).0;
+    assert_eq!(evacuates(&policy), Authority::Shadow, "a live disk is emptied once somebody has said so");
+    assert_eq!(evacuates(&PolicyConfig::of(Profile::Fast)), Authority::Auto);
+    assert_eq!(of(&policy, Mode::DiskFailure, Grade::RESTART), Authority::Auto);
+    assert_eq!(of(&policy, Mode::DiskFailure, Grade::REALIGN), Authority::Shadow);
+    assert_eq!(of(&PolicyConfig::of(Profile::Fast), Mode::SplitBrain, Grade::APPROVE), Authority::Approve);
+    policy.recovery.auto_restart = false;
+    assert_eq!(of(&policy, Mode::DiskFailure, Grade::RESTART), Authority::Shadow);
+    assert_eq!(of(&policy, Mode::ProcessCrash, Grade::RELIEVE), Authority::Auto);
+    let table = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
+    policy.authority.modes.insert(Mode::ProcessCrash, table);
+    assert_eq!(of(&policy, Mode::ProcessCrash, Grade::RELIEVE), Authority::Observe);
+}
+
+#[test]
+fn figures_that_make_no_sense_are_named() {
+    let policy = PolicyConfig { factor: 0.0, ..PolicyConfig::default() };
+    assert_eq!(policy.check().expect_err("zero").to_string(), "factor is 0: 1 to 1000 expected");
+    assert!(PolicyConfig::of(Profile::Fast).check().is_ok());
+}
