@@ -26,6 +26,10 @@ pub const FAST_FACTOR: f64 = 60.0;
 /// A proof reads back real work: a factor makes nobody's disk faster. No proof or step deadline is scaled below this.
 pub const DEADLINE_FLOOR: Duration = Duration::from_secs(15);
 
+/// How long a cluster counts as new: grade 4, and grade 5 where it is disruptive, stay in shadow for so long, so that a person
+/// sees a day's plans before any of them is carried out. A policy time.
+pub const NEW_CLUSTER: Duration = Duration::from_secs(24 * 3600);
+
 /// Which figures apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -448,19 +452,26 @@ impl PolicyConfig {
         self.scaled(wait)
     }
 
-    /// What the agent may do at this grade for this mode, and why (for the record).
+    /// What the agent may do at this grade for this mode in a cluster of unknown age: see [`PolicyConfig::authority_at`].
     pub fn authority_of(&self, mode: Mode, grade: Grade, disruptive: bool) -> (Authority, &'static str) {
-        // A new policy for the risky half of the ladder proves itself in shadow; a cluster's age is not known yet, so
-        // grade 4, and grade 5 where it is disruptive, stay there until somebody says otherwise.
+        self.authority_at(mode, grade, disruptive, Duration::ZERO)
+    }
+
+    /// What the agent may do at this grade for this mode, and why (for the record). `age`: for how long the cluster has been
+    /// known; the risky half of the ladder proves itself in shadow for [`NEW_CLUSTER`], unless somebody says otherwise.
+    ///
+    /// What is said for a mode can only lower what holds for the grade; and nothing makes grade 6 automatic.
+    pub fn authority_at(&self, mode: Mode, grade: Grade, disruptive: bool, age: Duration) -> (Authority, &'static str) {
+        let new = age < self.scaled(NEW_CLUSTER);
         let default = match grade.0 {
-            5 if disruptive => Authority::Shadow,
-            0..=3 | 5 => Authority::Auto,
-            4 => Authority::Shadow,
-            _ => Authority::Approve,
+            4 if new => (Authority::Shadow, "the cluster's first 24 hours"),
+            5 if disruptive && new => (Authority::Shadow, "the cluster's first 24 hours"),
+            0..=5 => (Authority::Auto, "default"),
+            _ => (Authority::Approve, "default"),
         };
         let mut found = match self.authority.grades.of(grade) {
             Some(authority) => (authority, "authority.grades"),
-            None => (default, "default"),
+            None => default,
         };
         let narrower = self.authority.modes.get(&mode).and_then(|table| table.of(grade));
         if let Some(authority) = narrower.filter(|authority| *authority < found.0) {
@@ -543,6 +554,47 @@ mod tests {
         let table = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
         policy.authority.modes.insert(Mode::ProcessCrash, table);
         assert_eq!(of(&policy, Mode::ProcessCrash, Grade::RELIEVE), Authority::Observe);
+    }
+
+    #[test]
+    fn the_risky_half_of_the_ladder_is_shadow_for_a_clusters_first_day() {
+        let policy = PolicyConfig::default();
+        let of = |grade, disruptive, hours: u64| {
+            policy.authority_at(Mode::DatabaseCorruption, grade, disruptive, secs(hours * 3600)).0
+        };
+        for (hours, risky) in [(0, Authority::Shadow), (23, Authority::Shadow), (24, Authority::Auto)] {
+            assert_eq!(of(Grade::REALIGN, true, hours), risky, "{hours}");
+            assert_eq!(of(Grade::REPAIR, true, hours), risky, "{hours}");
+            assert_eq!(of(Grade::REPAIR, false, hours), Authority::Auto, "rebuilding takes nothing away");
+            assert_eq!(of(Grade::APPROVE, true, hours), Authority::Approve, "grade 6 has no age");
+        }
+        let said = GradeTable { realign: Some(Authority::Auto), ..GradeTable::default() };
+        let policy = PolicyConfig { authority: AuthorityTable { grades: said, ..AuthorityTable::default() }, ..policy };
+        let (authority, why) = policy.authority_at(Mode::SplitBrain, Grade::REALIGN, true, Duration::ZERO);
+        assert_eq!((authority, why), (Authority::Auto, "authority.grades"), "an operator's own word");
+    }
+
+    #[test]
+    fn what_is_said_for_a_mode_only_ever_lowers_authority() {
+        for grade in (0..=6).map(Grade) {
+            for cluster in Authority::ALL {
+                for mode in Authority::ALL {
+                    let all = |authority| GradeTable { all: Some(authority), ..GradeTable::default() };
+                    let modes = [(Mode::SplitBrain, all(*mode))].into();
+                    let plain = PolicyConfig {
+                        authority: AuthorityTable { grades: all(*cluster), modes: BTreeMap::new() },
+                        ..PolicyConfig::default()
+                    };
+                    let narrowed = PolicyConfig {
+                        authority: AuthorityTable { grades: all(*cluster), modes },
+                        ..PolicyConfig::default()
+                    };
+                    let of = |policy: &PolicyConfig| policy.authority_of(Mode::SplitBrain, grade, true).0;
+                    assert!(of(&narrowed) <= of(&plain), "grade {grade:?}: {cluster} for all, {mode} for the mode");
+                    assert!(grade < Grade::APPROVE || of(&plain) <= Authority::Approve, "{cluster} for grade 6");
+                }
+            }
+        }
     }
 
     #[test]
