@@ -162,6 +162,7 @@ impl Nodes {
             .collect();
         let mut silent = Vec::new();
         let mut isolated = Vec::new();
+        let mut reading = None;
         let deadline = tokio::time::sleep(LOOK_DEADLINE);
         tokio::pin!(deadline);
         loop {
@@ -171,12 +172,22 @@ impl Nodes {
             };
             match answer {
                 Some((node, Ok(seen))) => match seen.into_inner() {
-                    seen if seen.phase == "healthy" => return Ok(node.clone()),
+                    seen if seen.phase == "healthy" && matches!(seen.mode.as_str(), "" | "read_write") => {
+                        return Ok(node.clone());
+                    }
+                    // Good enough where no other answers: it refuses what it does not take, and says why.
+                    seen if seen.phase == "healthy" && seen.mode == "read_only" => reading = Some(node.clone()),
+                    seen if seen.phase == "healthy" => {
+                        isolated.push(format!("{} is {} ({})", node.name, seen.mode, seen.mode_reason));
+                    }
                     seen => isolated.push(format!("{} is {} ({})", node.name, seen.phase, seen.phase_detail)),
                 },
                 Some((node, Err(status))) => silent.push((node.name.clone(), status)),
                 None => break,
             }
+        }
+        if let Some(node) = reading {
+            return Ok(node);
         }
         match isolated.is_empty() {
             true => Err(self.nobody(doing, &silent)),

@@ -27,7 +27,10 @@ use crate::main_loop::{MainLoop, Request};
 use crate::options::{Options, SmartSource};
 use crate::peer_service::PeerService;
 use crate::replay::Replay;
-use crate::sensors::{HeartbeatSensor, PeerSensor, ProcessSensor, SmartSensor, stopped};
+use crate::sensors::{
+    CanarySensor, HeartbeatSensor, HostSensor, LogSensor, PeerSensor, ProcessSensor, ProcessStateSensor,
+    ReplicasSensor, SmartSensor, stopped,
+};
 use crate::service::{self, ServiceManager};
 use crate::state::{PeerViews, View};
 use crate::swim::{self, GossipError, Swim, SwimView};
@@ -163,6 +166,8 @@ impl Agent {
             changed: changed.clone(),
             lease: lease.clone(),
             deadline: options.heartbeat_deadline,
+            own: options.name.clone(),
+            clock: host.clock.clone(),
         };
         let domain = options.failure_domain();
         let engine = EngineOptions { node: options.name.clone(), domain, policy: policy(&options) };
@@ -300,6 +305,7 @@ impl Parts {
         if let Some(smart) = &self.options.smart {
             all.spawn(self.smart_sensor(smart).run(self.shutdown.clone()));
         }
+        self.spawn_lookers(all);
         for peer in self.options.others() {
             all.spawn(self.peer_sensor(&peer.id).run(self.shutdown.clone()));
         }
@@ -323,6 +329,38 @@ impl Parts {
         };
         all.spawn(http::serve(api, http, self.shutdown.clone()));
         tasks
+    }
+
+    /// The sensors of the own host and node, each in a task of its own: one that hangs holds up no other.
+    fn spawn_lookers(&self, all: &mut JoinSet<()>) {
+        let sensors = &self.options.sensors;
+        let (host, view, out) = (&self.host, &self.view, &self.input);
+        let looker = HostSensor { host: host.clone(), every: sensors.host_every, view: view.clone(), out: out.clone() };
+        all.spawn(looker.run(self.shutdown.clone()));
+        let (every, links) = (sensors.process_every, &self.links);
+        let process = ProcessStateSensor { host: host.clone(), every, view: view.clone(), out: out.clone() };
+        all.spawn(process.run(self.shutdown.clone()));
+        let every = sensors.canary_every;
+        let canary = CanarySensor { links: links.clone(), every, view: view.clone(), out: out.clone() };
+        all.spawn(canary.run(self.shutdown.clone()));
+        let replicas = ReplicasSensor {
+            host: host.clone(),
+            links: links.clone(),
+            every: sensors.replicas_every.unwrap_or(self.options.interval),
+            view: view.clone(),
+            out: out.clone(),
+        };
+        all.spawn(replicas.run(self.shutdown.clone()));
+        for source in &sensors.logs {
+            let logs = LogSensor {
+                host: host.clone(),
+                source: source.clone(),
+                every: sensors.logs_every,
+                dir: self.options.dir.join("logs"),
+                out: out.clone(),
+            };
+            all.spawn(logs.run(self.shutdown.clone()));
+        }
     }
 
     fn health_task(&self, requests: mpsc::Sender<Request>) -> HealthTask {
@@ -355,6 +393,7 @@ impl Parts {
 
     fn peer_sensor(&self, peer: &str) -> PeerSensor {
         PeerSensor {
+            host: self.host.clone(),
             own: self.options.name.clone(),
             peer: peer.to_owned(),
             links: self.links.clone(),
@@ -378,6 +417,7 @@ impl Parts {
             coordinator: Arc::new(self.coordinator.clone()),
             view: self.view.clone(),
             health: self.health.clone(),
+            peers: self.peers.clone(),
         };
         let router = transport::server().add_service(AgentPeerServer::new(service));
         let mut shutdown = self.shutdown.clone();

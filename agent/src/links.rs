@@ -15,6 +15,7 @@ use resilver_proto::agent::agent_peer_client::AgentPeerClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
+use resilver_proto::locks::locks_client::LocksClient;
 use resilver_proto::transport::{self, Profile};
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -22,16 +23,16 @@ use tonic::{Code, Status};
 
 use crate::options::Options;
 
-/// The way to one address.
+/// The way to one address; of an agent that has several, to the one it was found at.
 pub(crate) struct Link {
     net: Arc<dyn Net>,
-    address: String,
+    address: Mutex<String>,
     channel: Mutex<Option<Channel>>,
 }
 
 impl Link {
     fn new(host: &Host, address: &str) -> Link {
-        Link { net: host.net.clone(), address: address.to_owned(), channel: Mutex::new(None) }
+        Link { net: host.net.clone(), address: Mutex::new(address.to_owned()), channel: Mutex::new(None) }
     }
 
     fn channel(&self) -> Result<Channel, Status> {
@@ -39,14 +40,30 @@ impl Link {
         if let Some(channel) = &*held {
             return Ok(channel.clone());
         }
-        let channel = transport::channel(&self.net, &self.address, Profile::Bulk)
-            .map_err(|error| Status::invalid_argument(format!("{} is no address: {error}", self.address)))?;
+        let address = self.address();
+        let channel = transport::channel(&self.net, &address, Profile::Bulk)
+            .map_err(|error| Status::invalid_argument(format!("{address} is no address: {error}")))?;
         *held = Some(channel.clone());
         Ok(channel)
     }
 
     fn forget(&self) {
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Where calls go.
+    pub(crate) fn address(&self) -> String {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has calls from now on go to another address of the same agent.
+    pub(crate) fn turn_to(&self, address: &str) {
+        let mut now = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now != address {
+            *now = address.to_owned();
+            drop(now);
+            self.forget();
+        }
     }
 
     /// Makes one call within `deadline`.
@@ -57,7 +74,7 @@ impl Link {
         let result = match timeout(deadline, call(self.channel()?)).await {
             Ok(result) => result,
             Err(_) => {
-                let late = format!("{} did not answer within {} ms", self.address, deadline.as_millis());
+                let late = format!("{} did not answer within {} ms", self.address(), deadline.as_millis());
                 Err(Status::deadline_exceeded(late))
             }
         };
@@ -85,6 +102,11 @@ pub(crate) fn replica_repair(channel: Channel) -> ReplicaRepairClient<Channel> {
     ReplicaRepairClient::new(channel)
 }
 
+/// The cluster's locks on a channel.
+pub(crate) fn locks(channel: Channel) -> LocksClient<Channel> {
+    LocksClient::new(channel)
+}
+
 /// Another agent's service on a channel.
 pub(crate) fn agent_peer(channel: Channel) -> AgentPeerClient<Channel> {
     AgentPeerClient::new(channel)
@@ -92,8 +114,10 @@ pub(crate) fn agent_peer(channel: Channel) -> AgentPeerClient<Channel> {
 
 /// The ways to one other member.
 pub(crate) struct PeerLink {
-    /// To its agent.
+    /// To its agent, by whichever address it is reached.
     pub(crate) agent: Link,
+    /// To each address of its agent, the first one first; empty when it has only one.
+    pub(crate) ways: Vec<Link>,
     /// To its node.
     pub(crate) node: Link,
 }
@@ -111,6 +135,10 @@ impl Links {
     pub(crate) fn new(host: &Host, options: &Options) -> Links {
         let link = |peer: &crate::options::Peer| PeerLink {
             agent: Link::new(host, &peer.agent),
+            ways: match peer.agent_also.is_empty() {
+                true => Vec::new(),
+                false => std::iter::once(&peer.agent).chain(&peer.agent_also).map(|way| Link::new(host, way)).collect(),
+            },
             node: Link::new(host, &peer.address),
         };
         Links {

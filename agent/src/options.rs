@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use resilver_strategies::config::PolicyConfig;
+use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,9 @@ pub struct Options {
     /// What the disks say of themselves (SMART). Absent: nobody looks, and nothing is known of it.
     #[serde(default)]
     pub smart: Option<SmartSource>,
+    /// What is looked at besides the node's answers, and how often.
+    #[serde(default)]
+    pub sensors: SensorOptions,
     /// How often the slow sensors look: from the file's `interval`.
     #[serde(skip, default = "default_interval")]
     pub interval: Duration,
@@ -72,6 +76,79 @@ pub struct Gossip {
     pub listen: String,
     /// The key that all datagrams are sealed with: the same file on every host, readable for its owner alone (0600).
     pub key_file: PathBuf,
+}
+
+/// What an agent looks at of its host and node, and how often. Detection periods: no profile scales them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SensorOptions {
+    /// How often the host is looked at: cores, memory, pressure, descriptors, room. 10 s: what the kernel's pressure is averaged
+    /// over.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub host_every: Duration,
+    /// How often the node's process is looked at in the process table. 1 s, as heartbeats.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub process_every: Duration,
+    /// How often a canary is written and read through the node. 10 s; never more often than once a second for each member of
+    /// the cluster, because every canary is three commits of its metadata.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub canary_every: Duration,
+    /// How often the members' metadata is compared; by default the file's `interval`.
+    #[serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub replicas_every: Option<Duration>,
+    /// How often logs are looked at. 1 s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub logs_every: Duration,
+    /// Logs that are followed.
+    pub logs: Vec<LogSource>,
+}
+
+impl Default for SensorOptions {
+    fn default() -> Self {
+        Self {
+            host_every: Duration::from_secs(10),
+            process_every: Duration::from_secs(1),
+            canary_every: Duration::from_secs(10),
+            replicas_every: None,
+            logs_every: Duration::from_secs(1),
+            logs: Vec::new(),
+        }
+    }
+}
+
+/// A log that is followed. One of `file` and `unit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogSource {
+    /// A file, by absolute path. It may be rotated, by renaming or by copying and cutting, and need not be there yet.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// A unit of systemd, whose journal is read with `journalctl`.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// What is looked for.
+    pub patterns: Vec<LogPattern>,
+}
+
+/// Lines that are looked for: plain text, no expressions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogPattern {
+    /// What the pattern is called, in evidence and in `GET /api/v1/sensors`.
+    pub name: String,
+    /// Texts that must all be in the line.
+    pub contains: Vec<String>,
+    /// Texts of which none may be.
+    #[serde(default)]
+    pub without: Vec<String>,
+    /// The failure mode that such a line is evidence for; absent: for people only.
+    #[serde(default)]
+    pub mode: Option<Mode>,
 }
 
 /// Where the output of `smartctl` comes from. One of `folder` and `command`.
@@ -102,6 +179,10 @@ pub struct Peer {
     pub address: String,
     /// Where its agent answers gRPC, `host:port`.
     pub agent: String,
+    /// Where else its agent answers gRPC: over other networks, one `host:port` each. Asked beside `agent`, so that it is known
+    /// which network fails, and turned to while `agent` does not answer.
+    #[serde(default)]
+    pub agent_also: Vec<String>,
     /// Where its agent gossips, `address:port` with a number as address. Needed of every member where agents gossip.
     #[serde(default)]
     pub gossip: Option<String>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use resilver_proto::agent as wire;
 use resilver_proto::agent::agent_peer_server::AgentPeer;
-use resilver_strategies::api::SilenceFact;
+use resilver_strategies::api::{RaftFact, SilenceFact};
 use resilver_strategies::coordinator::SlotAsk;
 use resilver_strategies::lease::ReleaseRequest;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::lease::{
     LeaseError, LeaseHandle, accept_from_wire, ballot_from_wire, ballot_to_wire, fence_from_wire, fence_to_wire,
     prepare_from_wire, prepare_reply_to_wire, slot_from_wire, slot_request,
 };
-use crate::state::View;
+use crate::state::{PeerViews, View};
 use crate::timebase::Timebase;
 
 /// The oldest view from which others are told whom this agent does not hear. The main loop turns every second.
@@ -38,15 +38,18 @@ pub(crate) struct PeerService {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) health: Arc<HealthDesk>,
+    /// How the others answered this agent.
+    pub(crate) peers: Arc<PeerViews>,
 }
 
 #[tonic::async_trait]
 impl AgentPeer for PeerService {
-    async fn ping(&self, _: Request<wire::PingRequest>) -> Result<Response<wire::PingResponse>, Status> {
+    async fn ping(&self, request: Request<wire::PingRequest>) -> Result<Response<wire::PingResponse>, Status> {
         let holder = self.lease.holder().unwrap_or_default();
         let wall_ms = self.time.wall_ms();
         let view = self.view.borrow();
-        let raft = view.node.fact.as_ref().and_then(|fact| fact.raft.as_ref());
+        let fact = view.node.fact.as_ref();
+        let raft = fact.and_then(|fact| fact.raft.as_ref());
         Ok(Response::new(wire::PingResponse {
             node: self.own.clone(),
             node_alive: view.node.alive(),
@@ -62,6 +65,10 @@ impl AgentPeer for PeerService {
             tells_silent: view.silent.is_some() && view.beat.elapsed() <= TOLD_WITHIN,
             silent: view.silent.iter().flatten().map(silence_to_wire).collect(),
             health_score: self.health.score().map(u32::from),
+            raft: raft.map(raft_to_wire),
+            cluster_id: fact.map(|fact| fact.cluster.clone()).unwrap_or_default(),
+            epoch: fact.map_or(0, |fact| fact.epoch),
+            hears_you: self.peers.node_answers(&request.into_inner().from),
         }))
     }
 
@@ -168,6 +175,21 @@ impl AgentPeer for PeerService {
             }
             Outcome::Failed { why } => wire::RunStepResponse { detail: why, ..Default::default() },
         }))
+    }
+}
+
+fn raft_to_wire(raft: &RaftFact) -> wire::PeerRaft {
+    wire::PeerRaft {
+        role: raft.role.clone(),
+        term: raft.term,
+        leader: raft.leader.clone(),
+        last_log: raft.last_log,
+        last_log_term: raft.last_log_term,
+        committed: raft.committed,
+        applied: raft.applied,
+        snapshot: raft.snapshot,
+        voters: raft.voters,
+        quorum_ack_ms: raft.quorum_ack_ms,
     }
 }
 

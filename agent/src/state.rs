@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use resilver_strategies::api::{NodeFact, Observation, PeerFact, ProcessFact, SilenceFact};
+use resilver_strategies::api::{
+    CanaryFact, HostFact, LogMatchFact, NodeFact, Observation, PeerFact, ProcessFact, ProcessStateFact, ReplicasFact,
+    SilenceFact,
+};
 use resilver_strategies::engine::Pause;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -41,6 +44,12 @@ impl PeerViews {
         peers.values().map(|(fact, seen)| PeerView { fact: fact.clone(), seen_age_ms: age(seen) }).collect()
     }
 
+    /// Whether a peer's node answered when it was last asked directly; `None`: it was not.
+    pub(crate) fn node_answers(&self, name: &str) -> Option<bool> {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.get(name).and_then(|(fact, _)| fact.node_answers)
+    }
+
     /// Whether a peer's node was last seen serving, with its agent answering.
     pub(crate) fn is_well(&self, name: &str) -> bool {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,6 +70,51 @@ pub(crate) struct NodeView {
     pub(crate) fact: Option<NodeFact>,
     /// When that came.
     pub(crate) heard: Option<Instant>,
+    /// What the other sensors saw.
+    pub(crate) seen: Seen,
+}
+
+/// The last word of each sensor that looks at the own host and node, with when it came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    host: Option<(HostFact, Instant)>,
+    canary: Option<(CanaryFact, Instant)>,
+    replicas: Option<(ReplicasFact, Instant)>,
+    process: Option<(ProcessStateFact, Instant)>,
+    /// By pattern: as many as are configured.
+    logs: BTreeMap<String, (LogMatchFact, Instant)>,
+}
+
+impl Seen {
+    fn observe(&mut self, observation: &Observation) {
+        let now = Instant::now();
+        match observation {
+            Observation::Host(fact) => self.host = Some(((**fact).clone(), now)),
+            Observation::Canary(fact) => self.canary = Some((fact.clone(), now)),
+            Observation::Replicas(fact) => self.replicas = Some((fact.clone(), now)),
+            Observation::ProcessState(fact) => self.process = Some((fact.clone(), now)),
+            Observation::LogMatch(fact) => _ = self.logs.insert(fact.pattern.clone(), (fact.clone(), now)),
+            _ => {}
+        }
+    }
+
+    /// For people: what each saw, and how long ago; null: nothing yet.
+    pub(crate) fn told(&self) -> serde_json::Value {
+        fn told<T: Serialize>(seen: Option<&(T, Instant)>) -> serde_json::Value {
+            seen.map_or(serde_json::Value::Null, |(fact, at)| {
+                let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+                serde_json::json!({ "age_ms": age_ms, "fact": fact })
+            })
+        }
+        let logs: Vec<_> = self.logs.values().map(|seen| told(Some(seen))).collect();
+        serde_json::json!({
+            "host": told(self.host.as_ref()),
+            "canary": told(self.canary.as_ref()),
+            "replicas": told(self.replicas.as_ref()),
+            "process": told(self.process.as_ref()),
+            "logs": logs,
+        })
+    }
 }
 
 impl NodeView {
@@ -81,8 +135,14 @@ impl NodeView {
             Observation::HeartbeatMissed { .. }
             | Observation::Peer(_)
             | Observation::Failures { .. }
-            | Observation::Smart(_) => {}
+            | Observation::Smart(_)
+            | Observation::Host(_)
+            | Observation::Canary(_)
+            | Observation::Replicas(_)
+            | Observation::ProcessState(_)
+            | Observation::LogMatch(_) => {}
         }
+        self.seen.observe(observation);
     }
 
     /// Whether its process runs.

@@ -129,6 +129,7 @@ async fn options(host: &Host, dir: &Path, count: usize) -> Vec<Options> {
         address: options.node_address.clone(),
         agent: options.address.clone(),
         gossip: None,
+        agent_also: Vec::new(),
         api: None,
         data_dir: None,
     };

@@ -57,6 +57,10 @@ pub struct Space {
     pub total_bytes: u64,
     /// Bytes an unprivileged writer may still use.
     pub available_bytes: u64,
+    /// Files it can have; 0: it has no such limit.
+    pub inodes_total: u64,
+    /// How many more an unprivileged writer may make.
+    pub inodes_free: u64,
 }
 
 /// A block device, as the kernel numbers it.

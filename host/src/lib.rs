@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub use crate::clock::{Clock, WallTime};
 pub use crate::disk::{BlockingFile, DeviceNumber, DirEntry, Disk, File, FileKind, Metadata, OpenMode, Space};
 pub use crate::net::{Datagram, Listener, Net, Stream};
-pub use crate::proc::{BootId, ExitStatus, Proc, ProcId, ProcMemory, Process, Signal, SpawnSpec};
+pub use crate::proc::{BootId, ExitStatus, HostLoad, Proc, ProcId, ProcMemory, Process, RunState, Signal, SpawnSpec};
 pub use crate::rand::{Rand, Rng};
 
 /// Runs closures that block (redb, compression) off the event loop.

@@ -69,6 +69,57 @@ pub struct ProcMemory {
     pub limit_bytes: u64,
 }
 
+/// What the kernel says of a process that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// On a core, or waiting for one.
+    Running,
+    /// Waits for something, and can be woken.
+    Sleeping,
+    /// Waits in the kernel, mostly for a disk, and cannot be woken, not even to be killed.
+    DiskWait,
+    /// Stopped by a signal, or by a tracer.
+    Stopped,
+    /// It has ended, and nobody has asked how.
+    Zombie,
+}
+
+impl RunState {
+    /// The name in facts and evidence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Sleeping => "sleeping",
+            Self::DiskWait => "disk_wait",
+            Self::Stopped => "stopped",
+            Self::Zombie => "zombie",
+        }
+    }
+}
+
+/// How much of everything is left on a machine. `None`: it cannot be told here, which is not zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostLoad {
+    /// Share of all cores that was busy since the look before, in per mille.
+    pub cpu_per_mille: Option<u32>,
+    /// Share of the last 10 s in which some task waited for a core, in per mille (PSI).
+    pub cpu_pressure_per_mille: Option<u32>,
+    /// The same, for memory.
+    pub memory_pressure_per_mille: Option<u32>,
+    /// The same, for input and output.
+    pub io_pressure_per_mille: Option<u32>,
+    /// Memory of the machine, or of the process's own control group where that is less.
+    pub memory_total_bytes: Option<u64>,
+    /// What is left of it without pushing anything out that is needed.
+    pub memory_available_bytes: Option<u64>,
+    /// What the process has in memory.
+    pub process_resident_bytes: Option<u64>,
+    /// Descriptors it has open.
+    pub process_descriptors: Option<u64>,
+    /// How many it may have.
+    pub process_descriptors_limit: Option<u64>,
+}
+
 /// A process that is watched, started by us or adopted.
 #[async_trait]
 pub trait Process: Send + Sync + 'static {
@@ -95,6 +146,11 @@ pub trait Proc: Send + Sync + 'static {
     fn identify(&self, pid: u32) -> io::Result<Option<ProcId>>;
     /// How much memory a process has; `None` when no process of that pid and start time runs.
     fn memory(&self, id: ProcId) -> io::Result<Option<ProcMemory>>;
+    /// How a process is; `None` when none of that pid and start time is there, not even as a zombie.
+    fn state(&self, id: ProcId) -> io::Result<Option<RunState>>;
+    /// How much is left on this machine, and what a process takes of it. Reads many small files: some milliseconds with many
+    /// descriptors, for [`crate::Host::blocking`].
+    fn load(&self, of: Option<ProcId>) -> HostLoad;
     /// Our own identity.
     fn own(&self) -> ProcId;
     /// The boot this host is in.

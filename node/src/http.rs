@@ -10,7 +10,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 
 use crate::control::Shared;
-use crate::phase::Phase;
 use crate::telemetry;
 
 /// The router of the node's HTTP port.
@@ -23,7 +22,6 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Result<String, (StatusCod
 }
 
 async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    let state = shared.phase.get();
-    let code = if state.phase == Phase::Healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, format!("{}: {}\n", state.phase.as_str(), state.detail))
+    let (serves, text) = shared.phase.health();
+    (if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }

@@ -15,6 +15,7 @@ mod late;
 pub mod locks;
 pub mod log;
 pub mod meta;
+pub mod mode;
 pub mod model;
 pub mod options;
 pub mod peers;
@@ -24,6 +25,7 @@ pub mod repair;
 pub mod s3;
 pub mod service;
 pub mod state;
+mod steps;
 mod telemetry;
 #[cfg(test)]
 mod testing;

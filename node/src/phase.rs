@@ -1,8 +1,12 @@
 //! Where a node is on its way to serving. Owns the names and their order; [`crate::service`] decides the steps.
 //!
-//! Invariant: a client is served in [`Phase::Healthy`] and in no other phase.
+//! Invariant: a client is served in [`Phase::Healthy`] and in no other phase; and then as far as the [`ModeCell`] lets it.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
+
+use crate::mode::{Mode, ModeCell};
 
 /// A node's phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,18 +51,53 @@ pub struct PhaseState {
     pub detail: String,
 }
 
+/// What took a member's vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The log cannot be read where it was synced.
+    Log,
+    /// The vote cannot be read.
+    Vote,
+    /// The database of the metadata cannot be read, or does not fit the log.
+    Database,
+    /// The metadata folder, or the identity in it, is gone.
+    Absent,
+    /// The cluster has no such node any more.
+    Removed,
+}
+
+impl Damage {
+    /// The name in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Vote => "vote",
+            Self::Database => "database",
+            Self::Absent => "absent",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// Tells the phase to everybody who asks.
 #[derive(Clone)]
 pub struct PhaseCell {
     state: watch::Sender<PhaseState>,
     serving: watch::Sender<bool>,
+    damage: Arc<Mutex<Option<Damage>>>,
+    mode: ModeCell,
 }
 
 impl PhaseCell {
     /// Starts in [`Phase::Starting`].
     pub fn new() -> Self {
         let state = PhaseState { phase: Phase::Starting, detail: "opening folders and sockets".to_owned() };
-        Self { state: watch::Sender::new(state), serving: watch::Sender::new(false) }
+        Self {
+            state: watch::Sender::new(state),
+            serving: watch::Sender::new(false),
+            damage: Arc::default(),
+            mode: ModeCell::default(),
+        }
     }
 
     /// Moves on.
@@ -81,6 +120,34 @@ impl PhaseCell {
     /// Where it is, and every change of it.
     pub fn changes(&self) -> watch::Receiver<PhaseState> {
         self.state.subscribe()
+    }
+
+    /// Says what took this member's vote.
+    pub fn damaged(&self, damage: Damage) {
+        *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(damage);
+    }
+
+    /// What took it, while the node is a lost voter.
+    pub fn damage(&self) -> Option<Damage> {
+        let lost = self.state.borrow().phase == Phase::LostVoter;
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| lost)
+    }
+
+    /// For load balancers: whether they may send anybody here, and why not. A node that serves reads alone may be sent to: where
+    /// all nodes do, as on full disks, reads must still find one.
+    pub fn health(&self) -> (bool, String) {
+        let (state, mode) = (self.get(), self.mode.get());
+        let serves = state.phase == Phase::Healthy && mode.mode != Mode::Isolated;
+        let text = match (state.phase, &mode.why) {
+            (Phase::Healthy, Some(said)) => format!("{}: {}\n", mode.mode.as_str(), said.reason),
+            _ => format!("{}: {}\n", state.phase.as_str(), state.detail),
+        };
+        (serves, text)
+    }
+
+    /// What clients are served once the node serves.
+    pub fn mode(&self) -> &ModeCell {
+        &self.mode
     }
 
     /// Whether clients are served, and every change of it.

@@ -26,6 +26,14 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
     page.gauge("resilver_node_start_time_milliseconds", "wall time of the node's start", &[])?
         .with_label_values::<&str>(&[])
         .set(int(seen.started_ms));
+    let took =
+        page.gauge("resilver_start_step_milliseconds", "what a step of the node's start took, so far", &["step"])?;
+    let left = page.gauge("resilver_start_step_left", "what is left of a step, in its own unit", &["step"])?;
+    for step in &seen.start_steps {
+        took.with_label_values(&[step.name.as_str()]).set(int(step.millis));
+        let rest = if step.finished { 0 } else { step.total.saturating_sub(step.done) };
+        left.with_label_values(&[step.name.as_str()]).set(int(rest));
+    }
     if let Some(raft) = &seen.raft {
         let role = page.gauge("resilver_raft_role", "1 for the role the node has in Raft", &["role"])?;
         role.with_label_values(&[raft.role.as_str()]).set(1);

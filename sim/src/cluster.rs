@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use resilver_agent::Agent;
 use resilver_agent::keeper::{KeeperOptions, run_keeper};
-use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer, ServiceOptions};
+use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer, SensorOptions, ServiceOptions};
 use resilver_host::{Host, SpawnSpec};
 use resilver_node::deadlines::{Deadlines, Defences};
 use resilver_node::options::{LocationOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
@@ -139,6 +139,7 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
             agent: at(&id, AGENT_PORT),
             api: Some(agent_http(&id)),
             gossip: None,
+            agent_also: Vec::new(),
             data_dir: None,
             id,
         }
@@ -157,6 +158,7 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
         gossip: None,
         // Simulated disks have no counters of their own.
         smart: None,
+        sensors: SensorOptions::default(),
         interval: Duration::from_secs(600),
         rack: String::new(),
         peers: (0..nodes).map(peer).collect(),

@@ -9,10 +9,10 @@ use resilver_chaos::bench::scrub::{self, Pair, Run};
 use resilver_host::disk::{read_file, replace_file};
 use serde::Serialize;
 
-use super::{harness, in_a_prepared_cluster};
+use super::{Shape, harness, in_a_prepared_cluster};
 use crate::cli::context::Context;
 use crate::exit::{Code, Failure};
-use crate::local::{DEFAULT_DISKS, DEFAULT_NODES, LocalCluster};
+use crate::local::{DEFAULT_DISKS, DEFAULT_NODES, LocalCluster, Upkeep};
 
 /// A configuration file is some kilobytes.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
@@ -89,7 +89,9 @@ async fn one(cx: &Context, args: &ScrubArgs, on: bool, keep: bool) -> Result<Run
         }
         Ok(())
     };
-    let run = in_a_prepared_cluster(cx, "bench", (DEFAULT_NODES, DEFAULT_DISKS), keep, prepare, async |_, target| {
+    // The lines that it changes are written for the playful one.
+    let shape = Shape { nodes: DEFAULT_NODES, disks: DEFAULT_DISKS, upkeep: Upkeep::Playful };
+    let run = in_a_prepared_cluster(cx, "bench", shape, keep, prepare, async |_, target| {
         scrub::run(&cx.host, target, args.objects, args.span).await.map_err(|error| harness(&error))
     })
     .await?;

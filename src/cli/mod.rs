@@ -21,14 +21,18 @@ pub(crate) mod meta;
 pub(crate) mod meta_recovery;
 pub(crate) mod node;
 pub(crate) mod node_leave;
+pub(crate) mod node_mode;
 pub(crate) mod object;
+pub(crate) mod operation;
 pub(crate) mod operator;
 pub(crate) mod rejoin;
 pub(crate) mod repair;
+mod replay;
 mod replicas;
 pub(crate) mod smart;
 pub(crate) mod status;
 pub(crate) mod transfer;
+mod undo_quorum;
 pub(crate) mod validate;
 pub(crate) mod verify;
 pub(crate) mod voters;
@@ -120,6 +124,9 @@ pub(crate) enum Noun {
     /// Locks: who may change what now; breaking one whose owner is dead
     #[command(subcommand)]
     Lock(lock::LockVerb),
+    /// What clients have under way, and ending it
+    #[command(subcommand)]
+    Operation(operation::OperationVerb),
     /// Metadata: leader, term, who is how far
     #[command(subcommand)]
     Meta(meta::MetaVerb),
@@ -194,6 +201,7 @@ impl Noun {
             Noun::Object(verb) => verb.run(cx).await,
             Noun::Key(verb) => verb.run(cx).await,
             Noun::Lock(verb) => verb.run(cx).await,
+            Noun::Operation(verb) => verb.run(cx).await,
             Noun::Meta(verb) => verb.run(cx).await,
             Noun::Repair(verb) => verb.run(cx).await,
             Noun::Incident(verb) => verb.run(cx).await,

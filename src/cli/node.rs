@@ -1,16 +1,16 @@
-//! `node run|list|status|health|restart|rejoin|down|out|up|drain|remove`.
+//! `node run|list|status|health|restart|rejoin|mode|down|out|up|drain|remove`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Subcommand;
-use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::contract::{ObserveRequest, ObserveResponse, StartStep};
 use resilver_proto::store::NodeStatus;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, owner};
-use super::{mark, node_leave, rejoin};
+use super::{mark, node_leave, node_mode, rejoin};
 use crate::agents::STEP_DEADLINE;
 use crate::client::{CALL_DEADLINE, within};
 use crate::exit::{Code, Failure};
@@ -47,6 +47,8 @@ pub(crate) enum NodeVerb {
     /// Bring back a node whose metadata is damaged or gone (`lost_voter`): what is left is kept aside, and it comes back as
     /// a learner
     Rejoin(rejoin::RejoinArgs),
+    /// Say what a node serves its clients, and whether it stands for election
+    Mode(node_mode::ModeArgs),
     /// Say that a host is away for a while: nothing is written to it, and it keeps its place
     Down(mark::DownArgs),
     /// Give a host up: its shards are rebuilt on other nodes
@@ -161,6 +163,7 @@ impl NodeVerb {
             NodeVerb::Health { node } => super::health::health(cx, node.as_deref()).await,
             NodeVerb::Restart { node, reason, owner: by } => restart(cx, &node, &reason, owner(by)).await,
             NodeVerb::Rejoin(args) => rejoin::run(cx, args).await,
+            NodeVerb::Mode(args) => node_mode::run(cx, args).await,
             NodeVerb::Down(args) => mark::down(cx, args).await,
             NodeVerb::Out(args) => mark::out(cx, args).await,
             NodeVerb::Up(args) => mark::up(cx, args).await,
@@ -190,6 +193,10 @@ struct NodeView {
     phase: String,
     phase_detail: Option<String>,
     mode: Option<String>,
+    /// Why it is not read_write, or does not stand.
+    mode_reason: Option<String>,
+    /// Null: it does not say.
+    stands: Option<bool>,
     pid: u32,
     started: Option<String>,
     role: Option<String>,
@@ -203,7 +210,46 @@ struct NodeView {
     objects: u64,
     repair_queue: Option<u64>,
     missing_shards: Option<u64>,
+    /// What this process's start did, in order.
+    start_steps: Vec<StepRow>,
     disks: Vec<super::disk::DiskRow>,
+}
+
+/// A step of the node's start.
+#[derive(Serialize)]
+struct StepRow {
+    step: String,
+    done: Option<u64>,
+    total: Option<u64>,
+    unit: Option<String>,
+    millis: u64,
+    finished: bool,
+}
+
+impl StepRow {
+    fn of(step: &StartStep) -> Self {
+        let counted = step.total > 0;
+        Self {
+            step: step.name.clone(),
+            done: counted.then_some(step.done),
+            total: counted.then_some(step.total),
+            unit: known(&step.unit),
+            millis: step.millis,
+            finished: step.finished,
+        }
+    }
+
+    /// `log 350000 of 1000000 entries, 1.20 s so far`.
+    fn words(&self) -> String {
+        let unit = self.unit.as_deref().unwrap_or_default();
+        let counted = match (self.done, self.total) {
+            (_, Some(total)) if self.finished => format!(" {total} {unit}"),
+            (Some(done), Some(total)) => format!(" {done} of {total} {unit}"),
+            _ => String::new(),
+        };
+        let so_far = if self.finished { "" } else { " so far" };
+        format!("{}{counted} {:.2} s{so_far}", self.step, self.millis as f64 / 1000.0)
+    }
 }
 
 async fn status(cx: &Context, name: &str) -> Result<Code, Failure> {
@@ -232,6 +278,8 @@ impl NodeView {
             phase: seen.phase.clone(),
             phase_detail: known(&seen.phase_detail),
             mode: known(&seen.mode),
+            mode_reason: known(&seen.mode_reason),
+            stands: seen.stands,
             pid: seen.pid,
             started: rfc3339(seen.started_ms),
             role: raft.and_then(|raft| known(&raft.role)),
@@ -244,6 +292,7 @@ impl NodeView {
             objects: seen.objects,
             repair_queue: repair.map(|repair| repair.queue),
             missing_shards: repair.map(|repair| repair.missing_shards),
+            start_steps: seen.start_steps.iter().map(StepRow::of).collect(),
             disks: seen.disks.iter().map(super::disk::DiskRow::of_own).collect(),
         }
     }
@@ -258,9 +307,14 @@ impl NodeView {
         line("node", self.node.clone());
         let detail = self.phase_detail.as_ref().map(|detail| format!("  ({detail})")).unwrap_or_default();
         line("phase", format!("{}{detail}", self.phase));
-        line("mode", word(&self.mode));
+        let reason = self.mode_reason.as_ref().map(|why| format!("  ({why})")).unwrap_or_default();
+        let quiet = if self.stands == Some(false) { ", stands for no election" } else { "" };
+        line("mode", format!("{}{quiet}{reason}", word(&self.mode)));
         line("pid", self.pid.to_string());
         line("started", word(&self.started));
+        if !self.start_steps.is_empty() {
+            line("start took", self.start_steps.iter().map(StepRow::words).collect::<Vec<_>>().join(", "));
+        }
         line("cluster", word(&self.cluster_id));
         let no_vote = self.no_vote.as_ref().map(|why| format!("  (to have no vote: {why})")).unwrap_or_default();
         line("role", format!("{}{no_vote}", word(&self.role)));

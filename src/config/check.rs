@@ -144,6 +144,7 @@ fn check_agent(agent: &AgentOptions, node: Option<&NodeOptions>) -> Result<(), F
     address("agent.address", &agent.address)?;
     address("agent.http", &agent.http)?;
     agent.smart.as_ref().map_or(Ok(()), check_smart)?;
+    super::sensors::check(&agent.sensors)?;
     let Some(node) = node else { return Ok(()) };
     if node.name != agent.name {
         return Err(Failure::usage(format!("agent.name is {}, but node.name is {}", agent.name, node.name))

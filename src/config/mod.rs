@@ -7,6 +7,7 @@
 
 mod check;
 mod load;
+mod sensors;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -10,8 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
-    DiskFact, ExitClass, FailureFact, FindingFact, MemberFact, NodeFact, Observation, PeerFact, ProcessFact, RaftFact,
-    SilenceFact, SmartFact, SmartVerdict, SwimState,
+    CanaryFact, DiskFact, ExitClass, FailureFact, FindingFact, HostFact, LockFact, LogMatchFact, MemberFact, NodeFact,
+    Observation, PeerFact, ProcessFact, ProcessStateFact, RaftFact, ReplicaFact, ReplicasFact, SilenceFact, SmartFact,
+    SmartVerdict, SwimState, VolumeFact, WayFact,
 };
 use crate::record::Draft;
 use crate::types::{Action, Fence, Grade, GuardName, Mode, Now};
@@ -122,6 +123,10 @@ pub struct Step {
     /// Why, for people: goes to the node with the request.
     #[serde(default)]
     pub reason: String,
+    /// What the action needs beside its subject; empty for most. Of `set_mode` of a node: the mode; of `cancel_operation`: the
+    /// operation; of `break_lock`: `PATH#TOKEN`; of `reclaim`: what; of `align_term`: the term to come above.
+    #[serde(default)]
+    pub with: String,
 }
 
 /// What shows that an incident is over: read by another probe than the one that found it.
@@ -146,6 +151,21 @@ pub enum Proof {
     HostsSettled {
         /// Which.
         hosts: Vec<String>,
+    },
+    /// The own node's metadata, digested anew from stored bytes, is what a majority of at least three has at one entry of the
+    /// log; and so again at a later entry.
+    ReplicaEqual,
+    /// Every one of these hosts answers directly, agent and node, and does not call this one silent; all nodes that answer, three
+    /// observers at least where there are as many voters, name one leader for one term; and none of these hosts has more left to
+    /// apply than was committed since.
+    OneLeader {
+        /// The hosts that are asked.
+        hosts: Vec<String>,
+    },
+    /// Asked anew, more than half of the peers find this host's clock no further off than this, beyond the error of the question.
+    ClockAgrees {
+        /// Limit.
+        within_ms: u64,
     },
 }
 
@@ -228,6 +248,9 @@ pub struct OpenIncident {
     /// The pattern of a cascade.
     #[serde(default)]
     pub pattern: Option<String>,
+    /// What was done to the node and not taken back, with what went beside it; the newest last.
+    #[serde(default)]
+    pub applied: Vec<(Action, String)>,
 }
 
 /// A cascade that an earlier life of this agent found: the sliding hour outlives a restart of the agent.
@@ -275,6 +298,9 @@ pub enum Input {
         /// Cascades of the last hour, oldest first.
         #[serde(default)]
         cascades: Vec<PastCascade>,
+        /// The highest term that the journal knows of the own node, since its last rejoin.
+        #[serde(default)]
+        high_term: u64,
     },
     /// A fact.
     Observed(Observation),
@@ -331,7 +357,14 @@ pub enum Command {
     /// `mark_down`, `mark_up`, `evacuate_host` of hosts: each is marked down, up or out in the cluster map, automatic, under
     /// the lease's fence.
     /// `repair_shards` of a disk: `DISK_VERB_OUT`, then sync the disk's scope; for `disk_degrading` the other way round,
-    /// with a verification in between: sync, verify, `DISK_VERB_OUT`. Of an object: sync the object's scope.
+    /// with a verification in between: sync, verify, `DISK_VERB_OUT`; for `data_corruption` a deep scan: verify the disk's scope,
+    /// then sync it, and the disk stays what it is. Of an object: sync the object's scope.
+    /// Of the own node, what is needed beside the subject being in [`Step::with`]:
+    /// `set_mode` with `read_write`, `read_only`, `isolated`, or `quiet` and `standing` (elections); `throttle` with `on` or `off`:
+    /// background work; `reclaim` with `space` or `connections`; `cancel_operation` with the operation; `break_lock` with
+    /// `PATH#TOKEN`, refused by the node when the token is not the holder's any more; `step_down`, `resync`, `install_snapshot`,
+    /// `rejoin_learner`, `demote`, `restart_node` and `align_term` (with the term to elect above) through the fence gate;
+    /// `promote`: asks for the vote that `demote` gave up.
     Execute(Step),
     /// Find out whether the incident is over.
     Prove {

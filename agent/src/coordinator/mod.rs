@@ -131,7 +131,14 @@ impl Coordinator {
             Observation::Heartbeat(fact) => judge.heartbeat(now, fact),
             Observation::HeartbeatMissed { .. } => judge.heartbeat_missed(now),
             Observation::Peer(fact) => judge.peer(now, fact),
-            Observation::Process(_) | Observation::Failures { .. } | Observation::Smart(_) => {}
+            Observation::Process(_)
+            | Observation::Failures { .. }
+            | Observation::Smart(_)
+            | Observation::Host(_)
+            | Observation::Canary(_)
+            | Observation::Replicas(_)
+            | Observation::ProcessState(_)
+            | Observation::LogMatch(_) => {}
         }
     }
 

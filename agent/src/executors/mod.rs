@@ -9,11 +9,16 @@
 //! [`Input::Finished`], every proof in exactly one [`Input::Proved`], unless the agent itself ends first.
 
 mod node;
+mod own;
+mod probes;
 mod proof;
+
+pub(crate) use proof::CANARY_DEADLINE;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use resilver_host::Clock;
 use resilver_host::audit::{self, Fact};
 use resilver_host::planted::{Bug, bug};
 use resilver_strategies::api::{IncidentId, Input, Proof, Step, StepResult};
@@ -40,6 +45,10 @@ pub(crate) struct Tools {
     pub(crate) lease: LeaseHandle,
     /// How long the node may take for one small answer.
     pub(crate) deadline: Duration,
+    /// The own node's name.
+    pub(crate) own: String,
+    /// The wall clock, for comparing it with others' and for nothing else.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// Runs steps and proofs as tasks. Dropping it drops what is under way: the journal's intent is then reconciled at the

@@ -12,15 +12,15 @@ use resilver_strategies::api::{Step, StepResult, Subject};
 use resilver_strategies::types::{Action, Fence, Mode};
 use tonic::{Status, Streaming};
 
-use super::Tools;
 use super::proof::verify;
+use super::{Tools, own};
 use crate::links::{node_control, replica_repair};
 
 /// The longest silence of a repairing or verifying stream. It reports every few shards; a silent one has lost its node.
 const STREAM_SILENCE: Duration = Duration::from_secs(30);
 
 /// How long one verb of the node may take: a commit in the cluster's metadata.
-const VERB_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const VERB_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Does one step.
 pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult {
@@ -32,11 +32,25 @@ pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult 
         (Action::RepairShards, Subject::Disk { disk, .. }) if step.mode == Some(Mode::DiskDegrading) => {
             empty_disk(tools, step, disk, reason).await
         }
+        (Action::RepairShards, Subject::Disk { disk, .. }) if step.mode == Some(Mode::DataCorruption) => {
+            deep_scan(tools, step, disk).await
+        }
         (Action::RepairShards, Subject::Disk { disk, .. }) => rebuild_disk(tools, step, disk, reason).await,
         (Action::RepairShards, Subject::Object { bucket, key }) => sync(tools, step, object(bucket, key)).await,
         (Action::MarkDown, Subject::Hosts(hosts)) => mark(tools, step, hosts, "down", reason).await,
         (Action::EvacuateHost, Subject::Hosts(hosts)) => mark(tools, step, hosts, "out", reason).await,
         (Action::MarkUp, Subject::Hosts(hosts)) => mark(tools, step, hosts, "up", reason).await,
+        (Action::SetMode, Subject::Node(_)) => own::set_mode(tools, step, reason).await,
+        (Action::Throttle, Subject::Node(_)) => own::throttle(tools, step, reason).await,
+        (Action::Reclaim | Action::Compact, Subject::Node(_)) => own::reclaim(tools, step).await,
+        (Action::CancelOperation, Subject::Node(_)) => own::cancel_operation(tools, step, reason).await,
+        (Action::BreakLock, Subject::Node(_)) => own::break_lock(tools, step, reason).await,
+        (Action::Resync, Subject::Node(_)) => own::resync(tools, step).await,
+        (Action::InstallSnapshot, Subject::Node(_)) => own::install_snapshot(tools, step).await,
+        (Action::RejoinLearner, Subject::Node(_)) => own::rejoin(tools, step, reason).await,
+        (Action::Demote, Subject::Node(node)) => own::set_voting(tools, step, node, false, reason).await,
+        (Action::Promote, Subject::Node(node)) => own::set_voting(tools, step, node, true, reason).await,
+        (Action::AlignTerm, Subject::Node(_)) => own::align_term(tools, step).await,
         (Action::StepDown, Subject::Node(_)) => step_down(tools, step).await,
         (Action::TriggerElection, Subject::Node(_)) => trigger_election(tools, step).await,
         (action, subject) => Err(Status::unimplemented(format!("no executor does {action} to {subject}"))),
@@ -52,7 +66,7 @@ pub(super) fn said(status: &Status) -> String {
     format!("{} ({})", status.message(), status.code())
 }
 
-fn wire(fence: Option<&Fence>) -> Option<common::Fence> {
+pub(super) fn wire(fence: Option<&Fence>) -> Option<common::Fence> {
     fence.map(|fence| common::Fence { epoch: fence.epoch, round: fence.round, holder: fence.holder.clone() })
 }
 
@@ -104,6 +118,17 @@ async fn rebuild_disk(tools: &Tools, step: &Step, id: &str, reason: &str) -> Res
     Ok(format!("{moved}; {synced}"))
 }
 
+/// Everything on the disk is read; what is bad is made anew from the others. The disk stays in service.
+async fn deep_scan(tools: &Tools, step: &Step, id: &str) -> Result<String, Status> {
+    let read = match verify(tools, disk(id)).await {
+        Ok(read) => read,
+        Err(status) if status.code() == tonic::Code::Aborted => format!("damage: {}", status.message()),
+        Err(status) => return Err(status),
+    };
+    let mended = sync(tools, step, disk(id)).await?;
+    Ok(format!("read: {read}; mended: {mended}"))
+}
+
 /// A disk that is marked draining and works: what is on it is copied, and the copies are read back, before it is given up.
 async fn empty_disk(tools: &Tools, step: &Step, id: &str, reason: &str) -> Result<String, Status> {
     let moved = sync(tools, step, disk(id)).await?;
@@ -112,7 +137,7 @@ async fn empty_disk(tools: &Tools, step: &Step, id: &str, reason: &str) -> Resul
     Ok(format!("moved: {moved}; read back: {read}; {given_up}"))
 }
 
-async fn sync(tools: &Tools, step: &Step, scope: Scope) -> Result<String, Status> {
+pub(super) async fn sync(tools: &Tools, step: &Step, scope: Scope) -> Result<String, Status> {
     let request = SyncMissingEntriesRequest { scope: Some(scope), fence: wire(step.fence.as_ref()) };
     let call = |channel| async { replica_repair(channel).sync_missing_entries(request).await };
     let stream = tools.links.node.call(VERB_DEADLINE, call).await?.into_inner();
@@ -137,14 +162,14 @@ pub(super) async fn follow(mut stream: Streaming<Progress>) -> Result<String, St
     }
 }
 
-async fn step_down(tools: &Tools, step: &Step) -> Result<String, Status> {
+pub(super) async fn step_down(tools: &Tools, step: &Step) -> Result<String, Status> {
     let request = StepDownRequest { fence: wire(step.fence.as_ref()), to: String::new() };
     let call = |channel| async { node_control(channel).step_down(request).await };
     tools.links.node.call(VERB_DEADLINE, call).await?;
     Ok("stepped down".to_owned())
 }
 
-async fn trigger_election(tools: &Tools, step: &Step) -> Result<String, Status> {
+pub(super) async fn trigger_election(tools: &Tools, step: &Step) -> Result<String, Status> {
     let request = TriggerElectionRequest { fence: wire(step.fence.as_ref()) };
     let call = |channel| async { node_control(channel).trigger_election(request).await };
     tools.links.node.call(VERB_DEADLINE, call).await?;

@@ -10,8 +10,8 @@ use resilver_strategies::api::{Proof, StepResult};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
-use super::Tools;
 use super::node::{disk, follow, object, said};
+use super::{Tools, probes};
 use crate::links::{node_control, node_recovery};
 use crate::sensors::observe;
 
@@ -19,7 +19,7 @@ use crate::sensors::observe;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How long one canary may take: it is a write and a read of a few bytes through the whole cluster.
-const CANARY_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const CANARY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a verification may take to begin.
 const BEGIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -54,6 +54,9 @@ async fn attempt(tools: &Tools, proof: &Proof) -> Result<String, Status> {
         Proof::DiskRebuilt { disk: id } => verify(tools, disk(id)).await,
         Proof::ObjectIntact { bucket, key } => verify(tools, object(bucket, key)).await,
         Proof::HostsSettled { hosts } => settled(tools, hosts).await,
+        Proof::ReplicaEqual => probes::replica_equal(tools).await,
+        Proof::OneLeader { hosts } => probes::one_leader(tools, hosts).await,
+        Proof::ClockAgrees { within_ms } => probes::clock_agrees(tools, *within_ms).await,
     }
 }
 

@@ -21,7 +21,15 @@ fn desk() -> HealthDesk {
 }
 
 fn peer(id: &str) -> Peer {
-    Peer { id: id.to_owned(), address: String::new(), agent: String::new(), gossip: None, api: None, data_dir: None }
+    Peer {
+        id: id.to_owned(),
+        address: String::new(),
+        agent: String::new(),
+        gossip: None,
+        agent_also: Vec::new(),
+        api: None,
+        data_dir: None,
+    }
 }
 
 fn answer() -> ObserveResponse {

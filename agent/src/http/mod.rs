@@ -17,6 +17,7 @@
 //! | `GET /api/v1/plan` | the plan |
 //! | `GET /api/v1/cascades` | failures by type, and the patterns of cascades with how often each was found |
 //! | `GET /api/v1/health`, `/predictions` | scores with their reasons, `{"predictions": […]}` |
+//! | `GET /api/v1/sensors` | `{"node", "sensors": {"host", "canary", "replicas", "process", "logs"}}`: what each saw last, and how long ago |
 //! | `GET /api/v1/smart` | `{"node", "configured", "disks": […]}`: what the own disks say of themselves |
 //! | `POST /api/v1/pause` `{owner, reason, for}`, `/resume` `{owner}` | 200 `{"paused": …}` |
 //! | `POST /api/v1/nodes/{name}/restart` `{owner, reason}` | 200 `{"done", "detail", "fence"}`, 409 with a guard |
@@ -95,6 +96,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/health", get(read::health))
         .route("/api/v1/predictions", get(read::predictions))
         .route("/api/v1/smart", get(read::smart))
+        .route("/api/v1/sensors", get(read::sensors))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/pause", post(act::pause))
         .route("/api/v1/resume", post(act::resume))
@@ -106,6 +108,6 @@ fn router(api: Arc<Api>) -> Router {
 
 async fn unknown() -> Problem {
     Problem::not_found(
-        "no such path; see /api/v1/status, incidents, journal, events, plan, cascades, health, predictions, smart",
+        "no such path; see /api/v1/status, incidents, journal, events, plan, cascades, health, predictions, smart, sensors",
     )
 }

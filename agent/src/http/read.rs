@@ -138,6 +138,12 @@ pub(super) async fn smart(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(serde_json::json!({ "node": api.options.name, "configured": configured, "disks": api.health.smart_views() }))
 }
 
+/// `GET /api/v1/sensors`: what each sensor of the own host and node saw last, and how long ago.
+pub(super) async fn sensors(State(api): State<Arc<Api>>) -> Json<Value> {
+    let seen = api.view.borrow().node.seen.told();
+    Json(serde_json::json!({ "node": api.options.name, "sensors": seen }))
+}
+
 pub(super) async fn plan(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
     Ok(Json(look(&api, Question::Plan).await?))
 }

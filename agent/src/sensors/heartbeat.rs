@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_proto::contract::{DiskState, Finding, NodeState, ObserveRequest, ObserveResponse, RaftState};
-use resilver_strategies::api::{DiskFact, FindingFact, Input, MemberFact, NodeFact, Observation, RaftFact};
+use resilver_proto::contract::{DiskState, Finding, LockState, NodeState, ObserveRequest, ObserveResponse, RaftState};
+use resilver_strategies::api::{DiskFact, FindingFact, Input, LockFact, MemberFact, NodeFact, Observation, RaftFact};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -135,6 +135,16 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         operations_in_flight: answer.operations_in_flight,
         foreground_percent,
         members,
+        cluster: answer.cluster_id,
+        mode_is_persons: !answer.mode_reason.is_empty() && !answer.mode_automatic,
+        mode: answer.mode,
+        stands: answer.stands,
+        damage: answer.damage,
+        oldest_operation_ms: answer.oldest_operation_ms,
+        oldest_operation: answer.oldest_operation,
+        locks: answer.locks.into_iter().map(lock_fact).collect(),
+        throttled: answer.repair.as_ref().is_some_and(|repair| !repair.throttled.is_empty()),
+        data_dir: answer.data_dir,
     }
 }
 
@@ -158,6 +168,7 @@ fn member_fact(member: &NodeState) -> MemberFact {
 }
 
 fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
+    let leads = raft.role == "leader";
     RaftFact {
         role: raft.role,
         term: raft.term,
@@ -165,6 +176,22 @@ fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
         committed: raft.committed,
         applied: raft.applied,
         voters,
+        last_log: raft.last_log,
+        last_log_term: raft.last_log_term,
+        snapshot: raft.snapshot,
+        quorum_ack_ms: leads.then_some(raft.millis_since_quorum_ack),
+    }
+}
+
+fn lock_fact(lock: LockState) -> LockFact {
+    LockFact {
+        path: lock.path,
+        health: lock.health,
+        owner: lock.owner,
+        owner_node: lock.owner_node,
+        token: lock.token,
+        held_ms: lock.held_ms,
+        waiting: lock.waiting,
     }
 }
 

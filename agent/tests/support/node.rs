@@ -93,6 +93,15 @@ impl NodeControl for NodeDouble {
     async fn set_mode(&self, _: Request<SetModeRequest>) -> Result<Response<SetModeResponse>, Status> {
         absent()
     }
+    async fn list_operations(
+        &self,
+        _: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsResponse>, Status> {
+        absent()
+    }
+    async fn throttle(&self, _: Request<ThrottleRequest>) -> Result<Response<ThrottleResponse>, Status> {
+        absent()
+    }
     async fn cancel_operation(
         &self,
         _: Request<CancelOperationRequest>,

@@ -99,6 +99,8 @@ impl Disk for RealDisk {
             Ok(Space {
                 total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
                 available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+                inodes_total: found.f_files,
+                inodes_free: found.f_favail,
             })
         })
         .await

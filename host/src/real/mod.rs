@@ -17,6 +17,7 @@ mod clock;
 mod disk;
 #[cfg(feature = "fault-points")]
 pub(crate) mod fault;
+mod load;
 mod net;
 mod proc;
 mod procfs;

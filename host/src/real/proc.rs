@@ -26,12 +26,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::blocking::off_loop;
+use super::load::Looker;
 use super::procfs;
-use crate::{BootId, ExitStatus, Proc, ProcId, ProcMemory, Process, Signal, SpawnSpec};
+use crate::{BootId, ExitStatus, HostLoad, Proc, ProcId, ProcMemory, Process, RunState, Signal, SpawnSpec};
 
 pub(super) struct RealProc {
     own: ProcId,
     table: Arc<Table>,
+    looker: Looker,
 }
 
 impl RealProc {
@@ -39,6 +41,7 @@ impl RealProc {
         RealProc {
             own: procfs::own().expect("/proc must be mounted: processes are told apart by it"),
             table: Arc::default(),
+            looker: Looker::new(),
         }
     }
 }
@@ -77,6 +80,14 @@ impl Proc for RealProc {
 
     fn memory(&self, id: ProcId) -> io::Result<Option<ProcMemory>> {
         procfs::memory(id)
+    }
+
+    fn state(&self, id: ProcId) -> io::Result<Option<RunState>> {
+        procfs::state(id)
+    }
+
+    fn load(&self, of: Option<ProcId>) -> HostLoad {
+        self.looker.look(of)
     }
 
     fn own(&self) -> ProcId {

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use crate::{BootId, ProcId, ProcMemory};
+use crate::{BootId, ProcId, ProcMemory, RunState};
 
 /// Start time of `pid`, in ticks since boot. `None` when no such process exists, not even as a zombie.
 pub(super) fn start_ticks(pid: u32) -> io::Result<Option<u64>> {
@@ -32,6 +32,58 @@ fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
     rest.split_ascii_whitespace().nth(FIELDS_AFTER_NAME - 1)?.parse().ok()
+}
+
+/// How a process is: field 3.
+pub(super) fn state(id: ProcId) -> io::Result<Option<RunState>> {
+    let text = match fs::read(format!("/proc/{}/stat", id.pid)) {
+        Ok(text) => text,
+        Err(error) if gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if parse_start_ticks(&text) != Some(id.start_ticks) {
+        return Ok(None);
+    }
+    Ok(parse_state(&text))
+}
+
+fn parse_state(stat: &[u8]) -> Option<RunState> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    Some(match stat[name_end + 1..].trim_ascii_start().first()? {
+        b'R' => RunState::Running,
+        b'D' => RunState::DiskWait,
+        b'T' | b't' => RunState::Stopped,
+        // X is dead, and seen only in the instant of its end.
+        b'Z' | b'X' | b'x' => RunState::Zombie,
+        // S sleeps, I idles, P is parked: all can be woken.
+        _ => RunState::Sleeping,
+    })
+}
+
+/// How many descriptors a process has open. `None`: it is gone, or not ours to look at.
+pub(super) fn descriptors(pid: u32) -> Option<u64> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter(Result::is_ok).count() as u64)
+}
+
+/// How many it may have: the soft limit.
+pub(super) fn descriptors_limit(pid: u32) -> Option<u64> {
+    parse_descriptors_limit(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
+}
+
+fn parse_descriptors_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The limit of the process's control group, and what it uses of it without what can be dropped at any time (files that
+/// nobody has used for a while). `None` where there is no limit.
+pub(super) fn group_memory(pid: u32) -> Option<(u64, u64)> {
+    let limit = group_limit(pid)?;
+    let used: u64 = fs::read_to_string(group_file(pid, "memory.current")?).ok()?.trim().parse().ok()?;
+    let idle = fs::read_to_string(group_file(pid, "memory.stat")?)
+        .ok()
+        .and_then(|stat| stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?.trim().parse::<u64>().ok());
+    Some((limit, used.saturating_sub(idle.unwrap_or(0))))
 }
 
 /// This very process.
@@ -66,9 +118,14 @@ pub(super) fn memory(id: ProcId) -> io::Result<Option<ProcMemory>> {
 
 /// The limit of the process's control group (version 2); `None` where there is none, or it cannot be read.
 fn group_limit(pid: u32) -> Option<u64> {
+    fs::read_to_string(group_file(pid, "memory.max")?).ok()?.trim().parse().ok()
+}
+
+/// Where the process's control group has a file.
+fn group_file(pid: u32, name: &str) -> Option<String> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    fs::read_to_string(format!("/sys/fs/cgroup{path}/memory.max")).ok()?.trim().parse().ok()
+    Some(format!("/sys/fs/cgroup{}/{name}", path.trim_end_matches('/')))
 }
 
 /// The figure on the line that begins with `name`, in bytes.
@@ -98,6 +155,28 @@ mod tests {
         let mut raw = b"42 (\xff\xfe) ".to_vec();
         raw.extend_from_slice(TAIL.as_bytes());
         assert_eq!(parse_start_ticks(&raw), Some(987_654), "a name that is no text");
+    }
+
+    #[test]
+    fn the_state_is_found_behind_any_command_name() {
+        let of = |stat: &str| parse_state(stat.as_bytes());
+        assert_eq!(of("42 (sleep) S 1 42"), Some(RunState::Sleeping));
+        assert_eq!(of("42 (evil) D ) R 1"), Some(RunState::Running));
+        assert_eq!(of("42 (x) D 1"), Some(RunState::DiskWait));
+        assert_eq!(of("42 (x) T 1"), Some(RunState::Stopped));
+        assert_eq!(of("42 (x) t 1"), Some(RunState::Stopped));
+        assert_eq!(of("42 (x) Z 1"), Some(RunState::Zombie));
+        assert_eq!(of("42 (x) I 1"), Some(RunState::Sleeping));
+        assert_eq!(of("42 (x)"), None);
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn the_limit_of_descriptors_is_the_soft_one() {
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax processes  1 2 processes\nMax open files            1024                 4096                 files\n";
+        assert_eq!(parse_descriptors_limit(limits), Some(1024));
+        assert_eq!(parse_descriptors_limit("Max open files  unlimited unlimited files"), None);
+        assert_eq!(parse_descriptors_limit(""), None);
     }
 
     #[test]

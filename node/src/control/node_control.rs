@@ -1,27 +1,32 @@
-//! `NodeControl`: describe, observe, leadership, disks, the canary.
+//! `NodeControl`: describe, observe, leadership, disks, the canary; what only passes requests on is in modules beside this.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use resilver_proto::contract::node_control_server::NodeControl;
 use resilver_proto::contract::{
     AddDiskRequest, AddDiskResponse, CanaryRequest, CanaryResponse, CancelOperationRequest, CancelOperationResponse,
-    DescribeRequest, DescribeResponse, DiskRequest, DiskResponse, DiskVerb, ObserveRequest, ObserveResponse,
-    ReclaimRequest, ReclaimResponse, RemoveDiskRequest, RemoveDiskResponse, RemoveNodeRequest, RemoveNodeResponse,
-    SetHostStateRequest, SetHostStateResponse, SetModeRequest, SetModeResponse, SetVotingRequest, SetVotingResponse,
-    StepDownRequest, StepDownResponse, TriggerElectionRequest, TriggerElectionResponse,
+    DescribeRequest, DescribeResponse, DiskRequest, DiskResponse, DiskVerb, ListOperationsRequest,
+    ListOperationsResponse, ObserveRequest, ObserveResponse, ReclaimRequest, ReclaimResponse, RemoveDiskRequest,
+    RemoveDiskResponse, RemoveNodeRequest, RemoveNodeResponse, SetHostStateRequest, SetHostStateResponse,
+    SetModeRequest, SetModeResponse, SetVotingRequest, SetVotingResponse, StepDownRequest, StepDownResponse,
+    ThrottleRequest, ThrottleResponse, TriggerElectionRequest, TriggerElectionResponse,
 };
 use tonic::{Request, Response, Status};
 
 use super::observe::{millis, observe};
-use super::{CANARY_BUCKET, Shared, disks, meta_status, unimplemented};
+use super::{CANARY_BUCKET, Shared, disks, meta_status, relief};
 use crate::gateway::{BucketSettings, ByteRange, GatewayError, PutOptions};
 use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
 use crate::types::{BucketName, Fence};
 
 /// What the canary writes: long enough for every shard to carry some of it.
 const CANARY_BYTES: usize = 4096;
+
+/// How long a look at the node waits for the term of its last entry.
+const LAST_LOG_DEADLINE: Duration = Duration::from_millis(50);
 
 /// The service.
 #[derive(Clone)]
@@ -37,6 +42,11 @@ impl NodeControl for NodeControlService {
             "NodeControl.Observe",
             "NodeControl.StepDown",
             "NodeControl.TriggerElection",
+            "NodeControl.SetMode",
+            "NodeControl.ListOperations",
+            "NodeControl.CancelOperation",
+            "NodeControl.Reclaim",
+            "NodeControl.Throttle",
             "NodeControl.Disk",
             "NodeControl.AddDisk",
             "NodeControl.RemoveDisk",
@@ -48,11 +58,13 @@ impl NodeControl for NodeControlService {
             "NodeRecovery.RestoreSnapshot",
             "NodeRecovery.VerifyIntegrity",
             "NodeRecovery.Rejoin",
+            "MetaRecovery.ReplayJournal",
             "MetaRecovery.ValidateClusterState",
             "MetaRecovery.Survey",
             "MetaRecovery.Backup",
             "MetaRecovery.Restore",
             "MetaRecovery.RecoverQuorum",
+            "MetaRecovery.UndoRecoverQuorum",
             "ReplicaRepair.CompareChecksums",
             "ReplicaRepair.SyncMissingEntries",
         ];
@@ -68,7 +80,13 @@ impl NodeControl for NodeControlService {
     }
 
     async fn observe(&self, _: Request<ObserveRequest>) -> Result<Response<ObserveResponse>, Status> {
-        Ok(Response::new(observe(&self.shared)))
+        let mut answer = observe(&self.shared);
+        if let (Some(core), Some(raft)) = (self.shared.core.get(), answer.raft.as_mut()) {
+            // Read from the log, mostly out of memory. A disk that hangs must not make the node look dead: then it is not told.
+            let last = tokio::time::timeout(LAST_LOG_DEADLINE, core.meta.last_log()).await;
+            raft.last_log_term = last.ok().and_then(Result::ok).map_or(0, |(term, _)| term);
+        }
+        Ok(Response::new(answer))
     }
 
     async fn step_down(&self, request: Request<StepDownRequest>) -> Result<Response<StepDownResponse>, Status> {
@@ -100,19 +118,30 @@ impl NodeControl for NodeControlService {
         Ok(Response::new(TriggerElectionResponse {}))
     }
 
-    async fn set_mode(&self, _: Request<SetModeRequest>) -> Result<Response<SetModeResponse>, Status> {
-        Err(unimplemented("SetMode", "read-only and isolated modes come with the failure modes that need them"))
+    async fn set_mode(&self, request: Request<SetModeRequest>) -> Result<Response<SetModeResponse>, Status> {
+        relief::set_mode(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_operations(
+        &self,
+        _: Request<ListOperationsRequest>,
+    ) -> Result<Response<ListOperationsResponse>, Status> {
+        relief::operations(&self.shared).map(Response::new)
     }
 
     async fn cancel_operation(
         &self,
-        _: Request<CancelOperationRequest>,
+        request: Request<CancelOperationRequest>,
     ) -> Result<Response<CancelOperationResponse>, Status> {
-        Err(unimplemented("CancelOperation", "it comes with the failure mode deadlock"))
+        relief::cancel(&self.shared, &request.into_inner()).map(Response::new)
     }
 
-    async fn reclaim(&self, _: Request<ReclaimRequest>) -> Result<Response<ReclaimResponse>, Status> {
-        Err(unimplemented("Reclaim", "it comes with the failure mode resource_exhaustion"))
+    async fn reclaim(&self, request: Request<ReclaimRequest>) -> Result<Response<ReclaimResponse>, Status> {
+        relief::reclaim(&self.shared, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn throttle(&self, request: Request<ThrottleRequest>) -> Result<Response<ThrottleResponse>, Status> {
+        relief::throttle(&self.shared, &request.into_inner()).map(Response::new)
     }
 
     async fn disk(&self, request: Request<DiskRequest>) -> Result<Response<DiskResponse>, Status> {
@@ -220,7 +249,7 @@ impl NodeControl for NodeControlService {
 }
 
 /// Refuses a fence lower than the highest seen. A step without one is an operator's at this very node.
-fn admit(highest: Fence, offered: Option<resilver_proto::common::Fence>) -> Result<(), Status> {
+pub(super) fn admit(highest: Fence, offered: Option<resilver_proto::common::Fence>) -> Result<(), Status> {
     match offered.map(Fence::from) {
         Some(offered) if offered < highest => {
             Err(Status::failed_precondition(Refusal::StaleFence { offered, highest }.to_string()))

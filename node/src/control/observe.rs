@@ -3,27 +3,44 @@
 use std::time::Duration;
 
 use resilver_proto::contract::{
-    DiskState, HeldDisk, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState,
+    DiskState, HeldDisk, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
 };
 
 use super::Shared;
 use crate::disk::VolumeStatus;
+use crate::locks::LockTold;
 use crate::meta::{Meta, MetaStatus, Role};
 use crate::model::{ClusterMap, MarkedBy, NodeRecord};
+use crate::phase::Damage;
 use crate::repair::{PAUSE_ABOVE, RepairHandle};
+use crate::steps::{Step, StepState};
 use crate::types::RaftId;
 
 /// The most findings one answer carries: the repair queue is the full list, this is the news.
 const FINDINGS_PER_ANSWER: usize = 256;
 
+/// The most locks one answer carries: the worst, of which one is looked at first.
+const LOCKS_PER_ANSWER: usize = 16;
+
 /// Looks.
 pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     let state = shared.phase.get();
+    let mode = shared.phase.mode().get();
+    let said = mode.why.as_ref().or(mode.quiet.as_ref());
     let mut answer = ObserveResponse {
         node: shared.name.to_string(),
         phase: state.phase.as_str().to_owned(),
-        phase_detail: state.detail,
-        mode: "read_write".to_owned(),
+        phase_detail: match underway(shared) {
+            Some(step) => format!("{}: {}", state.detail, step.words()),
+            None => state.detail,
+        },
+        start_steps: steps(shared).iter().map(step_message).collect(),
+        mode: mode.mode.as_str().to_owned(),
+        stands: Some(mode.stands),
+        data_dir: shared.options.data_dir.display().to_string(),
+        mode_reason: said.map(|said| said.reason.clone()).unwrap_or_default(),
+        mode_automatic: said.is_some_and(|said| said.automatic),
+        damage: shared.phase.damage().map_or("", Damage::as_str).to_owned(),
         pid: shared.host.proc.own().pid,
         started_ms: shared.started.as_millis(),
         ..ObserveResponse::default()
@@ -49,9 +66,41 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         answer.findings = findings.into_iter().skip(older).map(Into::into).collect();
         let operations = core.gateway.operations();
         answer.operations_in_flight = operations.in_flight() as u64;
-        answer.oldest_operation_ms = operations.oldest().map(millis).unwrap_or_default();
+        if let Some(oldest) = operations.oldest(1).pop() {
+            (answer.oldest_operation, answer.oldest_operation_ms) = (oldest.id, millis(oldest.age));
+        }
+        answer.locks = core.locks.told(LOCKS_PER_ANSWER).into_iter().map(lock_state).collect();
     }
     answer
+}
+
+/// The steps of this start. How far entries are applied, Raft says.
+fn steps(shared: &Shared) -> Vec<StepState> {
+    let mut steps = shared.steps.now();
+    if let (Some(core), Some(last)) = (shared.core.get(), steps.last_mut())
+        && last.step == Step::CatchUp
+        && !last.finished
+    {
+        let status = core.meta.status();
+        (last.done, last.total) = (status.applied, status.last_log.max(status.committed));
+    }
+    steps
+}
+
+/// The one that the node is at, until it serves.
+fn underway(shared: &Shared) -> Option<StepState> {
+    steps(shared).into_iter().find(|step| !step.finished)
+}
+
+fn step_message(state: &StepState) -> StartStep {
+    StartStep {
+        name: state.step.as_str().to_owned(),
+        done: state.done,
+        total: state.total,
+        unit: state.step.unit().to_owned(),
+        millis: millis(state.took),
+        finished: state.finished,
+    }
 }
 
 fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) -> DiskState {
@@ -97,6 +146,20 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
                 voter: peer.voter,
             })
             .collect(),
+        // Whoever answers the agent reads it from the log.
+        last_log_term: 0,
+    }
+}
+
+fn lock_state(lock: LockTold) -> LockState {
+    LockState {
+        path: lock.path.to_string(),
+        health: lock.health.as_str().to_owned(),
+        owner: lock.owner,
+        owner_node: lock.owner_node,
+        token: lock.token,
+        held_ms: millis(lock.held),
+        waiting: lock.waiting as u64,
     }
 }
 
@@ -154,6 +217,7 @@ fn repair_state(repair: &RepairHandle, meta: &Meta) -> RepairState {
         missing_shards: missing_shards(meta),
         scrub_pass: status.scrub_pass,
         shards: all_shards(meta),
+        throttled: repair.throttled().unwrap_or_default(),
         held: Vec::new(),
     }
 }

@@ -379,6 +379,16 @@ impl Core {
         Ok(())
     }
 
+    /// An epoch that was undone is taken for the one that is: whether this disk had seen it.
+    pub(super) fn forget_epoch(&self, undone: Epoch, epoch: Epoch) -> bool {
+        let mut identity = lock(&self.identity);
+        let had = identity.epoch == undone;
+        if had {
+            identity.epoch = epoch;
+        }
+        had
+    }
+
     /// Writes the superblock if the one on disk (`found`) says less than we know.
     pub(super) async fn refresh(&self, found: &Superblock) -> std::io::Result<()> {
         let mut wanted = self.identity();

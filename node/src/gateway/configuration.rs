@@ -38,6 +38,10 @@ impl Gateway {
     }
 
     async fn change(&self, path: &LockPath, command: Command) -> Result<Outcome, GatewayError> {
+        self.changing("configure", path.as_str(), self.change_under_lock(path, command)).await
+    }
+
+    async fn change_under_lock(&self, path: &LockPath, command: Command) -> Result<Outcome, GatewayError> {
         let guard = self.inner.locks.hold(path, crate::meta::name_of(&command), Terms::CONFIG).await?;
         // The answer to the last question may have come as late as its lease.
         if !guard.may_be_held() {

@@ -169,6 +169,9 @@ pub enum GatewayError {
     /// Too much at once.
     #[error("this node has {0} uploads in flight, its limit: repeat in a moment, or ask another node")]
     Busy(usize),
+    /// An operator or an agent ended it. Nothing was changed.
+    #[error("this request was cancelled on the node: {0}; nothing was changed, repeat it")]
+    Cancelled(String),
     /// The lock that a change of the configuration needs was not had, or was lost before the change was applied. Nothing
     /// was changed.
     #[error("{0}")]
@@ -266,7 +269,7 @@ impl From<GatewayError> for Status {
             E::Condition { .. } | E::TooFewDisks(_) | E::BucketNotEmpty(_) | E::Undecided(_) => {
                 Self::failed_precondition(message)
             }
-            E::GivenUp(_) | E::Body(_) | E::Locked(_) => Self::aborted(message),
+            E::GivenUp(_) | E::Body(_) | E::Locked(_) | E::Cancelled(_) => Self::aborted(message),
             E::Full(_) | E::Busy(_) | E::Quota { .. } | E::MetadataFull(_) => Self::resource_exhausted(message),
             E::TooSlow => Self::deadline_exceeded(message),
             E::Checksum { .. } => Self::data_loss(message),

@@ -312,6 +312,9 @@ impl ExtentReader {
     }
 
     fn lane(&self, spare: Spare, hedge: Option<OwnedSemaphorePermit>) -> Lane {
+        if hedge.is_none() {
+            self.client.pace().straight();
+        }
         let feed = Feed {
             client: self.client.clone(),
             key: self.spec.shard(spare.shard),

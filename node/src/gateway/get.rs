@@ -73,7 +73,7 @@ impl Gateway {
         record: ObjectRecord,
         range: ByteRange,
     ) -> Result<Content, GatewayError> {
-        let operation = self.inner.operations.begin();
+        let operation = self.inner.operations.begin("get", &format!("{bucket}/{key}"));
         if range.offset > record.size_bytes || (range.offset == record.size_bytes && range.offset > 0) {
             return Err(GatewayError::BadRange { offset: range.offset, size_bytes: record.size_bytes });
         }
@@ -90,9 +90,8 @@ impl Gateway {
             until: Instant::now() + self.inner.read_deadline,
             crc: 0,
             pieces,
-            _operation: operation,
         };
-        tokio::spawn(read.run());
+        tokio::spawn(read.run(operation));
         Ok(Content { record, length, stream: ContentStream { pieces: receiver } })
     }
 }
@@ -132,7 +131,6 @@ struct Read {
     until: Instant,
     crc: u32,
     pieces: mpsc::Sender<Result<Bytes, GatewayError>>,
-    _operation: Operation,
 }
 
 /// The part of an extent that a read wants, in bytes of the extent.
@@ -145,8 +143,11 @@ struct Part {
 }
 
 impl Read {
-    async fn run(mut self) {
-        if let Err(Stop::Failed(error)) = self.pump().await {
+    async fn run(mut self, operation: Operation) {
+        let read = operation.unless_cancelled(self.pump()).await;
+        // A client that does not take its last piece holds a message, and is nothing to wait for.
+        drop(operation);
+        if let Err(Stop::Failed(error)) = read.unwrap_or_else(|cancelled| Err(Stop::Failed(cancelled.into()))) {
             tracing::warn!(bucket = %self.bucket, key = self.key, version = %self.record.version, %error, "a read failed");
             let _ = self.pieces.send(Err(error)).await;
         }

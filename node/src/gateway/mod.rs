@@ -54,7 +54,7 @@ pub use extent_reader::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Stripe, U
 pub use get::{ByteRange, Content, ContentStream};
 pub use names::{RESERVED_PREFIX, check_bucket_name, check_key};
 pub use objects::ObjectPage;
-pub use operations::Operations;
+pub use operations::{Operations, Running};
 pub use put::{PutDone, PutOptions, PutTarget};
 pub use service::StoreService;
 pub use upload::Uploaded;
@@ -126,6 +126,7 @@ impl Gateway {
     pub fn new(parts: GatewayParts) -> Self {
         let versions = Mutex::new(parts.host.rand.fork("gateway.version"));
         let secrets = Mutex::new(parts.host.rand.fork("gateway.secret"));
+        let operations = Operations::new(parts.host.proc.own().pid);
         Self {
             inner: Arc::new(Inner {
                 host: parts.host,
@@ -136,7 +137,7 @@ impl Gateway {
                 read_deadline: parts.read_deadline,
                 versions,
                 secrets,
-                operations: Operations::default(),
+                operations,
                 puts: Arc::new(Semaphore::new(MAX_PUTS)),
                 unsized_puts: Arc::new(Semaphore::new(MAX_UNSIZED_PUTS)),
                 giving_up: Arc::new(Semaphore::new(unowned::MAX_GIVING_UP)),

@@ -17,15 +17,18 @@ impl Gateway {
     pub async fn head(&self, bucket: &BucketName, key: &str) -> Result<ObjectRecord, GatewayError> {
         check_bucket_name(bucket)?;
         check_key(key)?;
-        self.inner.meta.barrier().await?;
-        match self.inner.meta.object(bucket, key).await? {
-            Some(record) => Ok(record),
-            // Parts have a bucket without a record.
-            None if bucket.as_str() != UPLOADS_BUCKET && self.inner.meta.bucket(bucket).await?.is_none() => {
-                Err(GatewayError::NoBucket(bucket.clone()))
+        let work = async {
+            self.inner.meta.barrier().await?;
+            match self.inner.meta.object(bucket, key).await? {
+                Some(record) => Ok(record),
+                // Parts have a bucket without a record.
+                None if bucket.as_str() != UPLOADS_BUCKET && self.inner.meta.bucket(bucket).await?.is_none() => {
+                    Err(GatewayError::NoBucket(bucket.clone()))
+                }
+                None => Err(GatewayError::NoObject { bucket: bucket.clone(), key: key.to_owned() }),
             }
-            None => Err(GatewayError::NoObject { bucket: bucket.clone(), key: key.to_owned() }),
-        }
+        };
+        self.reading("head", &format!("{bucket}/{key}"), work).await
     }
 
     /// Deletes an object; answers whether there was one.
@@ -38,7 +41,8 @@ impl Gateway {
         check_key(key)?;
         let now_ms = self.now_ms();
         let command = Command::DeleteObject { bucket: bucket.clone(), key: key.to_owned(), condition, now_ms };
-        match self.inner.meta.propose(command).await? {
+        let work = async { Ok(self.inner.meta.propose(command).await?) };
+        match self.changing("delete", &format!("{bucket}/{key}"), work).await? {
             Outcome::Deleted { existed } => Ok(existed),
             Outcome::Refused(refusal) => Err(refusal.into()),
             other => Err(GatewayError::unexpected(&other)),
@@ -61,7 +65,8 @@ impl Gateway {
             check_key(key)?;
         }
         let command = Command::DeleteObjects { bucket: bucket.clone(), keys, now_ms: self.now_ms() };
-        match self.inner.meta.propose(command).await? {
+        let work = async { Ok(self.inner.meta.propose(command).await?) };
+        match self.changing("delete", bucket.as_str(), work).await? {
             Outcome::DeletedMany(existed) => Ok(existed),
             Outcome::Refused(refusal) => Err(refusal.into()),
             other => Err(GatewayError::unexpected(&other)),
@@ -87,11 +92,14 @@ impl Gateway {
     pub async fn list(&self, bucket: &BucketName, query: ListQuery) -> Result<ObjectPage, GatewayError> {
         check_bucket_name(bucket)?;
         let limit = page_limit(query.limit);
-        self.inner.meta.barrier().await?;
-        if self.inner.meta.bucket(bucket).await?.is_none() {
-            return Err(GatewayError::NoBucket(bucket.clone()));
-        }
-        Ok(self.inner.meta.list(bucket, ListQuery { limit, ..query }).await?)
+        let work = async {
+            self.inner.meta.barrier().await?;
+            if self.inner.meta.bucket(bucket).await?.is_none() {
+                return Err(GatewayError::NoBucket(bucket.clone()));
+            }
+            Ok(self.inner.meta.list(bucket, ListQuery { limit, ..query }).await?)
+        };
+        self.reading("list", bucket.as_str(), work).await
     }
 }
 

@@ -98,9 +98,10 @@ impl Gateway {
 
     /// Proposes a commit of content; the version it replaced.
     pub(super) async fn commit(&self, command: Command, mut unowned: Unowned) -> Result<Option<Version>, GatewayError> {
-        let _operation = self.inner.operations.begin();
         let sent = unowned.proposed();
-        match self.inner.meta.propose(command).await? {
+        let subject = format!("version {}", unowned.version());
+        let outcome = self.changing("commit", &subject, async { Ok(self.inner.meta.propose(command).await?) }).await?;
+        match outcome {
             Outcome::Put { replaced } => Ok(replaced),
             Outcome::Refused(refusal) => {
                 unowned.refused(sent);

@@ -1,4 +1,5 @@
-//! The `Store` service: the gateway's answers as gRPC messages. Decides nothing but whether this node serves at all.
+//! The `Store` service: the gateway's answers as gRPC messages. Decides nothing but whether this node serves at all, and
+//! whether it takes changes.
 
 mod buckets;
 mod keys;
@@ -16,23 +17,25 @@ use resilver_proto::store::{
     VerifyResponse,
 };
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
-use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Gateway;
 use crate::meta::Meta;
+use crate::mode::Wants;
+use crate::phase::PhaseCell;
 
 /// The gRPC service in front of a [`Gateway`].
 pub struct StoreService {
     gateway: Gateway,
     meta: Meta,
-    serving: watch::Receiver<bool>,
+    phase: PhaseCell,
 }
 
 impl StoreService {
-    /// Answers while `serving` is true; refuses with `UNAVAILABLE` otherwise: isolation until verified.
-    pub fn new(gateway: Gateway, meta: Meta, serving: watch::Receiver<bool>) -> Self {
-        Self { gateway, meta, serving }
+    /// Answers while the node serves, as far as its mode allows; refuses with `UNAVAILABLE` otherwise: isolation until
+    /// verified, and a fence.
+    pub fn new(gateway: Gateway, meta: Meta, phase: PhaseCell) -> Self {
+        Self { gateway, meta, phase }
     }
 
     /// As a tonic service, with the message limits of this product.
@@ -40,20 +43,20 @@ impl StoreService {
         StoreServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn serving(&self) -> Result<(), Status> {
-        if *self.serving.borrow() {
-            return Ok(());
+    fn admit(&self, wants: Wants) -> Result<(), Status> {
+        if !*self.phase.serving().borrow() {
+            return Err(Status::unavailable(
+                "starting: this node serves no client before it is verified; ask another node, or wait",
+            ));
         }
-        Err(Status::unavailable(
-            "starting: this node serves no client before it is verified; ask another node, or wait",
-        ))
+        self.phase.mode().admit(wants).map_err(Status::unavailable)
     }
 }
 
 #[tonic::async_trait]
 impl Store for StoreService {
     async fn create_bucket(&self, request: Request<CreateBucketRequest>) -> Result<Response<Bucket>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.make_bucket(request.into_inner()).await.map(Response::new)
     }
 
@@ -61,7 +64,7 @@ impl Store for StoreService {
         &self,
         request: Request<ListBucketsRequest>,
     ) -> Result<Response<ListBucketsResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Read)?;
         self.all_buckets(request.into_inner()).await.map(Response::new)
     }
 
@@ -69,69 +72,69 @@ impl Store for StoreService {
         &self,
         request: Request<DeleteBucketRequest>,
     ) -> Result<Response<DeleteBucketResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.remove_bucket(request.into_inner()).await.map(Response::new)
     }
 
     async fn set_bucket(&self, request: Request<SetBucketRequest>) -> Result<Response<Bucket>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.change_bucket(request.into_inner()).await.map(Response::new)
     }
 
     async fn put(&self, request: Request<Streaming<PutRequest>>) -> Result<Response<PutResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.put_object(request.into_inner()).await.map(Response::new)
     }
 
     type GetStream = GetStream;
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<Self::GetStream>, Status> {
-        self.serving()?;
+        self.admit(Wants::Read)?;
         self.get_object(request.into_inner()).await.map(Response::new)
     }
 
     async fn head(&self, request: Request<HeadRequest>) -> Result<Response<ObjectInfo>, Status> {
-        self.serving()?;
+        self.admit(Wants::Read)?;
         self.head_object(request.into_inner()).await.map(Response::new)
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<DeleteResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.delete_object(request.into_inner()).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Read)?;
         self.list_objects(request.into_inner()).await.map(Response::new)
     }
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Read)?;
         self.verify_object(request.into_inner()).await.map(Response::new)
     }
 
     async fn repair(&self, request: Request<RepairRequest>) -> Result<Response<RepairResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.repair_object(request.into_inner()).await.map(Response::new)
     }
 
     async fn create_key(&self, request: Request<CreateKeyRequest>) -> Result<Response<CreateKeyResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.make_key(request.into_inner()).await.map(Response::new)
     }
 
     async fn list_keys(&self, request: Request<ListKeysRequest>) -> Result<Response<ListKeysResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Read)?;
         self.all_keys(request.into_inner()).await.map(Response::new)
     }
 
     async fn revoke_key(&self, request: Request<RevokeKeyRequest>) -> Result<Response<RevokeKeyResponse>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.remove_key(request.into_inner()).await.map(Response::new)
     }
 
     async fn grant_key(&self, request: Request<GrantKeyRequest>) -> Result<Response<Key>, Status> {
-        self.serving()?;
+        self.admit(Wants::Write)?;
         self.change_grant(request.into_inner()).await.map(Response::new)
     }
 }

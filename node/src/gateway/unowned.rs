@@ -40,6 +40,11 @@ impl Unowned {
         Self { gateway, version, sent: Vec::new(), finishing: VecDeque::new() }
     }
 
+    /// Under which version it was uploaded.
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
     /// The shards of an extent are about to be sent to these homes.
     pub(super) fn sending(&mut self, extent: ExtentId, homes: Vec<DiskId>) {
         self.sent.push((extent, homes));

@@ -76,14 +76,15 @@ impl Gateway {
         self.demand_metadata_room(bucket)?;
         let upload = async {
             let record = self.bucket_for_put(bucket).await?;
-            self.store(record.coding, size_bytes, body).await
+            self.store(bucket.as_str(), record.coding, size_bytes, body).await
         };
         self.noting(bucket, upload).await
     }
 
-    /// Makes content durable under a version of its own.
+    /// Makes content durable under a version of its own. `subject`: for whom, as people know it.
     pub(super) async fn store<S, E>(
         &self,
+        subject: &str,
         coding: Coding,
         size_bytes: Option<u64>,
         body: S,
@@ -96,7 +97,6 @@ impl Gateway {
             return Err(too_large(bytes));
         }
         let _slot = self.inner.puts.clone().try_acquire_owned().map_err(|_| GatewayError::Busy(super::MAX_PUTS))?;
-        let _operation = self.inner.operations.begin();
         let codec = codec(coding).map_err(|error| GatewayError::BadCoding(error.to_string()))?;
         let version = self.draw_version();
         let upload = Upload {
@@ -111,7 +111,7 @@ impl Gateway {
             extents: Vec::new(),
             unowned: Unowned::new(self.clone(), version),
         };
-        upload.run(size_bytes).await
+        self.reading("upload", subject, upload.run(size_bytes)).await
     }
 
     /// The product's own buckets hold a few small objects, replaced again and again: what proves that a node works must

@@ -121,7 +121,7 @@ impl Gateway {
         self.inner.meta.has_room()?;
         let part = async {
             let upload = self.open_upload(bucket, key, id).await?;
-            self.store(upload.coding, size_bytes, body).await
+            self.store(&format!("{bucket}/{key}"), upload.coding, size_bytes, body).await
         };
         self.noting(bucket, part).await
     }
@@ -215,8 +215,10 @@ impl Gateway {
             return Err(GatewayError::BadRequest(format!("{} parts: at most {MAX_PART_NUMBER}", parts.len())));
         }
         let (version, now_ms) = (self.draw_version(), self.now_ms());
+        let subject = format!("{bucket}/{key}");
         let command = Command::CompleteUpload { bucket, key, upload, parts, version, checksum, condition, now_ms };
-        match self.inner.meta.propose(command).await? {
+        let work = async { Ok(self.inner.meta.propose(command).await?) };
+        match self.changing("complete", &subject, work).await? {
             Outcome::Completed(done) => Ok(CompleteDone {
                 version: done.version,
                 etag: done.etag,

@@ -107,8 +107,8 @@ impl Gateway {
     /// # Errors
     /// When there is no such object, or no quorum of the metadata answers.
     pub async fn verify(&self, bucket: &BucketName, key: &str) -> Result<ObjectVerdict, GatewayError> {
-        let _operation = self.inner.operations.begin();
-        let verdict = self.check_shards(bucket, key).await?;
+        let subject = format!("{bucket}/{key}");
+        let verdict = self.reading("verify", &subject, self.check_shards(bucket, key)).await?;
         for check in &verdict.shards {
             let kind = match &check.state {
                 ShardState::Corrupt { .. } => SuspectKind::Corrupt,
@@ -135,7 +135,11 @@ impl Gateway {
     /// When there is no such object, or no quorum of the metadata answers. Shards that could not be rebuilt are in the
     /// answer.
     pub async fn repair(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
-        let _operation = self.inner.operations.begin();
+        // Ended, what was rebuilt by then is good, and the rest is as it was.
+        self.reading("repair", &format!("{bucket}/{key}"), self.repair_shards(bucket, key)).await
+    }
+
+    async fn repair_shards(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
         let before = self.check_shards(bucket, key).await?;
         let mut shards = Vec::new();
         for check in before.shards.iter().filter(|check| !matches!(check.state, ShardState::Ok { .. })) {

@@ -31,7 +31,7 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::repair`]; [`GatewayError::Undecided`] when it cannot be told which shards are right. Nothing is changed then.
     pub async fn repair_fully(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
-        let _operation = self.inner.operations.begin();
+        let _operation = self.inner.operations.begin("repair", &format!("{bucket}/{key}"));
         let mut shards = Vec::new();
         let mut round = 0;
         loop {

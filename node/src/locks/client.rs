@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::LockError;
 use super::guard::{Claim, LockGuard};
 use super::health::{Attempt, Book, Figure};
+use super::told::Since;
 use crate::failures::{Place, places_of_metadata};
 use crate::meta::{Meta, MetaError};
 use crate::model::{Command, LockOwner, LockPath, Outcome};
@@ -63,6 +64,7 @@ struct Inner {
     labels: AtomicU64,
     rng: Mutex<Rng>,
     book: Mutex<Book>,
+    since: Mutex<Since>,
     retries: AtomicU64,
     timeouts: AtomicU64,
 }
@@ -80,9 +82,8 @@ impl Locks {
     pub fn new(host: &Host, meta: Meta, peers: Peers, node: NodeName, life: LifeId) -> Self {
         let rng = Mutex::new(host.rand.fork("locks.jitter"));
         let (labels, retries, timeouts) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Self {
-            inner: Arc::new(Inner { meta, peers, node, life, labels, rng, book: Mutex::default(), retries, timeouts }),
-        }
+        let (book, since) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { meta, peers, node, life, labels, rng, book, since, retries, timeouts }) }
     }
 
     /// Whose process this is.
@@ -214,7 +215,11 @@ impl Locks {
         (pause / JITTER_PARTS).mul_f64(f64::from(drawn) / f64::from(u32::MAX))
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    pub(super) fn since(&self) -> &Mutex<Since> {
+        &self.inner.since
+    }
+
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.inner.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -54,6 +54,15 @@ pub enum Health {
 }
 
 impl Health {
+    /// The name in the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+
     /// Its number in metrics.
     pub fn value(self) -> f64 {
         match self {
@@ -251,6 +260,12 @@ impl Book {
             timeouts: sum.timeouts + one.timeouts,
         }));
         figures
+    }
+
+    /// The paths that are not healthy.
+    pub(super) fn ill(&self, now: Instant) -> impl Iterator<Item = (&LockPath, Health)> {
+        let known = self.paths.iter().filter(move |(_, stats)| fresh(stats, now));
+        known.map(move |(path, stats)| (path, stats.health(now))).filter(|(_, health)| *health != Health::Healthy)
     }
 
     fn known(&self, path: &LockPath, now: Instant) -> Option<&Stats> {

@@ -18,6 +18,7 @@ mod guard;
 pub mod health;
 mod leases;
 mod service;
+mod told;
 
 pub use client::{CONFIG_LEASE, Locks, Terms};
 pub(crate) use death::{Announced, Proof, owner_is_dead};
@@ -25,3 +26,4 @@ pub use error::LockError;
 pub use guard::LockGuard;
 pub(crate) use leases::run_leases;
 pub(crate) use service::LockService;
+pub(crate) use told::LockTold;

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use super::guard::Claim;
 use super::{Announced, LockError, Locks, Proof, owner_is_dead};
 use crate::meta::MetaError;
+use crate::mode::{ModeCell, Wants};
 use crate::model::{
     Command, LockOwner, LockPath, LockRecord, MAX_LEASE, MAX_LOCK_LABEL_BYTES, MIN_LEASE, Outcome, Refusal,
 };
@@ -35,13 +36,14 @@ pub(crate) struct LockService {
     locks: Locks,
     peers: Peers,
     own: NodeName,
+    mode: ModeCell,
 }
 
 impl LockService {
-    /// Over what this node knows of locks.
-    pub(crate) fn new(locks: Locks, peers: Peers) -> Self {
+    /// Over what this node knows of locks. Clients take none of a node whose mode lets them change nothing.
+    pub(crate) fn new(locks: Locks, peers: Peers, mode: ModeCell) -> Self {
         let own = locks.node().clone();
-        Self { locks, peers, own }
+        Self { locks, peers, own, mode }
     }
 
     /// As a tonic service, with the message limits of this product.
@@ -90,6 +92,7 @@ impl LockService {
 #[tonic::async_trait]
 impl Service for LockService {
     async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
+        self.mode.admit(Wants::Write).map_err(Status::unavailable)?;
         let request = request.into_inner();
         let path = path_of(&request.path)?;
         let lease = lease_of(request.lease_ms)?;

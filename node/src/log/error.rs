@@ -120,6 +120,11 @@ impl Damage {
     ) -> Self {
         Self { path: path.to_owned(), offset, what: what.into(), expected: expected.to_string(), got: got.to_string() }
     }
+
+    /// Whether it is the vote that is doubtful, and not the log.
+    pub fn is_of_vote(&self) -> bool {
+        self.path.file_name().is_some_and(|name| name == super::vote::VOTE_NAME)
+    }
 }
 
 impl From<Damage> for LogError {

@@ -394,6 +394,6 @@ impl Disk for MemDisk {
     }
 
     async fn space(&self, _path: &Path) -> io::Result<Space> {
-        Ok(Space { total_bytes: u64::MAX, available_bytes: u64::MAX })
+        Ok(Space { total_bytes: u64::MAX, available_bytes: u64::MAX, inodes_total: 0, inodes_free: 0 })
     }
 }

@@ -153,6 +153,8 @@ pub(super) struct Elections {
     /// Leadership is being handed over: this member does not stand.
     pub(super) yielding: watch::Receiver<bool>,
     pub(super) asked: Asked,
+    /// A person or an agent said that this member does not stand.
+    pub(super) quiet: watch::Sender<bool>,
     /// When to stand.
     pub(super) draws: Mutex<Rng>,
 }
@@ -223,6 +225,10 @@ impl Elections {
         if standing.state == ServerState::Leader {
             return Ok(());
         }
+        if *self.quiet.borrow() {
+            let detail = "this member is quiet: it was told not to stand for election".to_owned();
+            return Err(MetaError::Refused { detail });
+        }
         if !standing.votes(self.own()) {
             return Err(MetaError::Refused { detail: "this member does not vote, so it cannot lead".to_owned() });
         }
@@ -286,7 +292,7 @@ impl Elections {
             // Somebody was heard since: another silence, of which is told anew.
             let told = round.told && spoken <= Some(round.since);
             round = Round { since: Instant::now(), tried: true, told };
-            if *self.yielding.borrow() {
+            if *self.yielding.borrow() || *self.quiet.borrow() {
                 continue;
             }
             match self.stand().await {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::log::LogError;
+use crate::phase::Damage;
 use crate::state::StateError;
 
 /// Why the metadata cannot be had or changed.
@@ -19,6 +20,8 @@ pub enum MetaError {
         where_: String,
         /// What the operator does now.
         next: String,
+        /// Which part of it.
+        damage: Damage,
     },
     /// Written by a later release. Nothing was changed.
     #[error(
@@ -134,8 +137,8 @@ const REJOIN: &str = "raft was not started and nothing was changed: `resilver no
 
 impl MetaError {
     /// A lost voter with the usual next step.
-    pub(super) fn lost(what: impl Into<String>, where_: impl std::fmt::Display) -> Self {
-        Self::LostVoter { what: what.into(), where_: where_.to_string(), next: REJOIN.to_owned() }
+    pub(super) fn lost(damage: Damage, what: impl Into<String>, where_: impl std::fmt::Display) -> Self {
+        Self::LostVoter { what: what.into(), where_: where_.to_string(), next: REJOIN.to_owned(), damage }
     }
 
     pub(super) fn io(what: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
@@ -144,10 +147,15 @@ impl MetaError {
     }
 }
 
+/// Log and vote lie in one folder, and are opened by one module.
+fn part(damage: &crate::log::Damage) -> Damage {
+    if damage.is_of_vote() { Damage::Vote } else { Damage::Log }
+}
+
 impl From<LogError> for MetaError {
     fn from(error: LogError) -> Self {
         match error {
-            LogError::Lost(damage) => Self::lost(damage.what.clone(), &damage),
+            LogError::Lost(damage) => Self::lost(part(&damage), damage.what.clone(), &damage),
             LogError::TooNew { path, found, known } => Self::TooNew { what: path.display().to_string(), found, known },
             error => Self::Log(error),
         }

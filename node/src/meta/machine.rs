@@ -18,6 +18,7 @@ use super::replicas::Stops;
 use super::snapshot::{SnapshotFile, Snapshots};
 use super::wire;
 use crate::model::{Command, Outcome};
+use crate::phase::Damage;
 use crate::state::{Applied, Change, SnapshotHead, State};
 
 /// The state machine as openraft sees it.
@@ -76,14 +77,10 @@ impl Machine {
     #[cfg(feature = "planted-bugs")]
     async fn slip_in(&self) -> Result<(), crate::state::StateError> {
         let Some(crate::types::RaftId(member)) = self.member else { return Ok(()) };
-        match resilver_host::planted::damage::due(member) {
-            0 => Ok(()),
-            records => {
-                self.state.slip_in(member, records).await?;
-                resilver_host::audit::state(|| resilver_host::audit::Fact::StateTampered);
-                Ok(())
-            }
-        }
+        let Some((how, records)) = resilver_host::planted::damage::due(member) else { return Ok(()) };
+        self.state.slip_in(member, how, records).await?;
+        resilver_host::audit::state(|| resilver_host::audit::Fact::StateTampered);
+        Ok(())
     }
 
     fn fail(&self, verb: ErrorVerb, error: &(impl std::error::Error + 'static)) -> StorageError {
@@ -95,8 +92,9 @@ impl Machine {
 /// Where Raft was when this was applied.
 pub(crate) fn note_of(applied: Option<&Applied>) -> Result<Note, MetaError> {
     match applied {
-        Some(applied) => wire::decode(&applied.note)
-            .map_err(|error| MetaError::lost("the database does not say where it stands in the log", error)),
+        Some(applied) => wire::decode(&applied.note).map_err(|error| {
+            MetaError::lost(Damage::Database, "the database does not say where it stands in the log", error)
+        }),
         None => Ok(Note::default()),
     }
 }

@@ -146,7 +146,7 @@ mod tests {
     const GIB: u64 = 1024 * 1024 * 1024;
 
     fn space(total_bytes: u64, available_bytes: u64) -> Space {
-        Space { total_bytes, available_bytes }
+        Space { total_bytes, available_bytes, inodes_total: 0, inodes_free: 0 }
     }
 
     #[test]

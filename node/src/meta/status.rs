@@ -64,7 +64,6 @@ pub struct MetaStatus {
     pub leader: Option<RaftId>,
     /// Index of its last entry.
     pub last_log: u64,
-
     /// Highest index it knows to be committed.
     pub committed: u64,
     /// Last entry applied.

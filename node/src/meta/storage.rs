@@ -17,7 +17,9 @@ use super::raft::Node;
 use super::wire::WireError;
 use super::{MetaError, wire};
 use crate::log::{LogOptions, LogStore, VoteFile};
+use crate::phase::Damage;
 use crate::state::{Owner, State, StateError};
+use crate::steps::{Step, Steps};
 
 /// Everything a member keeps, open.
 pub(super) struct Storage {
@@ -99,6 +101,16 @@ pub(crate) async fn make(host: &Host, dir: &Path, identity: &Identity) -> Result
 /// Opens what `identity` names a member of, or makes it when this folder never was a member. The identity is stored
 /// last.
 pub(super) async fn open(host: &Host, dir: &Path, identity: &Identity) -> Result<(Storage, Membership), MetaError> {
+    open_telling(host, dir, identity, &Steps::default()).await
+}
+
+/// The same, telling how far it is.
+pub(super) async fn open_telling(
+    host: &Host,
+    dir: &Path,
+    identity: &Identity,
+    steps: &Steps,
+) -> Result<(Storage, Membership), MetaError> {
     let Some(member) = identity.member.clone() else { return Err(MetaError::NotMember) };
     let stored = Identity::load(host, dir).await?;
     let known = stored.as_ref().and_then(|stored| stored.member.clone());
@@ -106,7 +118,7 @@ pub(super) async fn open(host: &Host, dir: &Path, identity: &Identity) -> Result
     let layout = Layout::of(dir);
     let owner = Owner { cluster: member.cluster, raft_id: member.raft_id };
     let storage = if known.is_some() {
-        reopen(host, &layout, owner).await?
+        reopen(host, &layout, owner, steps).await?
     } else {
         let storage = create(host, dir, &layout, owner).await?;
         identity.store(host, dir).await?;
@@ -141,7 +153,11 @@ async fn create(host: &Host, dir: &Path, layout: &Layout, owner: Owner) -> Resul
     let (log, _) = LogStore::open(host, &layout.log, LogOptions { create: true, ..LogOptions::default() }).await?;
     let (vote_file, vote) = open_vote(host, layout).await?;
     if log.next() != 0 || vote.is_some_and(|vote| vote != Vote::default()) {
-        return Err(MetaError::lost("a member's log or vote without the identity it belongs to", dir.display()));
+        return Err(MetaError::lost(
+            Damage::Absent,
+            "a member's log or vote without the identity it belongs to",
+            dir.display(),
+        ));
     }
     let state = match State::create(host, &layout.database, owner).await {
         // Cut off while it was being made, or made for an admission that came to nothing: there is nothing in it.
@@ -157,10 +173,17 @@ async fn create(host: &Host, dir: &Path, layout: &Layout, owner: Owner) -> Resul
 }
 
 /// A later start: everything must be there and fit together.
-async fn reopen(host: &Host, layout: &Layout, owner: Owner) -> Result<Storage, MetaError> {
-    let (log, _) = LogStore::open(host, &layout.log, LogOptions { create: false, ..LogOptions::default() }).await?;
+async fn reopen(host: &Host, layout: &Layout, owner: Owner, steps: &Steps) -> Result<Storage, MetaError> {
+    // One after the other: opening a database may write to it, and beside a log that is lost nothing may be changed.
+    let reading = steps.begin(Step::Log);
+    let options = LogOptions { create: false, ..LogOptions::default() };
+    let (log, _) = LogStore::open_counted(host, &layout.log, options, &reading.counter()).await?;
+    drop(reading);
     let (vote_file, vote) = open_vote(host, layout).await?;
-    let state = State::open(host, &layout.database, owner).await.map_err(|error| lost_state(error, layout))?;
+    let verifying = steps.begin(Step::Database);
+    let state = State::open_counted(host, &layout.database, owner, verifying.counter()).await;
+    let state = state.map_err(|error| lost_state(error, layout))?;
+    drop(verifying);
     if let Err(error) = check_fit(&log, &state, layout) {
         state.close().await;
         return Err(error);
@@ -171,12 +194,12 @@ async fn reopen(host: &Host, layout: &Layout, owner: Owner) -> Result<Storage, M
 async fn open_vote(host: &Host, layout: &Layout) -> Result<(VoteFile, Option<Vote<Node>>), MetaError> {
     let (file, bytes) = VoteFile::open(host, &layout.log).await?;
     let vote = bytes.as_deref().map(wire::decode).transpose();
-    let vote = vote.map_err(|error| unread("the vote", &error, layout))?;
+    let vote = vote.map_err(|error| unread("the vote", Damage::Vote, &error, layout))?;
     Ok((file, vote))
 }
 
 /// What lies in the log and cannot be decoded: of another format, or damaged.
-fn unread(what: &str, error: &WireError, layout: &Layout) -> MetaError {
+fn unread(what: &str, damage: Damage, error: &WireError, layout: &Layout) -> MetaError {
     let known = u32::from(wire::WIRE_FORMAT);
     let whole = || format!("the log {}", layout.log.display());
     match *error {
@@ -184,7 +207,7 @@ fn unread(what: &str, error: &WireError, layout: &Layout) -> MetaError {
             MetaError::TooOld { what: whole(), found: found.into(), known }
         }
         WireError::Format { found } => MetaError::TooNew { what: whole(), found: found.into(), known },
-        _ => MetaError::lost(format!("{what} cannot be read: {error}"), layout.log.display()),
+        _ => MetaError::lost(damage, format!("{what} cannot be read: {error}"), layout.log.display()),
     }
 }
 
@@ -197,18 +220,21 @@ fn lost_state(error: StateError, layout: &Layout) -> MetaError {
         let what = format!("the metadata database {}", layout.database.display());
         return MetaError::TooOld { what, found: found.into(), known: known.into() };
     }
-    if error.is_damage() { MetaError::lost(error.to_string(), layout.database.display()) } else { error.into() }
+    match error.is_damage() {
+        true => MetaError::lost(Damage::Database, error.to_string(), layout.database.display()),
+        false => error.into(),
+    }
 }
 
 /// The database must reach to where the log begins: what lies between them is nowhere.
 fn check_fit(log: &LogStore, state: &State, layout: &Layout) -> Result<(), MetaError> {
-    decode_note(&log.note()).map_err(|error| unread("what was purged", &error, layout))?;
+    decode_note(&log.note()).map_err(|error| unread("what was purged", Damage::Log, &error, layout))?;
     let applied = state.applied();
     note_of(applied.as_ref())?;
     let next = applied.map_or(0, |applied| applied.index + 1);
     if next < log.first() {
         let what = format!("the database ends before entry {next}, the log begins at entry {}", log.first());
-        return Err(MetaError::lost(what, layout.database.display()));
+        return Err(MetaError::lost(Damage::Database, what, layout.database.display()));
     }
     Ok(())
 }

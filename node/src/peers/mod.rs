@@ -104,6 +104,15 @@ impl Peers {
         self.channels().remove(&(address.to_owned(), profile));
     }
 
+    /// Forgets all control channels: whoever calls next dials. Bulk streams in flight, and calls on the old channels, go on to
+    /// their ends. How many there were.
+    pub fn redial(&self) -> usize {
+        let mut channels = self.channels();
+        let before = channels.len();
+        channels.retain(|(_, profile), _| *profile != Profile::Control);
+        before - channels.len()
+    }
+
     /// May this call be made? `Err` says how long until it may be tried. An admitted call must be answered for with
     /// [`Peers::answered`], [`Peers::failed`] or [`Peers::timed_out`]; one that is dropped instead only delays the next
     /// probe.

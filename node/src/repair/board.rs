@@ -3,14 +3,18 @@
 //!
 //! Owns: the queue, the findings, the totals. Must never: touch a disk; grow without bound.
 
+mod throttled;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use resilver_host::Host;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
+pub(crate) use self::throttled::THROTTLE_LASTS;
+use self::throttled::Throttled;
 use super::pressure::Pressure;
 use super::queue::{Job, Queue};
 use super::{Finding, FoundBy, RebuildReport, RebuildState, RepairStatus, Suspect, Timings, holder_of};
@@ -63,6 +67,8 @@ struct Inner {
     state: Mutex<State>,
     work: Notify,
     check: Notify,
+    collect: Notify,
+    throttled: watch::Sender<Option<Throttled>>,
     changes: watch::Sender<u64>,
     pressures: watch::Sender<BTreeMap<DiskId, Pressure>>,
     watching: tokio::sync::Mutex<()>,
@@ -129,6 +135,8 @@ impl Board {
                 state: Mutex::default(),
                 work: Notify::new(),
                 check: Notify::new(),
+                collect: Notify::new(),
+                throttled: watch::Sender::new(None),
                 changes: watch::channel(0).0,
                 pressures: watch::Sender::default(),
                 watching: tokio::sync::Mutex::default(),
@@ -208,18 +216,29 @@ impl Board {
 
     /// The most urgent job, once there is one, and the claim to its shard.
     pub(super) async fn next(&self) -> (Job, Claim) {
+        let mut throttled = self.inner.throttled.subscribe();
         loop {
             let woken = self.inner.work.notified();
+            let until = throttled.borrow_and_update().as_ref().map(|throttled| throttled.until);
             if let Some(found) = self.try_next() {
                 return found;
             }
-            woken.await;
+            tokio::select! {
+                () = woken => {}
+                // The sender lives in this board.
+                _ = throttled.changed() => {}
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some_and(|until| until > Instant::now()) => {}
+            }
         }
     }
 
     fn try_next(&self) -> Option<(Job, Claim)> {
         let mut state = self.lock();
-        let job = state.queue.pop()?;
+        let job = match self.throttled() {
+            // One more loss, and it could not be rebuilt any more.
+            Some(_) => state.queue.pop_without_spare()?,
+            None => state.queue.pop()?,
+        };
         state.running.insert(job.shard, (job.disk, job.bucket.clone()));
         if !state.queue.is_empty() {
             // One notification may stand for several jobs.
@@ -385,6 +404,15 @@ impl Board {
         self.inner.check.notified().await;
     }
 
+    /// Has replaced versions collected soon.
+    pub(super) fn request_collection(&self) {
+        self.inner.collect.notify_one();
+    }
+
+    pub(super) async fn collection_requested(&self) {
+        self.inner.collect.notified().await;
+    }
+
     /// Changes whenever a rebuild ended.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
@@ -465,4 +493,32 @@ pub(super) fn job_of(map: &ClusterMap, record: &ObjectRecord, suspect: &Suspect,
         priority,
         bytes: layout.shard_bytes(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ExtentIndex, ShardIndex, Version};
+
+    fn job(number: u8, spare: u8) -> Job {
+        let shard = ShardKey { version: Version(1), extent: ExtentIndex(0), shard: ShardIndex(number) };
+        let (bucket, key) = (BucketName::from("b"), "k".to_owned());
+        Job { bucket, key, shard, disk: DiskId(1), spare, priority: 0, bytes: 1 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_only_what_could_lose_no_other_shard_is_rebuilt_and_it_ends_by_itself() {
+        let board = Board::new(&resilver_host::real::host());
+        assert!(!board.throttle(Some("the disks are busy")));
+        board.push(job(0, 1));
+        assert!(board.try_next().is_none());
+        board.push(job(1, 0));
+        assert_eq!(board.next().await.0.shard.shard.0, 1);
+        let began = Instant::now();
+        assert_eq!(board.next().await.0.shard.shard.0, 0);
+        assert!(began.elapsed() >= THROTTLE_LASTS, "{:?}", began.elapsed());
+        board.unthrottled().await;
+        assert!(!board.throttle(Some("again")) && board.throttle(None), "told whether it was");
+        board.unthrottled().await;
+    }
 }

@@ -26,7 +26,10 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
     let pause = (parts.read_deadline / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
     let mut seen = BTreeMap::new();
     loop {
-        sleep(pause).await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = parts.board.collection_requested() => {}
+        }
         if parts.meta.status().role != Role::Leader || parts.meta.map().collection_held {
             // Another leader counts anew, from when it first sees the record: later, never earlier.
             seen.clear();

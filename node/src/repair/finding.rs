@@ -162,6 +162,7 @@ impl RepairStatus {
             scrub_pass: self.scrub_pass,
             // Metadata's to count; 0 on the wire is not known.
             shards: 0,
+            throttled: String::new(),
             held: Vec::new(),
         }
     }

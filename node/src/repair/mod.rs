@@ -42,8 +42,8 @@ use resilver_host::Host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub(crate) use board::Only;
 pub use board::{AntiEntropy, Board, Held};
+pub(crate) use board::{Only, THROTTLE_LASTS};
 pub use finding::{Finding, FoundBy, RepairStatus, Suspect, SuspectKind};
 pub use force::Force;
 pub use pressure::{PAUSE_ABOVE, Pressure};
@@ -192,6 +192,34 @@ impl RepairHandle {
     /// Compare what should be here with what is here, now.
     pub fn check_now(&self) {
         self.parts.board.request_check();
+    }
+
+    /// Has scrub and the queue rest for a while, or go on; whether they rested.
+    pub(crate) fn throttle(&self, reason: Option<&str>) -> bool {
+        self.parts.board.throttle(reason)
+    }
+
+    /// Why they rest, if they do.
+    pub(crate) fn throttled(&self) -> Option<String> {
+        self.parts.board.throttled()
+    }
+
+    /// Removes from every disk what the metadata gave up and is still kept aside: how many shards, and the disks that could
+    /// not be asked.
+    pub(crate) async fn purge_replaced(&self) -> (u64, Vec<String>) {
+        let (mut removed, mut failed) = (0, Vec::new());
+        for volume in self.parts.disks.volumes() {
+            match volume.purge_replaced().await {
+                Ok(shards) => removed += shards,
+                Err(error) => failed.push(format!("disk {}: {error}", volume.id())),
+            }
+        }
+        (removed, failed)
+    }
+
+    /// Collects what is due, without waiting for the next round.
+    pub(crate) fn collect_now(&self) {
+        self.parts.board.request_collection();
     }
 
     /// Makes the scope fully redundant again; the last item says how it ended. Idempotent.

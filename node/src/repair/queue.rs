@@ -62,9 +62,19 @@ impl Queue {
 
     /// Takes out the most urgent job that need not wait for clients.
     pub(super) fn pop(&mut self) -> Option<Job> {
+        self.pop_of(u8::MAX)
+    }
+
+    /// Takes out the first that could not be rebuilt after one more loss.
+    pub(super) fn pop_without_spare(&mut self) -> Option<Job> {
+        self.pop_of(0)
+    }
+
+    fn pop_of(&mut self, most_spare: u8) -> Option<Job> {
         // Where the first of a disk has a spare all of them do.
         let firsts = self.disks.iter().filter_map(|(disk, jobs)| Some((*disk, *jobs.first_key_value()?.0)));
-        let free = firsts.filter(|(disk, ticket)| !holds(self.pressure(*disk), ticket.0));
+        let meant = firsts.filter(|(_, ticket)| ticket.0 <= most_spare);
+        let free = meant.filter(|(disk, ticket)| !holds(self.pressure(*disk), ticket.0));
         let (disk, ticket) = free.min_by_key(|(_, ticket)| *ticket)?;
         let shard = self.disks.get(&disk)?.get(&ticket)?.shard;
         self.remove(shard)

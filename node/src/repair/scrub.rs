@@ -51,6 +51,7 @@ async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, walk: W
         let shards = volume.list_shards_in(folder).await?;
         let count = shards.len() as f64;
         for (index, shard) in shards.into_iter().enumerate() {
+            parts.board.unthrottled().await;
             // The sender lives in the volume.
             let _ = health.wait_for(|report| matches!(report.health, Health::Ok | Health::Suspect)).await;
             // Nor does the board end before its tasks. What is late is made up for at the rate that is allowed.

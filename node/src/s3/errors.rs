@@ -145,6 +145,7 @@ impl From<GatewayError> for S3Error {
             | E::Unreadable { .. }
             | E::Meta(_)
             | E::TooSlow
+            | E::Cancelled(_)
             | E::Locked(_) => pause(S3ErrorCode::ServiceUnavailable, message),
             // It may have happened. S3 says the same of its 500: retry, or look.
             E::Unknown(_) | E::Unexpected(_) | E::Checksum { .. } => error(S3ErrorCode::InternalError, message),

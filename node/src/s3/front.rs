@@ -22,6 +22,7 @@ use super::limits::{Limits, MAX_HEADER_BYTES, MAX_XML_BYTES};
 use super::names::Domain;
 use super::objects::Partial;
 use super::{Counts, checksums, errors, health, signing, text};
+use crate::mode::Wants;
 use crate::phase::PhaseCell;
 
 /// How long a copy or a completion may take before the answer is begun without it: then its head says 200, and blanks
@@ -48,7 +49,7 @@ impl Front {
         let busy = connection.busy();
         let id = self.counts.begin();
         if self.is_health(&request) {
-            let (status, text) = health::answer(&self.phase.get());
+            let (status, text) = health::answer(&self.phase);
             let mut response = Response::new(Reply::new(AnyBody::Plain(Body::from(text)), None, busy));
             *response.status_mut() = status;
             response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -114,6 +115,8 @@ impl Front {
                 format!("this node is {}: {}; ask another node, or wait", state.phase.as_str(), state.detail),
             ));
         };
+        let wants = if matches!(*method, Method::GET | Method::HEAD) { Wants::Read } else { Wants::Write };
+        self.phase.mode().admit(wants).map_err(|why| errors::pause(S3ErrorCode::ServiceUnavailable, why))?;
         let header_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if header_bytes > MAX_HEADER_BYTES {
             return Err(errors::error(

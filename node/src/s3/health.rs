@@ -2,13 +2,13 @@
 
 use http::StatusCode;
 
-use crate::phase::{Phase, PhaseState};
+use crate::phase::PhaseCell;
 
 /// Where it is asked.
 pub(super) const PATH: &str = "/health";
 
 /// The answer.
-pub(super) fn answer(state: &PhaseState) -> (StatusCode, String) {
-    let status = if state.phase == Phase::Healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, format!("{}: {}\n", state.phase.as_str(), state.detail))
+pub(super) fn answer(phase: &PhaseCell) -> (StatusCode, String) {
+    let (serves, text) = phase.health();
+    (if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }

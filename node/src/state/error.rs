@@ -71,6 +71,9 @@ pub enum StateError {
         /// Which.
         detail: String,
     },
+    /// Somebody uses the database in a way that does not go together with what was asked.
+    #[error("the metadata database is in use: {0}; ask again in a moment")]
+    Busy(String),
     /// Asked after the end.
     #[error("the metadata database is closed")]
     Closed,
@@ -87,7 +90,12 @@ impl StateError {
                 redb::Error::PreviousIo => false,
                 _ => true,
             },
-            Self::TooNew { .. } | Self::TooOld { .. } | Self::Io { .. } | Self::Encoding { .. } | Self::Closed => false,
+            Self::TooNew { .. }
+            | Self::TooOld { .. }
+            | Self::Io { .. }
+            | Self::Encoding { .. }
+            | Self::Busy(_)
+            | Self::Closed => false,
         }
     }
 }

@@ -13,6 +13,7 @@
 mod apply;
 mod backend;
 mod buckets;
+mod compact;
 mod complete;
 mod counts;
 #[cfg(feature = "audit")]
@@ -59,6 +60,7 @@ use self::tables::{
     CLUSTER, KEY_APPLIED, KEY_FORMAT, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, LOCKS, REPLICATED, Tables, get, put,
 };
 use crate::model::{ClusterMap, FORMAT, LockTable, Outcome};
+use crate::steps::Counter;
 use crate::types::{ClusterId, RaftId};
 
 pub use self::apply::FIRST_EPOCH;
@@ -175,7 +177,7 @@ impl State {
     /// # Errors
     /// When the file cannot be made.
     pub async fn create(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Create, owner, false).await
+        Self::start(host, path, OpenMode::Create, owner, (false, Arc::default())).await
     }
 
     /// The same, for a copy that is none of the member's own: checkers are not told what it holds.
@@ -183,7 +185,7 @@ impl State {
     /// # Errors
     /// When the file cannot be made.
     pub async fn create_apart(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Create, owner, true).await
+        Self::start(host, path, OpenMode::Create, owner, (true, Arc::default())).await
     }
 
     /// Opens the database of a member, every page's checksum verified.
@@ -191,14 +193,30 @@ impl State {
     /// # Errors
     /// [`StateError::is_damage`] when it must not be built upon; [`StateError::TooNew`] when it is not ours to read.
     pub async fn open(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Write, owner, false).await
+        Self::open_counted(host, path, owner, Arc::default()).await
     }
 
-    async fn start(host: &Host, path: &Path, mode: OpenMode, owner: Owner, apart: bool) -> Result<Self, StateError> {
+    /// The same, counting the bytes that were read for it.
+    pub(crate) async fn open_counted(
+        host: &Host,
+        path: &Path,
+        owner: Owner,
+        counter: Arc<Counter>,
+    ) -> Result<Self, StateError> {
+        Self::start(host, path, OpenMode::Write, owner, (false, counter)).await
+    }
+
+    async fn start(
+        host: &Host,
+        path: &Path,
+        mode: OpenMode,
+        owner: Owner,
+        (apart, counter): (bool, Arc<Counter>),
+    ) -> Result<Self, StateError> {
         let seal = Seal::default();
         let (database, memory) = {
             let (host_, path, seal) = (host.clone(), path.to_path_buf(), seal.clone());
-            host.blocking(move || open_database(&host_, &path, mode, seal, owner)).await?
+            host.blocking(move || open_database(&host_, &path, mode, (seal, counter), owner)).await?
         };
         let applied = memory.applied.as_ref().map(|applied| applied.index);
         Ok(Self {
@@ -410,11 +428,11 @@ fn open_database(
     host: &Host,
     path: &Path,
     mode: OpenMode,
-    seal: Seal,
+    (seal, counter): (Seal, Arc<Counter>),
     owner: Owner,
 ) -> Result<(Database, Memory), StateError> {
     let sealed = seal.clone();
-    let backend = Backend::open(host, path, mode, seal).map_err(|source| match source.kind() {
+    let backend = Backend::open(host, path, mode, (seal, counter)).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => StateError::Missing { path: path.to_path_buf() },
         _ => StateError::Io { what: "opening", path: path.to_path_buf(), source },
     })?;

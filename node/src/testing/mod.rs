@@ -7,9 +7,11 @@
 
 mod anti_entropy;
 mod hosts;
+mod inflight;
 mod locks;
 mod multipart;
 mod pressure;
+mod relief;
 mod stories;
 mod wrong_shards;
 
@@ -34,6 +36,7 @@ use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaOptions, Tuning};
 use crate::model::{Coding, Command, Condition, DiskState, JoiningDisk, Location, MarkedBy, ObjectRecord, Outcome};
 use crate::options::{RepairOptions, ScrubOptions};
 use crate::peers::{Peers, PresenceService, watch_all};
+use crate::phase::{Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairHandle, RepairParts};
 use crate::transport::{ShardClient, ShardService};
 use crate::types::{BucketName, ClusterId, DiskId, LifeId, NodeName, RaftId, ShardKey};
@@ -74,6 +77,7 @@ pub(crate) struct Node {
     pub(crate) gateway: Gateway,
     pub(crate) locks: Locks,
     pub(crate) repair: RepairHandle,
+    pub(crate) phase: PhaseCell,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -274,13 +278,15 @@ impl Cluster {
         });
         let handle = repair.handle(gateway.clone());
         let (stop, stopping) = watch::channel(false);
-        let (_serving, serving) = watch::channel(true);
+        let phase = PhaseCell::new();
+        phase.set(Phase::Healthy, "serving");
+        meta.stands_while(phase.mode().changes());
         let router = resilver_proto::transport::server()
             .add_service(resilver_proto::internal::raft_server::RaftServer::new(meta.raft_service()))
             .add_service(shard_service.into_server())
             .add_service(PresenceService::new(name.clone(), life, stopping.clone()).into_server())
-            .add_service(LockService::new(locks.clone(), peers.clone()).into_server())
-            .add_service(StoreService::new(gateway.clone(), meta.clone(), serving).into_server());
+            .add_service(LockService::new(locks.clone(), peers.clone(), phase.mode().clone()).into_server())
+            .add_service(StoreService::new(gateway.clone(), meta.clone(), phase.clone()).into_server());
         let mut ending = stopping.clone();
         let server = async move {
             let shutdown = async move {
@@ -302,7 +308,7 @@ impl Cluster {
                 _ = ending.wait_for(|stop| *stop) => {}
             }
         });
-        Node { peers, disks, meta, gateway, locks, repair: handle, stop, tasks }
+        Node { peers, disks, meta, gateway, locks, repair: handle, phase, stop, tasks }
     }
 
     pub(crate) fn node(&self, index: usize) -> &Node {

@@ -20,7 +20,7 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 impl Cluster {
-    async fn begin(&self, at: usize, key: &str) -> UploadRecord {
+    pub(super) async fn begin(&self, at: usize, key: &str) -> UploadRecord {
         let new = NewUpload {
             bucket: bucket(),
             key: key.to_owned(),
@@ -31,7 +31,13 @@ impl Cluster {
         self.node(at).gateway.create_upload(new).await.unwrap()
     }
 
-    async fn part(&self, at: usize, upload: &UploadRecord, number: u16, data: &Bytes) -> Result<PutDone, GatewayError> {
+    pub(super) async fn part(
+        &self,
+        at: usize,
+        upload: &UploadRecord,
+        number: u16,
+        data: &Bytes,
+    ) -> Result<PutDone, GatewayError> {
         let gateway = &self.node(at).gateway;
         let body = futures_util::stream::iter([Ok::<_, String>(data.clone())]);
         let size = Some(data.len() as u64);
@@ -75,7 +81,7 @@ impl Cluster {
     }
 }
 
-fn complete(upload: &UploadRecord, parts: &[(u16, ETag)]) -> Complete {
+pub(super) fn complete(upload: &UploadRecord, parts: &[(u16, ETag)]) -> Complete {
     Complete {
         bucket: upload.bucket.clone(),
         key: upload.key.clone(),

@@ -226,7 +226,9 @@ impl Disk for SimDisk {
             let device = state.device_of(&names);
             let device = state.device(device);
             let total_bytes = device.capacity_bytes;
-            Ok(Space { total_bytes, available_bytes: device.room_pages() * PAGE_BYTES })
+            let available_bytes = device.room_pages() * PAGE_BYTES;
+            // Simulated file systems do not run out of names.
+            Ok(Space { total_bytes, available_bytes, inodes_total: 0, inodes_free: 0 })
         };
         self.0.run(wish(OpKind::Space, path), effect).await
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
-use resilver_host::{BootId, ExitStatus, Proc, ProcId, ProcMemory, Process, Signal, SpawnSpec};
+use resilver_host::{
+    BootId, ExitStatus, HostLoad, Proc, ProcId, ProcMemory, Process, RunState, Signal, SpawnSpec,
+};
 
 use crate::process::{Entry, Pid, ProcessState};
 use crate::seat::Seat;
@@ -17,6 +19,9 @@ const TICKS_PER_SECOND: u128 = 100;
 /// What every living process has in memory, and may have: memory is no part of the simulation, so it neither grows nor
 /// runs out.
 const MEMORY: ProcMemory = ProcMemory { resident_bytes: 64 << 20, limit_bytes: 8 << 30 };
+
+/// How many descriptors every living process has open, and may have.
+const DESCRIPTORS: (u64, u64) = (64, 4096);
 
 /// A process that another one watches.
 struct Watched {
@@ -92,6 +97,37 @@ impl Proc for Seat {
     fn memory(&self, id: ProcId) -> io::Result<Option<ProcMemory>> {
         let found = self.act(|state| state.living(self.machine, id.pid)).ok_or_else(crate::seat::dying)?;
         Ok(found.filter(|found| *found == id).map(|_| MEMORY))
+    }
+
+    fn state(&self, id: ProcId) -> io::Result<Option<RunState>> {
+        let found = self
+            .act(|state| {
+                let entry = state.processes.get(&Pid(id.pid))?;
+                let same = entry.machine == self.machine && entry.start_ticks() == id.start_ticks;
+                match entry.state {
+                    ProcessState::Running if same => Some(RunState::Sleeping),
+                    ProcessState::Frozen(_) if same => Some(RunState::Stopped),
+                    _ => None,
+                }
+            })
+            .ok_or_else(crate::seat::dying)?;
+        Ok(found)
+    }
+
+    fn load(&self, of: Option<ProcId>) -> HostLoad {
+        let lives = of.is_some_and(|id| matches!(self.memory(id), Ok(Some(_))));
+        // Cores and memory are no part of the simulation: an idle machine, that stays so.
+        HostLoad {
+            cpu_per_mille: Some(0),
+            cpu_pressure_per_mille: Some(0),
+            memory_pressure_per_mille: Some(0),
+            io_pressure_per_mille: Some(0),
+            memory_total_bytes: Some(MEMORY.limit_bytes),
+            memory_available_bytes: Some(MEMORY.limit_bytes / 2),
+            process_resident_bytes: lives.then_some(MEMORY.resident_bytes),
+            process_descriptors: lives.then_some(DESCRIPTORS.0),
+            process_descriptors_limit: lives.then_some(DESCRIPTORS.1),
+        }
     }
 
     fn own(&self) -> ProcId {

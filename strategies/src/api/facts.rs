@@ -2,11 +2,16 @@
 //!
 //! Owns: shapes only. Must never: interpret (a detector does).
 
+mod host;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::host::{
+    CanaryFact, HostFact, LockFact, LogMatchFact, ProcessStateFact, ReplicaFact, ReplicasFact, VolumeFact,
+};
 use crate::cascade::Place;
 
 /// How a process ended, classified.
@@ -181,6 +186,18 @@ pub struct RaftFact {
     pub applied: u64,
     /// How many voters the membership has, as the leader's replication or the map shows.
     pub voters: u64,
+    /// Last entry in its log.
+    #[serde(default)]
+    pub last_log: u64,
+    /// Term of that entry.
+    #[serde(default)]
+    pub last_log_term: u64,
+    /// Last entry its snapshot covers.
+    #[serde(default)]
+    pub snapshot: u64,
+    /// Of a leader: how long ago a quorum acknowledged it. `None`: it is no leader, or does not say.
+    #[serde(default)]
+    pub quorum_ack_ms: Option<u64>,
 }
 
 /// A member of the cluster, from the cluster map as the node has applied it.
@@ -230,6 +247,36 @@ pub struct NodeFact {
     /// The cluster's members, this node among them.
     #[serde(default)]
     pub members: Vec<MemberFact>,
+    /// The cluster's id; empty before it is in one.
+    #[serde(default)]
+    pub cluster: String,
+    /// read_write | read_only | isolated; empty: it does not say.
+    #[serde(default)]
+    pub mode: String,
+    /// Whether it stands for elections; `None`: it does not say.
+    #[serde(default)]
+    pub stands: Option<bool>,
+    /// What took its vote: log | vote | database | absent | removed; empty: it has it, or does not say.
+    #[serde(default)]
+    pub damage: String,
+    /// Age of the oldest client operation in flight; 0: none.
+    #[serde(default)]
+    pub oldest_operation_ms: u64,
+    /// Names it, for cancelling.
+    #[serde(default)]
+    pub oldest_operation: String,
+    /// Locks that are waited for or do badly, the worst first. Bounded.
+    #[serde(default)]
+    pub locks: Vec<LockFact>,
+    /// A person set its mode, which no agent undoes.
+    #[serde(default)]
+    pub mode_is_persons: bool,
+    /// Its agent (or another) has scrub and repair rest on it.
+    #[serde(default)]
+    pub throttled: bool,
+    /// Where its metadata is; empty: it does not say.
+    #[serde(default)]
+    pub data_dir: String,
 }
 
 /// How another agent is by gossip (SWIM): what the agents know together, each having asked a few.
@@ -310,9 +357,44 @@ pub struct PeerFact {
     /// Whom its agent does not hear; it hears everybody else. `None`: it does not say.
     #[serde(default)]
     pub silent: Option<Vec<SilenceFact>>,
+    /// Whether *our* node answered that agent's direct question: the second source on a node that runs and does not answer us.
+    /// `None`: it was not asked, or it does not say.
+    #[serde(default)]
+    pub hears_us: Option<bool>,
     /// The Raft leader that its node sees; empty when it sees none or is not known.
     #[serde(default)]
     pub leader: String,
+    /// Raft as its node said last, by its agent; `None`: its agent did not answer, or its node has none.
+    #[serde(default)]
+    pub raft: Option<RaftFact>,
+    /// How old that word is.
+    #[serde(default)]
+    pub raft_age_ms: u64,
+    /// Its node's cluster; empty: not known.
+    #[serde(default)]
+    pub cluster: String,
+    /// Its node's epoch.
+    #[serde(default)]
+    pub epoch: u64,
+    /// How far its clock is ahead of ours (negative: behind), from one question and its answer. `None`: not asked.
+    #[serde(default)]
+    pub clock_offset_ms: Option<i64>,
+    /// By how much that may be wrong: half of the time the answer took.
+    #[serde(default)]
+    pub clock_error_ms: u64,
+    /// Its agent asked over every configured interface, the first one first; empty when there is only one. Beyond 64 hosts only
+    /// some are asked each time: the others are as they were.
+    #[serde(default)]
+    pub ways: Vec<WayFact>,
+}
+
+/// One way to another agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayFact {
+    /// Where it was asked.
+    pub address: String,
+    /// Whether it answered there.
+    pub answers: bool,
 }
 
 /// A timestamped fact from one sensor about one subject.
@@ -337,4 +419,14 @@ pub enum Observation {
     },
     /// A disk's own counters.
     Smart(SmartFact),
+    /// The host around the node.
+    Host(Box<HostFact>),
+    /// A write and a read through the node.
+    Canary(CanaryFact),
+    /// The members' metadata, compared.
+    Replicas(ReplicasFact),
+    /// The node's process, as the kernel says.
+    ProcessState(ProcessStateFact),
+    /// A line of a log.
+    LogMatch(LogMatchFact),
 }

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use crate::api::{ProcessFact, Subject};
+use crate::api::Subject;
 use crate::engine::Engine;
-use crate::engine::detect::{disk_failure, process_crash};
 use crate::engine::guards::{self, Look};
 use crate::engine::incidents::{Incident, IncidentState};
 use crate::engine::ladder::{self, Effect, Otherwise, Rung};
+use crate::engine::present::{Applies, is_watched};
 use crate::record::GuardResult;
-use crate::types::{Action, Fence, GuardName, Mode, Moment};
+use crate::types::{Action, Fence, Grade, GuardName, Mode, Moment};
 
 /// Steps that this host has under way at once: rebuilding is throttled by the node, the rest is quick.
 pub(crate) const MAX_IN_FLIGHT: usize = 4;
@@ -48,6 +48,8 @@ pub(crate) enum Move {
     Act { rung: Box<Rung>, guards: Vec<GuardResult> },
     /// The step's effect is there already: the next one.
     Skip { why: String },
+    /// What would be taken back is not there any more.
+    Undone,
     /// Seek the proof.
     Prove { why: String },
     /// Close it.
@@ -57,108 +59,6 @@ pub(crate) enum Move {
 }
 
 impl Engine {
-    /// What the incident's subject looks like now.
-    pub(crate) fn present(&self, now: Moment, incident: &Incident) -> Present {
-        match (&incident.subject, incident.mode) {
-            (_, Mode::CascadingFailure) => self.present_cascade(now, incident),
-            (Subject::Node(_), _) => self.present_process(incident),
-            (Subject::Hosts(hosts), _) => self.present_hosts(hosts),
-            (Subject::Disk { disk, .. }, Mode::DiskDegrading) => self.present_degrading(now, incident, disk),
-            (Subject::Disk { disk, .. }, _) => self.present_disk(incident, disk),
-            (Subject::Object { .. }, _) if incident.mended => {
-                Present::Prove("the node says that it has repaired it".to_owned())
-            }
-            (Subject::Object { .. }, _) => Present::Ill,
-        }
-    }
-
-    fn present_process(&self, incident: &Incident) -> Present {
-        match self.facts.process() {
-            None => Present::Unknown("nothing is known of the process yet"),
-            Some(ProcessFact::Running { pid, .. }) => match self.facts.phase() {
-                "lost_voter" => Present::Beyond(format!(
-                    "the node lost its vote: `resilver node rejoin {}` brings it back as a learner",
-                    self.node
-                )),
-                "waiting" if incident.initial => {
-                    Present::Over(format!("process {pid} runs and waits to be made part of a cluster"))
-                }
-                _ => Present::Prove(format!("process {pid} runs")),
-            },
-            Some(_) => match process_crash::read(&self.node, &self.facts, &self.policy, self.planned()) {
-                process_crash::Reading::Deliberate { evidence } => {
-                    Present::Over(format!("{evidence}: a deliberate stop is not fought"))
-                }
-                // An incident of an earlier death may still be open when a person has the node restarted: a second start
-                // beside that restart would make two of one.
-                process_crash::Reading::Fine => {
-                    Present::Unknown("the end of the process was meant, or is known from one source only")
-                }
-                _ => Present::Ill,
-            },
-        }
-    }
-
-    fn present_disk(&self, incident: &Incident, disk: &str) -> Present {
-        if self.facts.node_now().is_none() {
-            return Present::Unknown("the node does not answer");
-        }
-        // The cluster's map is not changed through a node that takes no part in it: no step would do anything.
-        if self.facts.phase() == "lost_voter" {
-            return Present::Beyond(
-                "the node lost its vote: its disks cannot be looked after before it is back".to_owned(),
-            );
-        }
-        let Some(fact) = self.facts.disk(disk) else {
-            // A node that serves lists every disk it has, those that are gone with them: this one is no disk of it any more.
-            return match self.facts.phase() {
-                "healthy" => {
-                    Present::Over("the node has let go of the disk: a person replaced or removed it".to_owned())
-                }
-                _ => Present::Unknown("the node does not list the disk"),
-            };
-        };
-        let well = self.disks.well(disk, &self.policy);
-        match fact.state.as_str() {
-            "up" if well => Present::Over("the disk is well and in service again".to_owned()),
-            "read_only" if well && incident.throttled => Present::Undo,
-            // Read-only by somebody else's will: nothing to take back.
-            "read_only" if well => {
-                Present::Over("the disk is well again; its mode is not the agent's to change".to_owned())
-            }
-            "draining" if well => Present::Over("the disk is well again; it is being emptied".to_owned()),
-            "up" | "read_only" | "draining" if !disk_failure::failed(&fact.health) => {
-                Present::Unknown("the disk's canary is of two minds")
-            }
-            _ => Present::Ill,
-        }
-    }
-
-    /// Ill enough to act is a disk whose counters and whose node agree. One that is emptied already is emptied to the end,
-    /// whatever the counters say meanwhile: half of the way is no place to stop.
-    fn present_degrading(&self, now: Moment, incident: &Incident, disk: &str) -> Present {
-        let Some(node) = self.facts.node_now() else { return Present::Unknown("the node does not answer") };
-        let Some(fact) = self.facts.disk(disk) else {
-            return match node.phase.as_str() {
-                "healthy" => Present::Over("the node has this disk no more".to_owned()),
-                _ => Present::Unknown("the node does not list the disk"),
-            };
-        };
-        match fact.state.as_str() {
-            "draining" | "out" if incident.evacuating => Present::Ill,
-            "out" => Present::Over("the disk is out of service".to_owned()),
-            "draining" => Present::Unknown("it is being emptied by somebody else's will"),
-            "down" => Present::Unknown("it is detached, which is not this incident's"),
-            _ if self.degrading.well(now, disk) => Present::Over("two SMART samples in a row are well".to_owned()),
-            _ if incident.evacuating && incident.rung > ladder::EVACUATION => Present::Beyond(
-                "the disk was taken back into service while it was being emptied: a person knows why".to_owned(),
-            ),
-            _ if disk_failure::failed(&fact.health) => Present::Unknown("its canary fails: that is disk_failure's"),
-            _ if self.degrading.agree(now, disk).0 => Present::Ill,
-            _ => Present::Unknown("it was told; SMART alone does not empty a disk"),
-        }
-    }
-
     /// What an idle incident would do now.
     pub(crate) fn next_move(&self, now: Moment, incident: &Incident) -> Move {
         let escalated = incident.state == IncidentState::Escalated;
@@ -167,7 +67,9 @@ impl Engine {
             Present::Beyond(why) if !escalated => return Move::Escalate { why, guards: Vec::new() },
             Present::Beyond(why) => return Move::Wait(why),
             // The ladder's clock is for going up it: that hosts came back, or are given up, is looked at as soon as it is so.
-            Present::Prove(why) if now >= incident.not_before || incident.mode == Mode::HostDown => {
+            Present::Prove(why)
+                if now >= incident.not_before || incident.mode == Mode::HostDown || self.is_first_proof(incident) =>
+            {
                 return Move::Prove { why };
             }
             Present::Prove(_) => return Move::Wait("the next look at the proof".to_owned()),
@@ -175,13 +77,13 @@ impl Engine {
             Present::Undo => {
                 // The ladder's clock is for going up it, not for stepping down.
                 let ready = if incident.undone == 0 { now } else { incident.not_before };
-                return self.step_move(
-                    now,
-                    incident,
-                    ladder::undo(incident.mode, &self.policy),
-                    incident.undone,
-                    ready,
-                );
+                let rung = self.undo_of(incident);
+                // What a person has set since is the person's to take back.
+                let persons = rung.with == "read_write" && self.mode_is_persons();
+                if !incident.applied.is_empty() && (persons || self.shown(incident, &rung).is_some()) {
+                    return Move::Undone;
+                }
+                return self.step_move(now, incident, rung, incident.undone, ready);
             }
             Present::Ill => {}
         }
@@ -196,6 +98,11 @@ impl Engine {
         let Some(rung) = ladder::ladder(incident.mode, &self.policy).into_iter().nth(incident.rung) else {
             return Move::Escalate { why: "the ladder's end was reached".to_owned(), guards: Vec::new() };
         };
+        match self.applies(now, incident, &rung) {
+            Applies::Yes => {}
+            Applies::Skip(why) => return Move::Skip { why: format!("{}: {why}", rung.action) },
+            Applies::Wait(what) => return Move::Wait(what.to_owned()),
+        }
         if let Some(state) = self.shown(incident, &rung) {
             return Move::Skip { why: format!("{} is {state} already", incident.subject) };
         }
@@ -206,9 +113,21 @@ impl Engine {
         if rung.action == Action::Alert && rung.otherwise == Otherwise::NextRung {
             return Move::Skip { why: "it was told when it was found".to_owned() };
         }
+        if rung.action == Action::Alert && rung.otherwise == Otherwise::Wait {
+            return Move::Wait(rung.does.to_owned());
+        }
+        // What was done has its time to help, and a person is asked no sooner than the ladder says.
+        let waits = matches!(rung.effect, Effect::Relief { .. }) || rung.attempts == 0;
+        if waits && now < ready {
+            return Move::Later { rung: Box::new(rung), wait: ready.since(now), backoff: false };
+        }
         if attempt >= rung.attempts {
             return match rung.otherwise {
-                Otherwise::NextRung => Move::Skip { why: format!("{attempt} attempts did not help") },
+                Otherwise::NextRung => Move::Skip { why: format!("{}: {attempt} attempts did not help", rung.action) },
+                Otherwise::Wait => Move::Wait(rung.does.to_owned()),
+                Otherwise::Escalate if rung.attempts == 0 => {
+                    Move::Escalate { why: self.guided(incident, &rung), guards: Vec::new() }
+                }
                 Otherwise::Escalate => {
                     let why = format!("{} attempts to {} did not help", attempt, rung.does);
                     Move::Escalate { why, guards: incident.guards.clone() }
@@ -225,6 +144,19 @@ impl Engine {
         let guards = guards::judge(&self.look(now, incident, &rung, None));
         let rung = Box::new(rung);
         match guards.iter().find(|result| !result.passed).cloned() {
+            // A small relief that was tried often lately, or that only a person may allow, keeps the next step from nothing.
+            Some(held)
+                if held.guard == GuardName::Budget
+                    && matches!(rung.effect, Effect::Relief { .. })
+                    && rung.grade <= Grade::RELIEVE =>
+            {
+                Move::Skip { why: format!("{}: {}: {}", rung.action, held.guard, held.evidence) }
+            }
+            Some(held)
+                if held.guard == GuardName::Authority && rung.approval && rung.otherwise == Otherwise::NextRung =>
+            {
+                Move::Skip { why: format!("{}: {}", rung.action, held.evidence) }
+            }
             // These do not pass by waiting: a person is needed.
             Some(held) if matches!(held.guard, GuardName::CrashSignature | GuardName::Budget) => {
                 Move::Escalate { why: format!("{}: {}", held.guard, held.evidence), guards }
@@ -248,6 +180,8 @@ impl Engine {
             facts: &self.facts,
             disks: &self.disks,
             degrading: &self.degrading,
+            peers: &self.peers,
+            watches: &self.watches,
             pause: self.pause.as_ref(),
             ledger: &self.ledger,
             storm: &self.storm,
@@ -266,10 +200,29 @@ impl Engine {
         if let (Subject::Hosts(hosts), Effect::HostState { states, .. }) = (&incident.subject, rung.effect) {
             return self.hosts_shown(&self.concerned(hosts, rung.action), states);
         }
+        if let Effect::NodeState { shows, .. } = rung.effect {
+            return self.node_shows(shows, None).then_some("so");
+        }
         let Subject::Disk { disk, .. } = &incident.subject else { return None };
         let Effect::DiskState { states, .. } = rung.effect else { return None };
         let state = self.facts.node_now().and(self.facts.disk(disk)).map(|fact| fact.state.as_str())?;
         states.contains(&state).then_some(state)
+    }
+
+    /// The first proof of what a watch sees is sought at once: the ladder's clock is for going up it.
+    fn is_first_proof(&self, incident: &Incident) -> bool {
+        is_watched(incident.mode) && !incident.unproven
+    }
+
+    /// What a person is told who has to decide.
+    fn guided(&self, incident: &Incident, rung: &Rung) -> String {
+        let does = rung.does;
+        match incident.mode {
+            Mode::QuorumLoss => {
+                format!("{does}. Known of the voters, as (term, index): {}", self.watches.voters.survivors())
+            }
+            _ => format!("grade {} is a person's: {does}", rung.grade.0),
+        }
     }
 
     /// A disk that is still in service has nothing that could have been rebuilt.

@@ -16,6 +16,7 @@ use crate::engine::decide::Present;
 use crate::engine::detect::{Symptom, host_down};
 use crate::engine::incidents::{Flight, Incident};
 use crate::engine::ladder::{IN_SERVICE, Rung};
+use crate::engine::present::is_watched;
 use crate::liveness::{Judgement, Verdict};
 use crate::record::RecordKind;
 use crate::types::{Action, Fence, Mode, Moment, Now, Severity};
@@ -97,7 +98,9 @@ impl Engine {
             |incident: &&Incident| hosts_of(incident).iter().any(|known| Some(self.liveness.domain(known)) == domain);
         let Some(id) = self.incidents.open.values().find(shares).map(|incident| incident.id.clone()) else {
             let fallen = found.first().cloned().filter(|host| self.facts.member(host).is_some_and(in_service));
-            self.see(now, symptom);
+            let marks = found.first().and_then(|host| self.facts.member(host)).filter(|member| member.automatic);
+            let goes_on = marks.and_then(|member| host_down::read_mark(&member.reason).0);
+            self.see_as(now, symptom, goes_on);
             return self.fell(now, fallen);
         };
         let Some(mut incident) = self.incidents.open.remove(&id) else { return };
@@ -200,6 +203,9 @@ impl Engine {
 
     /// What a step is done to: of hosts, those it concerns now.
     pub(crate) fn step_subject(&self, incident: &Incident, rung: &Rung) -> Subject {
+        if is_watched(incident.mode) {
+            return self.watched_subject(incident, rung);
+        }
         match &incident.subject {
             Subject::Hosts(hosts) => Subject::Hosts(self.concerned(hosts, rung.action)),
             subject => subject.clone(),

@@ -93,6 +93,7 @@ impl Engine {
             deadline: ladder::restart_deadline(),
             attempt: 1,
             reason: format!("{owner}: {reason}"),
+            with: String::new(),
         };
         if let Some(held) = guards.iter().find(|result| !result.passed).cloned() {
             let mut draft = self
