@@ -30,7 +30,7 @@ pub(crate) struct Watch {
 }
 
 /// A disk that was told of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Told {
     at: Moment,
     /// When its deep scan began.
