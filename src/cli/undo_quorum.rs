@@ -45,7 +45,7 @@ pub(super) async fn undo(cx: &Context, confirm: &Confirm, reason: String) -> Res
         return Err(Failure::new(Code::Refused, format!("{}; nothing was done", forced.no_undo)));
     }
     let name = forced.cluster_name.clone();
-    confirm.check(&name, async || Ok(would_undo(forced))).await?;
+    confirm.check(cx, "meta recover-quorum --undo", &name, async || Ok(would_undo(forced))).await?;
     let Some(node) = nodes.named(&forced.node) else {
         return Err(Failure::usage(format!("no node `{}`", forced.node)));
     };

@@ -3,10 +3,10 @@
 mod common;
 
 use common::*;
-use resilver_strategies::api::{Observation, Proof, ReplicaFact, ReplicasFact, Step, Subject};
+use resilver_strategies::api::{Command, Observation, Proof, ReplicaFact, ReplicasFact, Step, Subject};
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::{IncidentState, ladder};
-use resilver_strategies::record::RecordKind;
+use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Action, Grade, GuardName, Mode};
 
 const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
@@ -172,6 +172,33 @@ fn the_stale_claim_of_a_leader_that_was_cut_off_is_no_split_brain() {
     }
     assert!(!bench.open().iter().any(|incident| incident.mode == Mode::SplitBrain));
     assert!(bench.actions().iter().all(|action| *action != Action::SetMode));
+}
+
+/// Found by the properties: slots that were asked for in vain left nothing in the journal, and the agent's next life used the
+/// numbers of their steps again.
+#[test]
+fn the_number_of_a_step_that_was_only_asked_for_is_not_used_again() {
+    let mut bench = bench(auto());
+    compared_twice(&mut bench);
+    bench.pass(200);
+    let before = bench.asked_slot().expect("a slot");
+    bench.restart_agent();
+    bench.process(running(100));
+    bench.pass(70);
+    bench.observe(compared(300, &["n1"], 5));
+    bench.observe(compared(400, &["n1"], 5));
+    bench.pass(20);
+    let after = bench.asked_slot().expect("a slot");
+    assert!(after.id > before.id, "{after:?} after {before:?}");
+    let asked = bench.commands.iter().filter(|command| matches!(command, Command::TakeSlot(_))).count();
+    let numbers = |note: &&&Draft| note.text("evidence").is_some_and(|told| told.contains("are taken"));
+    let written = bench.records(RecordKind::Note).iter().filter(numbers).count();
+    assert!(asked > 8 && written <= 3, "{asked} wishes, {written} records");
+}
+
+fn compared_twice(bench: &mut Bench) {
+    bench.observe(compared(100, &["n1"], 5));
+    bench.observe(compared(200, &["n1"], 5));
 }
 
 #[test]

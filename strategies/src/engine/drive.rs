@@ -161,6 +161,7 @@ impl Engine {
         };
         incident.guards = guards;
         if rung.disruptive {
+            self.reserve(step.id);
             incident.event(now, format!("asks the lease's holder for a slot to {}", rung.does));
             incident.flight = Flight::Asking { step: step.clone(), until: now.mono + SLOT_DEADLINE };
             self.out.push(Command::TakeSlot(step));

@@ -76,6 +76,9 @@ use peers::Peers;
 /// How often the same refusal is written again.
 pub(crate) const REFUSED_EVERY: Duration = Duration::from_secs(60);
 
+/// Numbers of steps that one record takes in advance.
+const RESERVED_STEPS: u64 = 64;
+
 /// Whose engine, under which policy.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -122,6 +125,8 @@ pub struct Engine {
     answered: Option<Life>,
     hung: bool,
     next_id: u64,
+    /// Numbers below this one are taken, as the journal knows.
+    reserved: u64,
     /// Empty between two inputs.
     #[serde(skip)]
     out: Vec<Command>,
@@ -199,6 +204,7 @@ impl Engine {
             answered: None,
             hung: false,
             next_id: 1,
+            reserved: 0,
             out: Vec::new(),
         }
     }
@@ -510,6 +516,20 @@ impl Engine {
         let id = StepId(self.next_id);
         self.next_id += 1;
         id
+    }
+
+    /// A slot that is asked for is not written down, and may be asked for every second: numbers are taken in advance, or the agent's
+    /// next life would use them again.
+    fn reserve(&mut self, step: StepId) {
+        if step.0 < self.reserved {
+            return;
+        }
+        self.reserved = step.0 + RESERVED_STEPS;
+        let why =
+            format!("step numbers below {} are taken: slots that are asked for are not written down", self.reserved);
+        let mut draft = self.draft(RecordKind::Note, Action::Skip).with("evidence", why);
+        draft.step = Some(self.reserved - 1);
+        self.record(draft.about(&Subject::Node(self.node.clone())), true);
     }
 
     fn planned(&self) -> Planned {
