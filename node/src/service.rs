@@ -30,7 +30,7 @@ use tonic::Status;
 pub use self::error::NodeError;
 use crate::control::{
     ClusterService, Core, ForceOrder, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
-    RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, Views, adopt,
+    RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, Views, Volumes, adopt,
 };
 use crate::disk::{DiskSet, Patience};
 use crate::gateway::{Gateway, GatewayParts, StoreService};
@@ -144,6 +144,7 @@ impl Node {
             force: force_tx,
             forcing: Arc::default(),
             canary: Mutex::new(()),
+            volumes: Volumes::default(),
             reclaiming: Mutex::new(()),
             adding: Mutex::new(()),
             options,

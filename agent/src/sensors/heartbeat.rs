@@ -5,8 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_proto::contract::{DiskState, Finding, LockState, NodeState, ObserveRequest, ObserveResponse, RaftState};
-use resilver_strategies::api::{DiskFact, FindingFact, Input, LockFact, MemberFact, NodeFact, Observation, RaftFact};
+use resilver_proto::contract::{
+    DiskState, Finding, LockState, NodeState, ObserveRequest, ObserveResponse, RaftState, VolumeState,
+};
+use resilver_strategies::api::{
+    DiskFact, FindingFact, Input, LockFact, MemberFact, NodeFact, Observation, RaftFact, VolumeFact,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -142,7 +146,8 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         oldest_operation: answer.oldest_operation,
         locks: answer.locks.into_iter().map(lock_fact).collect(),
         throttled: answer.repair.as_ref().is_some_and(|repair| !repair.throttled.is_empty()),
-        data_dir: answer.data_dir,
+        volumes: answer.volumes.into_iter().map(volume_fact).collect(),
+        descriptors: answer.descriptors.zip(answer.descriptors_limit),
     }
 }
 
@@ -178,6 +183,17 @@ fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
         last_log_term: raft.last_log_term,
         snapshot: raft.snapshot,
         quorum_ack_ms: leads.then_some(raft.millis_since_quorum_ack),
+    }
+}
+
+fn volume_fact(volume: VolumeState) -> VolumeFact {
+    VolumeFact {
+        name: volume.name,
+        path: volume.path,
+        total_bytes: volume.total_bytes,
+        available_bytes: volume.available_bytes,
+        inodes_total: volume.inodes_total,
+        inodes_free: volume.inodes_free,
     }
 }
 

@@ -17,6 +17,7 @@ mod rejoin;
 mod relief;
 mod replicas;
 mod views;
+mod volumes;
 mod voters;
 
 use std::sync::{Arc, OnceLock};
@@ -26,6 +27,7 @@ use tokio::sync::{Mutex, mpsc};
 use tonic::Status;
 
 pub(crate) use self::views::Views;
+pub(crate) use self::volumes::Volumes;
 use crate::disk::DiskSet;
 use crate::gateway::Gateway;
 use crate::locks::Locks;
@@ -84,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) forcing: Arc<tokio::sync::Mutex<()>>,
     /// One canary at a time: they share a key.
     pub(crate) canary: Mutex<()>,
+    /// Room on the file systems that it writes to.
+    pub(crate) volumes: Volumes,
     /// Room is reclaimed once at a time.
     pub(crate) reclaiming: Mutex<()>,
     /// One disk is added at a time: they share the identity's file.
