@@ -248,6 +248,9 @@ pub struct OpenIncident {
     /// The pattern of a cascade.
     #[serde(default)]
     pub pattern: Option<String>,
+    /// What was done to the node and not taken back, with what went beside it; the newest last.
+    #[serde(default)]
+    pub applied: Vec<(Action, String)>,
 }
 
 /// A cascade that an earlier life of this agent found: the sliding hour outlives a restart of the agent.
@@ -295,6 +298,9 @@ pub enum Input {
         /// Cascades of the last hour, oldest first.
         #[serde(default)]
         cascades: Vec<PastCascade>,
+        /// The highest term that the journal knows of the own node, since its last rejoin.
+        #[serde(default)]
+        high_term: u64,
     },
     /// A fact.
     Observed(Observation),

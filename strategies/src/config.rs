@@ -3,12 +3,18 @@
 //! Owns: defaults, ranges, and which times a factor scales. Must never: let a factor touch a detection time: shortened
 //! suspicion convicts healthy nodes on a busy machine.
 
+mod modes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::modes::{
+    ClockPolicy, DamagePolicy, DeadlockPolicy, LagPolicy, PartitionPolicy, QuorumPolicy, ReplicaPolicy, ResourcePolicy,
+    SplitBrainPolicy, TermPolicy,
+};
 pub use crate::cascade::Cascades;
 pub use crate::health::HealthPolicy;
 pub use crate::predict::TrendPolicy;
@@ -47,6 +53,30 @@ pub struct PolicyConfig {
     pub corruption: CorruptionPolicy,
     /// The ladder of `host_down`.
     pub host: HostPolicy,
+    /// `network_partition`.
+    pub partition: PartitionPolicy,
+    /// `database_corruption` and `log_corruption`.
+    pub damage: DamagePolicy,
+    /// `split_brain`.
+    pub split_brain: SplitBrainPolicy,
+    /// `term_divergence`.
+    pub terms: TermPolicy,
+    /// `state_divergence`.
+    pub replicas: ReplicaPolicy,
+    /// `deadlock`.
+    pub deadlock: DeadlockPolicy,
+    /// `resource_exhaustion`.
+    pub resources: ResourcePolicy,
+    /// `slow_follower`.
+    pub lag: LagPolicy,
+    /// `clock_skew`.
+    pub clock: ClockPolicy,
+    /// `quorum_loss`.
+    pub quorum: QuorumPolicy,
+    /// A step that a guard holds back for so long is told to a person, once.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub told_when_held: Duration,
     /// How often at most.
     pub budget: Budget,
     /// When disruptive steps freeze.
@@ -255,6 +285,17 @@ impl Default for PolicyConfig {
             disk: DiskPolicy::default(),
             corruption: CorruptionPolicy::default(),
             host: HostPolicy::default(),
+            partition: PartitionPolicy::default(),
+            damage: DamagePolicy::default(),
+            split_brain: SplitBrainPolicy::default(),
+            terms: TermPolicy::default(),
+            replicas: ReplicaPolicy::default(),
+            deadlock: DeadlockPolicy::default(),
+            resources: ResourcePolicy::default(),
+            lag: LagPolicy::default(),
+            clock: ClockPolicy::default(),
+            quorum: QuorumPolicy::default(),
+            told_when_held: secs(600),
             budget: Budget::default(),
             storm: Storm::default(),
             grace: secs(60),
@@ -379,6 +420,7 @@ impl PolicyConfig {
         if self.recovery.max_restart_attempts > 100 {
             return bad("recovery.max_restart_attempts", self.recovery.max_restart_attempts.to_string(), "at most 100");
         }
+        modes::check(self)?;
         self.cascades.check()?;
         self.health.check()?;
         self.trends.check()

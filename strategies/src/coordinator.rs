@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::api::{MemberFact, NodeFact, PeerFact};
 use crate::config::PolicyConfig;
+use crate::engine::is_cut_off;
 use crate::lease::{Busy, SlotBook, majority};
 use crate::record::GuardResult;
 use crate::storm::StormBrake;
@@ -77,6 +78,8 @@ pub struct View {
     pub cluster_hour: (u32, u32),
     /// Slots opened for the target in ten minutes (within the last hour), and the limit.
     pub flapping: (u32, u32),
+    /// For how long nobody that is heard has named a leader, and from when on a hung voter may be restarted despite the brake.
+    pub leaderless: (Duration, Duration),
 }
 
 /// Judges a wish. `Ok`: all guards passed, with their numbers. `Err`: the first that did not.
@@ -112,7 +115,19 @@ fn one_at_a_time(view: &View, _: &SlotAsk) -> GuardResult {
     result(GuardName::OneAtATime, view.busy.is_none(), evidence)
 }
 
-fn storm_brake(view: &View, _: &SlotAsk) -> GuardResult {
+/// The one case in which brake and quorum do not hold: nobody leads, and the target is not well, so that nothing is taken away. Its
+/// own agent has shown that it hangs. Still one at a time, under the lease.
+fn revives(view: &View, ask: &SlotAsk) -> Option<String> {
+    let (without, limit) = view.leaderless;
+    let ill = view.nodes.iter().any(|node| node.node == ask.target && !node.well);
+    let applies = ask.action == Action::RestartNode && ill && without >= limit;
+    applies.then(|| format!("no leader for {} s, and the target is not well: nothing is taken away", without.as_secs()))
+}
+
+fn storm_brake(view: &View, ask: &SlotAsk) -> GuardResult {
+    if let Some(why) = revives(view, ask) {
+        return result(GuardName::StormBrake, true, why);
+    }
     result(GuardName::StormBrake, !view.storm.0, view.storm.1.clone())
 }
 
@@ -121,6 +136,9 @@ fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
         let evidence = "its own agent says that no process runs: starting it takes nothing away".to_owned();
         return result(GuardName::QuorumKept, true, evidence);
     }
+    if let Some(why) = revives(view, ask) {
+        return result(GuardName::QuorumKept, true, why);
+    }
     let down = |node: &NodeView| !node.well || view.open_targets.contains(&node.node);
     let others_down: Vec<&str> =
         view.nodes.iter().filter(|node| node.node != ask.target && down(node)).map(|node| node.node.as_str()).collect();
@@ -128,13 +146,28 @@ fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
         let evidence = "the disk holds nothing readable: no valid copy is taken away, and the process stays".to_owned();
         return result(GuardName::QuorumKept, true, evidence);
     }
-    let takes_voter = !matches!(ask.action, Action::DetachDisk | Action::EvacuateDisk);
+    // Leadership that moves, or a term that is aligned, takes no vote away; nor does what happens to one disk.
+    let takes_voter =
+        !matches!(ask.action, Action::DetachDisk | Action::EvacuateDisk | Action::StepDown | Action::AlignTerm);
     let voters: Vec<&NodeView> = view.nodes.iter().filter(|node| node.voter).collect();
     let healthy = voters.iter().filter(|node| !down(node) && (!takes_voter || node.node != ask.target)).count();
     let need = majority(voters.len());
     let votes = format!("{healthy} of {} voters healthy during the step, {need} needed", voters.len());
     if voters.is_empty() || healthy < need {
         return result(GuardName::QuorumKept, false, votes);
+    }
+    let of_metadata = matches!(
+        ask.action,
+        Action::StepDown
+            | Action::AlignTerm
+            | Action::Resync
+            | Action::InstallSnapshot
+            | Action::RejoinLearner
+            | Action::Demote
+    );
+    // These take no shard away: a lost voter serves none, and the others keep serving theirs.
+    if of_metadata {
+        return result(GuardName::QuorumKept, true, votes);
     }
     let shards =
         format!("{} shards without a home, nodes down besides the target: {others_down:?}", view.missing_shards);
@@ -177,6 +210,8 @@ pub struct Coordinator {
     map_seen: Option<Moment>,
     leader: String,
     leader_changed: Option<Moment>,
+    /// When somebody named a leader last; the start, when nobody did.
+    led: Moment,
     /// Slots this holder let open: (when, target). A successor begins anew; each target's own engine counts on in its
     /// journal.
     taken: VecDeque<(Moment, String)>,
@@ -198,6 +233,7 @@ impl Coordinator {
             map_seen: None,
             leader: String::new(),
             leader_changed: None,
+            led: now,
             taken: VecDeque::new(),
         }
     }
@@ -208,6 +244,9 @@ impl Coordinator {
         self.missing_shards = fact.missing_shards;
         self.map_seen = Some(now);
         let leader = fact.raft.as_ref().map(|raft| raft.leader.clone()).unwrap_or_default();
+        if !leader.is_empty() && !fact.raft.as_ref().is_some_and(is_cut_off) {
+            self.led = now;
+        }
         if !leader.is_empty() && leader != self.leader {
             if !self.leader.is_empty() {
                 self.leader_changed = Some(now);
@@ -227,6 +266,9 @@ impl Coordinator {
     /// A peer's agent answered, or did not.
     pub fn peer(&mut self, now: Moment, fact: &PeerFact) {
         self.see(now, &fact.node, fact.node_alive == Some(true) && fact.node_phase == "healthy");
+        if fact.agent_answers && !fact.leader.is_empty() && !fact.raft.as_ref().is_some_and(is_cut_off) {
+            self.led = now;
+        }
         if fact.node_alive == Some(false) {
             self.dead.insert(fact.node.clone(), now);
         } else {
@@ -280,6 +322,7 @@ impl Coordinator {
             target_day: (within(DAY, Some(target)), budget.disruptive_per_target_day),
             cluster_hour: (within(HOUR, None), budget.disruptive_per_cluster_hour),
             flapping: (self.flaps(now, target), budget.flapping),
+            leaderless: (now.since(self.led), self.policy.deadlock.leaderless_after),
         }
     }
 
@@ -413,6 +456,29 @@ mod tests {
         assert_eq!(refused(coordinator.request(at(104), &book, &restart("n2"))).0, GuardName::StormBrake);
         let own = SlotAsk { operator: false, ..restart("n2") };
         assert_eq!(refused(calm(at(30)).request(at(30), &book, &own)).0, GuardName::Grace);
+    }
+
+    #[test]
+    fn a_hung_voter_may_be_restarted_despite_the_brake_once_nobody_has_led_for_a_minute() {
+        let book = SlotBook::inherit(fence(), vec![]);
+        let leaderless = || NodeFact { raft: Some(RaftFact::default()), ..fact() };
+        let mut coordinator = calm(at(100));
+        let own = |target: &str| SlotAsk { operator: false, ..restart(target) };
+        let second = |coordinator: &mut Coordinator, now| {
+            coordinator.heartbeat(now, &leaderless());
+            (2..=4).for_each(|number| coordinator.peer(now, &peer(&format!("n{number}"), false)));
+            (5..=6).for_each(|number| coordinator.peer(now, &peer(&format!("n{number}"), true)));
+        };
+        (101..150).for_each(|now| second(&mut coordinator, at(now)));
+        assert_eq!(refused(coordinator.request(at(150), &book, &own("n2"))).0, GuardName::StormBrake);
+        (150..=165).for_each(|now| second(&mut coordinator, at(now)));
+        assert_eq!(refused(coordinator.request(at(165), &book, &own("n5"))).0, GuardName::StormBrake, "it is well");
+        assert!(coordinator.request(at(165), &book, &own("n2")).is_ok());
+        let mut taken = SlotBook::inherit(fence(), vec![]);
+        taken.open("n2", "s", "", 0).expect("free");
+        assert_eq!(refused(coordinator.request(at(165), &taken, &own("n3"))).0, GuardName::OneAtATime, "one at a time");
+        let other = SlotAsk { action: Action::StepDown, ..own("n2") };
+        assert_eq!(refused(coordinator.request(at(165), &book, &other)).0, GuardName::StormBrake, "no other step");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::api::{IncidentId, Input, OpenIncident, PastCascade, PastStep, Step, StepId, Subject};
 use crate::chain::Line;
+use crate::engine::{is_undo, leaves};
 use crate::record::{Draft, RecordKind};
 use crate::types::{Action, Grade, Mode};
 
@@ -39,6 +40,7 @@ struct Reader {
     history: VecDeque<PastStep>,
     cascades: VecDeque<PastCascade>,
     paused: Option<(String, String, u64)>,
+    high_term: u64,
 }
 
 impl Reader {
@@ -52,6 +54,7 @@ impl Reader {
             }
             self.cascades.push_back(PastCascade { pattern: pattern.to_owned(), at_ms: line.wall_ms() });
         }
+        self.high_term = self.high_term.max(draft.raft_term.unwrap_or(0));
         match draft.kind {
             RecordKind::Opened => self.opened(line),
             RecordKind::Intent => self.intent(line),
@@ -86,6 +89,7 @@ impl Reader {
             escalated: false,
             initial: flag(draft, "initial"),
             pattern: draft.text("pattern").map(str::to_owned),
+            applied: Vec::new(),
         };
         self.open.insert(id, open);
     }
@@ -112,6 +116,15 @@ impl Reader {
         let done = draft.text("resolution") == Some("done");
         if let Some(open) = step.incident.as_ref().and_then(|id| self.open.get_mut(id)).filter(|_| done) {
             open.steps_done.push(step.action);
+            if leaves(step.action, &step.with) {
+                open.applied.push((step.action, step.with.clone()));
+            } else if is_undo(step.action, &step.with) {
+                open.applied.pop();
+            }
+        }
+        // Another membership begins its own count of terms.
+        if done && step.action == Action::RejoinLearner {
+            self.high_term = 0;
         }
     }
 
@@ -141,6 +154,7 @@ impl Reader {
         let left = |expires: u64| Duration::from_millis(expires.saturating_sub(wall_ms));
         let paused = self.paused.map(|(owner, reason, expires)| (owner, reason, left(expires)));
         Input::Started {
+            high_term: self.high_term,
             next_sequence: self.next.max(1),
             open: open.into_values().collect(),
             paused: paused.filter(|(_, _, left)| !left.is_zero()),

@@ -10,7 +10,7 @@ use resilver_strategies::api::{ExitClass, FailureFact, Observation, SmartVerdict
 use resilver_strategies::cascade::Place;
 use resilver_strategies::config::{PolicyConfig, Profile};
 use resilver_strategies::engine::{mode_status, modes};
-use resilver_strategies::types::{Authority, Mode};
+use resilver_strategies::types::{Authority, Grade, Mode};
 
 fn golden(name: &str, found: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
@@ -123,23 +123,13 @@ fn the_journal_of_a_recovery() {
 }
 
 #[test]
-fn every_mode_is_in_the_table_and_six_are_acted_on() {
+fn every_mode_is_in_the_table_and_is_acted_on() {
     assert_eq!(modes().len(), 17);
-    let implemented: Vec<Mode> =
-        modes().into_iter().filter(|status| status.implemented).map(|status| status.mode).collect();
-    assert_eq!(
-        implemented,
-        [
-            Mode::ProcessCrash,
-            Mode::HostDown,
-            Mode::DiskFailure,
-            Mode::DiskDegrading,
-            Mode::DataCorruption,
-            Mode::CascadingFailure
-        ]
-    );
     for mode in Mode::ALL {
         let ladder = resilver_strategies::engine::ladder(*mode, &PolicyConfig::default());
-        assert_eq!(!ladder.is_empty(), mode_status(*mode).implemented, "{mode}");
+        assert!(!ladder.is_empty() && mode_status(*mode).implemented, "{mode}");
+        // Each grade may be stayed at; none is gone back to.
+        let grades: Vec<_> = ladder.iter().map(|rung| rung.grade).filter(|grade| *grade != Grade::OBSERVE).collect();
+        assert!(grades.is_sorted(), "{mode}: {grades:?}");
     }
 }

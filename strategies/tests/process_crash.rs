@@ -9,7 +9,7 @@ use resilver_strategies::api::{Command, ExitClass, Input, Observation, OperatorC
 use resilver_strategies::config::{PolicyConfig, Profile};
 use resilver_strategies::engine::IncidentState;
 use resilver_strategies::record::RecordKind;
-use resilver_strategies::types::{Action, Authority, GuardName};
+use resilver_strategies::types::{Action, Authority, Grade, GuardName, Mode};
 
 /// Kills the node, over and over, each time as soon as it was started. Returns when (in ms) each start came.
 fn crash_loop(bench: &mut Bench, exit: &ExitClass, crashes: u32) -> Vec<u64> {
@@ -165,9 +165,15 @@ fn a_deliberate_stop_is_never_fought() {
 #[test]
 fn a_hung_process_is_not_a_crash() {
     let mut bench = Bench::calm(Profile::Production);
-    bench.miss(300);
+    bench.miss(29);
     assert!(bench.actions().is_empty() && bench.open().is_empty());
     assert_eq!(bench.refusals(), [GuardName::Corroborated], "noted once");
+    // Later it is deadlock's, and never process_crash's: see `deadlock.rs`.
+    bench.miss(300);
+    assert!(bench.actions().is_empty());
+    assert_eq!(bench.only().mode, Mode::Deadlock);
+    let mut bench = Bench::calm(Profile::Production);
+    bench.miss(20);
     bench.beat(5);
     bench.miss(5);
     assert_eq!(bench.refusals().len(), 2, "and once more when it hangs again");
@@ -315,6 +321,37 @@ fn a_node_that_runs_and_never_serves_goes_to_a_person_and_is_not_started_again()
     }
     assert_eq!(bench.state(), IncidentState::Escalated);
     assert_eq!(bench.actions().len(), 1);
+}
+
+/// It answers, and what it has does not come up: its copy is mended, and if that does not help, the member is replaced.
+#[test]
+fn a_node_that_answers_and_never_serves_has_its_copy_mended_and_then_its_membership_replaced() {
+    let mut bench = Bench::calm_with(PolicyConfig { factor: 60.0, ..auto() });
+    bench.voters(&["n1", "n2", "n3"]);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    bench.done(step.id);
+    (bench.fact.pid, bench.fact.phase) = (101, "recovering".into());
+    bench.process(running(101));
+    let (incident, _) = bench.last_proof();
+    let not_proven = |bench: &mut Bench| {
+        for _ in 0..40 {
+            bench.not_proved(&incident);
+            bench.pass(1);
+        }
+    };
+    not_proven(&mut bench);
+    let resync = bench.through(Action::Resync);
+    assert!(resync.disruptive && resync.fence.is_some(), "under a fence");
+    bench.fact.phase = "healthy".into();
+    bench.pass(3);
+    not_proven(&mut bench);
+    let rejoin = bench.through(Action::RejoinLearner);
+    assert_eq!(rejoin.grade, Grade::REALIGN);
+    bench.pass(3);
+    bench.proved(&incident);
+    assert!(bench.open().is_empty());
+    assert_eq!(bench.actions(), [Action::StartNode, Action::Resync, Action::RejoinLearner], "started once");
 }
 
 #[test]

@@ -8,8 +8,9 @@ use crate::engine::Engine;
 use crate::engine::guards::{self, Look};
 use crate::engine::incidents::{Incident, IncidentState};
 use crate::engine::ladder::{self, Effect, Otherwise, Rung};
+use crate::engine::present::{Applies, is_watched};
 use crate::record::GuardResult;
-use crate::types::{Action, Fence, GuardName, Mode, Moment};
+use crate::types::{Action, Fence, Grade, GuardName, Mode, Moment};
 
 /// Steps that this host has under way at once: rebuilding is throttled by the node, the rest is quick.
 pub(crate) const MAX_IN_FLIGHT: usize = 4;
@@ -47,6 +48,8 @@ pub(crate) enum Move {
     Act { rung: Box<Rung>, guards: Vec<GuardResult> },
     /// The step's effect is there already: the next one.
     Skip { why: String },
+    /// What would be taken back is not there any more.
+    Undone,
     /// Seek the proof.
     Prove { why: String },
     /// Close it.
@@ -64,7 +67,9 @@ impl Engine {
             Present::Beyond(why) if !escalated => return Move::Escalate { why, guards: Vec::new() },
             Present::Beyond(why) => return Move::Wait(why),
             // The ladder's clock is for going up it: that hosts came back, or are given up, is looked at as soon as it is so.
-            Present::Prove(why) if now >= incident.not_before || incident.mode == Mode::HostDown => {
+            Present::Prove(why)
+                if now >= incident.not_before || incident.mode == Mode::HostDown || self.is_first_proof(incident) =>
+            {
                 return Move::Prove { why };
             }
             Present::Prove(_) => return Move::Wait("the next look at the proof".to_owned()),
@@ -72,13 +77,13 @@ impl Engine {
             Present::Undo => {
                 // The ladder's clock is for going up it, not for stepping down.
                 let ready = if incident.undone == 0 { now } else { incident.not_before };
-                return self.step_move(
-                    now,
-                    incident,
-                    ladder::undo(incident.mode, &self.policy),
-                    incident.undone,
-                    ready,
-                );
+                let rung = self.undo_of(incident);
+                // What a person has set since is the person's to take back.
+                let persons = rung.with == "read_write" && self.mode_is_persons();
+                if !incident.applied.is_empty() && (persons || self.shown(incident, &rung).is_some()) {
+                    return Move::Undone;
+                }
+                return self.step_move(now, incident, rung, incident.undone, ready);
             }
             Present::Ill => {}
         }
@@ -93,6 +98,11 @@ impl Engine {
         let Some(rung) = ladder::ladder(incident.mode, &self.policy).into_iter().nth(incident.rung) else {
             return Move::Escalate { why: "the ladder's end was reached".to_owned(), guards: Vec::new() };
         };
+        match self.applies(now, incident, &rung) {
+            Applies::Yes => {}
+            Applies::Skip(why) => return Move::Skip { why: format!("{}: {why}", rung.action) },
+            Applies::Wait(what) => return Move::Wait(what.to_owned()),
+        }
         if let Some(state) = self.shown(incident, &rung) {
             return Move::Skip { why: format!("{} is {state} already", incident.subject) };
         }
@@ -103,9 +113,21 @@ impl Engine {
         if rung.action == Action::Alert && rung.otherwise == Otherwise::NextRung {
             return Move::Skip { why: "it was told when it was found".to_owned() };
         }
+        if rung.action == Action::Alert && rung.otherwise == Otherwise::Wait {
+            return Move::Wait(rung.does.to_owned());
+        }
+        // What was done has its time to help, and a person is asked no sooner than the ladder says.
+        let waits = matches!(rung.effect, Effect::Relief { .. }) || rung.attempts == 0;
+        if waits && now < ready {
+            return Move::Later { rung: Box::new(rung), wait: ready.since(now), backoff: false };
+        }
         if attempt >= rung.attempts {
             return match rung.otherwise {
-                Otherwise::NextRung => Move::Skip { why: format!("{attempt} attempts did not help") },
+                Otherwise::NextRung => Move::Skip { why: format!("{}: {attempt} attempts did not help", rung.action) },
+                Otherwise::Wait => Move::Wait(rung.does.to_owned()),
+                Otherwise::Escalate if rung.attempts == 0 => {
+                    Move::Escalate { why: self.guided(incident, &rung), guards: Vec::new() }
+                }
                 Otherwise::Escalate => {
                     let why = format!("{} attempts to {} did not help", attempt, rung.does);
                     Move::Escalate { why, guards: incident.guards.clone() }
@@ -122,6 +144,19 @@ impl Engine {
         let guards = guards::judge(&self.look(now, incident, &rung, None));
         let rung = Box::new(rung);
         match guards.iter().find(|result| !result.passed).cloned() {
+            // A small relief that was tried often lately, or that only a person may allow, keeps the next step from nothing.
+            Some(held)
+                if held.guard == GuardName::Budget
+                    && matches!(rung.effect, Effect::Relief { .. })
+                    && rung.grade <= Grade::RELIEVE =>
+            {
+                Move::Skip { why: format!("{}: {}: {}", rung.action, held.guard, held.evidence) }
+            }
+            Some(held)
+                if held.guard == GuardName::Authority && rung.approval && rung.otherwise == Otherwise::NextRung =>
+            {
+                Move::Skip { why: format!("{}: {}", rung.action, held.evidence) }
+            }
             // These do not pass by waiting: a person is needed.
             Some(held) if matches!(held.guard, GuardName::CrashSignature | GuardName::Budget) => {
                 Move::Escalate { why: format!("{}: {}", held.guard, held.evidence), guards }
@@ -145,6 +180,8 @@ impl Engine {
             facts: &self.facts,
             disks: &self.disks,
             degrading: &self.degrading,
+            peers: &self.peers,
+            watches: &self.watches,
             pause: self.pause.as_ref(),
             ledger: &self.ledger,
             storm: &self.storm,
@@ -163,10 +200,29 @@ impl Engine {
         if let (Subject::Hosts(hosts), Effect::HostState { states, .. }) = (&incident.subject, rung.effect) {
             return self.hosts_shown(&self.concerned(hosts, rung.action), states);
         }
+        if let Effect::NodeState { shows, .. } = rung.effect {
+            return self.node_shows(shows, None).then_some("so");
+        }
         let Subject::Disk { disk, .. } = &incident.subject else { return None };
         let Effect::DiskState { states, .. } = rung.effect else { return None };
         let state = self.facts.node_now().and(self.facts.disk(disk)).map(|fact| fact.state.as_str())?;
         states.contains(&state).then_some(state)
+    }
+
+    /// The first proof of what a watch sees is sought at once: the ladder's clock is for going up it.
+    fn is_first_proof(&self, incident: &Incident) -> bool {
+        is_watched(incident.mode) && !incident.unproven
+    }
+
+    /// What a person is told who has to decide.
+    fn guided(&self, incident: &Incident, rung: &Rung) -> String {
+        let does = rung.does;
+        match incident.mode {
+            Mode::QuorumLoss => {
+                format!("{does}. Known of the voters, as (term, index): {}", self.watches.voters.survivors())
+            }
+            _ => format!("grade {} is a person's: {does}", rung.grade.0),
+        }
     }
 
     /// A disk that is still in service has nothing that could have been rebuilt.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use crate::api::{Command, ProcessFact, Step, StepId, StepResult, Subject};
 use crate::engine::Engine;
 use crate::engine::decide::{Move, Present};
+use crate::engine::detect::process_crash::Planned;
 use crate::engine::guards;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::jitter;
 use crate::engine::ladder::{self, Effect, Rung};
+use crate::engine::present::is_watched;
 use crate::record::{GuardResult, RecordKind};
 use crate::types::{Action, Fence, GuardName, Mode, Moment, Now};
 
@@ -69,8 +71,17 @@ impl Engine {
 
     fn decide(&mut self, now: Now, incident: &mut Incident) {
         self.take_back(now, incident);
-        match self.next_move(now.mono, incident) {
+        // What died while its copy was to be mended is dead first of all.
+        if incident.mode == Mode::ProcessCrash && incident.rung > 0 && self.facts.running().is_none() {
+            (incident.rung, incident.attempt) = (0, 0);
+        }
+        let next = self.next_move(now.mono, incident);
+        if !matches!(next, Move::Held { .. }) {
+            incident.held = None;
+        }
+        match next {
             Move::Wait(_) => {}
+            Move::Undone => self.taken_back(now, incident, "the node shows it so already"),
             Move::Later { rung, wait, backoff } => {
                 if backoff {
                     let evidence = format!("attempt {} in {} ms", incident.attempt + 1, wait.as_millis());
@@ -80,10 +91,14 @@ impl Engine {
             }
             Move::Held { rung, guards, held } => {
                 self.record_refusal(now, incident, rung.action, rung.grade, &guards, &held);
+                self.tell_when_held(now, incident, &held);
                 incident.guards = guards;
             }
             Move::Act { rung, guards } => self.act(now, incident, &rung, guards),
-            Move::Skip { why } => self.next_rung(now, incident, &why),
+            Move::Skip { why } => {
+                self.record_skip(incident, &why);
+                self.next_rung(now, incident, &why);
+            }
             Move::Prove { why } => {
                 incident.event(now, format!("seeks the proof: {why}"));
                 let deadline = self.proof_deadline(incident);
@@ -127,7 +142,8 @@ impl Engine {
     }
 
     fn act(&mut self, now: Now, incident: &mut Incident, rung: &Rung, guards: Vec<GuardResult>) {
-        let undo = ladder::is_undo(rung.action);
+        let with = if is_watched(incident.mode) { self.with_of(incident, rung) } else { String::new() };
+        let undo = ladder::is_undo(rung.action, &with);
         let attempt = if undo { incident.undone } else { incident.attempt } + 1;
         let step = Step {
             id: self.next_step(),
@@ -142,7 +158,7 @@ impl Engine {
             deadline: rung.deadline,
             attempt,
             reason: incident.evidence.clone(),
-            with: String::new(),
+            with,
         };
         incident.guards = guards;
         if rung.disruptive {
@@ -156,18 +172,33 @@ impl Engine {
 
     /// Writes the intention down and begins.
     fn begin(&mut self, now: Now, incident: &mut Incident, step: Step) {
-        match ladder::is_undo(step.action) {
+        let undo = ladder::is_undo(step.action, &step.with);
+        match undo {
             true => incident.undone += 1,
             false => incident.attempt += 1,
         }
-        incident.throttled |= step.action == Action::Throttle;
+        let of_disk = matches!(step.subject, Subject::Disk { .. });
+        incident.throttled |= of_disk && step.action == Action::Throttle;
+        incident.unproven = false;
+        if ladder::leaves(step.action, &step.with)
+            && !incident.applied.iter().any(|known| (known.0, known.1.as_str()) == (step.action, step.with.as_str()))
+        {
+            incident.applied.push((step.action, step.with.clone()));
+        }
+        match step.action {
+            // Its end is meant.
+            Action::RestartNode => self.planned = self.facts.running().map_or(Planned::No, Planned::Life),
+            // What was compared before says nothing about what is there after.
+            Action::Resync | Action::InstallSnapshot | Action::RejoinLearner => self.watches.replicas.acted(),
+            _ => {}
+        }
         incident.evacuating |= step.action == Action::EvacuateDisk;
         incident.state = IncidentState::Recovering;
         incident.refused = None;
         incident.event(now, format!("{} begins, attempt {} (step {})", step.action, step.attempt, step.id.0));
         incident.begun(now, &step);
         // The node's first start is no answer to a failure: it uses up no budget.
-        if !incident.initial {
+        if !incident.initial && (of_disk || !undo) {
             let signature = incident.signature.clone().filter(|_| step.action == Action::StartNode);
             self.ledger.note(now.mono, step.action, &step.subject, step.disruptive, signature);
         }
@@ -178,7 +209,9 @@ impl Engine {
 
     /// The slot is open: evidence is read again before the step begins.
     fn granted(&mut self, now: Now, incident: &mut Incident, step: Step, since: Moment, until: Moment) {
-        if self.facts.heartbeat_at().is_none_or(|at| at <= since) {
+        // A hung node's evidence is that it is asked again, and does not answer again.
+        let asked = if incident.mode == Mode::Deadlock { self.facts.asked_at() } else { self.facts.heartbeat_at() };
+        if asked.is_none_or(|at| at <= since) {
             if now.mono >= until {
                 self.close_slot(&step, false, "no fresh evidence after the slot was opened");
                 let why = "no heartbeat since the slot was opened";
@@ -261,16 +294,31 @@ impl Engine {
         if let StepResult::Refused { guard, evidence } = result {
             self.close_if_disruptive(&step, &detail);
             // Nothing was done: the attempt does not count, but a new slot is needed.
-            incident.attempt = incident.attempt.saturating_sub(u32::from(!ladder::is_undo(step.action)));
+            incident.attempt = incident.attempt.saturating_sub(u32::from(!ladder::is_undo(step.action, &step.with)));
+            self.restart_failed(&step);
             return self.slot_refused(now, incident, &step, guard, &evidence);
         }
         if resolution == "failed" {
             self.close_if_disruptive(&step, &detail);
+            self.restart_failed(&step);
             return self.attempt_failed(now, incident);
         }
         match self.effect_of(incident, &step) {
             Some(Effect::DiskState { deadline, .. } | Effect::HostState { deadline, .. }) => {
                 incident.flight = Flight::Seeing { step, until: now.mono + deadline };
+            }
+            Some(Effect::NodeState { deadline, .. }) => {
+                incident.flight = Flight::Seeing { step, until: now.mono + deadline };
+            }
+            Some(Effect::Relief { within }) => {
+                if step.disruptive {
+                    self.close_slot(&step, true, &detail);
+                }
+                incident.flight = Flight::Idle;
+                if ladder::is_undo(step.action, &step.with) {
+                    return self.taken_back(now, incident, &detail);
+                }
+                incident.not_before = now.mono + within;
             }
             Some(Effect::Proof { deadline }) => self.prove(now, incident, deadline),
             Some(Effect::Quiet) | None => incident.flight = Flight::Idle,
@@ -278,8 +326,13 @@ impl Engine {
     }
 
     fn seeing(&mut self, now: Now, incident: &mut Incident, step: &Step, until: Moment) {
-        let rung = if ladder::is_undo(step.action) { Some(self.undo_of(incident)) } else { self.rung(incident) };
+        let undo = ladder::is_undo(step.action, &step.with);
+        let rung = if undo { Some(self.undo_of(incident)) } else { self.rung(incident) };
         let seen = rung.and_then(|rung| match (&step.subject, rung.effect) {
+            (_, Effect::NodeState { shows, deadline }) => {
+                let since = Moment(until.0.saturating_sub(deadline));
+                self.node_shows(shows, Some(since)).then_some("it was to be")
+            }
             (Subject::Hosts(hosts), Effect::HostState { states, .. }) => self.hosts_shown(hosts, states),
             _ => self.shown(incident, &rung),
         });
@@ -290,7 +343,8 @@ impl Engine {
             }
             incident.flight = Flight::Idle;
             match step.action {
-                Action::SetMode => incident.throttled = false,
+                _ if undo && is_watched(incident.mode) => self.taken_back(now, incident, &told),
+                Action::SetMode if undo => incident.throttled = false,
                 Action::MarkUp => self.unmarked(now, incident, &told),
                 _ => self.next_rung(now, incident, &told),
             }
@@ -307,6 +361,49 @@ impl Engine {
             if incident.state == IncidentState::Escalated { incident.state } else { IncidentState::Recovering };
         let attempt = incident.attempt.max(incident.undone);
         incident.not_before = now.mono + jitter::spread(self.policy.wait_before(attempt), &incident.id, attempt);
+    }
+
+    /// The newest of what was done to the node is taken back.
+    fn taken_back(&mut self, now: Now, incident: &mut Incident, why: &str) {
+        if let Some((action, with)) = incident.applied.pop() {
+            incident.event(now, format!("{action} {with} is taken back: {why}"));
+        }
+        incident.undone = 0;
+        incident.flight = Flight::Idle;
+        // Should it fall ill again before it is proven well, the ladder begins at its foot.
+        (incident.rung, incident.attempt) = (0, 0);
+    }
+
+    /// A restart that did not come about leaves a process whose end, if it is one now, was not the end of this.
+    fn restart_failed(&mut self, step: &Step) {
+        if step.action == Action::RestartNode
+            && let Planned::Life(life) = self.planned
+        {
+            self.planned = Planned::Failed(life);
+        }
+    }
+
+    /// A step that is passed over is a decision: it is written down.
+    fn record_skip(&mut self, incident: &Incident, why: &str) {
+        let mut draft = self.draft_about(RecordKind::Note, Action::Skip, incident).with("evidence", why);
+        draft.grade = self.rung(incident).map(|rung| rung.grade);
+        self.record(draft, false);
+    }
+
+    /// What is held back for long is told once: a shadow, or a guard, must not be where an incident is forgotten.
+    fn tell_when_held(&mut self, now: Now, incident: &mut Incident, held: &GuardResult) {
+        let (since, told) = *incident.held.get_or_insert((now.mono, false));
+        if told || now.mono.since(since) < self.policy.scaled(self.policy.told_when_held) {
+            return;
+        }
+        incident.held = Some((since, true));
+        let why = format!("held for {} s by {}: {}", now.mono.since(since).as_secs(), held.guard, held.evidence);
+        incident.event(now, format!("a person is told: {why}"));
+        let draft = self
+            .draft_about(RecordKind::Note, Action::Alert, incident)
+            .with("evidence", why)
+            .with("guard", held.guard.as_str());
+        self.record(draft, true);
     }
 
     fn next_rung(&mut self, now: Now, incident: &mut Incident, why: &str) {
@@ -351,12 +448,15 @@ impl Engine {
         if incident.mode == Mode::HostDown && self.hosts_moved(now, incident) {
             return;
         }
+        if is_watched(incident.mode) && self.watch_moved(now, incident) {
+            return;
+        }
         // A proof may take a floor's time, however little is left.
         let left = until.since(now.mono).max(self.proof_floor(incident));
         match asked {
             None if now.mono >= next => {
                 incident.flight = Flight::Proving { asked: Some(now.mono), next, until, tries: tries + 1 };
-                let proof = ladder::proof(&incident.subject);
+                let proof = self.proof(incident);
                 self.out.push(Command::Prove { incident: incident.id.clone(), proof, deadline: left });
             }
             Some(asked) if now.mono.since(asked) >= self.proof_deadline(incident) + ANSWER_MARGIN => {
@@ -364,6 +464,22 @@ impl Engine {
             }
             _ => {}
         }
+    }
+
+    /// What is to be proven well fell ill again, or has something on it that is to be taken back first.
+    fn watch_moved(&mut self, now: Now, incident: &mut Incident) -> bool {
+        match self.present(now.mono, incident) {
+            Present::Over(why) => self.close(now, incident, &why),
+            Present::Ill | Present::Undo => {
+                incident.event(now, "the proof is put off: things have changed");
+                incident.flight = Flight::Idle;
+                if incident.state == IncidentState::Verifying {
+                    incident.state = IncidentState::Recovering;
+                }
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// The process whose service is being proven ended, in a new life: that attempt failed.
@@ -411,10 +527,24 @@ impl Engine {
     fn proof_failed(&mut self, now: Now, incident: &mut Incident, why: &str) {
         incident.event(now, format!("not proven: {why}"));
         incident.mended = false;
+        incident.unproven = true;
         self.attempt_failed(now, incident);
         if incident.state == IncidentState::Escalated {
             incident.not_before = now.mono + self.look_again();
         } else if incident.mode == Mode::ProcessCrash && self.facts.running().is_some() {
+            let fresh = self.facts.heartbeat_age(now.mono).is_some_and(|age| age <= self.policy.fresh_within());
+            let answers = fresh && self.facts.node_now().is_some_and(|fact| fact.raft.is_some());
+            if answers && self.rung(incident).is_some() {
+                // It answers, and its copy does not come up: that can be mended. Told at once, all the same.
+                if incident.rung == 0 {
+                    let why = format!("the process runs, but does not serve: {why}");
+                    let draft =
+                        self.draft_about(RecordKind::Note, Action::Alert, incident).with("evidence", why.as_str());
+                    self.record(draft, true);
+                    self.next_rung(now, incident, &why);
+                }
+                return;
+            }
             self.escalate(now, incident, &format!("the process runs, but does not serve: {why}"));
         }
     }
@@ -455,13 +585,13 @@ impl Engine {
         ladder::ladder(incident.mode, &self.policy).into_iter().nth(incident.rung)
     }
 
-    fn undo_of(&self, incident: &Incident) -> Rung {
-        ladder::undo(incident.mode, &self.policy)
+    pub(crate) fn undo_of(&self, incident: &Incident) -> Rung {
+        ladder::undo(incident.mode, incident.applied.last(), &self.policy)
     }
 
     fn effect_of(&self, incident: &Incident, step: &Step) -> Option<Effect> {
         match step.action {
-            action if ladder::is_undo(action) => Some(self.undo_of(incident).effect),
+            action if ladder::is_undo(action, &step.with) => Some(self.undo_of(incident).effect),
             _ => self.rung(incident).map(|rung| rung.effect),
         }
     }
@@ -469,10 +599,12 @@ impl Engine {
     fn proof_deadline(&self, incident: &Incident) -> Duration {
         let of = |rung: &Rung| match rung.effect {
             Effect::Proof { deadline } => Some(deadline),
-            Effect::DiskState { .. } | Effect::HostState { .. } | Effect::Quiet => None,
+            _ => None,
         };
-        if incident.mode == Mode::HostDown {
-            return self.policy.deadline(self.policy.host.rebuild_deadline);
+        match incident.mode {
+            Mode::HostDown => return self.policy.deadline(self.policy.host.rebuild_deadline),
+            mode if is_watched(mode) => return self.policy.deadline(self.policy.recovery.proof_deadline),
+            _ => {}
         }
         ladder::ladder(incident.mode, &self.policy).iter().rev().find_map(of).unwrap_or(crate::config::DEADLINE_FLOOR)
     }

@@ -9,7 +9,7 @@ use crate::chain::rfc3339;
 use crate::engine::Engine;
 use crate::engine::incidents::{Event, IncidentState, IncidentView};
 use crate::engine::ladder::ladder;
-use crate::engine::plan::{in_one_line, proof_in_words};
+use crate::engine::plan::in_one_line;
 use crate::record::GuardResult;
 use crate::types::Now;
 
@@ -37,7 +37,7 @@ impl Engine {
             .enumerate()
             .map(|(at, rung)| format!("{}. {}", at + 1, in_one_line(rung)))
             .collect();
-        rule.push(format!("proof: {}", proof_in_words(incident.mode, &incident.subject)));
+        rule.push(format!("proof: {}", self.proof_of(incident)));
         let (next, guards) = match incident.state {
             IncidentState::Resolved => ("nothing: it is resolved".to_owned(), incident.guards.clone()),
             _ => {

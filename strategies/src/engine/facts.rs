@@ -16,6 +16,7 @@ pub(crate) struct Facts {
     node: Option<(Moment, NodeFact)>,
     pub(crate) missed: u32,
     pub(crate) missed_error: String,
+    pub(crate) missed_at: Option<Moment>,
     leader: String,
     pub(crate) leader_changed: Option<Moment>,
     /// The process was seen running since the agent's start.
@@ -32,6 +33,7 @@ impl Facts {
             Observation::Heartbeat(fact) => self.heartbeat(now, fact),
             Observation::HeartbeatMissed { error } => {
                 self.missed = self.missed.saturating_add(1);
+                self.missed_at = Some(now);
                 self.missed_error.clone_from(error);
             }
             Observation::Peer(_)
@@ -79,6 +81,11 @@ impl Facts {
 
     pub(crate) fn heartbeat_at(&self) -> Option<Moment> {
         self.node.as_ref().map(|(at, _)| *at)
+    }
+
+    /// When the node was asked last, whether it answered or not.
+    pub(crate) fn asked_at(&self) -> Option<Moment> {
+        self.heartbeat_at().max(self.missed_at)
     }
 
     pub(crate) fn heartbeat_age(&self, now: Moment) -> Option<Duration> {

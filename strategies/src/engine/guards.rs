@@ -9,16 +9,19 @@ use std::time::Duration;
 use crate::api::Subject;
 use crate::config::PolicyConfig;
 use crate::coordinator::grace_left;
-use crate::engine::detect::{disk_degrading, disk_failure};
+use crate::engine::detect::{Watches, disk_degrading, disk_failure};
 use crate::engine::facts::Facts;
 use crate::engine::incidents::Incident;
 use crate::engine::ladder::{LEFT, Rung};
 use crate::engine::ledger::Ledger;
 use crate::engine::pause::Pause;
+use crate::engine::peers::Peers;
+use crate::engine::present::is_watched;
+use crate::lease::majority;
 use crate::liveness::{Liveness, Verdict};
 use crate::record::GuardResult;
 use crate::storm::StormBrake;
-use crate::types::{Action, Authority, Fence, GuardName, Mode, Moment};
+use crate::types::{Action, Authority, Fence, Grade, GuardName, Mode, Moment};
 
 /// Starts for one crash signature: a fourth would only crash the same way.
 pub(crate) const MAX_SAME_CRASH: u32 = 3;
@@ -36,6 +39,8 @@ pub(crate) struct Look<'a> {
     pub(crate) facts: &'a Facts,
     pub(crate) disks: &'a disk_failure::Watch,
     pub(crate) degrading: &'a disk_degrading::Watch,
+    pub(crate) peers: &'a Peers,
+    pub(crate) watches: &'a Watches,
     pub(crate) pause: Option<&'a Pause>,
     pub(crate) ledger: &'a Ledger,
     pub(crate) storm: &'a StormBrake,
@@ -53,7 +58,14 @@ pub(crate) struct Look<'a> {
 
 /// All guards of a step, in its order.
 pub(crate) fn judge(look: &Look<'_>) -> Vec<GuardResult> {
-    look.rung.guards.iter().map(|guard| one(look, *guard)).collect()
+    let mut judged: Vec<GuardResult> = look.rung.guards.iter().map(|guard| one(look, *guard)).collect();
+    // From the minority side nothing is repaired, whatever the mode: what it takes for lost the others have.
+    let (minority, told) = look.watches.partition.minority(look.policy);
+    if look.rung.grade == Grade::REPAIR && minority {
+        let evidence = format!("this host is on the minority side: {told}");
+        judged.insert(0, GuardResult { guard: GuardName::QuorumKept, passed: false, evidence });
+    }
+    judged
 }
 
 fn one(look: &Look<'_>, guard: GuardName) -> GuardResult {
@@ -70,7 +82,7 @@ fn one(look: &Look<'_>, guard: GuardName) -> GuardResult {
         GuardName::StormBrake => storm_brake(look),
         GuardName::Backoff => (true, "no wait is left".to_owned()),
         GuardName::Grace => grace(look),
-        GuardName::DeliberateStop => (true, "nobody stopped it on purpose".to_owned()),
+        GuardName::DeliberateStop => deliberate_stop(look),
         GuardName::CrashSignature => crash_signature(look),
         GuardName::Authority => authority(look),
     };
@@ -81,8 +93,22 @@ fn pause(look: &Look<'_>) -> (bool, String) {
     look.pause.map_or_else(|| (true, "not paused".to_owned()), |pause| (false, pause.evidence(look.now)))
 }
 
+/// Only the restart of a live process has to ask: that a dead one was stopped on purpose is read before an incident is opened.
+fn deliberate_stop(look: &Look<'_>) -> (bool, String) {
+    let stopped = match look.rung.action {
+        Action::StartNode => None,
+        _ => look.watches.deadlock.stopped(look.now, &look.policy.deadlock),
+    };
+    stopped.map_or_else(|| (true, "nobody stopped it on purpose".to_owned()), |why| (false, why))
+}
+
 fn fresh(look: &Look<'_>) -> (bool, String) {
     let limit = look.policy.fresh_within();
+    // A hung node's evidence is that it was asked just now, and did not answer.
+    if look.incident.mode == Mode::Deadlock && look.watches.deadlock.is_hung(&look.policy.deadlock) {
+        let age = look.facts.asked_at().map(|at| look.now.since(at)).unwrap_or_default();
+        return (age <= limit, format!("asked in vain {} ms ago, limit {} ms", age.as_millis(), limit.as_millis()));
+    }
     match look.facts.heartbeat_age(look.now) {
         Some(age) => (age <= limit, format!("heartbeat is {} ms old, limit {} ms", age.as_millis(), limit.as_millis())),
         None => (false, "no heartbeat yet".to_owned()),
@@ -92,8 +118,14 @@ fn fresh(look: &Look<'_>) -> (bool, String) {
 /// A disk cannot answer for itself: its node's canary is asked twice, and the last answer must be a young one. A
 /// shard's checksum speaks for itself: it was computed from the bytes that were read.
 fn corroborated(look: &Look<'_>) -> (bool, String) {
+    if is_watched(look.incident.mode) {
+        return corroborated_by_watch(look);
+    }
     if let Subject::Hosts(hosts) = &look.incident.subject {
         return convicted(look, hosts);
+    }
+    if look.incident.mode == Mode::ProcessCrash {
+        return (look.incident.unproven, "the process runs, and the proof that it serves did not hold".to_owned());
     }
     let Subject::Disk { disk, .. } = &look.incident.subject else {
         return (true, format!("the checksum was computed from the bytes read ({})", look.incident.detected_by));
@@ -107,6 +139,26 @@ fn corroborated(look: &Look<'_>) -> (bool, String) {
     }
     let (bad, need) = (look.disks.bad(disk), look.policy.detection.disk_confirmations);
     (bad >= need, format!("called bad by {bad} canaries in a row, {need} needed"))
+}
+
+/// What a node says of itself needs no second source, and what is counted over all members has more than two.
+fn corroborated_by_watch(look: &Look<'_>) -> (bool, String) {
+    let (watches, policy) = (look.watches, look.policy);
+    match look.incident.mode {
+        Mode::Deadlock => watches.deadlock.corroborated(look.now, look.peers, policy),
+        Mode::DatabaseCorruption | Mode::LogCorruption => {
+            let (said, need) = (watches.damage.said(), policy.damage.confirmations);
+            (said >= need, format!("the node says so itself, {said} times in a row, {need} needed"))
+        }
+        Mode::SlowFollower => match watches.lag.common_cause() {
+            Some(why) => (false, why),
+            None => (true, "the leader's word and the own node's agree, and the others are not slow".to_owned()),
+        },
+        Mode::SplitBrain => (true, "two nodes' own words, each with a quorum behind it".to_owned()),
+        Mode::TermDivergence => (true, "the own node's term and the other voters', each from its own agent".to_owned()),
+        Mode::StateDivergence => (true, "a majority of at least three members, compared as of two entries".to_owned()),
+        _ => (true, "the kernel's own figures".to_owned()),
+    }
 }
 
 /// A disk's own counters are one source, what the node failed to read there is the other. Once it is being emptied, that
@@ -183,9 +235,13 @@ fn one_at_a_time(look: &Look<'_>) -> (bool, String) {
 /// A disk that holds nothing readable can be detached at any time. One that still answers may hold the copy somebody
 /// else lost: not while another node is ill or a shard has no home.
 fn quorum_kept(look: &Look<'_>) -> (bool, String) {
+    let of_node = is_watched(look.incident.mode) || look.incident.mode == Mode::ProcessCrash;
+    if of_node && look.rung.action != Action::EvacuateDisk {
+        return voters_kept(look);
+    }
     let disk = match &look.incident.subject {
         Subject::Disk { disk, .. } => look.facts.disk(disk),
-        _ => None,
+        _ => look.watches.resources.fullest().and_then(|disk| look.facts.disk(disk)),
     };
     let Some(disk) = disk else { return (false, "the disk is not in the last heartbeat".to_owned()) };
     if disk_failure::unreadable(&disk.health) {
@@ -201,6 +257,47 @@ fn quorum_kept(look: &Look<'_>) -> (bool, String) {
             disk.health
         ),
     )
+}
+
+/// Whether the voters stay enough while the own node is away, or after it has given something up. Judged again by the lease's holder.
+fn voters_kept(look: &Look<'_>) -> (bool, String) {
+    if let Some(told) = hung_without_leader(look) {
+        return (true, format!("{told}: a node that answers nobody takes no vote away"));
+    }
+    let Some(fact) = look.facts.node() else { return (false, "no heartbeat yet".to_owned()) };
+    let voters: Vec<&str> = fact
+        .members
+        .iter()
+        .filter(|member| member.role == "voter" && member.state != "out")
+        .map(|member| member.node.as_str())
+        .collect();
+    if voters.is_empty() {
+        return (false, "the voters are not known".to_owned());
+    }
+    let ill = look.storm.ill();
+    let within = look.policy.detection.suspect_after;
+    let well = |voter: &&&str| !ill.iter().any(|ill| ill == **voter) && look.peers.is_alive(look.now, within, voter);
+    let others = voters.iter().filter(|voter| **voter != look.node).filter(well).count();
+    // Leadership that moves, or a term that is aligned, takes no vote away.
+    let stays = matches!(look.rung.action, Action::StepDown | Action::AlignTerm) && voters.contains(&look.node);
+    let (healthy, need) = (others + usize::from(stays), majority(voters.len()));
+    let votes = format!("{healthy} of {} voters healthy during the step, {need} needed", voters.len());
+    if look.rung.action != Action::RestartNode {
+        return (healthy >= need, votes);
+    }
+    let ill: Vec<String> = ill.into_iter().filter(|node| node != look.node).collect();
+    let kept = ill.len() <= look.policy.disk.others_down as usize && fact.missing_shards == 0;
+    let missing = fact.missing_shards;
+    (healthy >= need && kept, format!("{votes}; other nodes ill: {ill:?}, shards without a home: {missing}"))
+}
+
+/// The one case in which the storm brake, the quorum and the grace hold no restart back: nobody leads, and this node, which could
+/// vote, hangs. What is taken away is nothing.
+fn hung_without_leader(look: &Look<'_>) -> Option<String> {
+    let policy = &look.policy.deadlock;
+    let (hung, without) = (look.watches.deadlock.is_hung(policy), look.watches.voters.leaderless());
+    let applies = look.rung.action == Action::RestartNode && hung && without >= policy.leaderless_after;
+    applies.then(|| format!("hung, and no leader named by anybody for {} s", without.as_secs()))
 }
 
 /// Hosts of another failure domain that fell silent together with this incident's. The brake's own window is over long
@@ -225,6 +322,9 @@ fn common_cause(look: &Look<'_>, hosts: &[String]) -> Option<String> {
 }
 
 fn storm_brake(look: &Look<'_>) -> (bool, String) {
+    if let Some(told) = hung_without_leader(look) {
+        return (true, told);
+    }
     if let Subject::Hosts(hosts) = &look.incident.subject
         && let Some(why) = common_cause(look, hosts)
     {
@@ -253,7 +353,10 @@ fn authority(look: &Look<'_>) -> (bool, String) {
 }
 
 fn authority_of(policy: &PolicyConfig, mode: Mode, rung: &Rung) -> (bool, String) {
-    let (authority, why) = policy.authority_of(mode, rung.grade, rung.disruptive);
+    let (mut authority, mut why) = policy.authority_of(mode, rung.grade, rung.disruptive);
+    if rung.approval && authority > Authority::Approve {
+        (authority, why) = (Authority::Approve, "this step is never automatic");
+    }
     let grade = rung.grade;
     let text = match authority {
         Authority::Auto => format!("automatic for grade {} ({why})", grade.0),

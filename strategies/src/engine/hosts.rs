@@ -16,6 +16,7 @@ use crate::engine::decide::Present;
 use crate::engine::detect::{Symptom, host_down};
 use crate::engine::incidents::{Flight, Incident};
 use crate::engine::ladder::{IN_SERVICE, Rung};
+use crate::engine::present::is_watched;
 use crate::liveness::{Judgement, Verdict};
 use crate::record::RecordKind;
 use crate::types::{Action, Fence, Mode, Moment, Now, Severity};
@@ -200,6 +201,9 @@ impl Engine {
 
     /// What a step is done to: of hosts, those it concerns now.
     pub(crate) fn step_subject(&self, incident: &Incident, rung: &Rung) -> Subject {
+        if is_watched(incident.mode) {
+            return self.watched_subject(incident, rung);
+        }
         match &incident.subject {
             Subject::Hosts(hosts) => Subject::Hosts(self.concerned(hosts, rung.action)),
             subject => subject.clone(),

@@ -156,6 +156,12 @@ pub(crate) struct Incident {
     pub(crate) throttled: bool,
     /// The agent began to empty the disk.
     pub(crate) evacuating: bool,
+    /// What was done to the node and is to be taken back, the newest last.
+    pub(crate) applied: Vec<(Action, String)>,
+    /// The last proof did not hold, and no step was begun since.
+    pub(crate) unproven: bool,
+    /// Since when a guard has held its next step back, and whether a person was told.
+    pub(crate) held: Option<(Moment, bool)>,
     pub(crate) not_before: Moment,
     pub(crate) flight: Flight,
     pub(crate) guards: Vec<GuardResult>,
@@ -191,6 +197,9 @@ impl Incident {
             undone: 0,
             throttled: false,
             evacuating: false,
+            applied: Vec::new(),
+            unproven: false,
+            held: None,
             not_before: now.mono,
             flight: Flight::Idle,
             guards: Vec::new(),

@@ -25,16 +25,20 @@ mod ledger;
 mod modes;
 mod operator;
 mod pause;
+mod peers;
 mod plan;
 mod present;
 mod records;
 mod resume;
+mod sense;
 
 pub use explain::Explanation;
 pub use incidents::{Event, IncidentState, IncidentView, MAX_OPEN, MAX_RECENT, StepView};
-pub use ladder::{Effect, Otherwise, Rung, ladder};
+pub use ladder::{Effect, Otherwise, Rung, Shows, ladder};
+pub(crate) use ladder::{is_undo, leaves};
 pub use modes::{ModeStatus, modes, status as mode_status};
 pub use pause::{MAX_PAUSE, Pause};
+pub(crate) use peers::is_cut_off;
 pub use plan::{Plan, PlanEntry};
 
 use std::collections::BTreeMap;
@@ -53,11 +57,13 @@ use crate::storm::StormBrake;
 use crate::types::{Action, GuardName, Mode, Moment, Now};
 
 use detect::process_crash::{Planned, Reading};
-use detect::{Symptom, data_corruption, disk_degrading, disk_failure, process_crash};
+use detect::resource_exhaustion::Of;
+use detect::{Symptom, Watches, data_corruption, disk_degrading, disk_failure, process_crash};
 use facts::{Facts, Life};
 use incidents::{Book, Incident};
 use ledger::Ledger;
 use operator::OperatorStep;
+use peers::Peers;
 
 /// How often the same refusal is written again.
 pub(crate) const REFUSED_EVERY: Duration = Duration::from_secs(60);
@@ -86,6 +92,10 @@ pub struct Engine {
     disks: disk_failure::Watch,
     degrading: disk_degrading::Watch,
     findings: data_corruption::Watch,
+    peers: Peers,
+    watches: Watches,
+    /// When lines of a pattern were written down last.
+    lines: BTreeMap<String, Moment>,
     cascades: Detector,
     quorum: QuorumWatch,
     pause: Option<Pause>,
@@ -146,6 +156,7 @@ impl Engine {
         let storm = StormBrake::new(&policy.storm, policy.scaled(policy.storm.window));
         let liveness = Liveness::new(&node, &domain, &policy);
         let cascades = Detector::new(&policy.cascades);
+        let watches = Watches::new(&policy);
         Self {
             node,
             policy,
@@ -157,6 +168,9 @@ impl Engine {
             disks: disk_failure::Watch::default(),
             degrading: disk_degrading::Watch::default(),
             findings: data_corruption::Watch::default(),
+            peers: Peers::default(),
+            watches,
+            lines: BTreeMap::new(),
             cascades,
             quorum: QuorumWatch::default(),
             pause: None,
@@ -182,7 +196,8 @@ impl Engine {
         // Not with every look at a host: what is judged are seconds, and all hosts at once.
         let look = matches!(input, Input::Tick | Input::Lease { .. } | Input::Observed(Observation::Heartbeat(_)));
         match input {
-            Input::Started { next_sequence, open, paused, unfinished, history, cascades } => {
+            Input::Started { next_sequence, open, paused, unfinished, history, cascades, high_term } => {
+                self.watches.terms.restore(high_term);
                 self.next_id = self.next_id.max(next_sequence);
                 self.remember_cascades(now, &cascades);
                 for incident in open.into_iter().take(MAX_OPEN) {
@@ -213,7 +228,7 @@ impl Engine {
         if look {
             self.read_hosts(now);
         }
-        self.storm.hold(self.cascades.brake(now.mono));
+        self.storm.hold(self.cascades.brake(now.mono).or_else(|| self.freeze()));
         self.advance(now);
         self.advance_operator(now);
         std::mem::take(&mut self.out)
@@ -224,12 +239,34 @@ impl Engine {
     /// it is down, a cascade that begins there) is no reason: all that see it would give the lease up, and nobody could take it. Nor
     /// is a disk that is only watched: it may be so for years, on every host of a cluster that ages.
     pub fn may_hold_lease(&self) -> bool {
-        let elsewhere = |incident: &Incident| incident.subject.node().is_some_and(|node| node != self.node);
-        let watched = |incident: &Incident| incident.mode == Mode::DiskDegrading && incident.rung < ladder::EVACUATION;
-        let harmless =
-            |incident: &Incident| incident.mode == Mode::HostDown || elsewhere(incident) || watched(incident);
         let takes_part = self.facts.phase() != "lost_voter";
-        takes_part && self.incidents.open.values().all(harmless)
+        let clock = !self.watches.clock.is_far(&self.policy.clock);
+        takes_part && clock && self.incidents.open.values().all(|incident| self.is_harmless(incident))
+    }
+
+    /// Whether an incident is no reason to give the lease up.
+    fn is_harmless(&self, incident: &Incident) -> bool {
+        let elsewhere = incident.subject.node().is_some_and(|node| node != self.node);
+        let room = |of| self.watches.resources.is_over(of, &self.policy.resources);
+        match incident.mode {
+            // What all agents see: all would give the lease up, and nobody could take it.
+            Mode::HostDown | Mode::QuorumLoss => true,
+            Mode::DiskDegrading => incident.rung < ladder::EVACUATION || elsewhere,
+            // Somebody has to put one after the other; not one of the two.
+            Mode::SplitBrain => !self.watches.leaders.claims(&self.node),
+            Mode::NetworkPartition => !self.watches.partition.minority(&self.policy).0,
+            // Disks of a cluster fill up together; that hinders no agent.
+            Mode::ResourceExhaustion => !room(Of::Memory) && !room(Of::Cores),
+            // Told from 50 ms on; given up from 500 ms on, above.
+            Mode::ClockSkew => true,
+            _ => elsewhere,
+        }
+    }
+
+    /// Without a quorum nothing is taken away anywhere.
+    fn freeze(&self) -> Option<String> {
+        let lost = |incident: &&Incident| incident.mode == Mode::QuorumLoss;
+        self.incidents.open.values().find(lost).map(|incident| format!("the metadata has no quorum ({})", incident.id))
     }
 
     /// Whom this agent does not hear, for other agents; `None`: it cannot say.
@@ -304,6 +341,7 @@ impl Engine {
             | Observation::ProcessState(_)
             | Observation::LogMatch(_) => {}
         }
+        self.sense(now, observation);
         let of_process = matches!(
             observation,
             Observation::Process(_) | Observation::Heartbeat(_) | Observation::HeartbeatMissed { .. }

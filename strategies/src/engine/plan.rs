@@ -4,11 +4,12 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::api::{IncidentId, Subject};
+use crate::api::{IncidentId, Proof, Subject};
 use crate::engine::Engine;
 use crate::engine::decide::Move;
 use crate::engine::incidents::{Flight, Incident};
 use crate::engine::ladder::{Effect, Rung, ladder, proof};
+use crate::engine::present::is_watched;
 use crate::record::GuardResult;
 use crate::types::{Action, Grade, Mode, Moment, Now};
 
@@ -46,6 +47,8 @@ pub struct PlanEntry {
     pub ladder: Vec<Rung>,
     /// Which step of it is next, from 0.
     pub at: usize,
+    /// What shows that it is over.
+    pub proof: String,
 }
 
 impl Engine {
@@ -70,7 +73,21 @@ impl Engine {
             guards,
             ladder: ladder(incident.mode, &self.policy),
             at: incident.rung,
+            proof: self.proof_of(incident),
         }
+    }
+
+    /// What shows that an incident is over, in words.
+    pub(crate) fn proof_of(&self, incident: &Incident) -> String {
+        proof_in_words(incident.mode, self.proof(incident))
+    }
+
+    /// What shows that an incident is over.
+    pub(crate) fn proof(&self, incident: &Incident) -> Proof {
+        let members = || self.facts.node().map(|fact| fact.members.as_slice()).unwrap_or_default();
+        let hosts: Vec<String> =
+            members().iter().filter(|member| member.state != "out").map(|member| member.node.clone()).collect();
+        proof(incident.mode, &incident.subject, &self.policy, &hosts)
     }
 
     fn in_words(&self, now: Moment, incident: &Incident) -> (String, Option<Rung>, Vec<GuardResult>) {
@@ -104,6 +121,7 @@ impl Engine {
             Move::Act { rung, guards } => (format!("{} now", rung.action), Some(*rung), guards),
             Move::Skip { why } => (format!("the next step of the ladder: {why}"), None, incident.guards.clone()),
             Move::Prove { why } => (format!("seeks the proof: {why}"), None, incident.guards.clone()),
+            Move::Undone => ("it is taken back already".to_owned(), None, incident.guards.clone()),
             Move::Close { why } => (format!("closes it: {why}"), None, incident.guards.clone()),
             Move::Escalate { why, guards } => (format!("tells a person: {why}"), None, guards),
         }
@@ -134,9 +152,11 @@ impl fmt::Display for PlanEntry {
             let mark = if number == self.at { ">" } else { " " };
             writeln!(f, "  {mark} {}. {}", number + 1, in_one_line(rung))?;
             if let Effect::Proof { deadline } = rung.effect {
-                let proof = proof_in_words(self.mode, &self.subject);
-                writeln!(f, "       proof within {} s: {proof}", deadline.as_secs())?;
+                writeln!(f, "       proof within {} s: {}", deadline.as_secs(), self.proof)?;
             }
+        }
+        if is_watched(self.mode) {
+            writeln!(f, "    proof: {}", self.proof)?;
         }
         for guard in &self.guards {
             let verdict = if guard.passed { "pass" } else { "HELD" };
@@ -150,11 +170,13 @@ impl fmt::Display for PlanEntry {
 pub(crate) fn in_one_line(rung: &Rung) -> String {
     let wait = if rung.wait.is_zero() { String::new() } else { format!("after {} ms: ", rung.wait.as_millis()) };
     if rung.attempts == 0 {
-        return format!("{} (grade {} {}): {}", rung.action, rung.grade.0, rung.grade.name(), rung.does);
+        return format!("{wait}{} (grade {} {}): {}", rung.action, rung.grade.0, rung.grade.name(), rung.does);
     }
     let disruptive = if rung.disruptive { ", disruptive: lease, slot and fence" } else { "" };
+    let approval = if rung.approval { ", only with approval" } else { "" };
+    let with = if rung.with.is_empty() { String::new() } else { format!(" {}", rung.with) };
     format!(
-        "{wait}{} (grade {} {}{disruptive}; {} attempts of {} s): {}",
+        "{wait}{}{with} (grade {} {}{disruptive}{approval}; {} attempts of {} s): {}",
         rung.action,
         rung.grade.0,
         rung.grade.name(),
@@ -165,12 +187,11 @@ pub(crate) fn in_one_line(rung: &Rung) -> String {
 }
 
 /// What shows that an incident is over, in words.
-pub(crate) fn proof_in_words(mode: Mode, subject: &Subject) -> String {
-    use crate::api::Proof;
+fn proof_in_words(mode: Mode, proof: Proof) -> String {
     if mode == Mode::CascadingFailure {
         return "no more of its failures for its window, and what began it gone".to_owned();
     }
-    match proof(subject) {
+    match proof {
         Proof::Serves => "a canary write and read through the node, and caught up to the commit index".to_owned(),
         Proof::DiskRebuilt { disk } => {
             format!("every shard of disk {disk} read back from its new home; failed = skipped = 0")

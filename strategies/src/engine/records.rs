@@ -35,6 +35,9 @@ impl Engine {
         if step.disruptive {
             draft = draft.with("disruptive", true);
         }
+        if !step.with.is_empty() {
+            draft = draft.with("with", step.with.as_str());
+        }
         if let Some(fence) = &step.fence {
             draft = draft.with("fence", fence.to_string());
         }

@@ -4,7 +4,7 @@ use crate::api::{IncidentId, OpenIncident, PastStep, ProcessFact, Step, Subject}
 use crate::engine::Engine;
 use crate::engine::detect::Symptom;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
-use crate::engine::ladder;
+use crate::engine::ladder::{self, Effect};
 use crate::record::RecordKind;
 use crate::types::{Action, Mode, Moment, Now};
 
@@ -21,7 +21,8 @@ enum Became {
 impl Engine {
     /// Takes an incident over from the journal.
     pub(crate) fn take_over(&mut self, now: Now, open: OpenIncident, history: &[PastStep]) {
-        let OpenIncident { id, mode, subject, opened_ms, unfinished, steps_done, escalated, initial, pattern } = open;
+        let OpenIncident { id, mode, subject, opened_ms, unfinished, steps_done, escalated, initial, pattern, applied } =
+            open;
         let symptom = Symptom {
             mode,
             subject,
@@ -39,6 +40,7 @@ impl Engine {
         let at = |action: Action| rungs.iter().position(|rung| rung.action == action);
         // Its place on the ladder: the unfinished step's, or the last one that was done (its effect is looked for).
         incident.rung = last.and_then(at).or_else(|| steps_done.iter().rev().find_map(|done| at(*done))).unwrap_or(0);
+        incident.applied = applied;
         incident.throttled = steps_done.contains(&Action::Throttle) || last == Some(Action::Throttle);
         incident.evacuating = steps_done.contains(&Action::EvacuateDisk) || last == Some(Action::EvacuateDisk);
         if let Some(rung) = rungs.get(incident.rung) {
@@ -57,6 +59,9 @@ impl Engine {
             self.take_over_cascade(now, &mut incident, pattern.as_deref());
         }
         if let Some(step) = unfinished {
+            if ladder::leaves(step.action, &step.with) {
+                incident.applied.push((step.action, step.with.clone()));
+            }
             incident.begun(now, &step);
             incident.flight = Flight::Reconciling { step, since: now.mono };
         }
@@ -115,8 +120,28 @@ impl Engine {
                 let text = format!("the node shows the disk as {state}");
                 Some(if states.contains(&state.as_str()) { Became::Done(text) } else { Became::NotDone(text) })
             }
+            (_, Subject::Node(_)) => self.became_of_node(step, since),
             _ => Some(Became::NotDone("nothing shows that it was done".to_owned())),
         }
+    }
+
+    /// What the node shows of itself, in an answer that came after the agent's start.
+    fn became_of_node(&self, step: &Step, since: Moment) -> Option<Became> {
+        self.facts.node_now().filter(|_| self.facts.heartbeat_at() >= Some(since))?;
+        let mode = step.mode?;
+        let rungs = ladder::ladder(mode, &self.policy);
+        let rung = rungs
+            .into_iter()
+            .find(|rung| rung.action == step.action && (rung.with.is_empty() || rung.with == step.with));
+        let shows = rung.and_then(|rung| match rung.effect {
+            Effect::NodeState { shows, .. } => Some(shows),
+            _ => None,
+        });
+        Some(match shows {
+            Some(shows) if self.node_shows(shows, Some(since)) => Became::Done("the node shows it".to_owned()),
+            Some(_) => Became::NotDone("the node does not show it".to_owned()),
+            None => Became::NotDone("nothing shows that it was done; it does no harm to do it again".to_owned()),
+        })
     }
 
     /// An operator's step that the agent's end interrupted: not repeated, but its slot must not stay open.

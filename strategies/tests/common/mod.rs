@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use resilver_strategies::api::{
-    Command, DiskFact, ExitClass, FindingFact, IncidentId, Input, NodeFact, Observation, OperatorCommand, ProcessFact,
-    Proof, RaftFact, SmartFact, SmartVerdict, Step, StepId, StepResult,
+    Command, DiskFact, ExitClass, FindingFact, IncidentId, Input, MemberFact, NodeFact, Observation, OperatorCommand,
+    PeerFact, ProcessFact, Proof, RaftFact, SmartFact, SmartVerdict, Step, StepId, StepResult,
 };
 use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::config::{PolicyConfig, Profile};
 use resilver_strategies::engine::{Engine, EngineOptions, IncidentState, IncidentView};
 use resilver_strategies::record::{Draft, RecordKind};
-use resilver_strategies::types::{Action, Fence, GuardName, Moment, Now};
+use resilver_strategies::types::{Action, Authority, Fence, GuardName, Moment, Now};
 
 pub const NODE: &str = "n1";
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -26,6 +26,7 @@ pub struct Bench {
     pub tip: Tip,
     pub commands: Vec<Command>,
     pub fact: NodeFact,
+    pub peers: Vec<PeerFact>,
 }
 
 pub fn healthy() -> NodeFact {
@@ -45,12 +46,55 @@ pub fn healthy() -> NodeFact {
             role: "follower".into(),
             term: 3,
             leader: "n2".into(),
+            committed: 40,
             applied: 40,
+            last_log: 40,
+            last_log_term: 3,
             ..RaftFact::default()
         }),
+        mode: "read_write".into(),
+        stands: Some(true),
         disks: vec![disk("d1"), disk("d2")],
         ..NodeFact::default()
     }
+}
+
+/// A well peer of the bench's cluster: n2 leads.
+pub fn peer(name: &str) -> PeerFact {
+    let leads = name == "n2";
+    PeerFact {
+        node: name.to_owned(),
+        agent_answers: true,
+        node_alive: Some(true),
+        node_phase: "healthy".into(),
+        node_answers: Some(true),
+        domain: format!("host {name}"),
+        silent: Some(Vec::new()),
+        leader: "n2".into(),
+        cluster: "c".into(),
+        epoch: 1,
+        raft: Some(RaftFact {
+            role: if leads { "leader" } else { "follower" }.into(),
+            term: 3,
+            leader: "n2".into(),
+            committed: 40,
+            applied: 40,
+            last_log: 40,
+            last_log_term: 3,
+            quorum_ack_ms: leads.then_some(100),
+            ..RaftFact::default()
+        }),
+        clock_offset_ms: Some(1),
+        clock_error_ms: 2,
+        ..PeerFact::default()
+    }
+}
+
+/// Everything that is not a person's is automatic.
+pub fn auto() -> PolicyConfig {
+    let mut policy = PolicyConfig::default();
+    policy.authority.grades.all = Some(Authority::Auto);
+    policy
 }
 
 pub fn running(pid: u32) -> ProcessFact {
@@ -105,6 +149,7 @@ impl Bench {
             tip: Tip::default(),
             commands: Vec::new(),
             fact: healthy(),
+            peers: Vec::new(),
         };
         bench.restart_agent();
         bench
@@ -158,6 +203,100 @@ impl Bench {
 
     pub fn process(&mut self, fact: ProcessFact) -> Vec<Command> {
         self.observe(Observation::Process(fact))
+    }
+
+    /// These vote, and their agents and nodes are heard with every [`pass`](Self::pass). The bench's own node is one of the members.
+    pub fn voters(&mut self, names: &[&str]) {
+        let member = |name: &&str| MemberFact {
+            node: (*name).to_owned(),
+            state: "up".into(),
+            role: "voter".into(),
+            ..MemberFact::default()
+        };
+        self.fact.members = names.iter().map(member).collect();
+        self.fact.cluster = "c".into();
+        self.peers = names.iter().filter(|name| **name != NODE).map(|name| peer(name)).collect();
+        self.pass(70);
+    }
+
+    /// So many seconds pass, with a heartbeat, and a word of every peer, in each.
+    pub fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.beat(1);
+            self.words();
+        }
+    }
+
+    /// The same, and the node does not answer.
+    pub fn pass_missing(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.miss(1);
+            self.words();
+        }
+    }
+
+    fn words(&mut self) {
+        for fact in self.peers.clone() {
+            self.observe(Observation::Peer(fact));
+        }
+    }
+
+    pub fn peer(&mut self, name: &str) -> &mut PeerFact {
+        self.peers.iter_mut().find(|peer| peer.node == name).expect("a peer of the bench")
+    }
+
+    pub fn raft(&mut self) -> &mut RaftFact {
+        self.fact.raft.as_mut().expect("Raft runs")
+    }
+
+    pub fn raft_of(&mut self, name: &str) -> &mut RaftFact {
+        self.peer(name).raft.as_mut().expect("Raft runs")
+    }
+
+    /// Takes a disruptive step of this kind from its wish for a slot to its end; the evidence is read again in between.
+    pub fn through(&mut self, action: Action) -> Step {
+        for _ in 0..600 {
+            if self
+                .asked_slot()
+                .is_some_and(|step| step.action == action && !self.executed().iter().any(|done| done.id == step.id))
+            {
+                break;
+            }
+            self.pass(1);
+        }
+        let asked = self.asked_slot().filter(|step| step.action == action);
+        let Some(asked) = asked else {
+            panic!("no slot for {action}: {:#?}\n{}", self.refusals(), self.engine.plan(self.now()))
+        };
+        self.grant(asked.id, 9);
+        self.pass(1);
+        let step = self.last_step();
+        assert_eq!(step.id, asked.id, "begun once the evidence was read again");
+        self.done(step.id);
+        step
+    }
+
+    /// Waits for a step of this kind that needs no slot, and ends it.
+    pub fn relieved(&mut self, action: Action) -> Step {
+        for _ in 0..600 {
+            if self.running().is_some_and(|step| step.action == action) {
+                break;
+            }
+            self.pass(1);
+        }
+        let step = self.running().filter(|step| step.action == action);
+        let Some(step) = step else { panic!("no {action}: {:?}\n{}", self.actions(), self.engine.plan(self.now())) };
+        self.done(step.id);
+        step
+    }
+
+    /// The step that is under way.
+    pub fn running(&self) -> Option<Step> {
+        self.engine
+            .status(self.now())
+            .steps
+            .into_iter()
+            .find(|step| self.executed().iter().any(|done| done.id == step.id))
     }
 
     /// Time passes, ticking, without any fact.

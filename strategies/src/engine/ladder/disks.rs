@@ -27,6 +27,8 @@ pub(super) fn disk_failure(policy: &PolicyConfig) -> Vec<Rung> {
     let verb = |action, does, grade, disruptive, wait, guards, effect, otherwise| Rung {
         action,
         does,
+        with: "",
+        approval: false,
         grade,
         disruptive,
         wait,
@@ -83,6 +85,8 @@ pub(super) fn disk_degrading(policy: &PolicyConfig) -> Vec<Rung> {
         Rung {
             action: Action::Alert,
             does: "tell a person: SMART alone goes no further",
+            with: "",
+            approval: false,
             grade: Grade::OBSERVE,
             disruptive: false,
             wait: Duration::ZERO,
@@ -95,6 +99,8 @@ pub(super) fn disk_degrading(policy: &PolicyConfig) -> Vec<Rung> {
         Rung {
             action: Action::EvacuateDisk,
             does: "mark the disk draining: it is read until its shards are on other disks",
+            with: "",
+            approval: false,
             grade: Grade::REPAIR,
             disruptive: true,
             wait: Duration::ZERO,
@@ -107,6 +113,8 @@ pub(super) fn disk_degrading(policy: &PolicyConfig) -> Vec<Rung> {
         Rung {
             action: Action::RepairShards,
             does: "move its shards, read them back from where they are then, and only then give the disk up",
+            with: "",
+            approval: false,
             grade: Grade::REPAIR,
             disruptive: false,
             wait: Duration::ZERO,
@@ -124,6 +132,8 @@ pub(super) fn data_corruption(policy: &PolicyConfig) -> Vec<Rung> {
     vec![Rung {
         action: Action::RepairShards,
         does: "reconstruct from k good shards, write new, verify, then move the bad aside",
+        with: "",
+        approval: false,
         grade: Grade::REPAIR,
         disruptive: false,
         wait: Duration::ZERO,
@@ -141,6 +151,8 @@ pub(super) fn undo_throttle(policy: &PolicyConfig) -> Rung {
     Rung {
         action: Action::SetMode,
         does: "take the throttle back: the disk is well again",
+        with: "",
+        approval: false,
         grade: Grade::RELIEVE,
         disruptive: false,
         wait: Duration::ZERO,

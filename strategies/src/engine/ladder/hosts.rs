@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, Otherwise, Rung, SEEN_DEADLINE, VERB_DEADLINE};
+use super::{Effect, Otherwise, Rung, SEEN_DEADLINE, Shows, VERB_DEADLINE, relief, told};
 use crate::config::PolicyConfig;
 use crate::types::GuardName::{Authority, Budget, Corroborated, Fresh, IntentFirst, OneAtATime, Pause, StormBrake};
 use crate::types::{Action, Grade, GuardName};
@@ -23,6 +23,8 @@ pub(super) fn host_down(policy: &PolicyConfig) -> Vec<Rung> {
         Rung {
             action: Action::MarkDown,
             does: "mark the host down in the cluster map: everybody routes around it",
+            with: "",
+            approval: false,
             grade: Grade::OBSERVE,
             disruptive: false,
             wait: Duration::ZERO,
@@ -35,6 +37,8 @@ pub(super) fn host_down(policy: &PolicyConfig) -> Vec<Rung> {
         Rung {
             action: Action::EvacuateHost,
             does: "mark the host out: its shards are rebuilt on the others",
+            with: "",
+            approval: false,
             grade: Grade::REPAIR,
             disruptive: false,
             wait: policy.scaled(policy.host.out_after),
@@ -53,6 +57,8 @@ pub(super) fn mark_up() -> Rung {
     Rung {
         action: Action::MarkUp,
         does: "take the mark back: the host is there again",
+        with: "",
+        approval: false,
         grade: Grade::OBSERVE,
         disruptive: false,
         wait: Duration::ZERO,
@@ -70,6 +76,8 @@ pub(super) fn cascading_failure() -> Vec<Rung> {
     vec![Rung {
         action: Action::Alert,
         does: "tell a person, fold what follows under it, freeze disruptive steps",
+        with: "",
+        approval: false,
         grade: Grade::OBSERVE,
         disruptive: false,
         wait: Duration::ZERO,
@@ -79,4 +87,31 @@ pub(super) fn cascading_failure() -> Vec<Rung> {
         effect: Effect::Quiet,
         otherwise: Otherwise::Escalate,
     }]
+}
+
+/// The node routes around by itself; this host makes sure that it is not its own connections, and, on the minority side, takes no
+/// writes that it cannot commit. Nothing is ever restarted because of the network.
+pub(super) fn network_partition(policy: &PolicyConfig) -> Vec<Rung> {
+    let figures = &policy.partition;
+    vec![
+        told("route around them: circuits open, reads are hedged", Grade::OBSERVE, Otherwise::NextRung),
+        relief(
+            policy,
+            Action::Reclaim,
+            "dial the other hosts anew, over every interface that is configured",
+            "connections",
+            policy.scaled(figures.reconnect_wait),
+        ),
+        Rung {
+            effect: Effect::NodeState { shows: Shows::Mode("read_only"), deadline: SEEN_DEADLINE },
+            ..relief(
+                policy,
+                Action::SetMode,
+                "on the minority side: take no writes until a leader is seen",
+                "read_only",
+                Duration::ZERO,
+            )
+        },
+        told("wait for the network to heal", Grade::OBSERVE, Otherwise::Wait),
+    ]
 }

@@ -2,8 +2,13 @@
 //!
 //! Owns: whether there is still something to recover. Must never: act, or take what is not known for well.
 
+mod applies;
 mod disks;
 mod process;
+mod watched;
+
+pub(crate) use applies::Applies;
+pub(crate) use watched::is_watched;
 
 use crate::api::Subject;
 use crate::engine::Engine;
@@ -15,6 +20,7 @@ impl Engine {
     /// What the incident's subject looks like now.
     pub(crate) fn present(&self, now: Moment, incident: &Incident) -> Present {
         match (&incident.subject, incident.mode) {
+            (_, mode) if is_watched(mode) => self.present_watched(now, incident),
             (_, Mode::CascadingFailure) => self.present_cascade(now, incident),
             (Subject::Node(_), _) => self.present_process(incident),
             (Subject::Hosts(hosts), _) => self.present_hosts(hosts),

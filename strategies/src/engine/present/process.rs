@@ -18,6 +18,8 @@ impl Engine {
                 "waiting" if incident.initial => {
                     Present::Over(format!("process {pid} runs and waits to be made part of a cluster"))
                 }
+                // It runs, and was given its time to serve.
+                _ if incident.unproven && incident.rung > 0 => Present::Ill,
                 _ => Present::Prove(format!("process {pid} runs")),
             },
             Some(_) => match process_crash::read(&self.node, &self.facts, &self.policy, self.planned()) {

@@ -1,0 +1,280 @@
+//! The figures of the modes that are read from what nodes, hosts and peers say.
+//!
+//! A time whose documentation says *detection* is never scaled by the factor; the others are policy and are.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{BadPolicy, secs};
+
+macro_rules! figures {
+    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident: $kind:tt = $value:expr),+ $(,)? }) => {
+        figures!(@struct [$(#[$doc])*] $name [] $($(#[$fdoc])* $field: $kind = $value,)+);
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $value),+ }
+            }
+        }
+    };
+    (@struct [$($doc:tt)*] $name:ident [$($done:tt)*] $(#[$fdoc:meta])* $field:ident: time = $value:expr, $($rest:tt)*) => {
+        figures!(@struct [$($doc)*] $name [$($done)* $(#[$fdoc])* #[serde(with = "humantime_serde")] #[schemars(with = "String")] pub $field: Duration,] $($rest)*);
+    };
+    (@struct [$($doc:tt)*] $name:ident [$($done:tt)*] $(#[$fdoc:meta])* $field:ident: count = $value:expr, $($rest:tt)*) => {
+        figures!(@struct [$($doc)*] $name [$($done)* $(#[$fdoc])* pub $field: u32,] $($rest)*);
+    };
+    (@struct [$($doc:tt)*] $name:ident [$($done:tt)*]) => {
+        $($doc)*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($done)* }
+    };
+}
+
+figures! {
+    /// `network_partition`.
+    PartitionPolicy {
+        /// Detection: hosts that this agent does not hear and somebody else does, for so long on top of the suspicion. Three lost
+        /// answers in a row are no partition; a link that flaps is one only while it is gone.
+        confirm_after: time = secs(10),
+        /// Detection: without a leader, and without a majority of the voters heard, for so long: this is the minority side. As
+        /// long as a conviction takes: an election is over by then.
+        minority_after: time = secs(15),
+        /// How long a try with fresh connections may take to help, before the next.
+        reconnect_wait: time = secs(30),
+        /// All hosts heard for so long before what was done is taken back: a link that flaps would open and close the door.
+        healed_after: time = secs(10),
+    }
+}
+
+figures! {
+    /// `database_corruption` and `log_corruption`.
+    DamagePolicy {
+        /// Answers in a row in which the node says that it lost its vote, and by what: one may be of a node that is just ending.
+        confirmations: count = 2,
+        /// How long giving up a membership and coming back as a learner may take: the whole state is fetched.
+        rejoin_deadline: time = secs(1800),
+    }
+}
+
+figures! {
+    /// `split_brain`.
+    SplitBrainPolicy {
+        /// Detection: a quorum must have acknowledged both leaders this long after both were seen to lead. The ages that agents tell
+        /// are wrong by up to a heartbeat each, and a leader that was cut off gets no acknowledgement after that.
+        overlap: time = secs(2),
+        /// One writer per term for so long before the fence is taken back.
+        settled_after: time = secs(30),
+        /// How long the agents of the nodes concerned have before a person is asked to choose.
+        human_after: time = secs(120),
+    }
+}
+
+figures! {
+    /// `term_divergence`.
+    TermPolicy {
+        /// Terms ahead of the leader's. An election takes one or two; a node that lost three in a row is still among those.
+        ahead: count = 5,
+        /// Rises of a node's term within `window`, while it stays above that of a leader with a quorum. Elections alone may be as many.
+        rises: count = 3,
+        /// Detection: the window of `rises`.
+        window: time = secs(60),
+        /// Detection: a term stays above the leader's for so long. A leader that is about to be elected at it is there sooner.
+        confirm_after: time = secs(10),
+        /// The term unchanged for so long is the proof, and takes the calming back.
+        stable_for: time = secs(60),
+        /// How long the calmed node has to follow before an election above all terms brings it back.
+        align_after: time = secs(60),
+        /// And how long after that before it gives its membership up.
+        rejoin_after: time = secs(300),
+    }
+}
+
+figures! {
+    /// `state_divergence`.
+    ReplicaPolicy {
+        /// Comparisons, each as of a later entry, that call this member wrong: one may have met a change that was under way.
+        looks: count = 2,
+        /// How long mending a replica may take: records that differ, or the whole state.
+        mend_deadline: time = secs(1800),
+    }
+}
+
+figures! {
+    /// `deadlock`, and a process that runs and does not answer.
+    DeadlockPolicy {
+        /// A canary is slow beyond so many times its baseline.
+        canary_factor: count = 5,
+        /// And beyond this, whatever the baseline: five times three milliseconds is one sync of a busy disk. Detection.
+        canary_floor: time = secs(1),
+        /// Canaries before there is a baseline. Fewer are no habit.
+        baseline_samples: count = 20,
+        /// Detection: no canary came through in time for so long, while heartbeats are fine.
+        stuck_after: time = secs(30),
+        /// Detection: a client operation this old is stuck. An upload over a slow line may take minutes.
+        operation_limit: time = secs(600),
+        /// Detection: a lock with waiters that is held for so long, and whose path does badly.
+        lock_limit: time = secs(60),
+        /// A lock of an owner that lives, held for so long, may be broken when a person approves.
+        stuck_lock_after: time = secs(300),
+        /// Detection: the process runs and no heartbeat was answered for so long. Ten times what makes a heartbeat missed: a node
+        /// that replays its log, or waits for a saturated disk, answers by then.
+        hung_after: time = secs(30),
+        /// Detection: without any leader for so long, a hung voter may be restarted despite the storm brake.
+        leaderless_after: time = secs(60),
+        /// Per mille of all cores busy that is saturation: nothing above grade 1 is done about slowness then.
+        saturated_cpu: count = 900,
+        /// The same of time in which tasks wait for a core, memory or a disk (PSI).
+        saturated_pressure: count = 500,
+        /// How long one relief (an operation cancelled, a lock broken, leadership moved) has to help.
+        relief_wait: time = secs(15),
+        /// The canary's 99th percentile under its limit for so long is the proof.
+        calm_for: time = secs(60),
+        /// Detection: canaries, and looks at the host, older than this say nothing.
+        good_for: time = secs(60),
+    }
+}
+
+figures! {
+    /// `resource_exhaustion`. Shares are in per mille.
+    ResourcePolicy {
+        /// Room used of a volume that calls for cleaning up. With a tenth left, a disk of any size has room for the cleaning itself.
+        disk: count = 900,
+        /// Room used at which the node takes no more writes: what is left is for the metadata's log and for repair.
+        disk_full: count = 950,
+        /// Inodes used: as for room.
+        inodes: count = 900,
+        /// Inodes used at which the node takes no more writes.
+        inodes_full: count = 950,
+        /// Memory used: background work pauses.
+        memory: count = 900,
+        /// Memory used at which leadership goes elsewhere before the kernel kills somebody.
+        memory_full: count = 970,
+        /// Descriptors used of what the process may have.
+        descriptors: count = 800,
+        /// Descriptors used at which leadership goes elsewhere.
+        descriptors_full: count = 950,
+        /// Time in which tasks wait for a core (PSI): background work pauses. Load alone is no failure, and nothing more is done.
+        cpu_pressure: count = 600,
+        /// So far under a threshold is back: else a node at the threshold would open and close its door.
+        back: count = 50,
+        /// Detection: over a threshold for so long.
+        confirm_after: time = secs(30),
+        /// Well for so long before what was done is taken back.
+        back_for: time = secs(30),
+        /// A volume that is predicted to be full within this is cleaned up now. Nothing more is done on a prediction. Detection.
+        predicted_within: time = secs(3600),
+        /// How long one cleaning has to help.
+        relief_wait: time = secs(120),
+        /// How long stopped writes have to help before a person is asked whether a disk is to be emptied.
+        evacuate_after: time = secs(1800),
+        /// Detection: looks at the host older than this say nothing.
+        good_for: time = secs(180),
+    }
+}
+
+figures! {
+    /// `slow_follower`.
+    LagPolicy {
+        /// Entries committed and not applied here.
+        entries: count = 64,
+        /// Detection: and the oldest of them was committed so long ago. Both, because a burst is many entries for a moment, and a quiet
+        /// cluster few for long.
+        behind: time = secs(10),
+        /// Detection: so for this long.
+        confirm_after: time = secs(30),
+        /// Detection: less than this behind is caught up.
+        caught_up: time = secs(1),
+        /// Caught up for so long is the proof, and gives the vote back.
+        caught_up_for: time = secs(60),
+        /// How long a relief has to help: an installed snapshot is caught up from in this time.
+        relief_wait: time = secs(60),
+    }
+}
+
+figures! {
+    /// `clock_skew`. Offsets count beyond the error of the question that found them.
+    ClockPolicy {
+        /// Milliseconds from most peers' clocks that are told.
+        warn_ms: count = 50,
+        /// Milliseconds at which this agent gives the lease up: nothing is decided by wall time, but a host whose clock is this far
+        /// off is not what it should be.
+        give_up_ms: count = 500,
+        /// Detection: off for so long. One question may have met a pause on its way back.
+        confirm_after: time = secs(30),
+        /// Back for so long is the end of it.
+        back_for: time = secs(60),
+        /// Detection: a peer's answer about its clock counts for so long.
+        good_for: time = secs(60),
+    }
+}
+
+figures! {
+    /// `quorum_loss`.
+    QuorumPolicy {
+        /// Detection: a majority of the voters not reachable, and no leader named by anybody, for so long.
+        lost_after: time = secs(60),
+        /// A leader and a majority for so long is the end of it.
+        back_for: time = secs(10),
+        /// How long the dead members' own agents have to start them before the way back is written down for a person.
+        human_after: time = secs(600),
+    }
+}
+
+/// What every figure of these modes has to keep.
+pub(super) fn check(policy: &super::PolicyConfig) -> Result<(), BadPolicy> {
+    let bad = |key, value: String, want| Err(BadPolicy { key, value, want });
+    let heartbeat = policy.detection.heartbeat;
+    let two = "at least two heartbeats expected: less is one late answer";
+    for (key, time) in [
+        ("partition.confirm_after", policy.partition.confirm_after),
+        ("partition.minority_after", policy.partition.minority_after),
+        ("split_brain.overlap", policy.split_brain.overlap),
+        ("terms.confirm_after", policy.terms.confirm_after),
+        ("deadlock.stuck_after", policy.deadlock.stuck_after),
+        ("deadlock.hung_after", policy.deadlock.hung_after),
+        ("deadlock.leaderless_after", policy.deadlock.leaderless_after),
+        ("lag.confirm_after", policy.lag.confirm_after),
+        ("quorum.lost_after", policy.quorum.lost_after),
+    ] {
+        if time < heartbeat * 2 {
+            return bad(key, format!("{time:?}"), two);
+        }
+    }
+    let confirmed = "at least 2 expected: one reading is no evidence";
+    for (key, count) in [
+        ("damage.confirmations", policy.damage.confirmations),
+        ("replicas.looks", policy.replicas.looks),
+        ("terms.ahead", policy.terms.ahead),
+        ("terms.rises", policy.terms.rises),
+        ("deadlock.canary_factor", policy.deadlock.canary_factor),
+        ("deadlock.baseline_samples", policy.deadlock.baseline_samples),
+    ] {
+        if count < 2 {
+            return bad(key, count.to_string(), confirmed);
+        }
+    }
+    if policy.deadlock.hung_after < heartbeat * policy.detection.missed_heartbeats {
+        let want = "at least detection.missed_heartbeats heartbeats expected";
+        return bad("deadlock.hung_after", format!("{:?}", policy.deadlock.hung_after), want);
+    }
+    if policy.clock.give_up_ms <= policy.clock.warn_ms {
+        return bad("clock.give_up_ms", policy.clock.give_up_ms.to_string(), "more than clock.warn_ms expected");
+    }
+    let resources = &policy.resources;
+    for (key, value, full) in [
+        ("resources.disk", resources.disk, resources.disk_full),
+        ("resources.inodes", resources.inodes, resources.inodes_full),
+        ("resources.memory", resources.memory, resources.memory_full),
+        ("resources.descriptors", resources.descriptors, resources.descriptors_full),
+        ("resources.cpu_pressure", resources.cpu_pressure, 1000),
+    ] {
+        if value <= resources.back || value > full || full > 1000 {
+            let want =
+                "per mille expected: more than resources.back, and no more than its _full, which is at most 1000";
+            return bad(key, format!("{value} (full: {full})"), want);
+        }
+    }
+    Ok(())
+}

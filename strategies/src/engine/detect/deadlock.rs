@@ -1,0 +1,260 @@
+//! `deadlock`: heartbeats are answered and nothing gets on; or the process runs and answers nobody.
+//!
+//! Never: takes saturation for deadlock; calls slow what is fast enough for any client; blames this node for a cluster without a
+//! leader; treats a process that somebody stopped (SIGSTOP), or that the kernel holds (D state).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::api::{CanaryFact, HostFact, LockFact, NodeFact, ProcessStateFact};
+use crate::config::{DeadlockPolicy, PolicyConfig};
+use crate::engine::detect::State;
+use crate::engine::detect::held::Held;
+use crate::engine::peers::Peers;
+use crate::types::Moment;
+
+/// Canaries remembered: two minutes at one a second.
+const MAX_CANARIES: usize = 128;
+/// Good canaries that make the baseline.
+const MAX_BASELINE: usize = 64;
+/// Canaries that must be seen before the 99th percentile says anything.
+const MIN_CANARIES: usize = 3;
+/// A process that the kernel holds for so long waits for a disk, and no signal reaches it.
+const HELD_BY_KERNEL_MS: u64 = 5_000;
+
+/// What was seen of the node's progress.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watch {
+    canaries: VecDeque<(Moment, Option<u64>)>,
+    baseline: VecDeque<u64>,
+    last_error: String,
+    stuck: Held,
+    hung: Held,
+    operation: Held,
+    locks: Held,
+    lock: Option<LockFact>,
+    fine: Held,
+    /// When the host was looked at, and why it is saturated, if it is.
+    host: Option<(Moment, Option<String>)>,
+    process: Option<(Moment, ProcessStateFact)>,
+    /// A line of the log that spoke for it.
+    line: Option<Moment>,
+}
+
+impl Watch {
+    /// The canary's limit in milliseconds; `None`: there is no baseline yet.
+    fn limit(&self, policy: &DeadlockPolicy) -> Option<u64> {
+        if self.baseline.len() < policy.baseline_samples as usize {
+            return None;
+        }
+        let mut known: Vec<u64> = self.baseline.iter().copied().collect();
+        known.sort_unstable();
+        let middle = known.get(known.len() / 2).copied().unwrap_or(0);
+        let floor = u64::try_from(policy.canary_floor.as_millis()).unwrap_or(u64::MAX);
+        Some(middle.saturating_mul(u64::from(policy.canary_factor)).max(floor))
+    }
+
+    pub(crate) fn canary(&mut self, now: Moment, fact: &CanaryFact, policy: &DeadlockPolicy) {
+        let limit = self.limit(policy);
+        let slow = fact.millis.is_none_or(|took| limit.is_some_and(|limit| took > limit));
+        if let Some(took) = fact.millis.filter(|_| !slow) {
+            if self.baseline.len() >= MAX_BASELINE {
+                self.baseline.pop_front();
+            }
+            self.baseline.push_back(took);
+        }
+        if self.canaries.len() >= MAX_CANARIES {
+            self.canaries.pop_front();
+        }
+        self.canaries.push_back((now, fact.millis));
+        self.stuck.look(now, slow, policy.good_for);
+        if slow {
+            self.last_error.clone_from(&fact.error);
+        }
+    }
+
+    pub(crate) fn host(&mut self, now: Moment, fact: &HostFact, policy: &DeadlockPolicy) {
+        let over = |name: &str, share: Option<u32>, limit: u32| {
+            share.filter(|share| *share >= limit).map(|share| format!("{name} {share} per mille, limit {limit}"))
+        };
+        let saturated = over("cores busy", fact.cpu_per_mille, policy.saturated_cpu)
+            .or_else(|| over("waiting for a core", fact.cpu_pressure_per_mille, policy.saturated_pressure))
+            .or_else(|| over("waiting for memory", fact.memory_pressure_per_mille, policy.saturated_pressure))
+            .or_else(|| over("waiting for a disk", fact.io_pressure_per_mille, policy.saturated_pressure));
+        self.host = Some((now, saturated));
+    }
+
+    pub(crate) fn process(&mut self, now: Moment, fact: &ProcessStateFact) {
+        self.process = Some((now, fact.clone()));
+    }
+
+    pub(crate) fn line(&mut self, now: Moment) {
+        self.line = Some(now);
+    }
+
+    pub(crate) fn heartbeat(&mut self, now: Moment, fact: &NodeFact, policy: &PolicyConfig) {
+        let (figures, gap) = (&policy.deadlock, policy.detection.heartbeat * 10);
+        let led = fact.raft.as_ref().is_some_and(|raft| !raft.leader.is_empty());
+        let serves = fact.phase == "healthy" && led && fact.mode != "isolated";
+        self.fine.look(now, serves, gap);
+        self.hung.look(now, false, gap);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let old = !fact.oldest_operation.is_empty() && fact.oldest_operation_ms >= millis(figures.operation_limit);
+        self.operation.look(now, old, gap);
+        let bad = |lock: &&LockFact| {
+            lock.health == "unhealthy"
+                && lock.waiting > 0
+                && lock.token > 0
+                && lock.held_ms >= millis(figures.lock_limit)
+        };
+        let lock = fact.locks.iter().find(bad);
+        self.locks.look(now, lock.is_some(), gap);
+        self.lock = lock.cloned();
+        // Not to serve (an election, a restart) is another mode's: no canary can come through then.
+        if !serves {
+            self.stuck = Held::default();
+            self.canaries.clear();
+        }
+    }
+
+    /// The node did not answer. `runs`: its process is there.
+    pub(crate) fn missed(&mut self, now: Moment, runs: bool, policy: &PolicyConfig) {
+        let gap = policy.detection.heartbeat * 10;
+        self.hung.look(now, runs, gap);
+        self.fine.look(now, false, gap);
+        self.stuck = Held::default();
+        self.canaries.clear();
+    }
+
+    /// The process runs and has not answered for long enough.
+    pub(crate) fn is_hung(&self, policy: &DeadlockPolicy) -> bool {
+        self.hung.lasts(policy.hung_after, 3)
+    }
+
+    /// Why the host is saturated; `Err`: nothing is known of it.
+    fn saturated(&self, now: Moment, policy: &DeadlockPolicy) -> Result<Option<&str>, &'static str> {
+        match &self.host {
+            Some((at, why)) if now.since(*at) <= policy.good_for => Ok(why.as_deref()),
+            _ => Err("nothing fresh is known of the host's load: it may be saturated"),
+        }
+    }
+
+    fn is_stuck(&self, policy: &DeadlockPolicy) -> bool {
+        self.stuck.lasts(policy.stuck_after, 3)
+    }
+
+    /// The lock that is held too long.
+    pub(crate) fn lock(&self) -> Option<&LockFact> {
+        self.lock.as_ref().filter(|_| self.locks.looks() >= 2)
+    }
+
+    /// An operation is too old.
+    pub(crate) fn has_old_operation(&self) -> bool {
+        self.operation.looks() >= 2
+    }
+
+    /// Whether it is more than slowness: not saturation, and by a second source.
+    pub(crate) fn corroborated(&self, now: Moment, peers: &Peers, policy: &PolicyConfig) -> (bool, String) {
+        let figures = &policy.deadlock;
+        if let Some(why) = self.held_by_kernel(now, figures) {
+            return (false, why);
+        }
+        if self.is_hung(figures) {
+            let (hear, miss) = peers.hears_us(now, policy.fresh_within() * 2);
+            let told = format!(
+                "no heartbeat for {:.0} s; {miss} peers do not hear the node either, {hear} do",
+                self.hung.time().as_secs_f64()
+            );
+            return (miss > 0 && hear == 0, told);
+        }
+        match self.saturated(now, figures) {
+            Err(why) => return (false, why.to_owned()),
+            Ok(Some(why)) => return (false, format!("the host is saturated ({why}): that is no deadlock")),
+            Ok(None) => {}
+        }
+        let mut sources = Vec::new();
+        if self.is_stuck(figures) {
+            sources.push("the canary");
+        }
+        if self.has_old_operation() {
+            sources.push("the age of an operation");
+        }
+        if self.lock().is_some() {
+            sources.push("the health of a lock");
+        }
+        if self.line.is_some_and(|at| now.since(at) <= figures.operation_limit) {
+            sources.push("a line of the log");
+        }
+        (sources.len() >= 2, format!("the host is not saturated; said by {} (2 sources needed)", sources.join(" and ")))
+    }
+
+    fn fresh_process(&self, now: Moment, policy: &DeadlockPolicy) -> Option<&ProcessStateFact> {
+        self.process.as_ref().filter(|(at, _)| now.since(*at) <= policy.good_for).map(|(_, fact)| fact)
+    }
+
+    /// Whether somebody stopped the process, which is not fought: it was a signal, and no accident sends that one.
+    pub(crate) fn stopped(&self, now: Moment, policy: &DeadlockPolicy) -> Option<String> {
+        let fact = self.fresh_process(now, policy).filter(|fact| fact.state == "stopped")?;
+        Some(format!(
+            "process {} was stopped by a signal {} ms ago: somebody meant it, and has to let it go on",
+            fact.pid, fact.for_ms
+        ))
+    }
+
+    fn held_by_kernel(&self, now: Moment, policy: &DeadlockPolicy) -> Option<String> {
+        let fact = self
+            .fresh_process(now, policy)
+            .filter(|fact| fact.state == "disk_wait" && fact.for_ms >= HELD_BY_KERNEL_MS)?;
+        Some(format!(
+            "process {} waits in the kernel (D state) for {} ms: no signal reaches it, a restart would not either",
+            fact.pid, fact.for_ms
+        ))
+    }
+
+    pub(crate) fn state(&self, now: Moment, policy: &DeadlockPolicy, calm_for: Duration) -> State {
+        if self.is_hung(policy) {
+            let state = self.fresh_process(now, policy).map_or("state unknown", |fact| fact.state.as_str());
+            return State::Ill(format!(
+                "the process runs ({state}) and has answered no heartbeat for {:.0} s",
+                self.hung.time().as_secs_f64()
+            ));
+        }
+        if self.has_old_operation() {
+            return State::Ill(format!("an operation is older than {} s", policy.operation_limit.as_secs()));
+        }
+        if let Some(lock) = self.lock() {
+            let LockFact { path, owner, owner_node, held_ms, waiting, .. } = lock;
+            return State::Ill(format!(
+                "lock {path} is held for {held_ms} ms by {owner} of {owner_node}, {waiting} wait, and it is unhealthy"
+            ));
+        }
+        if self.is_stuck(policy) {
+            if let Ok(Some(_)) = self.saturated(now, policy) {
+                return State::Unknown("the host is saturated: slowness is no deadlock then");
+            }
+            let limit =
+                self.limit(policy).map_or_else(|| "no baseline yet".to_owned(), |limit| format!("limit {limit} ms"));
+            let (time, error) = (self.stuck.time().as_secs_f64(), &self.last_error);
+            return State::Ill(format!(
+                "no canary came through in time for {time:.0} s ({limit}): {error}; heartbeats are fine"
+            ));
+        }
+        match self.is_calm(now, policy, calm_for) {
+            true => State::Well,
+            false => State::Unknown("the canary to be back under its limit for long enough"),
+        }
+    }
+
+    /// The canary's 99th percentile over the time is under its limit: of so few samples that is all of them.
+    fn is_calm(&self, now: Moment, policy: &DeadlockPolicy, calm_for: Duration) -> bool {
+        if !self.fine.lasts(calm_for, 3) || self.stuck.looks() > 0 {
+            return false;
+        }
+        let limit = self.limit(policy).unwrap_or(u64::MAX);
+        let within = || self.canaries.iter().filter(|(at, _)| now.since(*at) <= calm_for);
+        let good = within().all(|(_, took)| took.is_some_and(|took| took <= limit));
+        // Where nothing sends canaries, heartbeats and operations have to do; the proof sends one of its own.
+        let known = within().count() >= MIN_CANARIES || (self.canaries.is_empty() && self.baseline.is_empty());
+        good && known
+    }
+}

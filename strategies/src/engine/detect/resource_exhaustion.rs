@@ -1,0 +1,197 @@
+//! `resource_exhaustion`: room, inodes, memory, descriptors or cores run out on this host, or are about to.
+//!
+//! Never: takes what was not read for plenty, or for none; does more than clean up because of a prediction; restarts anything.
+
+use std::time::Duration;
+
+use crate::api::HostFact;
+use crate::config::{PolicyConfig, ResourcePolicy};
+use crate::engine::detect::State;
+use crate::engine::detect::held::Held;
+use crate::predict::{Kind, Sample, SeriesId, TrendPolicy, Trends, in_words};
+use crate::types::{Moment, Now};
+
+/// Looks that must agree.
+const LOOKS: u32 = 2;
+/// How often trends are looked at anew.
+const REVIEW_EVERY: Duration = Duration::from_secs(60);
+
+/// What runs out: each asks for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Room or inodes of a volume.
+    Room,
+    /// Memory or descriptors.
+    Memory,
+    /// Cores.
+    Cores,
+}
+
+/// One of them over time.
+#[derive(Clone, Debug, Default)]
+struct Watched {
+    over: Held,
+    full: Held,
+    back: Held,
+    worst: String,
+}
+
+impl Watched {
+    fn look(&mut self, now: Moment, readings: &[Reading<'_>], policy: &ResourcePolicy) {
+        let gap = policy.good_for;
+        self.over.look(now, readings.iter().any(|reading| reading.used >= reading.limit), gap);
+        self.full.look(now, readings.iter().any(|reading| reading.used >= reading.full), gap);
+        let back = |reading: &Reading<'_>| reading.used + policy.back <= reading.limit;
+        self.back.look(now, readings.iter().all(back), gap);
+        if let Some(worst) = readings.iter().max_by_key(|reading| reading.used.saturating_sub(reading.limit)) {
+            self.worst = format!("{} {} {} per mille, limit {}", worst.what, worst.name, worst.used, worst.limit);
+        }
+    }
+}
+
+struct Reading<'a> {
+    what: &'static str,
+    name: &'a str,
+    used: u32,
+    limit: u32,
+    full: u32,
+}
+
+/// What was seen of the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    room: Watched,
+    memory: Watched,
+    cores: Watched,
+    at: Option<Moment>,
+    trends: Trends,
+    reviewed: Option<Moment>,
+    predicted: Option<String>,
+    fullest: Option<String>,
+}
+
+fn used(left: u64, total: u64) -> Option<u32> {
+    let share = (total > 0).then(|| u128::from(total.saturating_sub(left)) * 1000 / u128::from(total))?;
+    u32::try_from(share).ok()
+}
+
+impl Watch {
+    pub(crate) fn new(trends: TrendPolicy) -> Self {
+        let watched = Watched::default;
+        Self {
+            room: watched(),
+            memory: watched(),
+            cores: watched(),
+            at: None,
+            trends: Trends::new(trends),
+            reviewed: None,
+            predicted: None,
+            fullest: None,
+        }
+    }
+
+    pub(crate) fn observe(&mut self, now: Now, fact: &HostFact, policy: &PolicyConfig) {
+        let figures = &policy.resources;
+        let reading =
+            |what, name, used: Option<u32>, limit, full| used.map(|used| Reading { what, name, used, limit, full });
+        let mut room = Vec::new();
+        self.fullest = None;
+        for volume in &fact.volumes {
+            let space = used(volume.available_bytes, volume.total_bytes);
+            if space.is_some_and(|space| space >= figures.disk_full) && volume.name != "metadata" {
+                self.fullest = Some(volume.name.clone());
+            }
+            room.extend(reading("room used of", &volume.name, space, figures.disk, figures.disk_full));
+            let inodes = used(volume.inodes_free, volume.inodes_total);
+            room.extend(reading("inodes used of", &volume.name, inodes, figures.inodes, figures.inodes_full));
+            let id = SeriesId { kind: Kind::DiskFull, subject: volume.name.clone() };
+            #[expect(clippy::cast_precision_loss, reason = "a trend of bytes")]
+            self.trends.feed(now.mono, id, Sample { value: volume.available_bytes as f64, end: 0.0 });
+        }
+        let memory =
+            fact.memory_available_bytes.zip(fact.memory_total_bytes).and_then(|(left, total)| used(left, total));
+        let open = fact.node_descriptors.zip(fact.node_descriptors_limit);
+        let open = open.and_then(|(open, limit)| used(limit.saturating_sub(open), limit));
+        let mut kept: Vec<Reading<'_>> =
+            reading("memory", "used", memory, figures.memory, figures.memory_full).into_iter().collect();
+        kept.extend(reading("descriptors", "used", open, figures.descriptors, figures.descriptors_full));
+        let cores = reading("time waiting for", "a core", fact.cpu_pressure_per_mille, figures.cpu_pressure, u32::MAX);
+        // What was not read now says nothing: neither that it is over, nor that it is back.
+        if !room.is_empty() {
+            self.room.look(now.mono, &room, figures);
+        }
+        if !kept.is_empty() {
+            self.memory.look(now.mono, &kept, figures);
+        }
+        if let Some(cores) = cores {
+            self.cores.look(now.mono, &[cores], figures);
+        }
+        self.at = Some(now.mono);
+        self.review(now, policy);
+    }
+
+    fn review(&mut self, now: Now, policy: &PolicyConfig) {
+        if self.reviewed.is_some_and(|at| now.mono.since(at) < REVIEW_EVERY) {
+            return;
+        }
+        self.reviewed = Some(now.mono);
+        self.trends.review(now);
+        let within = u64::try_from(policy.resources.predicted_within.as_millis()).unwrap_or(u64::MAX);
+        let sure = self
+            .trends
+            .predictions()
+            .iter()
+            .find(|expected| expected.expected_in_ms <= within && expected.confidence >= policy.trends.confidence);
+        self.predicted = sure.map(|expected| {
+            format!(
+                "{} is expected to be full in {}",
+                expected.subject,
+                in_words(Duration::from_millis(expected.expected_in_ms))
+            )
+        });
+    }
+
+    fn of(&self, of: Of) -> &Watched {
+        match of {
+            Of::Room => &self.room,
+            Of::Memory => &self.memory,
+            Of::Cores => &self.cores,
+        }
+    }
+
+    /// Over its threshold for long enough; of room, also when it is expected to be soon.
+    pub(crate) fn is_over(&self, of: Of, policy: &ResourcePolicy) -> bool {
+        self.of(of).over.lasts(policy.confirm_after, LOOKS) || (of == Of::Room && self.predicted.is_some())
+    }
+
+    /// As good as gone, for long enough.
+    pub(crate) fn is_full(&self, of: Of, policy: &ResourcePolicy) -> bool {
+        self.of(of).full.lasts(policy.confirm_after, LOOKS)
+    }
+
+    /// A disk without room.
+    pub(crate) fn fullest(&self) -> Option<&str> {
+        self.fullest.as_deref()
+    }
+
+    pub(crate) fn state(&self, now: Moment, policy: &ResourcePolicy, back_for: Duration) -> State {
+        if self.at.is_none_or(|at| now.since(at) > policy.good_for) {
+            return State::Unknown("a fresh look at the host");
+        }
+        let over: Vec<&str> = [Of::Room, Of::Memory, Of::Cores]
+            .into_iter()
+            .filter(|of| self.of(*of).over.lasts(policy.confirm_after, LOOKS))
+            .map(|of| self.of(of).worst.as_str())
+            .chain(self.predicted.as_deref())
+            .collect();
+        if !over.is_empty() {
+            return State::Ill(over.join("; "));
+        }
+        // What is not read on this host (no PSI) is never over, and need not be back.
+        let back = |watched: &Watched| watched.worst.is_empty() || watched.back.lasts(back_for, LOOKS);
+        match back(&self.room) && back(&self.memory) && back(&self.cores) {
+            true => State::Well,
+            false => State::Unknown("five points under every threshold for long enough"),
+        }
+    }
+}

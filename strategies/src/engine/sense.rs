@@ -1,0 +1,160 @@
+//! Feeds the watches with what nodes, hosts and peers say, and opens incidents for what they find.
+//!
+//! Owns: which observation goes to which watch. Must never: act. Looks around once with each heartbeat, answered or missed: that is
+//! the rate at which times are judged, whatever else comes in.
+
+use crate::api::{LogMatchFact, NodeFact, Observation, PeerFact, Subject};
+use crate::engine::Engine;
+use crate::engine::detect::{State, Symptom};
+use crate::engine::incidents::Incident;
+use crate::record::RecordKind;
+use crate::types::{Action, Mode, Moment, Now};
+use std::time::Duration;
+
+/// How often lines of one pattern are written down.
+const LINES_EVERY: Duration = Duration::from_secs(300);
+/// Patterns that are remembered; a configuration has a few.
+const MAX_PATTERNS: usize = 64;
+
+/// The modes that are judged by the watches, in the order in which they are looked at.
+const JUDGED: &[(Mode, &str)] = &[
+    (Mode::QuorumLoss, "the voters, asked one by one"),
+    (Mode::SplitBrain, "claims of leadership"),
+    (Mode::DatabaseCorruption, "the node's own word"),
+    (Mode::LogCorruption, "the node's own word"),
+    (Mode::TermDivergence, "terms of the voters"),
+    (Mode::StateDivergence, "comparison of the members"),
+    (Mode::Deadlock, "progress behind the heartbeats"),
+    (Mode::ResourceExhaustion, "the host's figures"),
+    (Mode::SlowFollower, "the leader's commit index"),
+    (Mode::ClockSkew, "the peers' clocks"),
+];
+
+impl Engine {
+    pub(crate) fn sense(&mut self, now: Now, observation: &Observation) {
+        let at = now.mono;
+        match observation {
+            Observation::Heartbeat(fact) => self.sense_heartbeat(now, fact),
+            Observation::HeartbeatMissed { .. } => {
+                let runs = self.facts.running().is_some();
+                self.watches.deadlock.missed(at, runs, &self.policy);
+                self.look_around(now);
+            }
+            Observation::Peer(fact) => self.sense_peer(at, fact),
+            Observation::Host(fact) => {
+                self.watches.deadlock.host(at, fact, &self.policy.deadlock);
+                self.watches.resources.observe(now, fact, &self.policy);
+            }
+            Observation::Canary(fact) => self.watches.deadlock.canary(at, fact, &self.policy.deadlock),
+            Observation::Replicas(fact) => self.watches.replicas.observe(&self.node, fact),
+            Observation::ProcessState(fact) => self.watches.deadlock.process(at, fact),
+            Observation::LogMatch(fact) => self.sense_line(now, fact),
+            Observation::Process(_) | Observation::Failures { .. } | Observation::Smart(_) => {}
+        }
+    }
+
+    fn sense_heartbeat(&mut self, now: Now, fact: &NodeFact) {
+        let (at, node) = (now.mono, self.node.as_str());
+        self.watches.damage.heartbeat(fact);
+        self.watches.leaders.heard(at, at, node, fact.raft.as_ref());
+        self.watches.terms.heartbeat(at, node, fact, &self.peers, &self.watches.leaders, &self.policy);
+        self.watches.lag.heartbeat(at, node, fact, &self.peers, &self.policy);
+        self.watches.deadlock.heartbeat(at, fact, &self.policy);
+        self.look_around(now);
+    }
+
+    fn sense_peer(&mut self, at: Moment, fact: &PeerFact) {
+        self.peers.observe(at, &self.node, fact);
+        if fact.agent_answers {
+            let as_of = Moment(at.0.saturating_sub(Duration::from_millis(fact.raft_age_ms)));
+            self.watches.leaders.heard(at, as_of, &fact.node, fact.raft.as_ref());
+        }
+    }
+
+    /// A line is evidence beside another source; it opens nothing by itself.
+    fn sense_line(&mut self, now: Now, fact: &LogMatchFact) {
+        let LogMatchFact { pattern, mode, line, count } = fact;
+        if *mode == Some(Mode::Deadlock) {
+            self.watches.deadlock.line(now.mono);
+        }
+        let told = self.lines.get(pattern).is_some_and(|at| now.mono.since(*at) < LINES_EVERY);
+        if told || (self.lines.len() >= MAX_PATTERNS && !self.lines.contains_key(pattern)) {
+            return;
+        }
+        self.lines.insert(pattern.clone(), now.mono);
+        let evidence = format!("{count} lines match {pattern}, the last: {line}");
+        if let Some(incident) = mode.and_then(|mode| self.incidents.open.values_mut().find(|one| one.mode == mode)) {
+            incident.event(now, evidence.clone());
+        }
+        let mut draft = self.draft(RecordKind::Note, Action::Skip).about(&Subject::Node(self.node.clone()));
+        draft = draft.with("evidence", evidence).with("reason", mode.map_or("log", Mode::as_str));
+        draft.mode = *mode;
+        self.record(draft, false);
+    }
+
+    /// What needs everybody's word at once.
+    fn look_around(&mut self, now: Now) {
+        let at = now.mono;
+        let answers = self.facts.node_now().is_some();
+        let node = self.facts.node();
+        self.watches.partition.look(
+            at,
+            &self.node,
+            node.filter(|_| answers),
+            &self.peers,
+            &self.liveness,
+            &self.policy,
+        );
+        self.watches.voters.look(at, &self.node, node, answers, &self.peers, &self.policy);
+        self.watches.clock.look(at, &self.peers, &self.policy.clock);
+        let cluster = node.map_or("", |fact| fact.cluster.as_str());
+        self.watches.leaders.look(at, cluster, &self.peers, &self.policy.split_brain);
+        self.detect_partition(now);
+        for (mode, detected_by) in JUDGED {
+            if self.incidents.open.values().any(|incident| incident.mode == *mode) {
+                continue;
+            }
+            // Without the node's word what it said last says nothing.
+            let of_node = !matches!(mode, Mode::QuorumLoss | Mode::SplitBrain | Mode::Deadlock | Mode::ClockSkew);
+            if of_node && !answers {
+                continue;
+            }
+            if let State::Ill(evidence) = self.state_of(at, *mode, &[]) {
+                let subject = Subject::Node(self.node.clone());
+                self.see(now, Symptom::of(*mode, subject, detected_by, evidence));
+            }
+        }
+    }
+
+    /// One incident for all hosts that are cut off from this one; another that follows belongs to it.
+    fn detect_partition(&mut self, now: Now) {
+        let mut cut = self.watches.partition.cut_off(&self.policy);
+        let (minority, told) = self.watches.partition.minority(&self.policy);
+        if minority {
+            cut.extend(self.liveness.silent(now.mono).map(|(host, _)| host.to_owned()));
+            cut.sort();
+            cut.dedup();
+        }
+        if cut.is_empty() {
+            return;
+        }
+        let open = |incident: &&mut Incident| incident.mode == Mode::NetworkPartition;
+        if let Some(known) = self.incidents.open.values_mut().find(open) {
+            let Subject::Hosts(hosts) = &mut known.subject else { return };
+            let before = hosts.len();
+            hosts.extend(cut);
+            hosts.sort();
+            hosts.dedup();
+            if hosts.len() > before {
+                let all = hosts.join(", ");
+                known.event(now, format!("more belong to it: {all}"));
+            }
+            return;
+        }
+        let side = if minority { format!("minority side: {told}") } else { "others hear them".to_owned() };
+        let judged: Vec<String> =
+            cut.iter().map(|host| format!("{host}: {}", self.liveness.judge(now.mono, host))).collect();
+        let evidence = format!("{side}; {}", judged.join("; "));
+        self.see(now, Symptom::of(Mode::NetworkPartition, Subject::Hosts(cut), "connectivity of the agents", evidence));
+    }
+}
