@@ -119,6 +119,7 @@ pub(crate) async fn observe(links: &Links, deadline: Duration) -> Result<Observe
 fn node_fact(answer: ObserveResponse) -> NodeFact {
     let voters = voters(&answer);
     let members = answer.nodes.iter().map(member_fact).collect();
+    let restricted = !matches!(answer.mode.as_str(), "" | "read_write") || answer.stands == Some(false);
     let node = answer.node;
     NodeFact {
         pid: answer.pid,
@@ -138,7 +139,7 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         operations_in_flight: answer.operations_in_flight,
         members,
         cluster: answer.cluster_id,
-        mode_is_persons: !answer.mode_reason.is_empty() && !answer.mode_automatic,
+        mode_is_persons: restricted && !answer.mode_automatic,
         mode: answer.mode,
         stands: answer.stands,
         damage: answer.damage,

@@ -123,6 +123,7 @@ impl Follower {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use std::io::Write;
 
