@@ -37,4 +37,6 @@ pub use crate::agent::{Agent, AgentError};
 pub use crate::keeper::{KeeperOptions, run_keeper};
 pub use crate::lease::{LeaseError, acceptors};
 pub use crate::options::{Gossip, Invocation, Launch, Options, Peer, ServiceKind, ServiceOptions, SmartSource};
+#[cfg(feature = "quantity")]
+pub use crate::swim::scale as gossip_at_scale;
 pub use crate::swim::{GossipError, KeyError, new_key_file};

@@ -80,7 +80,7 @@ pub struct Draft {
     /// What applies of: node_id, node_ids, disk_id, reason (the mode), pid, resolution, from, to, guard, evidence,
     /// fence, backup_path. And of those that the agent needs to go on after its own restart: bucket, key, signature,
     /// initial, attempt, disruptive, with (what the action needs beside its subject), owner, expires_ms. Of a cascade: pattern (in the record that counts it),
-    /// initial_failure, severity; of what is folded under one: folded_under.
+    /// initial_failure, severity; of what is folded under one: folded_under. Of a step that is passed over: skipped (its action).
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub details: BTreeMap<String, serde_json::Value>,

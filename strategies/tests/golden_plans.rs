@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use common::*;
 use resilver_strategies::api::{
-    CanaryFact, ExitClass, FailureFact, HostFact, Input, Observation, ReplicaFact, ReplicasFact, SilenceFact, SmartVerdict,
-    VolumeFact,
+    CanaryFact, ExitClass, FailureFact, HostFact, Input, Observation, ReplicaFact, ReplicasFact, SilenceFact,
+    SmartVerdict, VolumeFact,
 };
 use resilver_strategies::cascade::Place;
 use resilver_strategies::config::PolicyConfig;
@@ -38,7 +38,8 @@ fn gone(bench: &mut Bench, names: &[&str], heard: bool) {
     for second in 0..20u64 {
         for name in FIVE.iter().skip(1).filter(|name| !names.contains(name)) {
             let ms = second * 1000;
-            let silence = |name: &&str| SilenceFact { node: (*name).into(), agent_ms: ms, node_ms: ms, domain: String::new() };
+            let silence =
+                |name: &&str| SilenceFact { node: (*name).into(), agent_ms: ms, node_ms: ms, domain: String::new() };
             bench.peer(name).silent = Some(names.iter().map(silence).collect());
         }
         bench.pass(1);

@@ -120,6 +120,7 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
     let voters = voters(&answer);
     let members = answer.nodes.iter().map(member_fact).collect();
     let restricted = !matches!(answer.mode.as_str(), "" | "read_write") || answer.stands == Some(false);
+    let foreground_percent = answer.disks.iter().map(|disk| disk.foreground_percent).max().unwrap_or_default();
     let node = answer.node;
     NodeFact {
         pid: answer.pid,
@@ -137,6 +138,7 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         repair_queue: answer.repair.as_ref().map_or(0, |repair| repair.queue + repair.in_flight),
         missing_shards: answer.repair.as_ref().map_or(0, |repair| repair.missing_shards),
         operations_in_flight: answer.operations_in_flight,
+        foreground_percent,
         members,
         cluster: answer.cluster_id,
         mode_is_persons: restricted && !answer.mode_automatic,

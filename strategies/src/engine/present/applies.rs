@@ -28,6 +28,9 @@ impl Engine {
             return Applies::Skip("a person set the node's mode: no agent changes it");
         }
         match (incident.mode, rung.action) {
+            (Mode::DataCorruption, _) if incident.rung == 0 && matches!(incident.subject, Subject::Disk { .. }) => {
+                Applies::Skip("it is about a whole disk, and not about one object")
+            }
             (Mode::NetworkPartition, Action::SetMode) => yes_if(
                 self.watches.partition.minority(&self.policy).0,
                 Applies::Wait("the network to heal; this is no minority side, and goes on as it is"),
