@@ -4,6 +4,8 @@
 //! suspicion convicts healthy nodes on a busy machine.
 
 mod modes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,6 +27,10 @@ pub const FAST_FACTOR: f64 = 60.0;
 
 /// A proof reads back real work: a factor makes nobody's disk faster. No proof or step deadline is scaled below this.
 pub const DEADLINE_FLOOR: Duration = Duration::from_secs(15);
+
+/// How long a cluster counts as new: grade 4, and grade 5 where it is disruptive, stay in shadow for so long, so that a person
+/// sees a day's plans before any of them is carried out. A policy time.
+pub const NEW_CLUSTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Which figures apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -452,19 +458,26 @@ impl PolicyConfig {
         self.scaled(wait)
     }
 
-    /// What the agent may do at this grade for this mode, and why (for the record).
+    /// What the agent may do at this grade for this mode in a cluster of unknown age: see [`PolicyConfig::authority_at`].
     pub fn authority_of(&self, mode: Mode, grade: Grade, disruptive: bool) -> (Authority, &'static str) {
-        // A new policy for the risky half of the ladder proves itself in shadow; a cluster's age is not known yet, so
-        // grade 4, and grade 5 where it is disruptive, stay there until somebody says otherwise.
+        self.authority_at(mode, grade, disruptive, Duration::ZERO)
+    }
+
+    /// What the agent may do at this grade for this mode, and why (for the record). `age`: for how long the cluster has been
+    /// known; the risky half of the ladder proves itself in shadow for [`NEW_CLUSTER`], unless somebody says otherwise.
+    ///
+    /// What is said for a mode can only lower what holds for the grade; and nothing makes grade 6 automatic.
+    pub fn authority_at(&self, mode: Mode, grade: Grade, disruptive: bool, age: Duration) -> (Authority, &'static str) {
+        let new = age < self.scaled(NEW_CLUSTER);
         let default = match grade.0 {
-            5 if disruptive => Authority::Shadow,
-            0..=3 | 5 => Authority::Auto,
-            4 => Authority::Shadow,
-            _ => Authority::Approve,
+            4 if new => (Authority::Shadow, "the cluster's first 24 hours"),
+            5 if disruptive && new => (Authority::Shadow, "the cluster's first 24 hours"),
+            0..=5 => (Authority::Auto, "default"),
+            _ => (Authority::Approve, "default"),
         };
         let mut found = match self.authority.grades.of(grade) {
             Some(authority) => (authority, "authority.grades"),
-            None => (default, "default"),
+            None => default,
         };
         let narrower = self.authority.modes.get(&mode).and_then(|table| table.of(grade));
         if let Some(authority) = narrower.filter(|authority| *authority < found.0) {
@@ -500,59 +513,5 @@ mod durations {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Duration>, D::Error> {
         Ok(Vec::<One>::deserialize(from)?.into_iter().map(|one| one.0).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unknown_keys_are_refused_and_times_are_read_as_people_write_them() {
-        let read: PolicyConfig =
-            serde_json::from_str(r#"{"recovery":{"restart_cooldown":"2m","restart_waits":["0s","1s"]}}"#)
-                .expect("good");
-        assert_eq!(read.recovery.restart_cooldown, secs(120));
-        assert_eq!(read.wait_before(1), secs(1));
-        assert_eq!(read.wait_before(2), secs(120));
-        let error = serde_json::from_str::<PolicyConfig>(r#"{"recovery":{"restart_coldown":"2m"}}"#).expect_err("typo");
-        assert!(error.to_string().contains("restart_coldown"), "{error}");
-        let round = serde_json::to_string(&PolicyConfig::default()).expect("serializes");
-        assert_eq!(serde_json::from_str::<PolicyConfig>(&round).expect("reads"), PolicyConfig::default());
-        assert!(schemars::schema_for!(PolicyConfig).to_value().to_string().contains("restart_cooldown"));
-    }
-
-    #[test]
-    fn the_factor_scales_policy_times_and_never_detection() {
-        let fast = PolicyConfig::of(Profile::Fast);
-        assert_eq!(fast.scaled(fast.grace), secs(1));
-        assert_eq!(fast.fresh_within(), PolicyConfig::default().fresh_within());
-        assert_eq!(fast.deadline(secs(120)), DEADLINE_FLOOR, "a proof reads back real work");
-        assert_eq!(fast.deadline(secs(3)), secs(3), "and a short one is not made longer");
-    }
-
-    #[test]
-    fn authority_is_the_narrowest_that_applies() {
-        let mut policy = PolicyConfig::default();
-        let of = |policy: &PolicyConfig, mode, grade| policy.authority_of(mode, grade, false).0;
-        let evacuates = |policy: &PolicyConfig| policy.authority_of(Mode::DiskDegrading, Grade::REPAIR, true).0;
-        assert_eq!(evacuates(&policy), Authority::Shadow, "a live disk is emptied once somebody has said so");
-        assert_eq!(evacuates(&PolicyConfig::of(Profile::Fast)), Authority::Auto);
-        assert_eq!(of(&policy, Mode::DiskFailure, Grade::RESTART), Authority::Auto);
-        assert_eq!(of(&policy, Mode::DiskFailure, Grade::REALIGN), Authority::Shadow);
-        assert_eq!(of(&PolicyConfig::of(Profile::Fast), Mode::SplitBrain, Grade::APPROVE), Authority::Approve);
-        policy.recovery.auto_restart = false;
-        assert_eq!(of(&policy, Mode::DiskFailure, Grade::RESTART), Authority::Shadow);
-        assert_eq!(of(&policy, Mode::ProcessCrash, Grade::RELIEVE), Authority::Auto);
-        let table = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
-        policy.authority.modes.insert(Mode::ProcessCrash, table);
-        assert_eq!(of(&policy, Mode::ProcessCrash, Grade::RELIEVE), Authority::Observe);
-    }
-
-    #[test]
-    fn figures_that_make_no_sense_are_named() {
-        let policy = PolicyConfig { factor: 0.0, ..PolicyConfig::default() };
-        assert_eq!(policy.check().expect_err("zero").to_string(), "factor is 0: 1 to 1000 expected");
-        assert!(PolicyConfig::of(Profile::Fast).check().is_ok());
     }
 }

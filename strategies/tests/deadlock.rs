@@ -73,7 +73,7 @@ fn a_stuck_node_has_its_operation_cancelled_then_its_leadership_moved_then_is_re
     story.pass(28);
     assert!(story.bench.open().is_empty(), "slowness for half a minute is no deadlock");
     story.old_operation();
-    story.pass(5);
+    story.pass(6);
     assert_eq!(story.bench.only().mode, Mode::Deadlock);
     for _ in 0..3 {
         let step = story.relieved(Action::CancelOperation);
@@ -108,8 +108,10 @@ fn a_stuck_node_has_its_operation_cancelled_then_its_leadership_moved_then_is_re
 fn an_operation_that_ends_when_it_is_cancelled_ends_the_incident() {
     let mut story = Story::new();
     story.old_operation();
-    story.pass(2);
+    story.canary = None;
+    story.pass(3);
     story.relieved(Action::CancelOperation);
+    story.canary = Some(9);
     (story.bench.fact.oldest_operation, story.bench.fact.oldest_operation_ms) = (String::new(), 0);
     story.pass(65);
     let (incident, _) = story.bench.last_proof();
@@ -125,11 +127,36 @@ fn saturation_is_not_taken_for_deadlock() {
     story.canary = Some(4_000);
     story.pass(600);
     assert!(story.bench.open().is_empty());
-    // And what is open when the host becomes saturated goes no further than a relief.
     story.old_operation();
     story.pass(600);
-    assert!(story.bench.asked_slot().is_none(), "{:?}", story.bench.actions());
-    assert!(story.bench.refusals().contains(&GuardName::Corroborated));
+    assert!(
+        story.bench.open().is_empty() && story.bench.actions().is_empty(),
+        "clients are slow on a saturated host, too"
+    );
+    // And what is open when the host becomes saturated goes no further.
+    let mut story = Story::new();
+    story.canary = None;
+    story.pass(40);
+    assert_eq!(story.bench.only().mode, Mode::Deadlock);
+    story.host.io_pressure_per_mille = Some(700);
+    story.old_operation();
+    story.pass(600);
+    assert!(story.bench.asked_slot().is_none() && story.bench.actions().is_empty(), "{:?}", story.bench.actions());
+}
+
+/// A client on a slow line uploads for an hour, and holds the lock of what it writes.
+#[test]
+fn a_slow_client_is_no_deadlock() {
+    let mut story = Story::new();
+    (story.bench.fact.oldest_operation, story.bench.fact.oldest_operation_ms) = ("put-7".into(), 3_600_000);
+    story.pass(600);
+    assert!(story.bench.open().is_empty());
+    story.bench.fact.locks = vec![lock("n3", 400_000)];
+    story.pass(1200);
+    assert_eq!(story.bench.only().mode, Mode::Deadlock, "those who wait are told of");
+    assert!(story.bench.engine.may_hold_lease(), "every node sees that lock");
+    assert!(story.bench.asked_slot().is_none());
+    assert!(!story.bench.actions().contains(&Action::RestartNode));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use common::*;
 use resilver_strategies::api::{Command, ExitClass, Input, Observation, OperatorCommand, ProcessFact, Proof};
 use resilver_strategies::config::{PolicyConfig, Profile};
 use resilver_strategies::engine::IncidentState;
-use resilver_strategies::record::RecordKind;
+use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Action, Authority, Grade, GuardName, Mode};
 
 /// Kills the node, over and over, each time as soon as it was started. Returns when (in ms) each start came.
@@ -352,6 +352,27 @@ fn a_node_that_answers_and_never_serves_has_its_copy_mended_and_then_its_members
     bench.proved(&incident);
     assert!(bench.open().is_empty());
     assert_eq!(bench.actions(), [Action::StartNode, Action::Resync, Action::RejoinLearner], "started once");
+}
+
+/// Found by the properties: the start was held by a pause, a person started the process, and it did not come to serve. The next
+/// step was taken without a word on the one before.
+#[test]
+fn a_start_that_somebody_else_made_is_passed_over_with_a_record() {
+    let mut bench = Bench::calm_with(PolicyConfig { factor: 60.0, ..auto() });
+    bench.voters(&["n1", "n2", "n3"]);
+    bench.pause(30);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    (bench.fact.pid, bench.fact.phase) = (101, "recovering".into());
+    bench.process(running(101));
+    bench.pass(1);
+    let (incident, _) = bench.last_proof();
+    for _ in 0..40 {
+        bench.not_proved(&incident);
+        bench.pass(1);
+    }
+    bench.through(Action::Resync);
+    let skipped = |note: &&Draft| note.text("skipped") == Some("start_node");
+    assert_eq!(bench.records(RecordKind::Note).into_iter().filter(skipped).count(), 1);
 }
 
 #[test]

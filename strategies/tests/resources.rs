@@ -61,7 +61,11 @@ impl Story {
             }
             self.pass(1);
         }
-        self.bench.relieved(action)
+        let step = self.bench.relieved(action);
+        if action == Action::Throttle {
+            self.bench.fact.throttled = step.with == "on";
+        }
+        step
     }
 }
 
@@ -157,6 +161,10 @@ fn load_pauses_background_work_and_nothing_more() {
     assert_eq!(story.relieved(Action::Throttle).with, "on");
     story.pass(3 * 3600);
     assert_eq!(story.bench.actions(), [Action::Throttle]);
+    // The node lets it go on by itself after a quarter of an hour, should its agent be gone. It is not.
+    story.bench.fact.throttled = false;
+    assert_eq!(story.relieved(Action::Throttle).with, "on");
+    story.pass(130);
     story.host.cpu_pressure_per_mille = Some(100);
     assert_eq!(story.relieved(Action::Throttle).with, "off");
 }

@@ -10,29 +10,19 @@ use crate::engine::Engine;
 use crate::engine::decide::{Move, Present};
 use crate::engine::detect::host_down;
 use crate::engine::detect::process_crash::Planned;
-use crate::engine::guards;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::jitter;
 use crate::engine::ladder::{self, Effect, Rung};
 use crate::engine::present::is_watched;
 use crate::record::{GuardResult, RecordKind};
-use crate::types::{Action, Fence, GuardName, Mode, Moment, Now};
+use crate::types::{Action, GuardName, Mode, Moment, Now};
 
 /// How long the holder of the lease may take to answer.
 const SLOT_DEADLINE: Duration = Duration::from_secs(15);
-/// How long after a refused slot it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long evidence newer than the slot is waited for, in heartbeats.
-const EVIDENCE_HEARTBEATS: u32 = 4;
 /// How much longer than its deadline a step or proof may stay without an answer before it counts as failed.
-const ANSWER_MARGIN: Duration = Duration::from_secs(5);
-/// How often a proof that did not hold is sought again: a start is waited for closely, data is read back seldom.
-const PROVE_AGAIN: Duration = Duration::from_millis(100);
-const PROVE_DATA_AGAIN: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// Moves of one incident in one turn: a whole ladder's steps may be there already.
 const MAX_MOVES: usize = 8;
-/// Proofs of data in vain before the step is tried again.
-const DATA_PROOFS: u32 = 5;
 
 impl Engine {
     /// Moves every open incident as far as it goes.
@@ -76,6 +66,7 @@ impl Engine {
         if incident.mode == Mode::ProcessCrash && incident.rung > 0 && self.facts.running().is_none() {
             (incident.rung, incident.attempt) = (0, 0);
         }
+        self.rest_again(now, incident);
         let next = self.next_move(now.mono, incident);
         if !matches!(next, Move::Held { .. }) {
             incident.held = None;
@@ -89,6 +80,10 @@ impl Engine {
                     let held = GuardResult { guard: ladder::LADDER_CLOCK, passed: false, evidence };
                     self.record_refusal(now, incident, rung.action, rung.grade, std::slice::from_ref(&held), &held);
                 }
+            }
+            Move::Held { rung, guards, held } if held.guard == GuardName::Authority => {
+                self.held_by_authority(now, incident, &rung, &guards, &held);
+                incident.guards = guards;
             }
             Move::Held { rung, guards, held } => {
                 self.record_refusal(now, incident, rung.action, rung.grade, &guards, &held);
@@ -116,7 +111,7 @@ impl Engine {
     /// A process that was left to a person while it ran (a lost voter waits for its order to come back) and has ended since is
     /// started again: the person needs it running, and starting what is dead takes nothing away. So is one that does not run
     /// when its agent begins anew, after a reboot for example. How often, the guards judge by what the journal knows.
-    fn take_back(&mut self, now: Now, incident: &mut Incident) {
+    pub(crate) fn take_back(&mut self, now: Now, incident: &mut Incident) {
         if incident.mode != Mode::ProcessCrash || incident.state != IncidentState::Escalated {
             return;
         }
@@ -175,7 +170,7 @@ impl Engine {
     }
 
     /// Writes the intention down and begins.
-    fn begin(&mut self, now: Now, incident: &mut Incident, step: Step) {
+    pub(crate) fn begin(&mut self, now: Now, incident: &mut Incident, step: Step) {
         let undo = ladder::is_undo(step.action, &step.with);
         match undo {
             true => incident.undone += 1,
@@ -204,6 +199,7 @@ impl Engine {
         incident.evacuating |= step.action == Action::EvacuateDisk;
         incident.state = IncidentState::Recovering;
         incident.refused = None;
+        incident.use_approval();
         incident.event(now, format!("{} begins, attempt {} (step {})", step.action, step.attempt, step.id.0));
         incident.begun(now, &step);
         // The node's first start is no answer to a failure: it uses up no budget.
@@ -214,68 +210,6 @@ impl Engine {
         self.record_intent(&step, &incident.guards.clone(), Some(incident));
         incident.flight = Flight::Doing { step: step.clone(), since: now.mono };
         self.out.push(Command::Execute(step));
-    }
-
-    /// The slot is open: evidence is read again before the step begins.
-    fn granted(&mut self, now: Now, incident: &mut Incident, step: Step, since: Moment, until: Moment) {
-        // A hung node's evidence is that it is asked again, and does not answer again.
-        let asked = if incident.mode == Mode::Deadlock { self.facts.asked_at() } else { self.facts.heartbeat_at() };
-        if asked.is_none_or(|at| at <= since) {
-            if now.mono >= until {
-                self.close_slot(&step, false, "no fresh evidence after the slot was opened");
-                let why = "no heartbeat since the slot was opened";
-                self.slot_refused(now, incident, &step, GuardName::Fresh, why);
-            }
-            return;
-        }
-        let Some(rung) = self.rung(incident) else { return self.withdraw(now, incident, &step, "the ladder ended") };
-        if self.present(now.mono, incident) != Present::Ill || rung.action != step.action {
-            return self.withdraw(now, incident, &step, "the evidence changed while the slot was asked for");
-        }
-        let guards = guards::judge(&self.look(now.mono, incident, &rung, step.fence.as_ref()));
-        if let Some(held) = guards.iter().find(|result| !result.passed).cloned() {
-            self.close_slot(&step, false, &format!("held by {}: {}", held.guard, held.evidence));
-            self.slot_refused(now, incident, &step, held.guard, &held.evidence);
-            return;
-        }
-        incident.guards = guards;
-        self.begin(now, incident, step);
-    }
-
-    fn withdraw(&mut self, now: Now, incident: &mut Incident, step: &Step, why: &str) {
-        incident.event(now, format!("{} withdrawn: {why}", step.action));
-        incident.flight = Flight::Idle;
-        self.close_slot(step, false, why);
-    }
-
-    /// The holder answered.
-    pub(crate) fn slot(&mut self, now: Now, step: StepId, reply: Result<Fence, (GuardName, String)>) {
-        let asks = |incident: &&mut Incident| matches!(&incident.flight, Flight::Asking { step: asked, .. } if asked.id == step);
-        let Some(id) = self.incidents.open.values_mut().find(asks).map(|incident| incident.id.clone()) else { return };
-        let Some(mut incident) = self.incidents.open.remove(&id) else { return };
-        if let Flight::Asking { mut step, .. } = incident.flight.clone() {
-            match reply {
-                Ok(fence) => {
-                    incident.event(now, format!("slot open under fence {fence}"));
-                    step.fence = Some(fence);
-                    let until = now.mono + self.policy.detection.heartbeat * EVIDENCE_HEARTBEATS;
-                    incident.flight = Flight::Granted { step, since: now.mono, until };
-                }
-                Err((guard, evidence)) => self.slot_refused(now, &mut incident, &step, guard, &evidence),
-            }
-        }
-        self.incidents.put(incident);
-    }
-
-    fn slot_refused(&mut self, now: Now, incident: &mut Incident, step: &Step, guard: GuardName, evidence: &str) {
-        let held = GuardResult { guard, passed: false, evidence: evidence.to_owned() };
-        let mut guards = incident.guards.clone();
-        guards.retain(|result| result.guard != guard);
-        guards.push(held.clone());
-        self.record_refusal(now, incident, step.action, step.grade, &guards, &held);
-        incident.guards = guards;
-        incident.flight = Flight::Idle;
-        incident.not_before = now.mono + ASK_AGAIN;
     }
 
     /// A step of an incident ended, or was given up.
@@ -384,7 +318,7 @@ impl Engine {
     }
 
     /// A restart that did not come about leaves a process whose end, if it is one now, was not the end of this.
-    fn restart_failed(&mut self, step: &Step) {
+    pub(crate) fn restart_failed(&mut self, step: &Step) {
         if step.action == Action::RestartNode
             && let Planned::Life(life) = self.planned
         {
@@ -393,13 +327,28 @@ impl Engine {
     }
 
     /// A step that is passed over is a decision: it is written down.
-    fn record_skip(&mut self, incident: &Incident, why: &str) {
+    pub(crate) fn record_skip(&mut self, incident: &Incident, why: &str) {
         let mut draft = self.draft_about(RecordKind::Note, Action::Skip, incident).with("evidence", why);
         if let Some(rung) = self.rung(incident) {
             draft.grade = Some(rung.grade);
             draft = draft.with("skipped", rung.action.as_str());
         }
         self.record(draft, false);
+    }
+
+    /// A node lets background work go on by itself after a while, should its agent be gone; what is short is short still.
+    fn rest_again(&self, now: Now, incident: &mut Incident) {
+        let rests = |known: &(Action, String)| *known == (Action::Throttle, "on".to_owned());
+        let Some(at) = incident.applied.iter().position(rests) else { return };
+        let ended = self.facts.node_now().is_some_and(|fact| !fact.throttled);
+        let rungs = ladder::ladder(incident.mode, &self.policy);
+        let Some(rung) = rungs.iter().position(|rung| rung.action == Action::Throttle) else { return };
+        let applies = incident.mode == Mode::ResourceExhaustion && incident.state != IncidentState::Escalated;
+        if applies && ended && incident.rung > rung && self.present(now.mono, incident) == Present::Ill {
+            incident.applied.remove(at);
+            (incident.rung, incident.attempt, incident.not_before) = (rung, 0, now.mono);
+            incident.event(now, "background work goes on again by itself: it is paused anew");
+        }
     }
 
     /// What is held back for long is told once: a shadow, or a guard, must not be where an incident is forgotten.
@@ -418,7 +367,7 @@ impl Engine {
         self.record(draft, true);
     }
 
-    fn next_rung(&mut self, now: Now, incident: &mut Incident, why: &str) {
+    pub(crate) fn next_rung(&mut self, now: Now, incident: &mut Incident, why: &str) {
         incident.rung += 1;
         incident.attempt = 0;
         incident.flight = Flight::Idle;
@@ -426,139 +375,6 @@ impl Engine {
         let wait = self.rung(incident).map_or(Duration::ZERO, |rung| rung.wait);
         incident.not_before = now.mono + wait;
         incident.event(now, format!("next step of the ladder in {} ms: {why}", wait.as_millis()));
-    }
-
-    pub(crate) fn prove(&self, now: Now, incident: &mut Incident, deadline: Duration) {
-        if incident.state != IncidentState::Escalated {
-            incident.state = IncidentState::Verifying;
-        }
-        incident.flight = Flight::Proving { asked: None, next: now.mono, until: now.mono + deadline, tries: 0 };
-    }
-
-    fn proving(
-        &mut self,
-        now: Now,
-        incident: &mut Incident,
-        asked: Option<Moment>,
-        next: Moment,
-        until: Moment,
-        tries: u32,
-    ) {
-        if incident.mode == Mode::ProcessCrash {
-            self.take_back(now, incident);
-            if self.ended_again(now, incident) || incident.flight == Flight::Idle {
-                return;
-            }
-            match self.present(now.mono, incident) {
-                Present::Over(why) => return self.close(now, incident, &why),
-                Present::Beyond(why) if incident.state != IncidentState::Escalated => {
-                    return self.escalate(now, incident, &why);
-                }
-                _ => {}
-            }
-        }
-        if incident.mode == Mode::HostDown && self.hosts_moved(now, incident) {
-            return;
-        }
-        if is_watched(incident.mode) && self.watch_moved(now, incident) {
-            return;
-        }
-        // A proof may take a floor's time, however little is left.
-        let left = until.since(now.mono).max(self.proof_floor(incident));
-        match asked {
-            None if now.mono >= next => {
-                incident.flight = Flight::Proving { asked: Some(now.mono), next, until, tries: tries + 1 };
-                let proof = self.proof(incident);
-                self.out.push(Command::Prove { incident: incident.id.clone(), proof, deadline: left });
-            }
-            Some(asked) if now.mono.since(asked) >= self.proof_deadline(incident) + ANSWER_MARGIN => {
-                self.proof_failed(now, incident, "no answer from the proof");
-            }
-            _ => {}
-        }
-    }
-
-    /// What is to be proven well fell ill again, or has something on it that is to be taken back first.
-    fn watch_moved(&mut self, now: Now, incident: &mut Incident) -> bool {
-        match self.present(now.mono, incident) {
-            Present::Over(why) => self.close(now, incident, &why),
-            Present::Ill | Present::Undo => {
-                incident.event(now, "the proof is put off: things have changed");
-                incident.flight = Flight::Idle;
-                if incident.state == IncidentState::Verifying {
-                    incident.state = IncidentState::Recovering;
-                }
-            }
-            _ => return false,
-        }
-        true
-    }
-
-    /// The process whose service is being proven ended, in a new life: that attempt failed.
-    fn ended_again(&mut self, now: Now, incident: &mut Incident) -> bool {
-        let Some(ProcessFact::Exited { pid, start_ticks, exit, last_error, .. }) = self.facts.process().cloned() else {
-            return false;
-        };
-        let life = Some((pid, start_ticks));
-        if life == incident.life {
-            return false;
-        }
-        incident.life = life;
-        incident.signature = super::detect::process_crash::signature(&exit, &last_error);
-        incident.initial = false;
-        incident.event(now, format!("process {pid} ended again: {exit} {last_error}"));
-        self.attempt_failed(now, incident);
-        true
-    }
-
-    /// A proof ended.
-    pub(crate) fn proved(&mut self, now: Now, id: &crate::api::IncidentId, result: StepResult) {
-        let Some(mut incident) = self.incidents.open.remove(id) else { return };
-        if let Flight::Proving { asked: Some(_), until, tries, .. } = incident.flight {
-            match result {
-                StepResult::Done { detail } => self.close(now, &mut incident, &format!("proven: {detail}")),
-                StepResult::Failed { error: why } | StepResult::Refused { evidence: why, .. } => {
-                    let data = Self::reads_data(incident.mode);
-                    // Everything a host held is rebuilt in the background: that takes as long as it takes.
-                    let in_vain = data && incident.mode != Mode::HostDown && tries >= DATA_PROOFS;
-                    if now.mono >= until || in_vain {
-                        self.proof_failed(now, &mut incident, &why);
-                    } else {
-                        if tries == 1 {
-                            incident.event(now, format!("not proven yet: {why}"));
-                        }
-                        let next = now.mono + if data { PROVE_DATA_AGAIN } else { PROVE_AGAIN };
-                        incident.flight = Flight::Proving { asked: None, next, until, tries };
-                    }
-                }
-            }
-        }
-        self.incidents.put(incident);
-    }
-
-    fn proof_failed(&mut self, now: Now, incident: &mut Incident, why: &str) {
-        incident.event(now, format!("not proven: {why}"));
-        incident.mended = false;
-        incident.unproven = true;
-        self.attempt_failed(now, incident);
-        if incident.state == IncidentState::Escalated {
-            incident.not_before = now.mono + self.look_again();
-        } else if incident.mode == Mode::ProcessCrash && self.facts.running().is_some() {
-            let fresh = self.facts.heartbeat_age(now.mono).is_some_and(|age| age <= self.policy.fresh_within());
-            let answers = fresh && self.facts.node_now().is_some_and(|fact| fact.raft.is_some());
-            if answers && self.rung(incident).is_some() {
-                // It answers, and its copy does not come up: that can be mended. Told at once, all the same.
-                if incident.rung == 0 {
-                    let why = format!("the process runs, but does not serve: {why}");
-                    let draft =
-                        self.draft_about(RecordKind::Note, Action::Alert, incident).with("evidence", why.as_str());
-                    self.record(draft, true);
-                    self.next_rung(now, incident, &why);
-                }
-                return;
-            }
-            self.escalate(now, incident, &format!("the process runs, but does not serve: {why}"));
-        }
     }
 
     pub(crate) fn close(&mut self, now: Now, incident: &mut Incident, why: &str) {
@@ -606,26 +422,6 @@ impl Engine {
             action if ladder::is_undo(action, &step.with) => Some(self.undo_of(incident).effect),
             _ => self.rung(incident).map(|rung| rung.effect),
         }
-    }
-
-    fn proof_deadline(&self, incident: &Incident) -> Duration {
-        let of = |rung: &Rung| match rung.effect {
-            Effect::Proof { deadline } => Some(deadline),
-            _ => None,
-        };
-        match incident.mode {
-            Mode::HostDown => return self.policy.deadline(self.policy.host.rebuild_deadline),
-            mode if is_watched(mode) => return self.policy.deadline(self.policy.recovery.proof_deadline),
-            Mode::DataCorruption => {
-                return self.rung(incident).as_ref().and_then(of).unwrap_or(crate::config::DEADLINE_FLOOR);
-            }
-            _ => {}
-        }
-        ladder::ladder(incident.mode, &self.policy).iter().rev().find_map(of).unwrap_or(crate::config::DEADLINE_FLOOR)
-    }
-
-    fn proof_floor(&self, incident: &Incident) -> Duration {
-        self.proof_deadline(incident).min(crate::config::DEADLINE_FLOOR)
     }
 
     pub(crate) fn close_slot(&mut self, step: &Step, verified: bool, detail: &str) {

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{CanaryFact, HostFact, LockFact, NodeFact, ProcessStateFact};
 use crate::config::{DeadlockPolicy, PolicyConfig};
 use crate::engine::detect::State;
@@ -13,19 +15,23 @@ use crate::engine::detect::held::Held;
 use crate::engine::peers::Peers;
 use crate::types::Moment;
 
-/// Canaries remembered: two minutes at one a second.
-const MAX_CANARIES: usize = 128;
+/// The longest time between two canaries that is waited for: a thousand nodes at one a second, and some.
+const MAX_PERIOD: Duration = Duration::from_secs(1800);
 /// Good canaries that make the baseline.
 const MAX_BASELINE: usize = 64;
 /// Canaries that must be seen before the 99th percentile says anything.
-const MIN_CANARIES: usize = 3;
+const MIN_CANARIES: u32 = 3;
 /// A process that the kernel holds for so long waits for a disk, and no signal reaches it.
 const HELD_BY_KERNEL_MS: u64 = 5_000;
 
 /// What was seen of the node's progress.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
-    canaries: VecDeque<(Moment, Option<u64>)>,
+    /// When the last canary was sent, and how long after the one before: in a large cluster each node is asked seldom.
+    asked: Option<Moment>,
+    period: Duration,
+    /// Canaries that came through in time, in a row.
+    flows: Held,
     baseline: VecDeque<u64>,
     last_error: String,
     stuck: Held,
@@ -63,11 +69,11 @@ impl Watch {
             }
             self.baseline.push_back(took);
         }
-        if self.canaries.len() >= MAX_CANARIES {
-            self.canaries.pop_front();
-        }
-        self.canaries.push_back((now, fact.millis));
-        self.stuck.look(now, slow, policy.good_for);
+        self.period = self.asked.map_or(self.period, |asked| now.since(asked)).min(MAX_PERIOD);
+        self.asked = Some(now);
+        let gap = policy.good_for.max(self.period * 3);
+        self.stuck.look(now, slow, gap);
+        self.flows.look(now, !slow, gap);
         if slow {
             self.last_error.clone_from(&fact.error);
         }
@@ -112,8 +118,7 @@ impl Watch {
         self.lock = lock.cloned();
         // Not to serve (an election, a restart) is another mode's: no canary can come through then.
         if !serves {
-            self.stuck = Held::default();
-            self.canaries.clear();
+            (self.stuck, self.flows) = (Held::default(), Held::default());
         }
     }
 
@@ -122,8 +127,7 @@ impl Watch {
         let gap = policy.detection.heartbeat * 10;
         self.hung.look(now, runs, gap);
         self.fine.look(now, false, gap);
-        self.stuck = Held::default();
-        self.canaries.clear();
+        (self.stuck, self.flows) = (Held::default(), Held::default());
     }
 
     /// The process runs and has not answered for long enough.
@@ -148,9 +152,23 @@ impl Watch {
         self.lock.as_ref().filter(|_| self.locks.looks() >= 2)
     }
 
-    /// An operation is too old.
+    /// An operation is too old: by itself that may be a client on a slow line.
     pub(crate) fn has_old_operation(&self) -> bool {
         self.operation.looks() >= 2
+    }
+
+    /// And there is another sign.
+    fn has_old_operation_and_more(&self, now: Moment, policy: &DeadlockPolicy) -> bool {
+        self.has_old_operation() && (self.stuck.looks() >= 2 || self.has_line(now, policy))
+    }
+
+    fn has_line(&self, now: Moment, policy: &DeadlockPolicy) -> bool {
+        self.line.is_some_and(|at| now.since(at) <= policy.operation_limit)
+    }
+
+    /// The process itself does not get on, or does not answer: what would be restarted is what hangs.
+    pub(crate) fn is_of_process(&self, policy: &DeadlockPolicy) -> bool {
+        self.is_hung(policy) || self.is_stuck(policy)
     }
 
     /// Whether it is more than slowness: not saturation, and by a second source.
@@ -173,19 +191,23 @@ impl Watch {
             Ok(None) => {}
         }
         let mut sources = Vec::new();
-        if self.is_stuck(figures) {
-            sources.push("the canary");
-        }
         if self.has_old_operation() {
             sources.push("the age of an operation");
         }
         if self.lock().is_some() {
             sources.push("the health of a lock");
         }
-        if self.line.is_some_and(|at| now.since(at) <= figures.operation_limit) {
+        if self.has_line(now, figures) {
             sources.push("a line of the log");
         }
-        (sources.len() >= 2, format!("the host is not saturated; said by {} (2 sources needed)", sources.join(" and ")))
+        // An old operation that holds a lock is one slow client; only with the canary it is the node.
+        let (canary, others) = (self.is_stuck(figures), sources.join(" and "));
+        let said = if canary { "does not come through" } else { "comes through" };
+        let told = format!(
+            "the host is not saturated; the canary {said}, and needs one more source: {}",
+            if others.is_empty() { "none" } else { &others }
+        );
+        (canary && !sources.is_empty(), told)
     }
 
     fn fresh_process(&self, now: Moment, policy: &DeadlockPolicy) -> Option<&ProcessStateFact> {
@@ -219,42 +241,41 @@ impl Watch {
                 self.hung.time().as_secs_f64()
             ));
         }
-        if self.has_old_operation() {
-            return State::Ill(format!("an operation is older than {} s", policy.operation_limit.as_secs()));
-        }
         if let Some(lock) = self.lock() {
             let LockFact { path, owner, owner_node, held_ms, waiting, .. } = lock;
             return State::Ill(format!(
                 "lock {path} is held for {held_ms} ms by {owner} of {owner_node}, {waiting} wait, and it is unhealthy"
             ));
         }
-        if self.is_stuck(policy) {
-            if let Ok(Some(_)) = self.saturated(now, policy) {
-                return State::Unknown("the host is saturated: slowness is no deadlock then");
-            }
+        let (old, stuck) = (self.has_old_operation_and_more(now, policy), self.is_stuck(policy));
+        if (old || stuck) && matches!(self.saturated(now, policy), Ok(Some(_))) {
+            return State::Unknown("the host is saturated: slowness is no deadlock then");
+        }
+        let error = &self.last_error;
+        if old {
+            let limit = policy.operation_limit.as_secs();
+            return State::Ill(format!(
+                "an operation is older than {limit} s, and the canary does not come through: {error}"
+            ));
+        }
+        if stuck {
             let limit =
                 self.limit(policy).map_or_else(|| "no baseline yet".to_owned(), |limit| format!("limit {limit} ms"));
-            let (time, error) = (self.stuck.time().as_secs_f64(), &self.last_error);
+            let time = self.stuck.time().as_secs_f64();
             return State::Ill(format!(
                 "no canary came through in time for {time:.0} s ({limit}): {error}; heartbeats are fine"
             ));
         }
-        match self.is_calm(now, policy, calm_for) {
+        match self.is_calm(calm_for) {
             true => State::Well,
             false => State::Unknown("the canary to be back under its limit for long enough"),
         }
     }
 
     /// The canary's 99th percentile over the time is under its limit: of so few samples that is all of them.
-    fn is_calm(&self, now: Moment, policy: &DeadlockPolicy, calm_for: Duration) -> bool {
-        if !self.fine.lasts(calm_for, 3) || self.stuck.looks() > 0 {
-            return false;
-        }
-        let limit = self.limit(policy).unwrap_or(u64::MAX);
-        let within = || self.canaries.iter().filter(|(at, _)| now.since(*at) <= calm_for);
-        let good = within().all(|(_, took)| took.is_some_and(|took| took <= limit));
+    fn is_calm(&self, calm_for: Duration) -> bool {
         // Where nothing sends canaries, heartbeats and operations have to do; the proof sends one of its own.
-        let known = within().count() >= MIN_CANARIES || (self.canaries.is_empty() && self.baseline.is_empty());
-        good && known
+        let flows = self.flows.lasts(calm_for, MIN_CANARIES) || self.asked.is_none();
+        flows && self.fine.lasts(calm_for, 3)
     }
 }

@@ -98,6 +98,9 @@ impl Engine {
                 _ => Applies::Yes,
             },
             Action::StepDown if !self.leads() => Applies::Skip("the own node does not lead"),
+            Action::StepDown | Action::RestartNode if !watch.is_of_process(&self.policy.deadlock) => {
+                Applies::Wait("what hangs to end: canaries come through, so that it is not the process")
+            }
             _ => Applies::Yes,
         }
     }

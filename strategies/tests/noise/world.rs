@@ -1,31 +1,23 @@
-//! A day of ordinary noise on six engines with modelled sensors and no data path: load, pauses up to two seconds, one in a hundred
-//! answers lost, elections, deploys. Nothing in it needs a disruptive step, so none may even be asked for.
-//!
-//! A few seeds and hours always; `NOISE_SEEDS=200 NOISE_HOURS=24 cargo test --release -p resilver-strategies --test noise -- --nocapture`
-//! is the whole of it.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test reads its own environment")]
-
-mod common;
+//! Six hosts, their nodes and agents, and what ordinarily happens to them. Everything by one chance, so that a seed is a story.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::EPOCH_MS;
 use resilver_strategies::api::{
-    CanaryFact, Command, DiskFact, ExitClass, HostFact, Input, MemberFact, NodeFact, Observation, PeerFact,
-    ProcessFact, ProcessStateFact, RaftFact, ReplicaFact, ReplicasFact, SilenceFact, Step, StepResult, VolumeFact,
+    Command, ExitClass, Input, Observation, ProcessFact, ProcessStateFact, SilenceFact, Step, StepResult,
 };
 use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::{Engine, EngineOptions};
-use resilver_strategies::record::RecordKind;
 use resilver_strategies::types::{Action, Fence, Grade, Mode, Moment, Now};
 
-const NODES: usize = 6;
-const VOTERS: usize = 3;
+use crate::common::{self, EPOCH_MS};
+
+pub(crate) const NODES: usize = 6;
+pub(crate) const VOTERS: usize = 3;
 
 /// Splitmix64: the world's only source of chance.
-struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -37,84 +29,84 @@ impl Chance {
     }
 
     /// Once in so many.
-    fn once_in(&mut self, many: u64) -> bool {
-        self.next() % many == 0
+    pub(crate) fn once_in(&mut self, many: u64) -> bool {
+        self.next().is_multiple_of(many)
     }
 
-    fn between(&mut self, least: u64, most: u64) -> u64 {
+    pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.next() % (most - least + 1)
     }
 }
 
 /// One host: its node, and its agent's engine.
-struct Host {
-    engine: Engine,
+pub(crate) struct Host {
+    pub(crate) engine: Engine,
     /// When this life of the agent began, in seconds.
-    born: u64,
-    journal: Vec<Line>,
-    tip: Tip,
-    pid: u32,
+    pub(crate) born: u64,
+    pub(crate) journal: Vec<Line>,
+    pub(crate) tip: Tip,
+    pub(crate) pid: u32,
     /// Until when the node's process, or the whole host, stands still.
-    node_pauses: u64,
-    host_pauses: u64,
+    pub(crate) node_pauses: u64,
+    pub(crate) host_pauses: u64,
     /// Until when the node is down for a deploy, and until when it recovers after.
-    down: u64,
-    recovers: u64,
+    pub(crate) down: u64,
+    pub(crate) recovers: u64,
     /// Until when the host is busy, and how busy.
-    busy: u64,
-    busy_share: u32,
-    applied: u64,
-    term: u64,
-    leads: bool,
+    pub(crate) busy: u64,
+    pub(crate) busy_share: u32,
+    pub(crate) applied: u64,
+    pub(crate) term: u64,
+    pub(crate) leads: bool,
     /// When a quorum acknowledged it last, as a leader.
-    acknowledged: u64,
-    mode: String,
-    stands: bool,
-    clock_ms: i64,
-    room: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) mode: String,
+    pub(crate) stands: bool,
+    pub(crate) clock_ms: i64,
+    pub(crate) room: u64,
     /// A client's long upload: since when, until when.
-    upload: Option<(u64, u64)>,
-    finished: Vec<Step>,
+    pub(crate) upload: Option<(u64, u64)>,
+    pub(crate) finished: Vec<Step>,
 }
 
-struct World {
-    chance: Chance,
-    now: u64,
-    hosts: Vec<Host>,
-    leader: Option<usize>,
-    elects: u64,
-    term: u64,
-    committed: u64,
-    rate: u64,
+pub(crate) struct World {
+    pub(crate) chance: Chance,
+    pub(crate) now: u64,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) leader: Option<usize>,
+    pub(crate) elects: u64,
+    pub(crate) term: u64,
+    pub(crate) committed: u64,
+    pub(crate) rate: u64,
     /// The deploy's next host, and when.
-    deploy: Option<(usize, u64)>,
-    lease: usize,
-    steps: BTreeMap<(Action, Grade), u64>,
+    pub(crate) deploy: Option<(usize, u64)>,
+    pub(crate) lease: usize,
+    pub(crate) steps: BTreeMap<(Action, Grade), u64>,
     /// Incidents by mode.
-    opened: BTreeMap<Mode, u64>,
+    pub(crate) opened: BTreeMap<Mode, u64>,
     /// Disruptive steps that were asked for: when, where, what, why.
-    asked: Vec<(u64, String, Action, String)>,
-    inputs: u64,
-    policy: PolicyConfig,
+    pub(crate) asked: Vec<(u64, String, Action, String)>,
+    pub(crate) inputs: u64,
+    pub(crate) policy: PolicyConfig,
     /// A node that hangs from then on, for good: what the engines must find in spite of the noise.
-    hangs: Option<(usize, u64)>,
+    pub(crate) hangs: Option<(usize, u64)>,
 }
 
-fn name(at: usize) -> String {
+pub(crate) fn name(at: usize) -> String {
     format!("n{}", at + 1)
 }
 
-fn engine(at: usize, policy: &PolicyConfig) -> Engine {
+pub(crate) fn engine(at: usize, policy: &PolicyConfig) -> Engine {
     Engine::new(EngineOptions { node: name(at), domain: format!("host {}", name(at)), policy: policy.clone() })
 }
 
 /// Production's figures; and everything automatic, so that nothing is hidden in a shadow.
-fn policy() -> PolicyConfig {
+pub(crate) fn policy() -> PolicyConfig {
     common::auto()
 }
 
 impl World {
-    fn new(seed: u64, policy: &PolicyConfig) -> World {
+    pub(crate) fn new(seed: u64, policy: &PolicyConfig) -> World {
         let host = |at: usize| Host {
             engine: engine(at, policy),
             born: 0,
@@ -162,7 +154,7 @@ impl World {
         world
     }
 
-    fn at(&self, host: usize) -> Now {
+    pub(crate) fn at(&self, host: usize) -> Now {
         let since = self.now - self.hosts[host].born;
         Now { mono: Moment(Duration::from_secs(since)), wall_ms: EPOCH_MS + self.now * 1000 }
     }
@@ -181,7 +173,7 @@ impl World {
         self.give(at, Input::Observed(Observation::Process(fact)));
     }
 
-    fn give(&mut self, at: usize, input: Input) {
+    pub(crate) fn give(&mut self, at: usize, input: Input) {
         self.inputs += 1;
         let now = self.at(at);
         for command in self.hosts[at].engine.handle(now, input) {
@@ -213,22 +205,23 @@ impl World {
                     };
                     self.give(at, Input::Proved { incident, result });
                 }
-                Command::CloseSlot { .. } => {}
+                // Nobody approves, and nobody waits for an answer.
+                Command::CloseSlot { .. } | Command::OfferApproval { .. } | Command::Answer { .. } => {}
             }
         }
     }
 
-    fn runs(&self, at: usize) -> bool {
+    pub(crate) fn runs(&self, at: usize) -> bool {
         self.now >= self.hosts[at].down
     }
 
-    fn answers(&self, at: usize) -> bool {
+    pub(crate) fn answers(&self, at: usize) -> bool {
         let host = &self.hosts[at];
         let hangs = self.hangs.is_some_and(|(hung, since)| hung == at && self.now >= since);
         !hangs && self.runs(at) && self.now >= host.node_pauses && self.now >= host.host_pauses
     }
 
-    fn serves(&self, at: usize) -> bool {
+    pub(crate) fn serves(&self, at: usize) -> bool {
         self.answers(at) && self.now >= self.hosts[at].recovers
     }
 
@@ -347,132 +340,14 @@ impl World {
             let upto = self.committed.saturating_sub(behind);
             host.applied = (host.applied + 3000).min(upto).max(host.applied);
             // It hears of the present leader with the next message.
-            if self.leader.is_some() && self.chance.next() % 4 != 0 {
+            if self.leader.is_some() && !self.chance.next().is_multiple_of(4) {
                 host.term = self.term;
                 host.leads = self.leader == Some(at);
             }
         }
     }
 
-    fn raft_fact(&self, at: usize) -> RaftFact {
-        let host = &self.hosts[at];
-        let role = match (host.leads, self.leader) {
-            (true, _) => "leader",
-            (false, None) if at < VOTERS => "candidate",
-            (false, _) if at >= VOTERS => "learner",
-            (false, _) => "follower",
-        };
-        let leader = if host.leads { Some(at) } else { self.leader };
-        RaftFact {
-            role: role.into(),
-            term: host.term,
-            leader: leader.map(name).unwrap_or_default(),
-            committed: host.applied.max(if host.leads { self.committed } else { 0 }),
-            applied: host.applied,
-            voters: VOTERS as u64,
-            last_log: host.applied,
-            last_log_term: host.term,
-            snapshot: 0,
-            quorum_ack_ms: host.leads.then(|| (self.now - host.acknowledged.min(self.now)) * 1000 + 80),
-        }
-    }
-
-    fn node_fact(&mut self, at: usize) -> NodeFact {
-        let raft = self.raft_fact(at);
-        let serves = self.serves(at);
-        let busy = self.now < self.hosts[at].busy;
-        let in_flight = if busy { self.chance.between(0, 400) } else { self.chance.between(0, 30) };
-        let host = &self.hosts[at];
-        let member = |at: usize| MemberFact {
-            node: name(at),
-            state: "up".into(),
-            role: if at < VOTERS { "voter" } else { "learner" }.into(),
-            ..MemberFact::default()
-        };
-        let disk = |id: &str| DiskFact {
-            disk: id.into(),
-            state: "up".into(),
-            health: "ok".into(),
-            available_bytes: 1 << 40,
-            ..DiskFact::default()
-        };
-        NodeFact {
-            pid: host.pid,
-            phase: if serves { "healthy" } else { "recovering" }.into(),
-            epoch: 1,
-            raft: Some(raft),
-            disks: vec![disk("d1"), disk("d2")],
-            operations_in_flight: in_flight,
-            members: (0..NODES).map(member).collect(),
-            cluster: "c".into(),
-            mode: host.mode.clone(),
-            stands: Some(host.stands),
-            oldest_operation_ms: host.upload.map_or(0, |(since, _)| (self.now - since) * 1000),
-            oldest_operation: host.upload.map_or(String::new(), |(since, _)| format!("put-{since}")),
-            ..NodeFact::default()
-        }
-    }
-
-    /// What the agent of `at` is told by asking `of`.
-    fn peer_fact(&mut self, at: usize, of: usize, silences: &[Option<Vec<SilenceFact>>]) -> PeerFact {
-        let lost = |chance: &mut Chance| chance.once_in(100);
-        let agent = self.now >= self.hosts[of].host_pauses && !lost(&mut self.chance);
-        let node = self.answers(of) && !lost(&mut self.chance);
-        if !agent {
-            return PeerFact { node: name(of), node_answers: Some(node), ..PeerFact::default() };
-        }
-        let raft = self.runs(of).then(|| self.raft_fact(of));
-        let offset = self.hosts[of].clock_ms - self.hosts[at].clock_ms;
-        let error = self.chance.between(1, if self.now < self.hosts[of].busy { 400 } else { 10 });
-        let wrong = i64::try_from(self.chance.between(0, error)).unwrap();
-        PeerFact {
-            node: name(of),
-            agent_answers: true,
-            node_alive: Some(self.runs(of)),
-            node_phase: if self.serves(of) { "healthy" } else { "recovering" }.into(),
-            node_answers: Some(node),
-            domain: format!("host {}", name(of)),
-            silent: silences[of].clone(),
-            leader: raft.as_ref().map(|raft| raft.leader.clone()).unwrap_or_default(),
-            raft,
-            raft_age_ms: self.chance.between(0, 1500),
-            cluster: "c".into(),
-            epoch: 1,
-            hears_us: Some(self.answers(at) && !lost(&mut self.chance)),
-            clock_offset_ms: Some(offset + wrong),
-            clock_error_ms: error,
-            ..PeerFact::default()
-        }
-    }
-
-    fn host_fact(&mut self, at: usize) -> HostFact {
-        let busy = self.now < self.hosts[at].busy;
-        let share = if busy { self.hosts[at].busy_share } else { 200 };
-        let jitter = u32::try_from(self.chance.between(0, 100)).unwrap();
-        let room = self.hosts[at].room;
-        let volume = |name: &str| VolumeFact {
-            name: name.into(),
-            path: format!("/{name}"),
-            total_bytes: 100 << 30,
-            available_bytes: room << 30,
-            inodes_total: 1_000_000,
-            inodes_free: 900_000,
-        };
-        HostFact {
-            cpu_per_mille: Some((share + jitter).min(1000)),
-            cpu_pressure_per_mille: Some(if busy { (share / 2 + jitter).min(1000) } else { jitter }),
-            memory_pressure_per_mille: Some(0),
-            io_pressure_per_mille: Some(if busy { share / 3 } else { jitter }),
-            memory_total_bytes: Some(64 << 30),
-            memory_available_bytes: Some((20 << 30) + (u64::from(jitter) << 24)),
-            node_resident_bytes: Some(1 << 30),
-            node_descriptors: Some(300),
-            node_descriptors_limit: Some(65_536),
-            volumes: vec![volume("metadata"), volume("d1"), volume("d2")],
-        }
-    }
-
-    fn second(&mut self) {
+    pub(crate) fn second(&mut self) {
         self.now += 1;
         self.happens();
         let silences: Vec<_> = (0..NODES).map(|at| self.hosts[at].engine.silences(self.at(at))).collect();
@@ -537,89 +412,5 @@ impl World {
             let fact = self.compare();
             self.give(at, Input::Observed(Observation::Replicas(fact)));
         }
-    }
-
-    /// A canary needs a leader and a node that serves; on a busy host it takes up to twenty times as long.
-    fn canary(&mut self, at: usize) -> CanaryFact {
-        let quiet = self.chance.between(3, 12);
-        if self.leader.is_none() || !self.serves(at) || self.chance.once_in(100) {
-            return CanaryFact { millis: None, error: "deadline exceeded".into() };
-        }
-        let busy = self.now < self.hosts[at].busy;
-        let times = if busy { self.chance.between(2, 20) } else { 1 };
-        // And now and then one meets a pause on its way.
-        let pause = if self.chance.once_in(50) { self.chance.between(500, 2500) } else { 0 };
-        CanaryFact { millis: Some(quiet * times + pause), error: String::new() }
-    }
-
-    fn compare(&mut self) -> ReplicasFact {
-        let members = (0..NODES)
-            .map(|at| {
-                let silent = !self.serves(at) || self.chance.once_in(100);
-                let (verdict, digest) = if silent { ("silent", "") } else { ("right", "7d0c") };
-                ReplicaFact { node: name(at), verdict: verdict.into(), digest: digest.into() }
-            })
-            .collect();
-        ReplicasFact { index: self.committed, members }
-    }
-}
-
-fn run(mut world: World, hours: u64) -> World {
-    while world.now < hours * 3600 {
-        world.second();
-    }
-    for at in 0..NODES {
-        for line in world.hosts[at].journal.iter().filter(|line| line.draft.kind == RecordKind::Opened) {
-            *world.opened.entry(line.draft.mode.unwrap()).or_default() += 1;
-            if std::env::var_os("NOISE_TELL").is_some() {
-                println!("{} {}: {:?}", line.timestamp, name(at), line.draft);
-            }
-        }
-    }
-    world
-}
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
-}
-
-#[test]
-fn a_day_of_noise_needs_no_disruptive_step() {
-    let (from, seeds, hours) = (number("NOISE_FROM", 1), number("NOISE_SEEDS", 3), number("NOISE_HOURS", 4));
-    let (mut steps, mut opened, mut inputs) = (BTreeMap::new(), BTreeMap::new(), 0);
-    for seed in from..from + seeds {
-        let world = run(World::new(seed, &policy()), hours);
-        assert!(world.asked.is_empty(), "seed {seed}: {:#?}", world.asked);
-        inputs += world.inputs;
-        world.steps.iter().for_each(|(step, count)| *steps.entry(*step).or_insert(0) += count);
-        world.opened.iter().for_each(|(mode, count)| *opened.entry(*mode).or_insert(0) += count);
-    }
-    println!("{seeds} seeds of {hours} h, {inputs} inputs: no disruptive step; incidents {opened:?}; steps {steps:?}");
-}
-
-/// The noise is no silence: with times that are too short it would be answered with restarts.
-#[test]
-fn times_that_are_too_short_restart_nodes_in_this_noise() {
-    let mut hasty = policy();
-    let figures = &mut hasty.deadlock;
-    (figures.canary_factor, figures.canary_floor) = (2, Duration::from_millis(1));
-    (figures.stuck_after, figures.operation_limit) = (Duration::from_secs(2), Duration::from_secs(60));
-    (figures.saturated_cpu, figures.saturated_pressure) = (1001, 1001);
-    let found = run(World::new(1, &hasty), 6);
-    assert!(!found.asked.is_empty(), "this noise would find nothing: {:?} {:?}", found.opened, found.steps);
-    assert!(run(World::new(1, &policy()), 6).asked.is_empty());
-}
-
-/// And what does hang is found in spite of it.
-#[test]
-fn a_node_that_hangs_is_found_in_this_noise() {
-    for seed in 1..=3 {
-        let mut world = World::new(seed, &policy());
-        world.hangs = Some((4, 1800));
-        let world = run(world, 1);
-        let (second, node, action, _) = world.asked.first().expect("it is found");
-        assert_eq!((node.as_str(), *action), ("n5", Action::RestartNode));
-        assert!((1830..1850).contains(second), "seed {seed}: after {} s", second - 1800);
-        assert!(world.asked.iter().all(|(_, node, ..)| node == "n5"), "seed {seed}: {:?}", world.asked);
     }
 }

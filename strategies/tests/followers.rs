@@ -1,0 +1,188 @@
+//! Stories of followers that lag, and of a quorum that is gone.
+
+mod common;
+
+use common::*;
+use resilver_strategies::api::Proof;
+use resilver_strategies::config::PolicyConfig;
+use resilver_strategies::engine::IncidentState;
+use resilver_strategies::types::{Action, Mode};
+
+const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
+
+fn bench(policy: PolicyConfig) -> Bench {
+    let mut bench = Bench::calm_with(policy);
+    bench.voters(&FIVE);
+    bench
+}
+
+fn prove(bench: &mut Bench, wanted: &Proof) {
+    for _ in 0..200 {
+        if bench.state() == IncidentState::Verifying {
+            break;
+        }
+        bench.pass(1);
+    }
+    let (incident, proof) = bench.last_proof();
+    assert_eq!(&proof, wanted);
+    bench.proved(&incident);
+    assert!(bench.open().is_empty(), "{:#?}", bench.open());
+}
+
+/// The leader commits fifty entries a second; the own node applies so many of them.
+fn commits(bench: &mut Bench, seconds: u64, applies: u64) {
+    for _ in 0..seconds {
+        for name in ["n2", "n3", "n4", "n5"] {
+            let raft = bench.raft_of(name);
+            (raft.committed, raft.applied) = (raft.committed + 50, raft.applied + 50);
+        }
+        bench.raft().applied += applies;
+        bench.pass(1);
+    }
+}
+
+#[test]
+fn a_slow_follower_is_relieved_calmed_caught_up_and_gives_its_vote_up_until_it_has() {
+    let mut bench = bench(auto());
+    commits(&mut bench, 35, 10);
+    assert!(bench.open().is_empty());
+    commits(&mut bench, 12, 10);
+    assert_eq!(bench.only().mode, Mode::SlowFollower);
+    let throttle = bench.running().expect("a step");
+    assert_eq!((throttle.action, throttle.with.as_str()), (Action::Throttle, "on"));
+    bench.done(throttle.id);
+    commits(&mut bench, 62, 10);
+    let quiet = bench.running().expect("a step");
+    assert_eq!((quiet.action, quiet.with.as_str()), (Action::SetMode, "quiet"));
+    bench.done(quiet.id);
+    bench.fact.stands = Some(false);
+    let slow = |bench: &mut Bench, action| {
+        for _ in 0..200 {
+            if bench.asked_slot().is_some_and(|step| step.action == action) {
+                break;
+            }
+            commits(bench, 1, 10);
+        }
+        let asked = bench.asked_slot().expect("a slot");
+        bench.grant(asked.id, 3);
+        commits(bench, 1, 10);
+        bench.done(asked.id);
+        commits(bench, 2, 10);
+    };
+    slow(&mut bench, Action::InstallSnapshot);
+    slow(&mut bench, Action::Demote);
+    let own = |bench: &mut Bench, role: &str| {
+        let member = bench.fact.members.iter_mut().find(|member| member.node == NODE).expect("itself");
+        role.clone_into(&mut member.role);
+    };
+    own(&mut bench, "learner");
+    commits(&mut bench, 30, 10);
+    // Caught up.
+    bench.raft().applied = bench.raft_of("n2").committed;
+    commits(&mut bench, 55, 50);
+    assert!(!bench.actions().contains(&Action::Promote), "a minute is the proof");
+    commits(&mut bench, 10, 50);
+    let mut back = Vec::new();
+    for _ in 0..3 {
+        let step = bench.running().expect("a step");
+        bench.done(step.id);
+        own(&mut bench, "voter");
+        if step.with == "standing" {
+            bench.fact.stands = Some(true);
+        }
+        back.push((step.action, step.with));
+        commits(&mut bench, 3, 50);
+    }
+    let (promote, standing) = ((Action::Promote, String::new()), (Action::SetMode, "standing".to_owned()));
+    assert_eq!(back, [promote, standing, (Action::Throttle, "off".to_owned())], "the newest first");
+    prove(&mut bench, &Proof::Serves);
+}
+
+#[test]
+fn when_a_third_of_the_nodes_are_slow_the_cause_is_common_and_nothing_is_done() {
+    let mut bench = bench(auto());
+    for _ in 0..300 {
+        for name in ["n2", "n3", "n4", "n5"] {
+            let raft = bench.raft_of(name);
+            raft.committed += 50;
+            raft.applied += if name == "n3" { 10 } else { 50 };
+        }
+        bench.raft().applied += 10;
+        bench.pass(1);
+    }
+    assert!(bench.actions().is_empty() && bench.asked_slot().is_none(), "{:?}", bench.actions());
+}
+
+#[test]
+fn a_burst_or_one_late_entry_is_no_slow_follower() {
+    let mut bench = bench(auto());
+    for round in 1..20 {
+        for name in ["n2", "n3", "n4", "n5"] {
+            let raft = bench.raft_of(name);
+            (raft.committed, raft.applied) = (raft.committed + 5000, raft.applied + 5000);
+        }
+        bench.pass(8);
+        bench.raft().applied = 40 + round * 5000;
+        bench.pass(2);
+    }
+    // One entry, never applied: the cluster is quiet.
+    bench.raft().applied -= 1;
+    bench.pass(300);
+    assert!(bench.open().is_empty());
+}
+
+/// n3, n4 and n5 are gone, and nobody leads.
+fn lose_quorum(bench: &mut Bench) {
+    for name in ["n3", "n4", "n5"] {
+        let peer = bench.peer(name);
+        (peer.agent_answers, peer.node_alive, peer.node_answers, peer.raft) = (true, Some(false), Some(false), None);
+        peer.leader = String::new();
+    }
+    bench.peer("n2").leader = String::new();
+    let raft = bench.raft_of("n2");
+    (raft.role, raft.leader, raft.quorum_ack_ms) = ("candidate".into(), String::new(), None);
+    (bench.raft().role, bench.raft().leader) = ("candidate".into(), String::new());
+}
+
+#[test]
+fn a_lost_quorum_is_told_freezes_what_is_disruptive_and_is_never_forced() {
+    let mut bench = bench(auto());
+    lose_quorum(&mut bench);
+    bench.pass(58);
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::QuorumLoss));
+    bench.pass(10);
+    let lost =
+        |bench: &Bench| bench.open().into_iter().find(|incident| incident.mode == Mode::QuorumLoss).expect("open");
+    assert!(bench.engine.status(bench.now()).storm, "disruptive steps are frozen");
+    assert!(bench.engine.may_hold_lease(), "somebody has to order the revival of a hung voter");
+    assert_ne!(lost(&bench).state, IncidentState::Escalated, "the dead members' agents start them first");
+    bench.pass(620);
+    let told = lost(&bench);
+    assert_eq!(told.state, IncidentState::Escalated);
+    let why = told.resolution.expect("why");
+    for part in ["resilver meta recover-quorum", "n1 (3, 40) reached", "n3 (3, 40) not reached"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    bench.pass(3600);
+    for never in [Action::RecoverQuorum, Action::RestartNode, Action::TriggerElection, Action::AlignTerm] {
+        assert!(!bench.actions().contains(&never), "{never}");
+    }
+    // They came back.
+    let well: Vec<_> = FIVE.iter().skip(1).map(|name| common::peer(name)).collect();
+    bench.peers = well;
+    (bench.raft().role, bench.raft().leader) = ("follower".into(), "n2".into());
+    bench.pass(30);
+    let proofs: Vec<_> = bench.open().into_iter().map(|incident| incident.id).collect();
+    proofs.iter().for_each(|incident| drop(bench.proved(incident)));
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::QuorumLoss));
+}
+
+#[test]
+fn a_quorum_is_not_lost_while_anybody_names_a_leader() {
+    let mut bench = bench(auto());
+    lose_quorum(&mut bench);
+    let peer = bench.peer("n3");
+    (peer.node_alive, peer.leader) = (Some(false), "n4".into());
+    bench.pass(600);
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::QuorumLoss));
+}
