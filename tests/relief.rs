@@ -13,8 +13,14 @@ use std::time::Duration;
 
 use lone::Lone;
 use resilver_host::Signal;
+use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::{
+    CancelOperationRequest, DescribeRequest, ObserveRequest, ReclaimRequest, SetModeRequest, ThrottleRequest,
+};
+use resilver_proto::transport::Profile;
 use serde_json::Value;
 use support::{BINARY, Cluster};
+use tonic::Code;
 
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -91,13 +97,14 @@ fn an_operation_that_hangs_is_listed_and_cancelled_and_its_client_is_told() {
     lone.ok(&["operation", "cancel", "--node", "n1", id, "--reason", "it blocks the door"]);
     let again = lone.run(&["operation", "cancel", "--node", "n1", id]);
     lone::eventually("nothing is under way", || listed().is_empty());
-    // Its input stays open: the server's word ends it.
+    // What it would have sent comes too late.
+    drop(client.stdin.take());
     let mut stderr = String::new();
     client.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    drop(client.stdin.take());
     assert!(!client.wait().unwrap().success() && stderr.contains("it blocks the door"), "{stderr}");
     assert!(again.code == Some(0) || again.stderr.contains("has ended"), "{again:?}");
-    assert_ne!(lone.run(&["object", "head", "kept/slow"]).code, Some(0), "nothing of it is an object");
+    let objects = lone.ok(&["object", "list", "kept"]);
+    assert!(objects.contains("object") && !objects.contains("slow"), "nothing of it is an object: {objects}");
     running.stop();
 }
 
@@ -134,9 +141,6 @@ async fn an_agent_sees_its_host_its_canary_the_replicas_its_process_and_its_logs
     .await;
     let host = &seen["host"]["fact"];
     assert!(host["memory_available_bytes"].as_u64().unwrap() <= host["memory_total_bytes"].as_u64().unwrap());
-    let volumes: Vec<&str> =
-        host["volumes"].as_array().unwrap().iter().map(|volume| volume["name"].as_str().unwrap()).collect();
-    assert!(volumes.len() == 3 && volumes.contains(&"metadata"), "{volumes:?}");
     assert!(seen["canary"]["fact"]["millis"].is_u64(), "{seen}");
     let verdicts: Vec<&str> = seen["replicas"]["fact"]["members"]
         .as_array()
@@ -145,9 +149,12 @@ async fn an_agent_sees_its_host_its_canary_the_replicas_its_process_and_its_logs
         .map(|member| member["verdict"].as_str().unwrap())
         .collect();
     assert_eq!(verdicts, ["right"; 3], "{seen}");
-    support::eventually("the node's cores and descriptors are known", async || {
+    support::eventually("the cores, and what the node says of its room and descriptors, are known", async || {
         let host = sensors(&cluster)["host"]["fact"].clone();
-        host["cpu_per_mille"].is_u64() && host["node_descriptors"].is_u64()
+        let volumes = host["volumes"].as_array().cloned().unwrap_or_default();
+        let metadata = volumes.iter().find(|volume| volume["name"] == "metadata");
+        let room = metadata.is_some_and(|volume| volume["available_bytes"].as_u64() > Some(0));
+        volumes.len() == 3 && room && host["cpu_per_mille"].is_u64() && host["node_descriptors"].is_u64()
     })
     .await;
 
@@ -188,4 +195,54 @@ async fn an_agent_sees_its_host_its_canary_the_replicas_its_process_and_its_logs
         process["pid"] == node && matches!(process["state"].as_str(), Some("running" | "sleeping"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_node_does_what_its_agent_asks_and_says_what_it_will_not() {
+    let lone = Lone::founded(b"kept content");
+    let running = lone.start();
+    lone.await_phase("healthy");
+    let host = resilver_host::real::host();
+    let channel = resilver_proto::transport::channel(&host.net, &lone.address, Profile::Bulk).unwrap();
+    let mut node = NodeControlClient::new(channel);
+    let served = node.describe(DescribeRequest {}).await.unwrap().into_inner().capabilities;
+    for verb in ["SetMode", "ListOperations", "CancelOperation", "Reclaim", "Throttle"] {
+        assert!(served.contains(&format!("NodeControl.{verb}")), "{verb} is served and not told: {served:?}");
+    }
+
+    let reclaim = |what: &str| ReclaimRequest { what: what.to_owned(), fence: None };
+    let made = node.reclaim(reclaim("space")).await.unwrap().into_inner();
+    assert!(made.detail.contains("the log was purged up to entry"), "{made:?}");
+    node.reclaim(reclaim("connections")).await.unwrap();
+    assert_eq!(node.reclaim(reclaim("everything")).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(lone.read("kept/object"), b"kept content", "nothing of it was needed");
+
+    let throttle = |on| ThrottleRequest { on, reason: "the disks are busy".to_owned() };
+    let answer = node.throttle(throttle(true)).await.unwrap().into_inner();
+    assert!(!answer.before && answer.ends_ms > 0, "{answer:?}");
+    let repair = node.observe(ObserveRequest {}).await.unwrap().into_inner().repair.unwrap();
+    assert_eq!(repair.throttled, "the disks are busy");
+    assert!(node.throttle(throttle(false)).await.unwrap().into_inner().before);
+
+    let set = |mode: &str, automatic| SetModeRequest {
+        mode: mode.to_owned(),
+        reason: "a test".to_owned(),
+        automatic,
+        fence: None,
+    };
+    assert_eq!(node.set_mode(set("quiet", true)).await.unwrap().into_inner().before, "standing");
+    let seen = node.observe(ObserveRequest {}).await.unwrap().into_inner();
+    assert_eq!((seen.stands, seen.mode.as_str(), seen.mode_automatic), (Some(false), "read_write", true));
+    assert_eq!(node.set_mode(set("standing", true)).await.unwrap().into_inner().before, "quiet");
+    node.set_mode(set("read_only", false)).await.unwrap();
+    let kept = node.set_mode(set("read_write", true)).await.unwrap_err();
+    assert_eq!(kept.code(), Code::FailedPrecondition, "{kept}");
+    node.set_mode(set("read_write", false)).await.unwrap();
+    assert_eq!(node.set_mode(set("asleep", false)).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let cancel = CancelOperationRequest { operation: "1.1".to_owned(), reason: String::new() };
+    assert_eq!(node.cancel_operation(cancel).await.unwrap_err().code(), Code::NotFound);
+    let raft = node.observe(ObserveRequest {}).await.unwrap().into_inner().raft.unwrap();
+    assert!(raft.last_log_term > 0 && raft.last_log_term <= raft.term, "{raft:?}");
+    running.stop();
 }

@@ -147,6 +147,14 @@ impl Links {
         }
     }
 
+    /// Has every call from now on dial afresh.
+    pub(crate) fn redial(&self) {
+        self.node.forget();
+        for peer in self.peers.values() {
+            [&peer.agent, &peer.node].into_iter().chain(&peer.ways).for_each(Link::forget);
+        }
+    }
+
     /// The way to the agent of `name`.
     pub(crate) fn agent(&self, name: &str) -> Result<&Link, Status> {
         let known = || self.peers.keys().cloned().collect::<Vec<_>>().join(", ");

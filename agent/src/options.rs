@@ -90,8 +90,8 @@ pub struct Gossip {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SensorOptions {
-    /// How often the host is looked at: cores, memory, pressure, descriptors, room. 10 s: what the kernel's pressure is averaged
-    /// over.
+    /// How often the host is looked at: cores, memory, pressure, descriptors, room. 10 s: what the kernel's pressure is
+    /// averaged over.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub host_every: Duration,
@@ -99,8 +99,8 @@ pub struct SensorOptions {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub process_every: Duration,
-    /// How often a canary is written and read through the node. 10 s; never more often than once a second for each member of
-    /// the cluster, because every canary is three commits of its metadata.
+    /// How often a canary is written and read through the node. 10 s; with more members than that as many seconds as there
+    /// are, up to 15, because every canary is three commits of the cluster's metadata.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub canary_every: Duration,
@@ -202,8 +202,8 @@ pub struct Peer {
     pub address: String,
     /// Where its agent answers gRPC, `host:port`.
     pub agent: String,
-    /// Where else its agent answers gRPC: over other networks, one `host:port` each. Asked beside `agent`, so that it is known
-    /// which network fails, and turned to while `agent` does not answer.
+    /// Where else its agent answers gRPC: over other networks, one `host:port` each. Asked beside `agent`, so that it is
+    /// known which network fails, and turned to while `agent` does not answer.
     #[serde(default)]
     pub agent_also: Vec<String>,
     /// Where its agent gossips, `address:port` with a number as address. Needed of every member where agents gossip.

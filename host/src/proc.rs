@@ -148,6 +148,8 @@ pub trait Proc: Send + Sync + 'static {
     fn memory(&self, id: ProcId) -> io::Result<Option<ProcMemory>>;
     /// How a process is; `None` when none of that pid and start time is there, not even as a zombie.
     fn state(&self, id: ProcId) -> io::Result<Option<RunState>>;
+    /// How many descriptors a process has open, and may have; `None`: it is gone, or not ours to look at.
+    fn descriptors(&self, id: ProcId) -> Option<(u64, u64)>;
     /// How much is left on this machine, and what a process takes of it. Reads many small files: some milliseconds with many
     /// descriptors, for [`crate::Host::blocking`].
     fn load(&self, of: Option<ProcId>) -> HostLoad;

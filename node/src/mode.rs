@@ -292,6 +292,7 @@ async fn store(host: &Host, dir: &Path, stored: Option<Stored>) -> Result<(), Ke
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
 

@@ -30,7 +30,7 @@ use tonic::Status;
 pub use self::error::NodeError;
 use crate::control::{
     ClusterService, Core, ForceOrder, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
-    RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, UndoOrder, Views, adopt,
+    RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, UndoOrder, Views, Volumes, adopt,
 };
 use crate::disk::{DiskSet, Patience};
 use crate::gateway::{Gateway, GatewayParts, StoreService};
@@ -152,6 +152,7 @@ impl Node {
             undo: undo_tx,
             forcing: Arc::default(),
             canary: Mutex::new(()),
+            volumes: Volumes::default(),
             reclaiming: Mutex::new(()),
             adding: Mutex::new(()),
             options,

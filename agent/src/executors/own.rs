@@ -63,6 +63,10 @@ fn rests(on: bool) -> &'static str {
 pub(super) async fn reclaim(tools: &Tools, step: &Step) -> Result<String, Status> {
     let what = if step.with.is_empty() { "space".to_owned() } else { step.with.clone() };
     let request = ReclaimRequest { what, fence: wire(step.fence.as_ref()) };
+    if step.with == "connections" {
+        // The agent's own ways are among those that may lead nowhere.
+        tools.links.redial();
+    }
     let call = |channel| async { node_control(channel).reclaim(request).await };
     let answer = tools.links.node.call(RECLAIM_DEADLINE, call).await?.into_inner();
     Ok(format!("{} bytes of metadata's files; {}", answer.freed_bytes, answer.detail))
@@ -87,7 +91,8 @@ pub(super) async fn break_lock(tools: &Tools, step: &Step, reason: &str) -> Resu
     let wrong = || Status::invalid_argument(format!("{:?} is no PATH#TOKEN", step.with));
     let (path, token) = step.with.rsplit_once('#').ok_or_else(wrong)?;
     let token = token.parse().map_err(|_| wrong())?;
-    // The lease's own, where this agent holds it and the step needed no slot.
+    // The lease's own, where this agent holds it and the step needed no slot. Nobody else needs one: the node takes no
+    // agent's word for the owner's death, and the token is that of the owner alone.
     let fence = match &step.fence {
         Some(fence) => Some(fence.clone()),
         None => tools.lease.fence().await,

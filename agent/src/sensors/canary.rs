@@ -1,7 +1,7 @@
 //! A small write and read through the own node, now and then: whether it makes progress, whatever its heartbeats say.
 //!
-//! Must never: ask a node that does not say that it serves (it would only fail, and its phase says that already), or ask again
-//! before the last question ended.
+//! Must never: ask a node that does not say that it serves (it would only fail, and its phase says that already), or ask
+//! again before the last question ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,9 @@ use crate::state::View;
 /// What canaries may cost the metadata: one of them is three commits, so that all nodes together make no more than three a
 /// second. In a cluster of more than ten, each is asked less often than configured.
 const SHARE_PER_MEMBER: Duration = Duration::from_secs(1);
+
+/// But no less often than this, whatever that costs: what is judged by a minute of canaries needs some in each.
+const LONGEST_PERIOD: Duration = Duration::from_secs(15);
 
 /// Asks for canaries.
 pub(crate) struct CanarySensor {
@@ -65,7 +68,7 @@ impl CanarySensor {
 }
 
 fn period(every: Duration, members: usize) -> Duration {
-    every.max(SHARE_PER_MEMBER * u32::try_from(members).unwrap_or(u32::MAX))
+    every.max((SHARE_PER_MEMBER * u32::try_from(members).unwrap_or(u32::MAX)).min(LONGEST_PERIOD))
 }
 
 #[cfg(test)]
@@ -75,6 +78,8 @@ mod tests {
     #[test]
     fn a_large_cluster_is_asked_less_often_by_each() {
         assert_eq!(period(Duration::from_secs(10), 6), Duration::from_secs(10));
-        assert_eq!(period(Duration::from_secs(10), 100), Duration::from_secs(100));
+        assert_eq!(period(Duration::from_secs(10), 12), Duration::from_secs(12));
+        assert_eq!(period(Duration::from_secs(10), 100), LONGEST_PERIOD);
+        assert_eq!(period(Duration::from_secs(60), 100), Duration::from_secs(60));
     }
 }

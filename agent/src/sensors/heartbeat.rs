@@ -5,8 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use resilver_proto::contract::{DiskState, Finding, LockState, NodeState, ObserveRequest, ObserveResponse, RaftState};
-use resilver_strategies::api::{DiskFact, FindingFact, Input, LockFact, MemberFact, NodeFact, Observation, RaftFact};
+use resilver_proto::contract::{
+    DiskState, Finding, LockState, NodeState, ObserveRequest, ObserveResponse, RaftState, VolumeState,
+};
+use resilver_strategies::api::{
+    DiskFact, FindingFact, Input, LockFact, MemberFact, NodeFact, Observation, RaftFact, VolumeFact,
+};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -115,6 +119,7 @@ pub(crate) async fn observe(links: &Links, deadline: Duration) -> Result<Observe
 fn node_fact(answer: ObserveResponse) -> NodeFact {
     let voters = voters(&answer);
     let members = answer.nodes.iter().map(member_fact).collect();
+    let restricted = !matches!(answer.mode.as_str(), "" | "read_write") || answer.stands == Some(false);
     let foreground_percent = answer.disks.iter().map(|disk| disk.foreground_percent).max().unwrap_or_default();
     let node = answer.node;
     NodeFact {
@@ -136,7 +141,7 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         foreground_percent,
         members,
         cluster: answer.cluster_id,
-        mode_is_persons: !answer.mode_reason.is_empty() && !answer.mode_automatic,
+        mode_is_persons: restricted && !answer.mode_automatic,
         mode: answer.mode,
         stands: answer.stands,
         damage: answer.damage,
@@ -144,7 +149,8 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         oldest_operation: answer.oldest_operation,
         locks: answer.locks.into_iter().map(lock_fact).collect(),
         throttled: answer.repair.as_ref().is_some_and(|repair| !repair.throttled.is_empty()),
-        data_dir: answer.data_dir,
+        volumes: answer.volumes.into_iter().map(volume_fact).collect(),
+        descriptors: answer.descriptors.zip(answer.descriptors_limit),
     }
 }
 
@@ -180,6 +186,17 @@ fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
         last_log_term: raft.last_log_term,
         snapshot: raft.snapshot,
         quorum_ack_ms: leads.then_some(raft.millis_since_quorum_ack),
+    }
+}
+
+fn volume_fact(volume: VolumeState) -> VolumeFact {
+    VolumeFact {
+        name: volume.name,
+        path: volume.path,
+        total_bytes: volume.total_bytes,
+        available_bytes: volume.available_bytes,
+        inodes_total: volume.inodes_total,
+        inodes_free: volume.inodes_free,
     }
 }
 

@@ -1,11 +1,11 @@
 //! Lines of logs that match a pattern of the configuration: a file that is followed, or the journal of a unit.
 //!
-//! Owns: which lines are news, and the patterns. Must never: hold more of a log than one line and one piece; tell a line twice; tell
-//! what was written before the agent began to look (its incident, if there was one, is over or open already).
+//! Owns: which lines are news, and the patterns. Must never: hold more of a log than one line and one piece; tell a line
+//! twice; tell what was written before the agent began to look (its incident, if there was one, is over or open already).
 //!
-//! Costs one read of what was written since the look before, at most [`PIECES_PER_LOOK`] pieces of [`PIECE_BYTES`]; more waits for
-//! the next look, and what is too far behind is skipped, which is said in the agent's own log. One fact for each pattern and look,
-//! with how many lines matched.
+//! Costs one read of what was written since the look before, at most [`PIECES_PER_LOOK`] pieces of [`PIECE_BYTES`]; more
+//! waits for the next look, and what is too far behind is skipped, which is said in the agent's own log. One fact for each
+//! pattern and look, with how many lines matched.
 
 mod follow;
 mod journal;

@@ -25,8 +25,8 @@ use crate::telemetry::Telemetry;
 /// host answers late, and a late answer is one.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Hosts up to which every way to each is tried in every round. Beyond, each round tries some: what is tried at once stays the
-/// same, and every way has its turn.
+/// Hosts up to which every way to each is tried in every round. Beyond, each round tries some: what is tried at once stays
+/// the same, and every way has its turn.
 const FULL_MATRIX: usize = 64;
 
 /// A node whose agent has not heard it for so long is asked directly. Three heartbeats: one that is late is no news.
@@ -184,8 +184,8 @@ fn raft_fact(raft: PeerRaft) -> RaftFact {
 }
 
 /// How far another clock is ahead, and by how much that may be wrong, both in milliseconds: it was read somewhere within the
-/// time that the answer took, and is taken to have been read in the middle. That time is monotonic: a clock of ours that is set
-/// meanwhile does not count twice.
+/// time that the answer took, and is taken to have been read in the middle. That time is monotonic: a clock of ours that is
+/// set meanwhile does not count twice.
 pub(crate) fn clock_offset(asked_ms: u64, theirs_ms: u64, took: Duration) -> (i64, u64) {
     let half = u64::try_from(took.as_micros().div_ceil(2_000)).unwrap_or(u64::MAX);
     let ours = i128::from(asked_ms) + i128::from(half);

@@ -86,6 +86,12 @@ impl Proc for RealProc {
         procfs::state(id)
     }
 
+    fn descriptors(&self, id: ProcId) -> Option<(u64, u64)> {
+        let found = procfs::descriptors(id.pid).zip(procfs::descriptors_limit(id.pid))?;
+        // Looked at last: what was read before is this process's, if it is this process still.
+        (procfs::start_ticks(id.pid).ok()? == Some(id.start_ticks)).then_some(found)
+    }
+
     fn load(&self, of: Option<ProcId>) -> HostLoad {
         self.looker.look(of)
     }

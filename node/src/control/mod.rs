@@ -19,6 +19,7 @@ mod relief;
 mod replicas;
 mod undo;
 mod views;
+mod volumes;
 mod voters;
 
 use std::sync::{Arc, OnceLock};
@@ -28,6 +29,7 @@ use tokio::sync::{Mutex, mpsc};
 use tonic::Status;
 
 pub(crate) use self::views::Views;
+pub(crate) use self::volumes::Volumes;
 use crate::disk::DiskSet;
 use crate::gateway::Gateway;
 use crate::locks::Locks;
@@ -92,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) forcing: Arc<tokio::sync::Mutex<()>>,
     /// One canary at a time: they share a key.
     pub(crate) canary: Mutex<()>,
+    /// Room on the file systems that it writes to.
+    pub(crate) volumes: Volumes,
     /// Room is reclaimed once at a time.
     pub(crate) reclaiming: Mutex<()>,
     /// One disk is added at a time: they share the identity's file.

@@ -6,7 +6,7 @@ use resilver_proto::contract::{
     DiskState, HeldDisk, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
 };
 
-use super::Shared;
+use super::{Shared, volumes};
 use crate::disk::VolumeStatus;
 use crate::locks::LockTold;
 use crate::meta::{Meta, MetaStatus, Role};
@@ -27,6 +27,7 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     let state = shared.phase.get();
     let mode = shared.phase.mode().get();
     let said = mode.why.as_ref().or(mode.quiet.as_ref());
+    let descriptors = shared.host.proc.descriptors(shared.host.proc.own());
     let mut answer = ObserveResponse {
         node: shared.name.to_string(),
         phase: state.phase.as_str().to_owned(),
@@ -37,7 +38,9 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         start_steps: steps(shared).iter().map(step_message).collect(),
         mode: mode.mode.as_str().to_owned(),
         stands: Some(mode.stands),
-        data_dir: shared.options.data_dir.display().to_string(),
+        volumes: volumes::look(shared),
+        descriptors: descriptors.map(|(open, _)| open),
+        descriptors_limit: descriptors.map(|(_, limit)| limit),
         mode_reason: said.map(|said| said.reason.clone()).unwrap_or_default(),
         mode_automatic: said.is_some_and(|said| said.automatic),
         damage: shared.phase.damage().map_or("", Damage::as_str).to_owned(),

@@ -144,6 +144,9 @@ pub(crate) struct Asked {
     pub(crate) refused: AtomicU64,
 }
 
+/// Why a member does not stand that was told not to.
+pub(super) const QUIET: &str = "this member is quiet: it was told not to stand for election";
+
 /// One member's part in elections.
 pub(super) struct Elections {
     pub(super) raft: Raft,
@@ -162,6 +165,11 @@ pub(super) struct Elections {
 impl Elections {
     fn own(&self) -> Node {
         self.links.ids.raft_id.0
+    }
+
+    /// Whether this member was told not to stand.
+    pub(super) fn is_quiet(&self) -> bool {
+        *self.quiet.borrow()
     }
 
     /// A time between the shortest and the longest, so that two voters seldom stand at once.
@@ -225,9 +233,8 @@ impl Elections {
         if standing.state == ServerState::Leader {
             return Ok(());
         }
-        if *self.quiet.borrow() {
-            let detail = "this member is quiet: it was told not to stand for election".to_owned();
-            return Err(MetaError::Refused { detail });
+        if self.is_quiet() {
+            return Err(MetaError::Refused { detail: QUIET.to_owned() });
         }
         if !standing.votes(self.own()) {
             return Err(MetaError::Refused { detail: "this member does not vote, so it cannot lead".to_owned() });
@@ -292,7 +299,7 @@ impl Elections {
             // Somebody was heard since: another silence, of which is told anew.
             let told = round.told && spoken <= Some(round.since);
             round = Round { since: Instant::now(), tried: true, told };
-            if *self.yielding.borrow() || *self.quiet.borrow() {
+            if *self.yielding.borrow() || self.is_quiet() {
                 continue;
             }
             match self.stand().await {

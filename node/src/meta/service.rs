@@ -18,6 +18,7 @@ use serde::Serialize;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Inner;
+use super::election::QUIET;
 use super::propose::Attempt;
 use super::raft::Node;
 use super::replicas::Messages;
@@ -95,6 +96,8 @@ impl Service for RaftService {
                 Attempt::NotLeader => answer(&Forwarded::NotLeader),
                 Attempt::Unsent(detail) | Attempt::Lost(detail) => Err(Status::unavailable(detail)),
             },
+            // Nor when a leader would hand over to it.
+            Forward::Elect if self.inner.elections.is_quiet() => Err(Status::failed_precondition(QUIET)),
             Forward::Elect => {
                 self.inner.raft.trigger().elect().await.map_err(|error: Fatal<Node>| stopped(error))?;
                 answer(&Forwarded::Standing)

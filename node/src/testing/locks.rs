@@ -123,10 +123,12 @@ async fn a_lock_is_broken_only_when_its_owner_is_proven_dead_or_an_operator_answ
     let refused = cluster.locks(0).r#break(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("its process on n2 lives"), "{refused}");
-    // Without a reason, a fence, or the right token nothing is even looked at.
+    // Nor without a fence: an agent's word alone is none, whether it holds the lease or not.
+    let unfenced = cluster.locks(0).r#break(BreakRequest { fence: None, ..request.clone() }).await.unwrap_err();
+    assert!(unfenced.message().contains("its process on n2 lives"), "{unfenced}");
+    // Without a reason or the right token nothing is even looked at.
     for (bad, code) in [
         (BreakRequest { reason: String::new(), ..request.clone() }, Code::InvalidArgument),
-        (BreakRequest { fence: None, ..request.clone() }, Code::InvalidArgument),
         (BreakRequest { path: "no lock".to_owned(), ..request.clone() }, Code::InvalidArgument),
         (BreakRequest { token: token.0 + 1, ..request.clone() }, Code::FailedPrecondition),
     ] {

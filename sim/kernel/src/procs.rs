@@ -112,6 +112,10 @@ impl Proc for Seat {
         Ok(found)
     }
 
+    fn descriptors(&self, id: ProcId) -> Option<(u64, u64)> {
+        matches!(self.memory(id), Ok(Some(_))).then_some(DESCRIPTORS)
+    }
+
     fn load(&self, of: Option<ProcId>) -> HostLoad {
         let lives = of.is_some_and(|id| matches!(self.memory(id), Ok(Some(_))));
         // Cores and memory are no part of the simulation: an idle machine, that stays so.

@@ -274,9 +274,12 @@ pub struct NodeFact {
     /// Its agent (or another) has scrub and repair rest on it.
     #[serde(default)]
     pub throttled: bool,
-    /// Where its metadata is; empty: it does not say.
+    /// File systems that it writes to, as it sees them itself; one that hangs is not among them.
     #[serde(default)]
-    pub data_dir: String,
+    pub volumes: Vec<VolumeFact>,
+    /// Descriptors that it has open, and may have; `None`: it does not say.
+    #[serde(default)]
+    pub descriptors: Option<(u64, u64)>,
 }
 
 /// How another agent is by gossip (SWIM): what the agents know together, each having asked a few.

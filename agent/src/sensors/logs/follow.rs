@@ -1,8 +1,8 @@
 //! A file that grows, is cut, or is put aside for another of its name.
 //!
 //! Invariants: what was written to a file before it was put aside is read to its end; every byte is handed out once. The one
-//! exception: a file that is cut and has grown beyond where it was read before anybody looks again cannot be told from one that
-//! only grew. (A next file of just the length of the one before is seen once it grows.)
+//! exception: a file that is cut and has grown beyond where it was read before anybody looks again cannot be told from one
+//! that only grew. (A next file of just the length of the one before is seen once it grows.)
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -107,8 +107,8 @@ impl Follower {
         Ok(Some(self.file.insert(file).clone()))
     }
 
-    /// Whether the name is another file's by now. The one that is open has no more bytes, so that it is as long as it was read;
-    /// the file of the name is, too, if it is this one.
+    /// Whether the name is another file's by now. The one that is open has no more bytes, so that it is as long as it was
+    /// read; the file of the name is, too, if it is this one.
     async fn is_another(&self, file: &dyn File) -> io::Result<bool> {
         let named = match self.host.disk.metadata(&self.path).await {
             Ok(found) => found.len_bytes,
@@ -123,6 +123,7 @@ impl Follower {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use std::io::Write;
 

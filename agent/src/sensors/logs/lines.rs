@@ -1,6 +1,7 @@
 //! Bytes into lines, however they are cut.
 //!
-//! Invariant: what is held is bounded by the longest line; of a longer one the beginning is looked at, and the rest is skipped.
+//! Invariant: what is held is bounded by the longest line; of a longer one the beginning is looked at, and the rest is
+//! skipped.
 
 /// The longest line that is held. Longer ones are no messages.
 const MAX_LINE_BYTES: usize = 64 * 1024;
