@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use resilver_agent::Agent;
 use resilver_agent::keeper::{KeeperOptions, run_keeper};
-use resilver_agent::options::{
-    FlightOptions, Invocation, JournalOptions, Launch, Options as AgentOptions, Peer, SensorOptions, ServiceOptions,
-};
+use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer, ServiceOptions};
 use resilver_host::{Host, SpawnSpec};
 use resilver_node::deadlines::{Deadlines, Defences};
 use resilver_node::options::{LocationOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
@@ -120,7 +118,7 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
         location: LocationOptions::default(),
         // As `resilver up` has it: damage is found within a run.
         scrub: ScrubOptions { period: Duration::from_secs(20), rate_bytes_per_second: 200_000_000 },
-        repair: RepairOptions { check_interval: Duration::from_secs(2), full_check_period: Duration::from_secs(20), ..RepairOptions::default() },
+        repair: RepairOptions { check_interval: Duration::from_secs(2), ..RepairOptions::default() },
         read_deadline: Duration::from_secs(30),
         // Parts of uploads that broke off are collected within a run.
         abandoned_uploads_after: Duration::from_secs(20),
@@ -141,7 +139,6 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
             agent: at(&id, AGENT_PORT),
             api: Some(agent_http(&id)),
             gossip: None,
-            agent_also: Vec::new(),
             data_dir: None,
             id,
         }
@@ -160,9 +157,6 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
         gossip: None,
         // Simulated disks have no counters of their own.
         smart: None,
-        sensors: SensorOptions::default(),
-        journal: JournalOptions::default(),
-        flight: FlightOptions::default(),
         interval: Duration::from_secs(600),
         rack: String::new(),
         peers: (0..nodes).map(peer).collect(),
