@@ -132,6 +132,8 @@ async fn look_once(cx: &Context, mut options: AgentOptions) -> Result<Code, Fail
         Some(answer) => answer.body,
         None => {
             let observe = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
+            // A look is no life: nothing of it is worth a replay.
+            options.flight.enabled = false;
             options.policy.authority = AuthorityTable { grades: observe, ..AuthorityTable::default() };
             let detection = &options.policy.detection;
             // One more than convicts a silent node: then everything that can be seen from here was seen.

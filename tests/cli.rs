@@ -121,6 +121,8 @@ fn every_verb_of_the_specification_exists() {
         "incident list",
         "incident show",
         "incident explain",
+        "incident approve",
+        "policy replay",
         "journal list",
         "journal verify",
         "journal follow",

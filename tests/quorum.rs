@@ -215,8 +215,8 @@ async fn a_quorum_that_is_gone_for_good_is_recovered_from_the_survivor_that_has_
 
     // Phase 4: one that was given up starts after all, as it was. It is nobody's voter, and comes back as a learner.
     hands_off(&cluster, &gone[1], false).await;
-    eventually("the old member runs", async || {
-        client.observe(&gone[1]).await.is_some_and(|seen| seen.phase != "starting")
+    eventually("the old member hears that its epoch is over", async || {
+        client.observe(&gone[1]).await.is_some_and(|seen| seen.phase == "lost_voter")
     })
     .await;
     put(&client, "later", 3).await;

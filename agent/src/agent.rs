@@ -16,8 +16,10 @@ use resilver_strategies::engine::{Engine, EngineOptions};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::approvals::Tokens;
 use crate::coordinator::{Coordinator, CoordinatorSetup};
 use crate::executors::{Executors, Tools};
+use crate::flight::{Recorder, Writer as FlightWriter};
 use crate::health::{HealthDesk, HealthTask};
 use crate::http::{self, Api};
 use crate::journal::{Journal, JournalError};
@@ -85,6 +87,7 @@ pub struct Agent {
     options: Options,
     time: Timebase,
     journal: Journal,
+    flight: Option<(Recorder, FlightWriter)>,
     replay: Replay,
     grpc: Box<dyn Listener>,
     http: Box<dyn Listener>,
@@ -112,8 +115,10 @@ impl Agent {
             }
         };
         let mut replay = Replay::new(time.wall_ms());
-        let journal = Journal::open(&host, &options.journal_dir(), |line| replay.push(line)).await?;
-        Ok(Agent { host, options, time, journal, replay, grpc, http, gossip })
+        let max_bytes = options.journal.max_bytes;
+        let journal = Journal::open_within(&host, &options.journal_dir(), max_bytes, |line| replay.push(line)).await?;
+        let flight = Recorder::open(&host, &options).await;
+        Ok(Agent { host, options, time, journal, flight, replay, grpc, http, gossip })
     }
 
     /// Where it listens for other agents and for HTTP: with the ports the system chose, when 0 was asked.
@@ -129,7 +134,8 @@ impl Agent {
     /// # Errors
     /// When the lease's state cannot be read.
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), AgentError> {
-        let Agent { host, options, time, journal, replay, grpc, http, gossip } = self;
+        let Agent { host, options, time, journal, flight, replay, grpc, http, gossip } = self;
+        let (recorder, flight_writer) = flight.unzip();
         let started_ms = time.wall_ms();
         let links = Arc::new(Links::new(&host, &options));
         let telemetry = Arc::new(Telemetry::new());
@@ -200,6 +206,9 @@ impl Agent {
             requests,
             view: view_tx,
             waiting: BTreeMap::new(),
+            tokens: Tokens::new(&parts.host),
+            answer_to: None,
+            recorder,
             lost: false,
             eligible: None,
             slots: JoinSet::new(),
@@ -213,6 +222,7 @@ impl Agent {
             notices,
             requests: requests_tx,
             gossip,
+            flight: flight_writer,
             grpc,
             http,
             reader: main.journal.reader(),
@@ -222,8 +232,9 @@ impl Agent {
         main.begin(&Told::Started { pid, factor: parts.options.policy.factor }).await;
         let started = replay.finish(parts.time.wall_ms());
         main.run(started, parts.shutdown.clone()).await;
-        // The lease's task gives the lease up; everything else is dropped where it stands.
+        // The lease's task gives the lease up, the recorder closes its segment; everything else is dropped where it stands.
         let _ = tokio::time::timeout(STOP_PATIENCE, tasks.lease.join_next()).await;
+        let _ = tokio::time::timeout(STOP_PATIENCE, tasks.flight.join_next()).await;
         tasks.all.shutdown().await;
         Ok(())
     }
@@ -269,6 +280,7 @@ struct Spawned {
     notices: mpsc::Receiver<LeaseNotice>,
     requests: mpsc::Sender<Request>,
     gossip: Option<Swim>,
+    flight: Option<FlightWriter>,
     grpc: Box<dyn Listener>,
     http: Box<dyn Listener>,
     reader: crate::journal::JournalReader,
@@ -277,14 +289,18 @@ struct Spawned {
 
 struct Tasks {
     lease: JoinSet<()>,
+    flight: JoinSet<()>,
     all: JoinSet<()>,
 }
 
 impl Parts {
     fn spawn(&self, spawned: Spawned) -> Tasks {
-        let Spawned { service, changed, begun, lease_actor, notices, requests, gossip, grpc, http, reader, started_ms } =
-            spawned;
-        let mut tasks = Tasks { lease: JoinSet::new(), all: JoinSet::new() };
+        let Spawned { service, changed, begun, lease_actor, notices, requests, gossip, .. } = spawned;
+        let Spawned { flight, grpc, http, reader, started_ms, .. } = spawned;
+        let mut tasks = Tasks { lease: JoinSet::new(), flight: JoinSet::new(), all: JoinSet::new() };
+        if let Some(writer) = flight {
+            tasks.flight.spawn(writer.run());
+        }
         tasks.lease.spawn(lease_actor.run(self.shutdown.clone()));
         let all = &mut tasks.all;
         all.spawn(self.coordinator.clone().run(notices, self.shutdown.clone()));

@@ -10,9 +10,11 @@
 //! fence gate where it takes effect; what the agent was doing when it was killed is finished once by its next life.
 
 mod agent;
+mod approvals;
 mod coordinator;
 mod executors;
 mod facts;
+pub mod flight;
 mod health;
 mod http;
 pub mod journal;
@@ -36,7 +38,9 @@ mod timebase;
 pub use crate::agent::{Agent, AgentError};
 pub use crate::keeper::{KeeperOptions, run_keeper};
 pub use crate::lease::{LeaseError, acceptors};
-pub use crate::options::{Gossip, Invocation, Launch, Options, Peer, ServiceKind, ServiceOptions, SmartSource};
+pub use crate::options::{
+    FlightOptions, Gossip, Invocation, JournalOptions, Launch, Options, Peer, ServiceKind, ServiceOptions, SmartSource,
+};
 #[cfg(feature = "quantity")]
 pub use crate::swim::scale as gossip_at_scale;
 pub use crate::swim::{GossipError, KeyError, new_key_file};

@@ -22,8 +22,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use crate::approvals::{self, Tokens};
 use crate::coordinator::Coordinator;
 use crate::executors::{Executors, chain};
+use crate::flight::Recorder;
 use crate::journal::Journal;
 use crate::lease::LeaseHandle;
 use crate::sensors::stopped;
@@ -79,6 +81,17 @@ pub(crate) enum Request {
         /// Whether it was verified, and how it went.
         done: oneshot::Sender<(bool, String)>,
     },
+    /// A person gave a token.
+    Approve {
+        /// Who.
+        owner: String,
+        /// For which incident.
+        incident: IncidentId,
+        /// The token, as it was given.
+        token: String,
+        /// What was approved, or which guard refused it and why.
+        done: oneshot::Sender<Result<String, (GuardName, String)>>,
+    },
     /// A look at the engine.
     Look {
         /// At what.
@@ -111,6 +124,12 @@ pub(crate) struct MainLoop {
     pub(crate) view: watch::Sender<View>,
     /// Who waits for the end of an ordered restart, by its fence.
     pub(crate) waiting: BTreeMap<Fence, oneshot::Sender<(bool, String)>>,
+    /// Tokens with which a person may approve a step.
+    pub(crate) tokens: Tokens,
+    /// Who waits for the answer to an approval: the loop takes one at a time.
+    pub(crate) answer_to: Option<oneshot::Sender<Result<String, (GuardName, String)>>>,
+    /// What the engine is told, for later; `None`: nothing is kept.
+    pub(crate) recorder: Option<Recorder>,
     pub(crate) lost: bool,
     pub(crate) eligible: Option<bool>,
     pub(crate) slots: JoinSet<()>,
@@ -159,6 +178,11 @@ impl MainLoop {
                 self.waiting.insert(fence.clone(), done);
                 self.take(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence, dead })).await;
             }
+            Request::Approve { owner, incident, token, done } => {
+                self.answer_to = Some(done);
+                let token_sha256 = approvals::hash(&token);
+                self.take(Input::Operator(OperatorCommand::Approve { owner, incident, token_sha256 })).await;
+            }
             Request::Look { question, answer } => {
                 // As above.
                 let _ = answer.send(self.answer(&question));
@@ -188,7 +212,12 @@ impl MainLoop {
         }
         // The hour in which a pattern counts slides on by itself.
         let idle = matches!(input, Input::Tick);
-        let commands = self.engine.handle(self.time.now(), input);
+        let now = self.time.now();
+        let kept = self.recorder.as_mut().and_then(|recorder| recorder.note(&self.engine, now, &input));
+        let commands = self.engine.handle(now, input);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.keep(now, kept, &commands);
+        }
         let decided = !commands.is_empty();
         if decided || idle {
             self.telemetry.cascades(&self.engine.cascades(self.time.now()));
@@ -226,6 +255,19 @@ impl MainLoop {
             Command::Execute(step) => self.execute(step).await,
             Command::Prove { incident, proof, deadline } => self.executors.prove(incident, proof, deadline),
             Command::CloseSlot { step, verified, detail } => self.close_slot(step, verified, detail),
+            Command::OfferApproval { incident, .. } => {
+                let token_sha256 = self.tokens.draw(&incident);
+                self.bring(Input::Offered { incident, token_sha256 });
+            }
+            Command::Answer { incident, result } => {
+                if result.is_ok() {
+                    self.tokens.forget(&incident);
+                }
+                if let Some(waiting) = self.answer_to.take() {
+                    // Whoever asked may have stopped waiting.
+                    let _ = waiting.send(result);
+                }
+            }
         }
     }
 
@@ -328,7 +370,7 @@ impl MainLoop {
     /// Shows the present to the API and to peers, and tells the lease whether this agent may hold it.
     fn show(&mut self, decided: bool) {
         // Only a decision opens or closes an incident.
-        let open = decided.then(|| self.engine.status(self.time.now()).open);
+        let open = decided.then(|| self.engine.open_incidents());
         let journal = JournalView { next_sequence: self.journal.next_sequence(), lost: self.lost };
         let silent = self.engine.silences(self.time.now());
         self.view.send_modify(|view| {
@@ -347,12 +389,25 @@ impl MainLoop {
         }
     }
 
+    /// Whoever reads what would be done may approve it: the token stands beside it.
+    fn with_token(&self, id: &IncidentId, mut known: Value) -> Value {
+        let offered = known.pointer_mut("/incident/approval").and_then(Value::as_object_mut);
+        if let (Some(offered), Some(token)) =
+            (offered.filter(|offer| offer.contains_key("expires_ms")), self.tokens.of(id))
+        {
+            offered.insert("token".to_owned(), Value::from(token));
+        }
+        known
+    }
+
     fn answer(&self, question: &Question) -> Value {
         let now = self.time.now();
         let answer = match question {
             Question::Status => serde_json::to_value(self.engine.status(now)),
             Question::Incidents => serde_json::to_value(self.engine.incidents()),
-            Question::Explain(id) => serde_json::to_value(self.engine.explain(now, id)),
+            Question::Explain(id) => {
+                serde_json::to_value(self.engine.explain(now, id)).map(|known| self.with_token(id, known))
+            }
             Question::Plan => serde_json::to_value(self.engine.plan(now)),
             Question::Cascades => serde_json::to_value(self.engine.cascades(now)),
         };

@@ -9,6 +9,8 @@ use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::flight::FlightOptions;
+
 /// Configuration of a recovery agent: the section `agent` of the configuration file.
 ///
 /// What the file says elsewhere (its `nodes:`, its policy) and what only the command knows (how a node is started) is
@@ -51,6 +53,12 @@ pub struct Options {
     /// What is looked at besides the node's answers, and how often.
     #[serde(default)]
     pub sensors: SensorOptions,
+    /// The agent's record of decisions.
+    #[serde(default)]
+    pub journal: JournalOptions,
+    /// The flight recorder: what the engine was told, so that incidents can be decided again (`resilver policy replay`).
+    #[serde(default)]
+    pub flight: FlightOptions,
     /// How often the slow sensors look: from the file's `interval`.
     #[serde(skip, default = "default_interval")]
     pub interval: Duration,
@@ -169,6 +177,21 @@ pub struct SmartSource {
     pub devices: BTreeMap<PathBuf, PathBuf>,
 }
 
+/// The agent's record of decisions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalOptions {
+    /// The most that the journal may take, in segments of 8 MiB that are reserved one ahead; the oldest goes. At least 24 MiB:
+    /// one that is written, one that is whole, one in reserve.
+    pub max_bytes: u64,
+}
+
+impl Default for JournalOptions {
+    fn default() -> Self {
+        Self { max_bytes: crate::journal::DEFAULT_BYTES }
+    }
+}
+
 /// Another member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -246,6 +269,11 @@ impl Options {
     /// The folder of the keeper's records.
     pub fn run_dir(&self) -> PathBuf {
         self.dir.join("run")
+    }
+
+    /// The folder of the flight recorder.
+    pub fn flight_dir(&self) -> PathBuf {
+        self.dir.join("flight")
     }
 
     /// The folder of the journal.

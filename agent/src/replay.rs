@@ -22,6 +22,8 @@ pub(crate) struct Replay {
     wall_ms: u64,
     kept: Vec<Line>,
     resolved: BTreeSet<String>,
+    /// For how long the cluster is known: only the newest word of it counts.
+    observed: Option<Line>,
     /// Whatever it says, its number counts.
     last: Option<Line>,
     prune_at: usize,
@@ -30,13 +32,15 @@ pub(crate) struct Replay {
 impl Replay {
     /// Nothing is known yet; `wall_ms` is the present.
     pub(crate) fn new(wall_ms: u64) -> Replay {
-        Replay { wall_ms, kept: Vec::new(), resolved: BTreeSet::new(), last: None, prune_at: PRUNE_AT }
+        Replay { wall_ms, kept: Vec::new(), resolved: BTreeSet::new(), observed: None, last: None, prune_at: PRUNE_AT }
     }
 
     /// The next line.
     pub(crate) fn push(&mut self, line: Line) {
-        if let Some(last) = self.last.take().filter(matters) {
-            self.keep(last);
+        match self.last.take() {
+            Some(last) if last.draft.details.contains_key("observed_ms") => self.observed = Some(last),
+            Some(last) if matters(&last) => self.keep(last),
+            _ => {}
         }
         self.last = Some(line);
     }
@@ -68,7 +72,7 @@ impl Replay {
 
     /// The engine's first input.
     pub(crate) fn finish(self, wall_ms: u64) -> Input {
-        resume::from_lines(self.kept.iter().chain(&self.last), wall_ms)
+        resume::from_lines(self.observed.iter().chain(&self.kept).chain(&self.last), wall_ms)
     }
 }
 

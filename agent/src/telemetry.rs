@@ -89,6 +89,15 @@ pub(crate) enum Told {
     },
     /// The journal is durable again.
     JournalBack,
+    /// A command that cannot be undone was confirmed by a person: that is an approval.
+    Confirmed {
+        /// Who.
+        owner: String,
+        /// Which command.
+        verb: String,
+        /// What it is about, as the person wrote it.
+        name: String,
+    },
     /// Something is expected, or has been in poor health for a while. The words are the core's.
     Foreseen(Box<Draft>),
 }
@@ -126,6 +135,10 @@ impl Told {
                 note(Action::Alert, "the journal cannot be synced: grade 1 only").with("resolution", why.as_str())
             }
             Told::JournalBack => note(Action::Alert, "the journal is durable again"),
+            Told::Confirmed { owner, verb, name } => note(Action::Approve, "a person confirmed a command by its name")
+                .with("owner", owner.as_str())
+                .with("to", verb.as_str())
+                .with("confirmed", name.as_str()),
             Told::Foreseen(draft) => (**draft).clone(),
         }
     }

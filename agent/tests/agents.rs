@@ -4,6 +4,8 @@
 
 #[path = "support/node.rs"]
 mod node_double;
+#[path = "support/stuck.rs"]
+mod stuck;
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -317,6 +319,64 @@ async fn an_agent_killed_in_the_middle_of_a_recovery_finishes_it_once() {
     verify(&host, &agent.options.journal_dir()).await.expect("the chain holds over all crashes");
     agent.stop().await;
     kill(&host, node).await;
+}
+
+/// A journal that cannot be synced for two seconds: starting what is dead goes on, the lease is given up, and people are told;
+/// once the disk takes it again, nothing of it is missing.
+#[tokio::test]
+async fn an_agent_whose_journal_hangs_only_relieves_and_gives_the_lease_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, hangs) = stuck::host(&dir.path().join("n1").join("journal"));
+    let options = options(&host, dir.path(), 1).await.remove(0);
+    let agent = Running::start(&host, options).await;
+    let node = agent.calm().await;
+    until("the lease", || async {
+        let (_, status) = agent.get("/api/v1/status").await;
+        status["lease"]["fence"].is_string().then_some(())
+    })
+    .await;
+
+    hangs.set(true);
+    let began = Instant::now();
+    kill(&host, node).await;
+    let told = until("the word that the journal is lost", || async {
+        (agent.get("/readyz").await.0 == 503).then(|| began.elapsed())
+    })
+    .await;
+    assert!(told >= std::time::Duration::from_secs(2), "a slow sync is no lost journal: {told:?}");
+    let again = until("the node again, without a journal", || async {
+        let (_, status) = agent.get("/api/v1/status").await;
+        let pid = u32::try_from(status["node"]["pid"].as_u64()?).ok()?;
+        let start_ticks = status["node"]["start_ticks"].as_u64()?;
+        (pid != node.pid).then_some(ProcId { pid, start_ticks })
+    })
+    .await;
+    let status = until("no lease", || async {
+        let (_, status) = agent.get("/api/v1/status").await;
+        (status["lease"]["fence"].is_null() && status["lease"]["eligible"] == false).then_some(status)
+    })
+    .await;
+    assert!(status["held_back"].to_string().contains("the journal cannot be synced"), "{status}");
+    let body = r#"{"owner":"ann","reason":"a test"}"#;
+    let (code, answer) = agent.post("/api/v1/nodes/n1/restart", body).await;
+    assert_ne!(code, 200, "nothing of grade 2: {answer}");
+    assert!(runs(&host, again).await);
+
+    hangs.set(false);
+    until("a journal", || async { (agent.get("/readyz").await.0 == 200).then_some(()) }).await;
+    until("nothing left to do", || async {
+        let (_, status) = agent.get("/api/v1/status").await;
+        (status["incidents_open"] == 0).then_some(())
+    })
+    .await;
+    let (_, page) = agent.get("/api/v1/journal?limit=1000").await;
+    let kinds: Vec<_> = page["records"].as_array().unwrap().iter().map(|record| record["kind"].clone()).collect();
+    for kind in ["opened", "intent", "outcome", "resolved"] {
+        assert_eq!(kinds.iter().filter(|found| **found == kind).count(), 2, "the first start and this one: {kinds:?}");
+    }
+    verify(&host, &agent.options.journal_dir()).await.expect("the chain holds");
+    agent.stop().await;
+    kill(&host, again).await;
 }
 
 /// Found by the simulator (`mixed`, seed 8291194): an operator's connection to the lease's holder broke while the restart was

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use resilver_agent::journal::{Journal, JournalError, verify};
+use resilver_agent::journal::{Journal, JournalError, MIN_BYTES, verify};
 use resilver_host::Host;
 use resilver_strategies::chain::Line;
 use resilver_strategies::record::{Draft, RecordKind};
@@ -128,6 +128,25 @@ async fn a_flipped_byte_is_found_and_does_not_keep_the_agent_from_starting() {
     assert_eq!(evidence(&lines), ["one", "three"]);
     assert_eq!(journal.next_sequence(), 5, "the note about the damage is the fourth line");
     assert!(verify(&host, dir.path()).await.is_err(), "damage stays visible");
+}
+
+#[tokio::test]
+async fn the_oldest_segments_go_when_the_journal_has_its_size() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let mut journal = Journal::open_within(&host, dir.path(), MIN_BYTES, |_| {}).await.expect("the journal opens");
+    let long = "x".repeat(100_000);
+    for number in 0..400 {
+        journal.append(1_700_000_000_000 + number, note(&format!("{number} {long}"))).expect("there is room");
+        journal.flush(number % 10 == 9).await.expect("the disk takes it");
+    }
+    let sizes: u64 = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let segments = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(segments, 3, "one whole, one that is written, one in reserve");
+    assert!(sizes <= MIN_BYTES, "{sizes} bytes");
+    drop(journal);
+    let verified = verify(&host, dir.path()).await.expect("what is left holds by itself");
+    assert_eq!(verified.last, Some(400));
+    assert!(verified.first > Some(200), "40 MB went through: {verified:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use resilver_agent::Agent;
 use resilver_agent::keeper::{KeeperOptions, run_keeper};
-use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer, SensorOptions, ServiceOptions};
+use resilver_agent::options::{
+    FlightOptions, Invocation, JournalOptions, Launch, Options as AgentOptions, Peer, SensorOptions, ServiceOptions,
+};
 use resilver_host::{Host, SpawnSpec};
 use resilver_node::deadlines::{Deadlines, Defences};
 use resilver_node::options::{LocationOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
@@ -159,6 +161,8 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
         // Simulated disks have no counters of their own.
         smart: None,
         sensors: SensorOptions::default(),
+        journal: JournalOptions::default(),
+        flight: FlightOptions::default(),
         interval: Duration::from_secs(600),
         rack: String::new(),
         peers: (0..nodes).map(peer).collect(),

@@ -77,7 +77,7 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
     cx.out.show(&view, |view| {
         let mut table = Table::new(["AGENT", "STATE", "NODE_STATE", "LEASE", "INCIDENTS", "PAUSED"]);
         view.agents.iter().for_each(|row| table.row(row.cells()));
-        table.render()
+        view.agents.iter().fold(table.render(), |text, row| text + &row.held_back())
     })?;
     for row in view.agents.iter().filter(|row| !row.answers) {
         cx.out.say(format!("{}: {}", row.agent, row.error.as_deref().unwrap_or_default()));
@@ -114,6 +114,12 @@ impl Row {
     /// What the answer has at this place, if anything.
     fn at(&self, pointer: &str) -> Option<&Value> {
         self.status.as_ref()?.pointer(pointer).filter(|value| !value.is_null())
+    }
+
+    /// Why it would not act, a line each.
+    fn held_back(&self) -> String {
+        let reasons = self.at("/held_back").and_then(Value::as_array).into_iter().flatten();
+        reasons.filter_map(Value::as_str).map(|why| format!("{} is held back: {why}\n", self.agent)).collect()
     }
 
     fn holder(&self) -> Option<&str> {

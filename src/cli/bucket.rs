@@ -266,7 +266,7 @@ struct DeletedBucket {
 
 async fn delete(cx: &Context, bucket: String, confirm: &Confirm) -> Result<Code, Failure> {
     confirm
-        .check(&bucket, async || {
+        .check(cx, "bucket delete", &bucket, async || {
             let rows = rows(cx).await?;
             Ok(match rows.iter().find(|row| row.bucket == bucket) {
                 None => format!("there is no bucket {bucket}"),

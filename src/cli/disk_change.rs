@@ -93,7 +93,7 @@ struct Done {
 pub(crate) async fn fail(cx: &Context, args: FailArgs) -> Result<Code, Failure> {
     let disk = known(cx, &args.disk).await?;
     args.confirm
-        .check(&args.disk, async || {
+        .check(cx, "disk fail", &args.disk, async || {
             Ok(format!(
                 "the {} shards on disk {} would be rebuilt elsewhere, without reading it",
                 disk.objects, args.disk

@@ -1,14 +1,18 @@
 //! `incident list|show|explain`: what went wrong, and what was done about it.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::context::Context;
-use crate::agents::Agents;
+use crate::agents::{Agent, Agents};
 use crate::exit::{Code, Failure};
 use crate::output::{Table, UNKNOWN, with_rfc3339};
+
+/// How long an agent may take to judge an approval and write that down.
+const APPROVE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Verbs of incidents.
 #[derive(Debug, Subcommand)]
@@ -24,6 +28,18 @@ pub(crate) enum IncidentVerb {
         /// Its id: `NODE-SEQUENCE`
         incident: String,
     },
+    /// Approve the step that the incident waits with: once, under the evidence shown; exits 5 when it is refused
+    Approve {
+        /// Its id: `NODE-SEQUENCE`
+        incident: String,
+        /// The token that `incident show` printed with what you have read; without it, what is offered at this moment is
+        /// printed and approved
+        #[arg(long, value_name = "TOKEN")]
+        token: Option<String>,
+        /// Who; your user name by default
+        #[arg(long)]
+        owner: Option<String>,
+    },
     /// Why each step was taken or refused: evidence, rule, guards
     Explain {
         /// Its id: `NODE-SEQUENCE`
@@ -36,10 +52,11 @@ impl IncidentVerb {
         match self {
             IncidentVerb::List { open } => list(cx, open).await,
             IncidentVerb::Show { incident } => {
-                let found = fetch(&cx.agents().await?, &incident).await?;
+                let (_, found) = fetch(&cx.agents().await?, &incident).await?;
                 cx.out.show(&found, |found| lines(found, 0))?;
                 Ok(Code::Ok)
             }
+            IncidentVerb::Approve { incident, token, owner } => approve(cx, &incident, token, owner).await,
             IncidentVerb::Explain { incident } => explain(cx, &incident).await,
         }
     }
@@ -90,9 +107,49 @@ async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
 }
 
 async fn explain(cx: &Context, id: &str) -> Result<Code, Failure> {
-    let found = fetch(&cx.agents().await?, id).await?;
+    let (_, found) = fetch(&cx.agents().await?, id).await?;
     cx.out.show(&found, explanation)?;
     Ok(Code::Ok)
+}
+
+/// A person's word for the step that waits. The agent that opened the incident judges it.
+async fn approve(cx: &Context, id: &str, token: Option<String>, owner: Option<String>) -> Result<Code, Failure> {
+    let agents = cx.agents().await?;
+    let (agent, found) = fetch(&agents, id).await?;
+    let token = match token {
+        Some(token) => token,
+        None => offered(cx, id, &found)?,
+    };
+    let body = json!({ "owner": super::context::owner(owner), "token": token });
+    let answer = agent.post(&format!("/api/v1/incidents/{id}/approve"), &body, APPROVE_DEADLINE).await;
+    let answer = answer.map_err(|error| {
+        Failure::new(Code::Degraded, format!("it is not known whether {id} was approved: {error}"))
+            .next(format!("look first: `resilver incident explain {id}`"))
+    })?;
+    if !answer.is_success() {
+        let code = if answer.body.get("guard").is_some_and(Value::is_string) { Code::Refused } else { Code::Failed };
+        return Err(Failure::new(code, format!("{id} was not approved: {}", answer.reason()))
+            .next(format!("see what it waits for: `resilver incident explain {id}`")));
+    }
+    cx.out.show(&answer.body, |body| format!("{id}: {}\n", text(body, "approved")))?;
+    Ok(Code::Ok)
+}
+
+/// The token of what is offered now, after saying what that is.
+fn offered(cx: &Context, id: &str, found: &Value) -> Result<String, Failure> {
+    let incident = found.pointer("/explanation/incident").unwrap_or(&Value::Null);
+    let offer = incident.get("approval").unwrap_or(&Value::Null);
+    let Some(token) = offer.get("token").and_then(Value::as_str) else {
+        return Err(Failure::new(
+            Code::Refused,
+            format!("guard authority: {id} waits for no approval; nothing was done"),
+        )
+        .next(format!("see what it waits for: `resilver incident explain {id}`")));
+    };
+    let subject = subject(incident.get("subject"));
+    cx.out.say(format!("{}: {} of {subject}", text(incident, "mode"), text(offer, "action")));
+    cx.out.say(format!("evidence: {}", text(incident, "evidence")));
+    Ok(token.to_owned())
 }
 
 /// The incident and the rule that applies in a few lines, then each record in order: what was decided, by which guards,
@@ -113,7 +170,15 @@ fn explanation(found: &Value) -> String {
         for (name, key) in [("detected by", "detected_by"), ("evidence", "evidence"), ("outcome", "resolution")] {
             let _ = writeln!(out, "{name}: {}", text(incident, key));
         }
+        if let Some(offer) = incident.get("approval") {
+            let _ = writeln!(out, "{}", approval(&text(incident, "id"), offer));
+        }
         let _ = writeln!(out, "next: {}", text(known, "next"));
+        for guard in known.get("guards").and_then(Value::as_array).into_iter().flatten() {
+            let passed = guard.get("passed").and_then(Value::as_bool) == Some(true);
+            let verdict = if passed { "passes" } else { "refuses" };
+            let _ = writeln!(out, "now: guard {} {verdict}: {}", text(guard, "guard"), text(guard, "evidence"));
+        }
         for rule in known.get("rule").and_then(Value::as_array).into_iter().flatten() {
             let _ = writeln!(out, "rule: {}", scalar(rule));
         }
@@ -138,15 +203,28 @@ fn explanation(found: &Value) -> String {
     out
 }
 
+/// What a person may approve, and how.
+fn approval(id: &str, offer: &Value) -> String {
+    let what = format!("{} (grade {})", text(offer, "action"), text(offer, "grade"));
+    match (offer.get("given_by").and_then(Value::as_str), offer.get("token").and_then(Value::as_str)) {
+        (Some(by), _) => format!("approval: {what} was approved by {by}, and has not begun yet"),
+        (None, Some(token)) => {
+            let until = text(offer, "expires");
+            format!("approval: {what} waits until {until} for: resilver incident approve {id} --token {token}")
+        }
+        (None, None) => format!("approval: {what} is about to be offered"),
+    }
+}
+
 /// An incident is known to the agent that opened it: the id begins with its node's name.
-async fn fetch(agents: &Agents, id: &str) -> Result<Value, Failure> {
+async fn fetch<'a>(agents: &'a Agents, id: &str) -> Result<(&'a Agent, Value), Failure> {
     let opened_by = |name: &str| id.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
     let mut order: Vec<_> = agents.all().iter().collect();
     order.sort_by_key(|agent| !opened_by(&agent.name));
     let mut silent = Vec::new();
     for agent in order {
         match agent.get(&format!("/api/v1/incidents/{id}")).await {
-            Ok(answer) if answer.is_success() => return Ok(with_rfc3339(answer.body)),
+            Ok(answer) if answer.is_success() => return Ok((agent, with_rfc3339(answer.body))),
             Ok(_) => {}
             Err(error) => silent.push(format!("{}: {error}", agent.name)),
         }
@@ -241,6 +319,23 @@ mod tests {
         assert!(incident(json!({ "severity": "emergency" })).contains("severity: emergency\n"));
         assert!(incident(json!({ "folded_under": "n1-7" })).contains("folded under: n1-7\n"));
         assert!(!incident(json!({})).contains("severity"));
+    }
+
+    #[test]
+    fn what_may_be_approved_is_explained_with_the_command_that_does_it() {
+        let explained = |approval: Value| {
+            let incident = json!({ "id": "n1-7", "mode": "disk_failure", "state": "open", "approval": approval });
+            let guards = json!([{ "guard": "authority", "passed": false, "evidence": "ask first" }]);
+            explanation(&json!({ "explanation": { "incident": incident, "guards": guards, "next": "waits" } }))
+        };
+        let offer =
+            json!({ "action": "detach_disk", "grade": 2, "expires": "2026-01-01T00:00:00.000Z", "token": "ab12" });
+        let text = explained(offer);
+        assert!(text.contains("detach_disk (grade 2) waits until 2026-01-01T00:00:00.000Z for: "), "{text}");
+        assert!(text.contains("resilver incident approve n1-7 --token ab12\n"), "{text}");
+        assert!(text.contains("now: guard authority refuses: ask first\n"), "{text}");
+        let text = explained(json!({ "action": "detach_disk", "grade": 2, "given_by": "ada" }));
+        assert!(text.contains("was approved by ada, and has not begun yet"), "{text}");
     }
 
     #[test]

@@ -211,7 +211,7 @@ struct Revoked {
 
 async fn revoke(cx: &Context, id: String, confirm: &Confirm) -> Result<Code, Failure> {
     confirm
-        .check(&id, async || {
+        .check(cx, "key revoke", &id, async || {
             let rows = rows(cx).await?;
             Ok(match rows.iter().find(|row| row.access_key == id) {
                 None => format!("there is no key {id}"),

@@ -197,7 +197,7 @@ async fn break_lock(
     operator: String,
     confirm: &Confirm,
 ) -> Result<Code, Failure> {
-    confirm.check(&path, async || Ok(LockRow::of(&held(cx, &path).await?).line())).await?;
+    confirm.check(cx, "lock break", &path, async || Ok(LockRow::of(&held(cx, &path).await?).line())).await?;
     let lock = held(cx, &path).await?;
     let node = cx.nodes().await?.serving("break the lock").await?;
     let request = BreakRequest { path: path.clone(), token: lock.token, reason, operator, fence: None };

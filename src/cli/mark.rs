@@ -78,7 +78,7 @@ pub(crate) async fn out(cx: &Context, args: OutArgs) -> Result<Code, Failure> {
     let name = &args.node;
     cx.found().await?.member(name)?;
     args.confirm
-        .check(name, async || {
+        .check(cx, "node out", name, async || {
             let status = cx.nodes().await?.status().await?;
             let shards: u64 = status.disks.iter().filter(|disk| disk.node == *name).map(|disk| disk.objects).sum();
             Ok(format!("{shards} shards of node {name} would be rebuilt on other nodes, and do not move back"))

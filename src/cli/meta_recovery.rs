@@ -168,7 +168,7 @@ pub(crate) async fn restore(cx: &Context, args: RestoreArgs) -> Result<Code, Fai
     let members = cx.found().await?;
     members.member(&args.node)?;
     args.confirm
-        .check(&found.name, async || {
+        .check(cx, "meta restore", &found.name, async || {
             Ok(format!(
                 "node {} would become the only voter of cluster `{}` ({} objects, epoch {}), as of entry {}: what was stored \
                  since is not in it",
@@ -253,7 +253,8 @@ pub(crate) async fn recover_quorum(cx: &Context, args: RecoverArgs) -> Result<Co
     })?;
     cx.out.say(table(&nodes, &seen, &best.node, &args.gone));
     let name = best.cluster_name.clone();
-    args.confirm.check(&name, async || Ok(would_lose(best, &args.gone))).await?;
+    let verb = "meta recover-quorum";
+    args.confirm.check(cx, verb, &name, async || Ok(would_lose(best, &args.gone))).await?;
     let others = found.members.iter().filter(|member| member.name != best.node);
     let request = RecoverQuorumRequest {
         confirm: name,

@@ -25,6 +25,7 @@ pub(crate) mod node_mode;
 pub(crate) mod object;
 pub(crate) mod operation;
 pub(crate) mod operator;
+pub(crate) mod policy;
 pub(crate) mod rejoin;
 pub(crate) mod repair;
 mod replay;
@@ -139,6 +140,9 @@ pub(crate) enum Noun {
     /// The agents' record of every decision
     #[command(subcommand)]
     Journal(journal::JournalVerb),
+    /// What another policy would have decided
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
     /// The configuration file
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -206,6 +210,7 @@ impl Noun {
             Noun::Repair(verb) => verb.run(cx).await,
             Noun::Incident(verb) => verb.run(cx).await,
             Noun::Journal(verb) => verb.run(cx).await,
+            Noun::Policy(verb) => verb.run(cx).await,
             Noun::Config(verb) => verb.run(cx).await,
             #[cfg(feature = "chaos")]
             Noun::Demo(args) => crate::chaos::demo(cx, args).await,

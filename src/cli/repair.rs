@@ -265,7 +265,7 @@ async fn collect(cx: &Context, confirm: &Confirm) -> Result<Code, Failure> {
         return Ok(Code::Ok);
     }
     let what = "shards that no object owns by the present metadata would be moved aside, and removed a day later";
-    confirm.check(&status.cluster_name, async || Ok(what.to_owned())).await?;
+    confirm.check(cx, "repair collect", &status.cluster_name, async || Ok(what.to_owned())).await?;
     let door = nodes.serving(doing).await?;
     within(CHANGE_DEADLINE, async { door.cluster().release_collection(ReleaseCollectionRequest {}).await })
         .await

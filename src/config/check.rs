@@ -145,6 +145,16 @@ fn check_agent(agent: &AgentOptions, node: Option<&NodeOptions>) -> Result<(), F
     address("agent.http", &agent.http)?;
     agent.smart.as_ref().map_or(Ok(()), check_smart)?;
     super::sensors::check(&agent.sensors)?;
+    for (key, value, least) in [
+        ("agent.journal.max_bytes", agent.journal.max_bytes, resilver_agent::journal::MIN_BYTES),
+        ("agent.flight.max_bytes", agent.flight.max_bytes, resilver_agent::flight::MIN_BYTES),
+    ] {
+        if value < least {
+            return Err(Failure::usage(format!("{key} is {value}: at least {least} expected")).next(
+                "leave it out for the default; nothing is reserved for the flight recorder with `enabled: false`",
+            ));
+        }
+    }
     let Some(node) = node else { return Ok(()) };
     if node.name != agent.name {
         return Err(Failure::usage(format!("agent.name is {}, but node.name is {}", agent.name, node.name))

@@ -222,6 +222,15 @@ pub enum OperatorCommand {
         /// Admitted because no process runs: it is started, and nothing is taken away. One that runs by now is left be.
         dead: bool,
     },
+    /// One step of one incident, under the evidence that was shown with the token. Answered by [`Command::Answer`].
+    Approve {
+        /// Who.
+        owner: String,
+        /// Of which incident.
+        incident: IncidentId,
+        /// The SHA-256 of the token, in hexadecimal: the token itself is in no input.
+        token_sha256: String,
+    },
 }
 
 /// An incident as the journal left it when the agent ended.
@@ -301,6 +310,9 @@ pub enum Input {
         /// The highest term that the journal knows of the own node, since its last rejoin.
         #[serde(default)]
         high_term: u64,
+        /// For how long which cluster is known.
+        #[serde(default)]
+        observed: Option<(String, Duration)>,
     },
     /// A fact.
     Observed(Observation),
@@ -329,6 +341,13 @@ pub enum Input {
     },
     /// A person spoke.
     Operator(OperatorCommand),
+    /// The agent drew a token, as [`Command::OfferApproval`] asked.
+    Offered {
+        /// For which incident.
+        incident: IncidentId,
+        /// The token's SHA-256, in hexadecimal.
+        token_sha256: String,
+    },
     /// The lease was gained under this fence, or (`None`) is not held any more.
     Lease {
         /// The fence.
@@ -383,6 +402,26 @@ pub enum Command {
         verified: bool,
         /// How it went, for the one who asked.
         detail: String,
+    },
+    /// Draw a token with which a person may approve this step. Answered by [`Input::Offered`].
+    OfferApproval {
+        /// Of which incident.
+        incident: IncidentId,
+        /// What would be done.
+        action: Action,
+        /// How invasive that is.
+        grade: Grade,
+        /// In words.
+        does: String,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// The answer to [`OperatorCommand::Approve`]: what was approved, or why it was refused.
+    Answer {
+        /// Of which incident.
+        incident: IncidentId,
+        /// How.
+        result: Result<String, (GuardName, String)>,
     },
 }
 

@@ -27,13 +27,16 @@ pub struct Line {
     /// Rises by one with every line.
     pub sequence: u64,
     /// When, RFC 3339 with milliseconds, UTC.
+    #[schemars(extend("format" = "date-time"))]
     pub timestamp: String,
     /// What it says.
     #[serde(flatten)]
     pub draft: Draft,
     /// The hash of the line before; [`GENESIS`] in the first.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub prev: String,
     /// The hash of this line without this field.
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub hash: String,
 }
 

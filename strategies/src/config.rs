@@ -28,6 +28,10 @@ pub const FAST_FACTOR: f64 = 60.0;
 /// A proof reads back real work: a factor makes nobody's disk faster. No proof or step deadline is scaled below this.
 pub const DEADLINE_FLOOR: Duration = Duration::from_secs(15);
 
+/// How long a cluster counts as new: grade 4, and grade 5 where it is disruptive, stay in shadow for so long, so that a person
+/// sees a day's plans before any of them is carried out. A policy time.
+pub const NEW_CLUSTER: Duration = Duration::from_secs(24 * 3600);
+
 /// Which figures apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -454,19 +458,26 @@ impl PolicyConfig {
         self.scaled(wait)
     }
 
-    /// What the agent may do at this grade for this mode, and why (for the record).
+    /// What the agent may do at this grade for this mode in a cluster of unknown age: see [`PolicyConfig::authority_at`].
     pub fn authority_of(&self, mode: Mode, grade: Grade, disruptive: bool) -> (Authority, &'static str) {
-        // A new policy for the risky half of the ladder proves itself in shadow; a cluster's age is not known yet, so
-        // grade 4, and grade 5 where it is disruptive, stay there until somebody says otherwise.
+        self.authority_at(mode, grade, disruptive, Duration::ZERO)
+    }
+
+    /// What the agent may do at this grade for this mode, and why (for the record). `age`: for how long the cluster has been
+    /// known; the risky half of the ladder proves itself in shadow for [`NEW_CLUSTER`], unless somebody says otherwise.
+    ///
+    /// What is said for a mode can only lower what holds for the grade; and nothing makes grade 6 automatic.
+    pub fn authority_at(&self, mode: Mode, grade: Grade, disruptive: bool, age: Duration) -> (Authority, &'static str) {
+        let new = age < self.scaled(NEW_CLUSTER);
         let default = match grade.0 {
-            5 if disruptive => Authority::Shadow,
-            0..=3 | 5 => Authority::Auto,
-            4 => Authority::Shadow,
-            _ => Authority::Approve,
+            4 if new => (Authority::Shadow, "the cluster's first 24 hours"),
+            5 if disruptive && new => (Authority::Shadow, "the cluster's first 24 hours"),
+            0..=5 => (Authority::Auto, "default"),
+            _ => (Authority::Approve, "default"),
         };
         let mut found = match self.authority.grades.of(grade) {
             Some(authority) => (authority, "authority.grades"),
-            None => (default, "default"),
+            None => default,
         };
         let narrower = self.authority.modes.get(&mode).and_then(|table| table.of(grade));
         if let Some(authority) = narrower.filter(|authority| *authority < found.0) {

@@ -12,6 +12,7 @@ pub mod chain;
 pub mod config;
 pub mod coordinator;
 pub mod engine;
+pub mod flight;
 pub mod health;
 pub mod lease;
 pub mod liveness;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{PeerFact, SilenceFact, SwimState};
 use crate::config::PolicyConfig;
@@ -59,7 +59,7 @@ impl fmt::Display for Judgement {
 }
 
 /// What another agent said, and when.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Word {
     at: Moment,
     silent: Vec<SilenceFact>,
@@ -71,7 +71,7 @@ impl Word {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Host {
     /// Silence counts from here at the earliest: the first look, or when this process went on after standing still.
     since: Moment,
@@ -95,7 +95,7 @@ impl Host {
 }
 
 /// Watches all other hosts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Liveness {
     own: String,
     domain: String,
@@ -117,6 +117,13 @@ impl Liveness {
             fresh_within: policy.fresh_within(),
             ..Self::default()
         }
+    }
+
+    /// Goes on by other figures, with what was seen so far.
+    pub fn adopt(&mut self, policy: &PolicyConfig) {
+        self.suspect_after = policy.detection.suspect_after;
+        self.convict_after = policy.detection.convict_after;
+        self.fresh_within = policy.fresh_within();
     }
 
     /// Time passes. To be called before anything else is done with an input: a gap means that this process stood still,

@@ -81,9 +81,56 @@ pub struct Draft {
     /// fence, backup_path. And of those that the agent needs to go on after its own restart: bucket, key, signature,
     /// initial, attempt, disruptive, with (what the action needs beside its subject), owner, expires_ms. Of a cascade: pattern (in the record that counts it),
     /// initial_failure, severity; of what is folded under one: folded_under. Of a step that is passed over: skipped (its action).
+    /// Of an approval: to, owner, token_sha256.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
+    #[schemars(schema_with = "details_schema")]
     pub details: BTreeMap<String, serde_json::Value>,
+}
+
+/// The details that operators of the field know by name, with their types. Others may come with any version: readers leave
+/// alone what they do not know.
+fn details_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let texts = [
+        ("node_id", "The node it is about"),
+        ("disk_id", "The disk"),
+        ("bucket", "The bucket"),
+        ("key", "The object's key"),
+        ("reason", "The failure mode; of a pause, and of an operator's step: why"),
+        ("resolution", "How it ended: done, failed, refused, would have, …"),
+        ("from", "What it was before, or who asked"),
+        ("to", "What it is to be, or what is asked for"),
+        ("guard", "The guard that refused"),
+        ("evidence", "What was seen, with numbers"),
+        ("fence", "EPOCH.ROUND.HOLDER: under which the step is done"),
+        ("backup_path", "Where a copy was put"),
+        ("owner", "The person"),
+        ("signature", "What a crash is known by"),
+        ("with", "What the action needs beside its subject"),
+        ("pattern", "The pattern of a cascade"),
+        ("severity", "critical or emergency"),
+        ("folded_under", "The incident that it is part of"),
+        ("token_sha256", "The hash of an approval's token; the token itself is nowhere"),
+        ("cluster", "The cluster's id"),
+    ];
+    let numbers = [
+        ("pid", "The process"),
+        ("attempt", "Which attempt, from 1"),
+        ("expires_ms", "Until when, milliseconds since the Unix epoch"),
+        ("observed_ms", "For how long the cluster is known"),
+    ];
+    let flags = [("initial", "The node's first start, no crash"), ("disruptive", "It can take something away")];
+    let mut known = serde_json::Map::new();
+    let mut add = |name: &str, kind: &str, says: &str| {
+        known.insert(name.to_owned(), serde_json::json!({ "type": kind, "description": says }));
+    };
+    texts.iter().for_each(|(name, says)| add(name, "string", says));
+    numbers.iter().for_each(|(name, says)| add(name, "integer", says));
+    flags.iter().for_each(|(name, says)| add(name, "boolean", says));
+    known.insert(
+        "node_ids".to_owned(),
+        serde_json::json!({ "type": "array", "items": { "type": "string" }, "description": "Several nodes" }),
+    );
+    schemars::json_schema!({ "type": "object", "properties": known, "additionalProperties": true })
 }
 
 impl Draft {

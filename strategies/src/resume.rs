@@ -41,6 +41,7 @@ struct Reader {
     cascades: VecDeque<PastCascade>,
     paused: Option<(String, String, u64)>,
     high_term: u64,
+    observed: Option<(String, u64)>,
 }
 
 impl Reader {
@@ -136,7 +137,12 @@ impl Reader {
                 self.paused = Some((text("owner"), text("reason"), expires));
             }
             Action::Resume => self.paused = None,
-            _ => {}
+            _ => {
+                let seen = draft.details.get("observed_ms").and_then(serde_json::Value::as_u64);
+                if let (Some(cluster), Some(seen)) = (draft.text("cluster"), seen) {
+                    self.observed = Some((cluster.to_owned(), seen));
+                }
+            }
         }
     }
 
@@ -160,6 +166,7 @@ impl Reader {
             paused: paused.filter(|(_, _, left)| !left.is_zero()),
             unfinished,
             history: self.history.into_iter().filter(|past| past.at_ms + DAY_MS >= wall_ms).collect(),
+            observed: self.observed.map(|(cluster, seen)| (cluster, Duration::from_millis(seen))),
             cascades: self.cascades.into_iter().filter(|past| past.at_ms + HOUR_MS > wall_ms).collect(),
         }
     }

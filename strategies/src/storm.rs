@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Storm;
 use crate::types::Moment;
 
@@ -14,7 +16,7 @@ use crate::types::Moment;
 const MAX_TARGETS: usize = 1024;
 
 /// Watches how many targets share a symptom.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StormBrake {
     window: Duration,
     targets: usize,
@@ -31,6 +33,11 @@ impl StormBrake {
     pub fn new(config: &Storm, window: Duration) -> Self {
         let targets = config.targets as usize;
         Self { window, targets, nodes: BTreeMap::new(), tripped: false, well_since: None, held: None }
+    }
+
+    /// Goes on by other figures, with what was seen so far. `window` is already scaled.
+    pub fn adopt(&mut self, config: &Storm, window: Duration) {
+        (self.window, self.targets) = (window, config.targets as usize);
     }
 
     /// A node was seen well or ill.

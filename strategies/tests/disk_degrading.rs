@@ -206,7 +206,10 @@ fn by_default_a_live_disk_is_emptied_in_shadow_only() {
     assert_eq!(bench.asked_slot(), None);
     assert!(bench.refusals().contains(&GuardName::Authority));
     let would = bench.records(RecordKind::Refused)[0].text("evidence").unwrap().to_owned();
-    assert!(would.contains("shadow for grade 5 (default): would have: mark the disk draining"), "{would}");
+    assert!(
+        would.contains("shadow for grade 5 (the cluster's first 24 hours): would have: mark the disk draining"),
+        "{would}"
+    );
 }
 
 #[test]

@@ -22,6 +22,18 @@ fn golden(name: &str, found: &str) {
     assert!(wanted == found, "{} differs; found:\n{found}\nwanted:\n{wanted}", path.display());
 }
 
+/// Others read journals by it: docs/journal.md.
+#[test]
+fn the_published_schema_is_the_one_that_records_are_written_by() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/journal.schema.json");
+    let found = serde_json::to_string_pretty(&resilver_strategies::chain::journal_schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &found).expect("the schema can be written");
+    }
+    let published = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(published == found, "docs/journal.schema.json is out of date: UPDATE_GOLDEN=1 writes it anew");
+}
+
 /// The plan of an agent that may only look: nothing is done, so the plan shows all that would be.
 fn watching(profile: Profile) -> Bench {
     let mut policy = PolicyConfig::of(profile);
@@ -85,6 +97,44 @@ fn an_incident_explains_itself_from_evidence_to_outcome() {
     let explained = bench.engine.explain(bench.now(), &incident).expect("known");
     golden("explain_process_crash", &explained.to_string());
     assert!(bench.engine.explain(bench.now(), &resilver_strategies::api::IncidentId::new("n9", 1)).is_none());
+}
+
+#[test]
+fn an_incident_that_waits_for_a_person_explains_what_may_be_approved() {
+    let mut policy = PolicyConfig::of(Profile::Production);
+    policy.authority.grades.restart = Some(Authority::Approve);
+    let mut bench = Bench::calm_with(policy);
+    bench.disk("d1", "up", "gone");
+    bench.beat(3);
+    let step = bench.last_step();
+    bench.done(step.id);
+    bench.disk("d1", "read_only", "gone");
+    bench.beat(10);
+    let incident = bench.only().id;
+    bench.give(resilver_strategies::api::Input::Offered { incident: incident.clone(), token_sha256: "0123".into() });
+    golden("explain_waits_for_approval", &bench.engine.explain(bench.now(), &incident).expect("known").to_string());
+}
+
+#[test]
+fn an_incident_in_shadow_explains_what_would_have_been_done() {
+    let mut bench = watching(Profile::Production);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    bench.beat(120);
+    let incident = bench.only().id;
+    golden("explain_shadow", &bench.engine.explain(bench.now(), &incident).expect("known").to_string());
+}
+
+#[test]
+fn an_agent_says_why_it_does_not_act() {
+    let mut bench = watching(Profile::Production);
+    bench.restart_agent();
+    bench.process(exited(100, ExitClass::Signal(9)));
+    bench.pause(600);
+    let mut text = bench.engine.status(bench.now()).held_back.join("\n");
+    text.push('\n');
+    golden("held_back", &text);
+    let calm = Bench::calm_with(PolicyConfig::of(Profile::Fast));
+    assert!(calm.engine.status(calm.now()).held_back.is_empty(), "{:?}", calm.engine.status(calm.now()).held_back);
 }
 
 #[test]

@@ -151,7 +151,10 @@ impl Watcher {
                         draft.action == Action::RestartNode && draft.text("resolution") != Some("done");
                     self.in_flight.remove(&StepId(draft.step.expect("an outcome names its step")));
                 }
-                Command::Record { .. } | Command::Prove { .. } => {}
+                Command::Record { .. }
+                | Command::Prove { .. }
+                | Command::OfferApproval { .. }
+                | Command::Answer { .. } => {}
             }
         }
         self.seen = bench.commands.len();
@@ -470,6 +473,35 @@ proptest! {
         // The same inputs give the same journal: nothing but the inputs decides.
         let plan = bench.engine.plan(bench.now()).to_string();
         prop_assert_eq!(plan, bench.engine.clone().plan(bench.now()).to_string());
+    }
+
+    /// Whatever happened: a replay from any segment's checkpoint commands the same, to the last letter, and comes to the very
+    /// state that the next segment begins with.
+    #[test]
+    fn a_recording_is_decided_the_same_from_wherever_it_is_replayed(
+        fast in any::<bool>(),
+        story in proptest::collection::vec(happens(), 1..60),
+        every in 5usize..80,
+    ) {
+        let mut bench = Bench::calm(if fast { Profile::Fast } else { Profile::Production });
+        bench.fact.cluster = "c1".into();
+        bench.record(every);
+        let mut told =
+            Story { bench, watcher: Watcher::default(), pid: 100, findings: 0, samples: 0, paused_until: 0, last_slot: None, deliberate: false };
+        told.seconds(3, |bench| bench.beat(1));
+        for happens in &story {
+            told.tell(happens);
+        }
+        let segments = told.bench.segments();
+        let whole = replay(segments, None);
+        prop_assert!(whole.same, "{whole:#?}");
+        for from in 0..segments.len() {
+            let alone = replay(&segments[from..=from], None);
+            prop_assert!(alone.same && alone.inputs_decided_otherwise == 0, "segment {from}: {alone:#?}");
+        }
+        // The policy it was decided by, given as another one, decides the same.
+        let again = replay(segments, Some(told.bench.policy.clone()));
+        prop_assert!(again.same && again.answers_left_out == 0, "{again:#?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use resilver_strategies::api::OperatorCommand;
+use resilver_strategies::api::{IncidentId, OperatorCommand};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::Api;
 use super::error::Problem;
 use crate::coordinator::Outcome;
 use crate::main_loop::Request;
+use crate::telemetry::Told;
 
 /// The longest pause: a forgotten one must not outlive the shift that made it.
 const MAX_PAUSE: Duration = Duration::from_secs(24 * 3600);
@@ -70,6 +71,59 @@ pub(super) async fn resume(
     named(&owner, "owner")?;
     command(&api, OperatorCommand::Resume { owner }).await?;
     Ok(Json(json!({ "paused": null })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approve {
+    owner: String,
+    token: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirmed {
+    owner: String,
+    verb: String,
+    name: String,
+}
+
+/// `POST /api/v1/incidents/{id}/approve`: a person's word for the step that was shown with this token.
+pub(super) async fn approve(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let Approve { owner, token } = parse(&headers, &body)?;
+    named(&owner, "owner")?;
+    named(&token, "token")?;
+    let (done, answered) = tokio::sync::oneshot::channel();
+    let request = Request::Approve { owner, incident: IncidentId(id), token: token.trim().to_owned(), done };
+    let stopping = || Problem::unavailable("the agent is stopping");
+    api.requests.send(request).await.map_err(|_| stopping())?;
+    match answered.await.map_err(|_| stopping())? {
+        Ok(what) => Ok(Json(json!({ "approved": what }))),
+        Err((guard, why)) => Err(Problem::refused(guard.as_str(), why)),
+    }
+}
+
+/// `POST /api/v1/approvals`: a command that asks for `--confirm=NAME` was confirmed. Answered when that is on disk.
+pub(super) async fn confirmed(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let Confirmed { owner, verb, name } = parse(&headers, &body)?;
+    for (value, what) in [(&owner, "owner"), (&verb, "verb"), (&name, "name")] {
+        named(value, what)?;
+    }
+    let (durable, written) = tokio::sync::oneshot::channel();
+    let told = Told::Confirmed { owner, verb, name };
+    let stopping = || Problem::unavailable("the agent is stopping");
+    api.requests.send(Request::Tell { told, durable: Some(durable) }).await.map_err(|_| stopping())?;
+    written.await.map_err(|_| stopping())?.map_err(Problem::unavailable)?;
+    Ok(Json(json!({ "recorded": true })))
 }
 
 /// `POST /api/v1/nodes/{name}/restart`: answered when the restart is verified, refused or failed.

@@ -20,6 +20,8 @@
 //! | `GET /api/v1/sensors` | `{"node", "sensors": {"host", "canary", "replicas", "process", "logs"}}`: what each saw last, and how long ago |
 //! | `GET /api/v1/smart` | `{"node", "configured", "disks": […]}`: what the own disks say of themselves |
 //! | `POST /api/v1/pause` `{owner, reason, for}`, `/resume` `{owner}` | 200 `{"paused": …}` |
+//! | `POST /api/v1/incidents/{id}/approve` `{owner, token}` | 200 `{"approved": …}`, 409 with a guard |
+//! | `POST /api/v1/approvals` `{owner, verb, name}` | 200: a confirmed command is recorded |
 //! | `POST /api/v1/nodes/{name}/restart` `{owner, reason}` | 200 `{"done", "detail", "fence"}`, 409 with a guard |
 
 mod act;
@@ -90,6 +92,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/status", get(read::status))
         .route("/api/v1/incidents", get(read::incidents))
         .route("/api/v1/incidents/{id}", get(read::incident))
+        .route("/api/v1/incidents/{id}/approve", post(act::approve))
+        .route("/api/v1/approvals", post(act::confirmed))
         .route("/api/v1/journal", get(read::journal))
         .route("/api/v1/plan", get(read::plan))
         .route("/api/v1/cascades", get(read::cascades))

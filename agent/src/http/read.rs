@@ -66,6 +66,8 @@ pub(super) struct Status {
     factor: f64,
     node: NodeStatus,
     lease: LeaseView,
+    /// Why it would not act, one reason each; empty: nothing holds it back.
+    held_back: Vec<String>,
     /// The engine's own account; null when the main loop is held up.
     engine: Value,
     paused: Option<Pause>,
@@ -91,6 +93,7 @@ struct NodeStatus {
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
     let engine = look(&api, Question::Status).await.unwrap_or(Value::Null);
     let view = api.view.borrow().clone();
+    let held_back = held_back(&engine, &view.journal, &api.lease.view());
     let process = match view.node.process {
         Some(ProcessFact::Running { pid, start_ticks }) => Some((pid, start_ticks)),
         _ => None,
@@ -113,12 +116,29 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
             fact: view.node.fact.clone().filter(|_| view.node.alive()),
         },
         lease: api.lease.view(),
+        held_back,
         engine,
         paused: view.paused,
         incidents_open: view.open,
         journal: view.journal,
         peers: api.peers.list(),
     })
+}
+
+/// The engine's reasons, and those that only the agent around it knows.
+fn held_back(engine: &Value, journal: &JournalView, lease: &LeaseView) -> Vec<String> {
+    let said = engine.get("held_back").and_then(Value::as_array).into_iter().flatten();
+    let mut reasons: Vec<String> = said.filter_map(Value::as_str).map(str::to_owned).collect();
+    if engine.is_null() {
+        reasons.push(format!("the main loop did not answer within {} s", LOOK_DEADLINE.as_secs()));
+    }
+    if journal.lost {
+        reasons.push("the journal cannot be synced: only grade 1, and no lease".to_owned());
+    }
+    if lease.is_unheld() {
+        reasons.push("nobody is known to hold the lease: no disruptive step, and none for other hosts".to_owned());
+    }
+    reasons
 }
 
 pub(super) async fn incidents(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {

@@ -33,8 +33,12 @@ use self::segment::{Found, SEGMENT_BYTES};
 /// the chain stays whole: a thousand records hold hours of an agent that may only relieve.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
 
-/// Segments kept, 8 MiB each. At some 600 bytes a line they hold the last 100,000 decisions.
-const MAX_SEGMENTS: usize = 8;
+/// The most that is kept by default: eight segments of 8 MiB and the one in reserve. At some 600 bytes a line they hold the last
+/// 100,000 decisions.
+pub const DEFAULT_BYTES: u64 = 9 * SEGMENT_BYTES;
+
+/// The least that is asked for: a segment that is written, one that is whole, one in reserve.
+pub const MIN_BYTES: u64 = 3 * SEGMENT_BYTES;
 
 /// Why the journal could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +79,8 @@ pub struct Journal {
     pending_first: u64,
     unsynced: bool,
     dropped: u64,
+    /// Segments kept.
+    max_segments: usize,
     index: Arc<Index>,
 }
 
@@ -90,7 +96,20 @@ impl Journal {
     ///
     /// # Errors
     /// Of the file system. Damaged lines are no error: the agent is needed most on a day when disks fail.
-    pub async fn open(host: &Host, dir: &Path, mut replay: impl FnMut(Line)) -> Result<Journal, JournalError> {
+    pub async fn open(host: &Host, dir: &Path, replay: impl FnMut(Line)) -> Result<Journal, JournalError> {
+        Journal::open_within(host, dir, DEFAULT_BYTES, replay).await
+    }
+
+    /// As [`Journal::open`], and keeps within so many bytes, [`MIN_BYTES`] at least.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub async fn open_within(
+        host: &Host,
+        dir: &Path,
+        max_bytes: u64,
+        mut replay: impl FnMut(Line),
+    ) -> Result<Journal, JournalError> {
         create_dir_durably(&*host.disk, dir).await.map_err(io_error("make the folder", dir))?;
         let index = Arc::new(Index::default());
         let mut tip = Tip::default();
@@ -123,6 +142,8 @@ impl Journal {
             pending_first: tip_sequence,
             unsynced: false,
             dropped: 0,
+            // One more lies in reserve.
+            max_segments: usize::try_from(max_bytes.max(MIN_BYTES) / SEGMENT_BYTES - 1).unwrap_or(usize::MAX),
             index,
         };
         journal.make_room().await?;
@@ -224,7 +245,7 @@ impl Journal {
     }
 
     async fn forget_oldest(&mut self) {
-        while let Some(path) = self.index.pop_beyond(MAX_SEGMENTS) {
+        while let Some(path) = self.index.pop_beyond(self.max_segments) {
             // It only takes room; the next start tries again.
             if let Err(error) = self.host.disk.remove_file(&path).await {
                 tracing::warn!(%error, segment = %path.display(), "an old segment of the journal was not removed");

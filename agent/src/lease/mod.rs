@@ -99,6 +99,13 @@ pub(crate) struct LeaseView {
     pub(crate) cluster: String,
 }
 
+impl LeaseView {
+    /// Nobody is known to hold it.
+    pub(crate) fn is_unheld(&self) -> bool {
+        self.fence.is_none() && self.state.holder.is_empty()
+    }
+}
+
 /// The lease, as the rest of the agent asks it. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct LeaseHandle {

@@ -208,7 +208,7 @@ mod tests {
     fn too_many_choices_are_refused_instead_of_tried() {
         let codewords = (0..300).map(|crc| Codeword { content_crc: crc, shard_crcs: vec![] }).collect();
         let extent = Evidence { codewords, ..evidence(&mixed(&content(1, 50), &content(1, 50), &[], &[]), LAYOUT) };
-        let refused = decide(&vec![extent; 2], 4, 0).unwrap_err();
+        let refused = decide(&[extent.clone(), extent], 4, 0).unwrap_err();
         assert_eq!(refused, Undecided::TooMany { extents: 2 });
     }
 

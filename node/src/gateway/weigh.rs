@@ -21,6 +21,9 @@ use crate::types::{BucketName, DiskId, ExtentIndex, ShardIndex, ShardKey};
 /// from that peer.
 const RUN_BLOCKS: u32 = 32;
 
+/// How often is begun anew: while wrong shards were replaced, another that was missing may have been computed from one of them.
+const ROUNDS: u32 = 3;
+
 impl Gateway {
     /// [`Gateway::repair`], and before it: puts others in the place of shards that are as they were written and not what the
     /// object's content demands. Such shards must not be what others are computed from.
@@ -29,6 +32,20 @@ impl Gateway {
     /// As [`Gateway::repair`]; [`GatewayError::Undecided`] when it cannot be told which shards are right. Nothing is changed then.
     pub async fn repair_fully(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
         let _operation = self.inner.operations.begin("repair", &format!("{bucket}/{key}"));
+        let mut shards = Vec::new();
+        let mut round = 0;
+        loop {
+            round += 1;
+            shards.extend(self.replace_wrong(bucket, key).await?);
+            shards.extend(self.repair(bucket, key).await?.shards);
+            let intact = self.verify_fully(bucket, key).await?.intact;
+            if intact || round == ROUNDS {
+                return Ok(ObjectRepair { shards, intact });
+            }
+        }
+    }
+
+    async fn replace_wrong(&self, bucket: &BucketName, key: &str) -> Result<Vec<RepairedShard>, GatewayError> {
         let before = self.check_shards(bucket, key).await?;
         let mut shards = Vec::new();
         for (index, (evidence, right)) in (0..).map(ExtentIndex).zip(self.weigh(bucket, key, &before).await?) {
@@ -39,10 +56,7 @@ impl Gateway {
                 shards.push(self.force(&spec, index, shard, force).await);
             }
         }
-        let rest = self.repair(bucket, key).await?;
-        shards.extend(rest.shards);
-        let intact = self.verify_fully(bucket, key).await?.intact;
-        Ok(ObjectRepair { shards, intact })
+        Ok(shards)
     }
 
     async fn force(&self, spec: &ExtentSpec, extent: ExtentIndex, shard: ShardIndex, force: Force) -> RepairedShard {

@@ -83,13 +83,8 @@ impl LogAdapter {
         records.iter().map(decode).collect()
     }
 
-    /// Entries of a part of the log, as many as one read takes.
-    pub(super) async fn entries(&self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        self.read(start, end, READ_BYTES).await
-    }
-
-    /// As [`LogAdapter::entries`], in this module's own errors: damage is told apart.
-    pub(super) async fn entries_for_replay(&self, start: u64, end: u64) -> Result<Vec<Entry>, MetaError> {
+    /// Entries of a part of the log, as many as one read takes. Damage is told apart: it is a lost voter's.
+    pub(super) async fn entries(&self, start: u64, end: u64) -> Result<Vec<Entry>, MetaError> {
         let range = start.max(self.log.first())..end.min(self.log.next());
         if range.is_empty() {
             return Ok(Vec::new());

@@ -171,6 +171,11 @@ impl Meta {
         Ok(self.inner.state.placed_in(disk, leaf).await?)
     }
 
+    /// The same, of a whole folder.
+    pub(crate) async fn placed_in_folder(&self, disk: DiskId, folder: u8) -> Result<Vec<PlacedShard>, MetaError> {
+        Ok(self.inner.state.placed_in_folder(disk, folder).await?)
+    }
+
     /// The objects of which a shard is not where it belongs.
     pub(crate) fn unsettled(&self) -> Unsettled {
         self.inner.state.unsettled()

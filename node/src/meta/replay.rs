@@ -107,7 +107,7 @@ impl Applying {
         if self.next >= end {
             return Ok(None);
         }
-        let entries = log.entries_for_replay(self.next, end.min(self.next.saturating_add(BATCH))).await?;
+        let entries = log.entries(self.next, end.min(self.next.saturating_add(BATCH))).await?;
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(None) };
         let (first, last) = (first.log_id.index, last.log_id.index);
         if first != self.next {

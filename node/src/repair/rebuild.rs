@@ -23,7 +23,7 @@ use crate::codec::{CodecError, ErasureCodec, codec};
 use crate::disk::{DiskError, DiskSet, Purpose, ShardHead, ShardVerdict, ShardWriter, Volume};
 use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
 use crate::meta::{Meta, MetaError};
-use crate::model::{Command, DiskState, Home, Outcome};
+use crate::model::{Command, Home, Outcome};
 use crate::options::RepairOptions;
 use crate::transport::{Preference, ShardClient};
 use crate::types::{BucketName, DiskId, Epoch, ShardIndex, ShardKey};
@@ -41,7 +41,7 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why a shard could not be rebuilt.
 #[derive(Debug, thiserror::Error)]
-enum RebuildError {
+pub(super) enum RebuildError {
     #[error("disk {0} is not in this node, or takes no new shards now")]
     NotHere(DiskId),
     #[error("metadata: {0}")]
@@ -63,25 +63,16 @@ enum RebuildError {
 /// Rebuilds shards on our disks, and has others rebuild theirs. Cheap to clone.
 #[derive(Clone)]
 pub struct Rebuilder {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    meta: Meta,
-    disks: Arc<DiskSet>,
-    shards: ShardClient,
-    board: Board,
-    slots: Semaphore,
-    throttle: Throttle,
-}
-
-/// A shard that is as it was written, and wrong all the same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Force {
-    /// CRC32C of the content it must have.
-    pub crc: u32,
-    /// Shards of its extent that are not to be read for it.
-    pub distrust: Vec<ShardIndex>,
+pub(super) struct Inner {
+    pub(super) meta: Meta,
+    pub(super) disks: Arc<DiskSet>,
+    pub(super) shards: ShardClient,
+    pub(super) board: Board,
+    pub(super) slots: Semaphore,
+    pub(super) throttle: Throttle,
 }
 
 /// Why a shard is written on a disk.
@@ -140,47 +131,6 @@ impl Rebuilder {
     /// Rebuilds a shard on one of our disks now, ahead of the queue.
     pub async fn rebuild_here(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId) -> RebuildReport {
         self.now(bucket, key, shard, disk, Task::Restore).await
-    }
-
-    /// Puts another in the place of a shard that is wrong although its checksum is good, on `disk`, wherever that is.
-    pub async fn force_at(
-        &self,
-        bucket: &BucketName,
-        key: &str,
-        shard: ShardKey,
-        disk: DiskId,
-        force: Force,
-    ) -> RebuildReport {
-        if self.inner.shards.is_local(disk) {
-            return self.force_here(bucket, key, shard, disk, &force).await;
-        }
-        match self.inner.shards.force_remote(disk, shard, (bucket.as_str(), key), force).await {
-            Ok(answer) => answer.into(),
-            Err(error) => RebuildReport::failed(error.to_string()),
-        }
-    }
-
-    /// The same on one of our disks.
-    pub async fn force_here(
-        &self,
-        bucket: &BucketName,
-        key: &str,
-        shard: ShardKey,
-        disk: DiskId,
-        force: &Force,
-    ) -> RebuildReport {
-        if let Err(error) = self.inner.meta.barrier().await {
-            return RebuildReport::failed(error.to_string());
-        }
-        let claim = self.inner.board.claim(shard, disk, bucket).await;
-        let _slot = self.inner.slots.acquire().await;
-        let report = self.replace(bucket, key, shard, disk, force).await;
-        let report = report.unwrap_or_else(|error| RebuildReport::failed(error.to_string()));
-        if report.state == RebuildState::Rebuilt {
-            tracing::warn!(%bucket, key, %shard, %disk, "a shard that was wrong with a good checksum was replaced");
-        }
-        drop(claim);
-        report
     }
 
     async fn now(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId, task: Task) -> RebuildReport {
@@ -256,57 +206,6 @@ impl Rebuilder {
         }
         let report = self.copy(&spec, head, &volume, corrupt, home).await?;
         if home.at == Some(disk) { Ok(report) } else { self.record_home(&spec, shard, home, disk, task, report).await }
-    }
-
-    /// Puts a shard of the demanded checksum in the place of one that is there. The old one is moved aside once the new one is
-    /// complete, and nothing at all happens unless it is what is demanded.
-    async fn replace(
-        &self,
-        bucket: &BucketName,
-        key: &str,
-        shard: ShardKey,
-        disk: DiskId,
-        force: &Force,
-    ) -> Result<RebuildReport, RebuildError> {
-        let found = holder_of(&self.inner.meta, bucket, key, shard.extent_id()).await?;
-        let extent = found.as_ref().and_then(|(_, _, record)| record.extent(shard.extent_id()));
-        let home = extent.and_then(|extent| extent.homes.get(shard.shard.as_usize())).copied();
-        let (Some((bucket, key, record)), Some(extent), Some(home)) = (&found, extent, home) else {
-            return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the object was replaced or deleted"));
-        };
-        let map = self.inner.meta.map();
-        if home.at != Some(disk) || map.disk_state(disk) != Some(DiskState::Up) {
-            return Ok(RebuildReport::failed(
-                "its disk takes no new shards now: once it does, or the shard is elsewhere".to_owned(),
-            ));
-        }
-        let volume = self.inner.disks.volume(disk).ok_or(RebuildError::NotHere(disk))?;
-        if matches!(volume.verify_shard(shard).await?, ShardVerdict::Ok { crc, .. } if crc == force.crc) {
-            return Ok(RebuildReport::without_work(RebuildState::Intact, "it is what it must be"));
-        }
-        let mut spec = ExtentSpec::of(bucket, key, record, extent);
-        for doubted in &force.distrust {
-            if let Some(home) = spec.homes.get_mut(doubted.as_usize()) {
-                home.at = None;
-            }
-        }
-        let head = head_of(&spec, shard, map.epoch)?;
-        let timings = self.inner.board.timings();
-        let bytes = spec.layout().shard_bytes();
-        self.inner.throttle.take(bytes).await;
-        let (writer, from, crc) = self.compute(&spec, head, &volume, timings).await?;
-        if crc != force.crc {
-            writer.abort().await;
-            return Err(RebuildError::NotDemanded { demanded: force.crc, got: crc });
-        }
-        volume.move_aside(shard, "wrong").await?;
-        writer.finish().await?;
-        match volume.verify_shard(shard).await? {
-            ShardVerdict::Ok { crc, .. } if crc == force.crc => {}
-            other => return Err(RebuildError::NotBack(format!("{other:?}"))),
-        }
-        timings.add_shard(bytes);
-        Ok(RebuildReport { state: RebuildState::Rebuilt, rebuilt_from: from, bytes, detail: String::new() })
     }
 
     /// Computes the shard and puts it in its place.
@@ -390,7 +289,7 @@ impl Rebuilder {
     }
 
     /// The same, with the CRC32C of the shard's content.
-    async fn compute(
+    pub(super) async fn compute(
         &self,
         spec: &ExtentSpec,
         head: ShardHead,
@@ -485,7 +384,7 @@ impl Rebuilder {
     }
 }
 
-fn head_of(spec: &ExtentSpec, key: ShardKey, epoch: Epoch) -> Result<ShardHead, CodecError> {
+pub(super) fn head_of(spec: &ExtentSpec, key: ShardKey, epoch: Epoch) -> Result<ShardHead, CodecError> {
     Ok(ShardHead {
         key,
         coding: spec.coding,

@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError};
 
 use redb::{ReadTransaction, ReadableDatabase};
 
-use super::merkle::shards::{Folder, Leaf, ShardTree, versions_of};
+use super::merkle::shards::{Folder, Leaf, ShardTree, versions_of, versions_of_folder};
 use super::query::Table;
 use super::tables::{GARBAGE, OBJECTS, VERSIONS, get, split_object_key, split_version_key, unseal, version_key};
 use super::{State, StateError};
@@ -279,12 +279,23 @@ impl State {
     /// # Errors
     /// When the database fails.
     pub(crate) async fn placed_in(&self, disk: DiskId, leaf: Leaf) -> Result<Vec<PlacedShard>, StateError> {
-        self.read(move |txn| placed_in(txn, disk, leaf)).await
+        self.read(move |txn| placed_in(txn, disk, versions_of(leaf))).await
+    }
+
+    /// The same, of a whole folder.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn placed_in_folder(&self, disk: DiskId, folder: u8) -> Result<Vec<PlacedShard>, StateError> {
+        self.read(move |txn| placed_in(txn, disk, versions_of_folder(folder))).await
     }
 }
 
-fn placed_in(txn: &ReadTransaction, disk: DiskId, leaf: Leaf) -> Result<Vec<PlacedShard>, StateError> {
-    let (first, next) = versions_of(leaf);
+fn placed_in(
+    txn: &ReadTransaction,
+    disk: DiskId,
+    (first, next): (Version, Option<Version>),
+) -> Result<Vec<PlacedShard>, StateError> {
     let (first, next) = (version_key(first), next.map(version_key));
     let end = next.as_ref().map_or(Bound::Unbounded, |next| Bound::Excluded(next.as_slice()));
     let objects: Table = txn.open_table(OBJECTS)?;

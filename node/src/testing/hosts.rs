@@ -131,8 +131,8 @@ async fn a_host_goes_out_and_comes_back_and_nothing_is_lost() {
     let (spoilt, shard, rebuilt_at) = old_copy(&cluster, away, &settled).await;
     flip_byte(&cluster.file(rebuilt_at, shard));
     let parts = cluster.node(away).repair.parts_for_test();
-    // What lies there, and not what had its home there: a home that was slow to take a shard has it beside the stand-in that
-    // was given it meanwhile. Under load the search found one more than the metadata had told of.
+    // What lies there, and not what had its home there: what it kept as a stand-in for a home that was slow to take a shard lies
+    // there still. Under load the search found one more than the metadata had told of.
     let held = cluster.files_of(away).await;
     let mut seen = BTreeMap::new();
     let mut moved = 0;

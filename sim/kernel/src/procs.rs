@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
-use resilver_host::{
-    BootId, ExitStatus, HostLoad, Proc, ProcId, ProcMemory, Process, RunState, Signal, SpawnSpec,
-};
+use resilver_host::{BootId, ExitStatus, HostLoad, Proc, ProcId, ProcMemory, Process, RunState, Signal, SpawnSpec};
 
 use crate::process::{Entry, Pid, ProcessState};
 use crate::seat::Seat;

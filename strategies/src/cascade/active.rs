@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Pattern, Place};
 use crate::types::{FailureKind, Mode};
 
@@ -12,7 +14,7 @@ use crate::types::{FailureKind, Mode};
 pub const MAX_ACTIVE: usize = 32;
 
 /// One of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Active {
     pub(super) place: Place,
     pub(super) initial: FailureKind,
@@ -34,7 +36,7 @@ impl Active {
 }
 
 /// All of them, by host.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Actives {
     hosts: BTreeMap<String, Active>,
 }

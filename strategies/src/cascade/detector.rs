@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::active::{Actives, millis};
 use super::place::MAX_PLACES;
 use super::{CascadeStatus, Cascades, EMERGENCY_AT, Failure, Found, HOUR, Pattern, PatternStatus, Place, RETENTION};
@@ -18,7 +20,7 @@ pub const MAX_PER_KIND: usize = 128;
 /// Times remembered that a pattern was found in an hour: they are told apart from 3 on by nothing.
 const MAX_TIMES: usize = 64;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Event {
     /// Milliseconds of the agent's clock; negative before its start.
     at: i64,
@@ -34,7 +36,7 @@ impl Event {
 }
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Detector {
     patterns: Vec<Pattern>,
     events: BTreeMap<FailureKind, VecDeque<Event>>,
@@ -61,6 +63,22 @@ impl Detector {
             order: 0,
             newest: i64::MIN,
         }
+    }
+
+    /// Goes on by other patterns, with the failures seen so far. Cascades that are live are those of the old patterns: they are
+    /// forgotten, unless nothing changed; how often a pattern was found is kept by its name.
+    pub fn adopt(&mut self, cascades: &Cascades) {
+        let patterns = cascades.all();
+        if patterns == self.patterns {
+            return;
+        }
+        let times = |pattern: &Pattern| {
+            let known = self.patterns.iter().position(|known| known.name == pattern.name);
+            known.and_then(|index| self.times.get(index).cloned()).unwrap_or_default()
+        };
+        self.times = patterns.iter().map(times).collect();
+        self.patterns = patterns;
+        self.active = Actives::default();
     }
 
     /// Takes one failure and says which patterns it completes.

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Failure, Place};
 use crate::api::{NodeFact, PeerFact};
 use crate::types::{FailureKind, Moment};
@@ -15,7 +17,7 @@ use crate::types::{FailureKind, Moment};
 const MAX_PEERS: usize = 1024;
 
 /// What the own node says of its leader, and what the others say.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct QuorumWatch {
     /// Whom each peer's node follows, and when that was heard.
     views: BTreeMap<String, (Moment, String)>,

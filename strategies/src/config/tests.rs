@@ -44,6 +44,47 @@ fn authority_is_the_narrowest_that_applies() {
 }
 
 #[test]
+fn the_risky_half_of_the_ladder_is_shadow_for_a_clusters_first_day() {
+    let policy = PolicyConfig::default();
+    let of = |grade, disruptive, hours: u64| {
+        policy.authority_at(Mode::DatabaseCorruption, grade, disruptive, secs(hours * 3600)).0
+    };
+    for (hours, risky) in [(0, Authority::Shadow), (23, Authority::Shadow), (24, Authority::Auto)] {
+        assert_eq!(of(Grade::REALIGN, true, hours), risky, "{hours}");
+        assert_eq!(of(Grade::REPAIR, true, hours), risky, "{hours}");
+        assert_eq!(of(Grade::REPAIR, false, hours), Authority::Auto, "rebuilding takes nothing away");
+        assert_eq!(of(Grade::APPROVE, true, hours), Authority::Approve, "grade 6 has no age");
+    }
+    let said = GradeTable { realign: Some(Authority::Auto), ..GradeTable::default() };
+    let policy = PolicyConfig { authority: AuthorityTable { grades: said, ..AuthorityTable::default() }, ..policy };
+    let (authority, why) = policy.authority_at(Mode::SplitBrain, Grade::REALIGN, true, Duration::ZERO);
+    assert_eq!((authority, why), (Authority::Auto, "authority.grades"), "an operator's own word");
+}
+
+#[test]
+fn what_is_said_for_a_mode_only_ever_lowers_authority() {
+    for grade in (0..=6).map(Grade) {
+        for cluster in Authority::ALL {
+            for mode in Authority::ALL {
+                let all = |authority| GradeTable { all: Some(authority), ..GradeTable::default() };
+                let modes = [(Mode::SplitBrain, all(*mode))].into();
+                let plain = PolicyConfig {
+                    authority: AuthorityTable { grades: all(*cluster), modes: BTreeMap::new() },
+                    ..PolicyConfig::default()
+                };
+                let narrowed = PolicyConfig {
+                    authority: AuthorityTable { grades: all(*cluster), modes },
+                    ..PolicyConfig::default()
+                };
+                let of = |policy: &PolicyConfig| policy.authority_of(Mode::SplitBrain, grade, true).0;
+                assert!(of(&narrowed) <= of(&plain), "grade {grade:?}: {cluster} for all, {mode} for the mode");
+                assert!(grade < Grade::APPROVE || of(&plain) <= Authority::Approve, "{cluster} for grade 6");
+            }
+        }
+    }
+}
+
+#[test]
 fn figures_that_make_no_sense_are_named() {
     let policy = PolicyConfig { factor: 0.0, ..PolicyConfig::default() };
     assert_eq!(policy.check().expect_err("zero").to_string(), "factor is 0: 1 to 1000 expected");

@@ -188,6 +188,8 @@ impl Engine {
             liveness: &self.liveness,
             lease: self.lease.fence.as_ref(),
             began: self.began.unwrap_or(now),
+            age: self.age.known_for(),
+            approved_by: self.approved_by(now, incident, rung),
             incident,
             rung,
             under_way: self.disruptive_under_way(incident),

@@ -81,6 +81,10 @@ impl Engine {
                     self.record_refusal(now, incident, rung.action, rung.grade, std::slice::from_ref(&held), &held);
                 }
             }
+            Move::Held { rung, guards, held } if held.guard == GuardName::Authority => {
+                self.held_by_authority(now, incident, &rung, &guards, &held);
+                incident.guards = guards;
+            }
             Move::Held { rung, guards, held } => {
                 self.record_refusal(now, incident, rung.action, rung.grade, &guards, &held);
                 self.tell_when_held(now, incident, &held);
@@ -196,6 +200,7 @@ impl Engine {
         incident.evacuating |= step.action == Action::EvacuateDisk;
         incident.state = IncidentState::Recovering;
         incident.refused = None;
+        incident.use_approval();
         incident.event(now, format!("{} begins, attempt {} (step {})", step.action, step.attempt, step.id.0));
         incident.begun(now, &step);
         // The node's first start is no answer to a failure: it uses up no budget.

@@ -63,6 +63,9 @@ impl fmt::Display for Explanation {
             writeln!(f, "folded under: {cascade}")?;
         }
         writeln!(f, "evidence: {evidence}")?;
+        if let Some(approval) = &self.incident.approval {
+            writeln!(f, "approval: {approval}")?;
+        }
         if let Some(resolution) = resolution {
             writeln!(f, "outcome: {resolution}")?;
         }

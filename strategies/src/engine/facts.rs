@@ -4,13 +4,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{DiskFact, MemberFact, NodeFact, Observation, ProcessFact};
 use crate::types::Moment;
 
 /// Names one life of a process beyond doubt.
 pub(crate) type Life = (u32, u64);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Facts {
     process: Option<(Moment, ProcessFact)>,
     node: Option<(Moment, NodeFact)>,

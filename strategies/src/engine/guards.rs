@@ -48,6 +48,10 @@ pub(crate) struct Look<'a> {
     /// The lease's fence, if this agent holds it.
     pub(crate) lease: Option<&'a Fence>,
     pub(crate) began: Moment,
+    /// For how long the cluster is known.
+    pub(crate) age: Duration,
+    /// Who approved this step.
+    pub(crate) approved_by: Option<&'a str>,
     pub(crate) incident: &'a Incident,
     pub(crate) rung: &'a Rung,
     /// A disruptive step of this host that is under way, in words.
@@ -357,16 +361,30 @@ fn crash_signature(look: &Look<'_>) -> (bool, String) {
     (starts < MAX_SAME_CRASH, format!("started {starts} times after \"{signature}\", at most {MAX_SAME_CRASH}"))
 }
 
-fn authority(look: &Look<'_>) -> (bool, String) {
-    authority_of(look.policy, look.incident.mode, look.rung)
+/// What an operator allows for a step; some steps are a person's whatever is allowed.
+pub(crate) fn authority_for(
+    policy: &PolicyConfig,
+    mode: Mode,
+    rung: &Rung,
+    age: Duration,
+) -> (Authority, &'static str) {
+    match policy.authority_at(mode, rung.grade, rung.disruptive, age) {
+        (authority, _) if rung.approval && authority > Authority::Approve => {
+            (Authority::Approve, "this step is never automatic")
+        }
+        found => found,
+    }
 }
 
-fn authority_of(policy: &PolicyConfig, mode: Mode, rung: &Rung) -> (bool, String) {
-    let (mut authority, mut why) = policy.authority_of(mode, rung.grade, rung.disruptive);
-    if rung.approval && authority > Authority::Approve {
-        (authority, why) = (Authority::Approve, "this step is never automatic");
-    }
+fn authority(look: &Look<'_>) -> (bool, String) {
+    let rung = look.rung;
+    let (authority, why) = authority_for(look.policy, look.incident.mode, rung, look.age);
     let grade = rung.grade;
+    if authority == Authority::Approve
+        && let Some(by) = look.approved_by
+    {
+        return (true, format!("approved by {by} for this step of grade {}", grade.0));
+    }
     let text = match authority {
         Authority::Auto => format!("automatic for grade {} ({why})", grade.0),
         Authority::Approve => format!("grade {} needs a person's approval ({why}): would have: {}", grade.0, rung.does),

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{MemberFact, Subject};
 use crate::cascade::{EMERGENCY_AT, HOUR};
 use crate::engine::Engine;
@@ -26,7 +28,7 @@ use crate::types::{Action, Fence, Mode, Moment, Now, Severity};
 const HANDOVER: Duration = Duration::from_secs(30);
 
 /// When hosts were convicted, within the last hour: the third time a person is wanted now, as with cascades. Grows with the members of the cluster map.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Falls(BTreeMap<String, Vec<Moment>>);
 
 impl Falls {
@@ -47,7 +49,7 @@ impl Falls {
 }
 
 /// This agent's part in the lease.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Lease {
     /// The fence, while it is held.
     pub(crate) fence: Option<Fence>,

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{IncidentId, Step, StepId, Subject};
+use crate::engine::approval::{Approval, ApprovalView, Matter};
 use crate::engine::detect::Symptom;
 use crate::engine::facts::Life;
 use crate::record::GuardResult;
@@ -24,7 +25,7 @@ pub(crate) const MAX_EVENTS: usize = 64;
 pub(crate) const MAX_STEPS: usize = 32;
 
 /// Where an incident stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IncidentState {
     /// Seen; no step was begun.
@@ -40,7 +41,7 @@ pub enum IncidentState {
 }
 
 /// Something that happened in an incident.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// When, milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -49,7 +50,7 @@ pub struct Event {
 }
 
 /// A step of an incident, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepView {
     /// Which.
     pub id: StepId,
@@ -102,10 +103,13 @@ pub struct IncidentView {
     /// The cascade that it is part of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folded_under: Option<IncidentId>,
+    /// What a person may approve, or has approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalView>,
 }
 
 /// What an incident is waiting for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Flight {
     /// Nothing: the next move is decided.
     Idle,
@@ -123,7 +127,7 @@ pub(crate) enum Flight {
     Reconciling { step: Step, since: Moment },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Incident {
     pub(crate) id: IncidentId,
     pub(crate) mode: Mode,
@@ -166,6 +170,12 @@ pub(crate) struct Incident {
     pub(crate) flight: Flight,
     pub(crate) guards: Vec<GuardResult>,
     pub(crate) refused: Option<(GuardName, Moment)>,
+    /// What the journal was told would have been done.
+    pub(crate) told: Option<Matter>,
+    /// A person's word for the next step.
+    pub(crate) approval: Option<Approval>,
+    /// Hashes of tokens that are worth nothing any more, and why.
+    pub(crate) spent: Vec<(String, String)>,
     pub(crate) timeline: Vec<Event>,
     pub(crate) steps: Vec<StepView>,
 }
@@ -204,6 +214,9 @@ impl Incident {
             flight: Flight::Idle,
             guards: Vec::new(),
             refused: None,
+            told: None,
+            approval: None,
+            spent: Vec::new(),
             timeline: Vec::new(),
             steps: Vec::new(),
         };
@@ -271,12 +284,13 @@ impl Incident {
             steps: self.steps.clone(),
             severity: self.severity,
             folded_under: self.folded_under.clone(),
+            approval: self.approval_view(),
         }
     }
 }
 
 /// All incidents this agent knows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Book {
     pub(crate) open: BTreeMap<IncidentId, Incident>,
     pub(crate) recent: VecDeque<Incident>,

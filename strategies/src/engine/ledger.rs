@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{PastStep, Subject};
 use crate::resume::MAX_HISTORY;
 use crate::types::{Action, Moment, Now};
@@ -13,7 +15,7 @@ use crate::types::{Action, Moment, Now};
 /// How long a crash signature is remembered. Not scaled below: the same bug is the same bug tomorrow.
 pub(crate) const SIGNATURE_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// How long before `at` it was begun: a step of an earlier life of the agent is older than its clock.
     age: Duration,
@@ -30,7 +32,7 @@ impl Entry {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     entries: VecDeque<Entry>,
 }

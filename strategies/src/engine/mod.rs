@@ -10,7 +10,10 @@
 //! One call is one turn: the input changes the facts, the detectors read them (`detect/`), every open incident moves as
 //! far as it can (`decide.rs` says what, `drive.rs` does it).
 
+mod age;
+mod approval;
 mod cascades;
+mod checkpoint;
 mod decide;
 mod detect;
 mod drive;
@@ -18,6 +21,7 @@ mod explain;
 mod facts;
 mod guards;
 mod hosts;
+mod idle;
 mod incidents;
 mod jitter;
 mod ladder;
@@ -34,6 +38,8 @@ mod resume;
 mod sense;
 mod slots;
 
+pub use approval::{APPROVAL_LASTS, ApprovalView, MAX_WRONG, OFFER_LASTS};
+pub use checkpoint::BadCheckpoint;
 pub use explain::Explanation;
 pub use incidents::{Event, IncidentState, IncidentView, MAX_OPEN, MAX_RECENT, StepView};
 pub use ladder::{Effect, Otherwise, Rung, Shows, ladder};
@@ -46,7 +52,7 @@ pub use plan::{Plan, PlanEntry};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{
     Command, Decide, IncidentId, Input, NodeFact, Observation, PeerFact, SilenceFact, SmartFact, Step, StepId, Subject,
@@ -85,7 +91,7 @@ pub struct EngineOptions {
 }
 
 /// The decision core of one agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Engine {
     node: String,
     policy: PolicyConfig,
@@ -103,7 +109,10 @@ pub struct Engine {
     lines: BTreeMap<String, Moment>,
     cascades: Detector,
     quorum: QuorumWatch,
+    #[serde(with = "pause::whole")]
     pause: Option<Pause>,
+    /// How long the cluster is known.
+    age: age::Age,
     ledger: Ledger,
     storm: StormBrake,
     operator: Option<OperatorStep>,
@@ -118,6 +127,8 @@ pub struct Engine {
     next_id: u64,
     /// Numbers below this one are taken, as the journal knows.
     reserved: u64,
+    /// Empty between two inputs.
+    #[serde(skip)]
     out: Vec<Command>,
 }
 
@@ -150,6 +161,8 @@ pub struct EngineStatus {
     pub storm_evidence: String,
     /// Hosts that are not heard, with the verdict on each and its numbers.
     pub silent: BTreeMap<String, Judgement>,
+    /// Why a step would not be taken now, one reason each; empty: nothing holds the agent back.
+    pub held_back: Vec<String>,
     /// The agent may hold the lease: its own host has no open incident.
     pub may_hold_lease: bool,
     /// All modes, and which are acted on.
@@ -181,6 +194,7 @@ impl Engine {
             cascades,
             quorum: QuorumWatch::default(),
             pause: None,
+            age: age::Age::default(),
             ledger: Ledger::default(),
             storm,
             operator: None,
@@ -204,10 +218,13 @@ impl Engine {
         // Not with every look at a host: what is judged are seconds, and all hosts at once.
         let look = matches!(input, Input::Tick | Input::Lease { .. } | Input::Observed(Observation::Heartbeat(_)));
         match input {
-            Input::Started { next_sequence, open, paused, unfinished, history, cascades, high_term } => {
+            Input::Started { next_sequence, open, paused, unfinished, history, cascades, high_term, observed } => {
                 self.watches.terms.restore(high_term);
                 self.next_id = self.next_id.max(next_sequence);
                 self.remember_cascades(now, &cascades);
+                if let Some((cluster, seen)) = observed {
+                    self.age.restore(cluster, seen);
+                }
                 for incident in open.into_iter().take(MAX_OPEN) {
                     self.take_over(now, incident, &history);
                 }
@@ -230,6 +247,7 @@ impl Engine {
             }
             Input::Slot { step, reply } => self.slot(now, step, reply),
             Input::Operator(command) => self.operate(now, command),
+            Input::Offered { incident, token_sha256 } => self.offered(now, &incident, token_sha256),
             Input::Lease { fence } => self.lease.set(now.mono, fence),
         }
         self.storm.judge(now.mono);
@@ -287,8 +305,7 @@ impl Engine {
     pub fn status(&self, now: Now) -> EngineStatus {
         let open = &self.incidents.open;
         let (storm, storm_evidence) = self.storm.state(now.mono);
-        let mut steps: Vec<Step> = open.values().filter_map(Incident::step).cloned().collect();
-        steps.extend(self.operator.as_ref().map(|operator| operator.step.clone()));
+        let steps = self.steps_under_way();
         EngineStatus {
             node: self.node.clone(),
             factor: self.policy.factor,
@@ -306,9 +323,22 @@ impl Engine {
             storm,
             storm_evidence,
             silent: self.silent(now.mono),
+            held_back: self.held_back(now.mono),
             may_hold_lease: self.may_hold_lease(),
             modes: modes(),
         }
+    }
+
+    /// Steps that are asked for or under way, an operator's among them.
+    pub fn steps_under_way(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> = self.incidents.open.values().filter_map(Incident::step).cloned().collect();
+        steps.extend(self.operator.as_ref().map(|operator| operator.step.clone()));
+        steps
+    }
+
+    /// How many incidents are open, those that wait for a person among them.
+    pub fn open_incidents(&self) -> usize {
+        self.incidents.open.len()
     }
 
     /// All known incidents: open ones oldest first, then closed ones newest first.
@@ -332,6 +362,7 @@ impl Engine {
         self.facts.observe(now.mono, observation);
         match observation {
             Observation::Heartbeat(fact) => {
+                self.read_age(now, fact);
                 self.read_heartbeat(now, fact);
                 self.read_quorum(now, fact);
             }

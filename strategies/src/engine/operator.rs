@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{Command, IncidentId, OperatorCommand, Proof, Step, StepId, StepResult, Subject};
 use crate::engine::Engine;
 use crate::engine::detect::process_crash::Planned;
@@ -20,7 +22,7 @@ const PROVE_AGAIN: Duration = Duration::from_millis(200);
 const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 
 /// An operator's step under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct OperatorStep {
     pub(crate) step: Step,
     pub(crate) owner: String,
@@ -28,7 +30,7 @@ pub(crate) struct OperatorStep {
     phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Phase {
     Doing { since: Moment },
     Proving { asked: Option<Moment>, next: Moment, until: Moment },
@@ -43,6 +45,9 @@ impl Engine {
                 self.pause = Some(pause);
             }
             OperatorCommand::Resume { owner } => self.resume(&owner, "resumed; the present is judged"),
+            OperatorCommand::Approve { owner, incident, token_sha256 } => {
+                self.approve(now, &owner, &incident, &token_sha256);
+            }
             OperatorCommand::RestartNode { owner, reason, fence, dead } => {
                 self.restart(now, owner, reason, fence, dead);
             }

@@ -24,6 +24,33 @@ pub struct Pause {
     pub(crate) until: Moment,
 }
 
+/// A pause with all of it: people are not shown the agent's own clock, a checkpoint needs it.
+pub(crate) mod whole {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Pause;
+    use crate::types::Moment;
+
+    #[derive(Serialize, Deserialize)]
+    struct Whole {
+        owner: String,
+        reason: String,
+        expires_ms: u64,
+        until: Moment,
+    }
+
+    pub(crate) fn serialize<S: Serializer>(pause: &Option<Pause>, to: S) -> Result<S::Ok, S::Error> {
+        let whole =
+            pause.clone().map(|Pause { owner, reason, expires_ms, until }| Whole { owner, reason, expires_ms, until });
+        whole.serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Pause>, D::Error> {
+        let whole = Option::<Whole>::deserialize(from)?;
+        Ok(whole.map(|Whole { owner, reason, expires_ms, until }| Pause { owner, reason, expires_ms, until }))
+    }
+}
+
 impl Pause {
     /// A pause from now on.
     pub(crate) fn new(now: Now, owner: String, reason: String, lasts: Duration) -> Self {

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{PeerFact, RaftFact};
 use crate::types::Moment;
 
@@ -21,7 +23,7 @@ pub(crate) fn is_cut_off(raft: &RaftFact) -> bool {
 }
 
 /// One peer, as it was told last.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Peer {
     /// When its agent answered last.
     answered: Option<Moment>,
@@ -40,7 +42,7 @@ pub(crate) struct Peer {
 }
 
 /// All of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Peers(BTreeMap<String, Peer>);
 
 impl Peers {

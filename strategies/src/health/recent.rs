@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::input::Rate;
 use crate::types::Moment;
 
@@ -45,7 +47,7 @@ impl Recent {
 }
 
 /// How much a counter grew within a window. Counters that begin anew with their process are taken as they are then.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Counted {
     window: Duration,
     last: Option<u64>,

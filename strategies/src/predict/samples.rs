@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::Moment;
 
 /// Points of one series. 128: at one a minute two hours, and by thinning days; its 8,128 pairs are fitted in a
@@ -17,25 +19,30 @@ pub const MAX_POINTS: usize = 128;
 pub const MAX_SPAN: Duration = Duration::from_secs(24 * 3600);
 
 /// One point.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// When, in seconds of the agent's life: the middle of what it stands for.
+    #[serde(with = "super::exact")]
     pub at_secs: f64,
     /// How much.
+    #[serde(with = "super::exact")]
     pub value: f64,
 }
 
 /// What is being gathered into one point.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Gathering {
     since: Moment,
+    #[serde(with = "super::exact")]
     samples: f64,
+    #[serde(with = "super::exact")]
     at_secs: f64,
+    #[serde(with = "super::exact")]
     value: f64,
 }
 
 /// A series.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Samples {
     step: Duration,
     points: VecDeque<Point>,

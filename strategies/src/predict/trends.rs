@@ -86,7 +86,7 @@ impl Prediction {
 }
 
 /// One series with what was told of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Series {
     samples: Samples,
     last: Sample,
@@ -96,10 +96,13 @@ struct Series {
 }
 
 /// All series.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trends {
     policy: TrendPolicy,
+    #[serde(with = "super::pairs")]
     series: BTreeMap<SeriesId, Series>,
+    /// As of the last review: made anew with each.
+    #[serde(skip)]
     predictions: Vec<Prediction>,
 }
 
@@ -107,6 +110,11 @@ impl Trends {
     /// Knows nothing yet.
     pub fn new(policy: TrendPolicy) -> Trends {
         Trends { policy, series: BTreeMap::new(), predictions: Vec::new() }
+    }
+
+    /// Goes on by other figures, with what was seen so far.
+    pub fn adopt(&mut self, policy: TrendPolicy) {
+        self.policy = policy;
     }
 
     /// A sample. Beyond [`MAX_SERIES`] a new series is not begun: the known ones are worth more than the newest.

@@ -10,6 +10,7 @@ use resilver_strategies::api::{
 use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::config::{PolicyConfig, Profile};
 use resilver_strategies::engine::{Engine, EngineOptions, IncidentState, IncidentView};
+use resilver_strategies::flight::{FORMAT, Head, Player, Replay, Report, Tape};
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Action, Authority, Fence, GuardName, Moment, Now};
 
@@ -27,6 +28,47 @@ pub struct Bench {
     pub commands: Vec<Command>,
     pub fact: NodeFact,
     pub peers: Vec<PeerFact>,
+    pub recording: Option<Recording>,
+}
+
+/// What a flight recorder would have kept: segments of so many inputs.
+#[derive(Default)]
+pub struct Recording {
+    tape: Tape,
+    pub segments: Vec<Vec<String>>,
+    every: usize,
+    broken: bool,
+}
+
+impl Recording {
+    fn begin(&mut self, engine: &Engine, wall_ms: u64) {
+        let head = Head {
+            flight: FORMAT,
+            program: "test".into(),
+            node: NODE.into(),
+            segment: self.segments.len() as u64 + 1,
+            at_ms: wall_ms,
+            continues: !self.segments.is_empty() && !self.broken,
+            lost: 0,
+            engine: serde_json::Value::Null,
+        };
+        let line = self.tape.head(head, engine);
+        self.segments.push(vec![line]);
+        self.broken = false;
+    }
+}
+
+/// Replays segments, all or from one on.
+pub fn replay(segments: &[Vec<String>], policy: Option<PolicyConfig>) -> Report {
+    let mut replay = Replay::new(policy);
+    for lines in segments {
+        replay.head(Player::head(&lines[0]).expect("a head")).expect("a checkpoint");
+        let mut player = Player::default();
+        for line in &lines[1..] {
+            replay.event(player.event(line).expect("a line"));
+        }
+    }
+    replay.finish()
 }
 
 pub fn healthy() -> NodeFact {
@@ -150,6 +192,7 @@ impl Bench {
             commands: Vec::new(),
             fact: healthy(),
             peers: Vec::new(),
+            recording: None,
         };
         bench.restart_agent();
         bench
@@ -175,6 +218,9 @@ impl Bench {
             policy: self.policy.clone(),
         });
         self.born_ms = self.ms;
+        if let Some(recording) = &mut self.recording {
+            recording.broken = true;
+        }
         let lines = self.journal.iter();
         let started = resilver_strategies::resume::from_lines(lines, EPOCH_MS + self.ms);
         self.give(started);
@@ -185,7 +231,18 @@ impl Bench {
     }
 
     pub fn give(&mut self, input: Input) -> Vec<Command> {
-        let commands = self.engine.handle(self.now(), input);
+        let now = self.now();
+        let kept = self.recording.as_mut().map(|recording| {
+            let full = recording.segments.last().is_none_or(|lines| lines.len() > recording.every);
+            if full || recording.broken {
+                recording.begin(&self.engine, now.wall_ms);
+            }
+            recording.tape.note(now, &input)
+        });
+        let commands = self.engine.handle(now, input);
+        if let (Some(recording), Some(kept)) = (&mut self.recording, kept) {
+            recording.segments.last_mut().expect("one was begun").push(Tape::line(kept, &commands));
+        }
         for command in &commands {
             if let Command::Record { draft, .. } = command {
                 let line = seal(&self.tip, EPOCH_MS + self.ms, (**draft).clone());
@@ -195,6 +252,15 @@ impl Bench {
         }
         self.commands.extend(commands.clone());
         commands
+    }
+
+    /// From here on, in segments of so many inputs.
+    pub fn record(&mut self, every: usize) {
+        self.recording = Some(Recording { every, ..Recording::default() });
+    }
+
+    pub fn segments(&self) -> &[Vec<String>] {
+        &self.recording.as_ref().expect("it was recorded").segments
     }
 
     pub fn observe(&mut self, observation: Observation) -> Vec<Command> {

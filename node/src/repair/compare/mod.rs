@@ -13,6 +13,7 @@ pub(super) mod patrol;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
@@ -28,6 +29,10 @@ use crate::types::{DiskId, ShardKey};
 /// Rest after a folder was read or a leaf looked into, in percent of what it took: a fiftieth of the time at most, so that
 /// clients never miss it.
 const REST_PERCENT: u32 = 4900;
+
+/// Names in a folder from which on reading them is work: below, a trip to the blocking pool is all it takes, however long that
+/// is in coming on a busy machine.
+const MANY_NAMES: usize = 64;
 
 /// Compares for ever.
 pub(super) async fn run(parts: Arc<RepairParts>) {
@@ -95,25 +100,21 @@ impl Comparison {
         let due: BTreeSet<u8> = known.due(&stamps, &touched, Instant::now()).into_iter().collect();
         for folder in 0..FOLDERS {
             let folder = folder as u8;
-            let mut one = One { parts, volume, known: &mut *known, folder };
+            let mut one = One { parts, volume, known: &mut *known, folder, tired: Duration::ZERO };
             let mut names = match due.contains(&folder) {
                 true => one.list().await,
                 false => None,
             };
             // The other side is asked for after this one: what was put meanwhile is in both, or in none.
             let Some(placed) = parts.meta.placed_folder(volume.id(), folder) else { return Ok(()) };
-            if one.known.differing(folder, &placed).is_empty() {
-                continue;
-            }
-            if names.is_none() {
-                names = one.list().await;
-            }
-            let (Some(names), Some(placed)) = (names, parts.meta.placed_folder(volume.id(), folder)) else { continue };
-            for leaf in one.known.differing(folder, &placed) {
-                if one.look_into(leaf, &names).await? {
-                    one.known.explained(leaf, &placed);
+            if !one.known.differing(folder, &placed).is_empty() {
+                if names.is_none() {
+                    names = one.list().await;
                 }
+                one.settle(&names.unwrap_or_default()).await?;
             }
+            // Not before both sides were asked: the longer that takes, the more is put in between.
+            rest(one.tired, REST_PERCENT).await;
         }
         Ok(())
     }
@@ -125,6 +126,8 @@ struct One<'a> {
     volume: &'a Volume,
     known: &'a mut Folders,
     folder: u8,
+    /// Work to rest from.
+    tired: Duration,
 }
 
 impl One<'_> {
@@ -141,23 +144,40 @@ impl One<'_> {
         };
         self.known.listed(self.folder, folder_sums(names.iter().copied()), began);
         self.parts.board.compared(|totals: &mut AntiEntropy| totals.folders_read += 1);
-        rest(began.elapsed(), REST_PERCENT).await;
+        if names.len() >= MANY_NAMES {
+            self.tired += began.elapsed();
+        }
         Some(names.into_iter().collect())
     }
 
-    /// Whether all that should be of a leaf is there. What is not is looked at, and told where it is really missing.
-    async fn look_into(&self, leaf: Leaf, names: &BTreeSet<ShardKey>) -> Result<bool, MetaError> {
+    /// Looks into the leaves that differ now.
+    async fn settle(&mut self, names: &BTreeSet<ShardKey>) -> Result<(), MetaError> {
+        let Some(placed) = self.parts.meta.placed_folder(self.volume.id(), self.folder) else { return Ok(()) };
+        for leaf in self.known.differing(self.folder, &placed) {
+            if self.look_into(leaf, names).await? {
+                self.known.explained(leaf, &placed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all that should be of a leaf is there. What is not is told.
+    async fn look_into(&mut self, leaf: Leaf, names: &BTreeSet<ShardKey>) -> Result<bool, MetaError> {
         let began = Instant::now();
         let placed = self.parts.meta.placed_in(self.volume.id(), leaf).await?;
-        let missing: Vec<_> = placed.into_iter().filter(|placed| !names.contains(&placed.shard)).collect();
+        let mut missing = 0;
+        for shard in placed.iter().filter(|placed| !names.contains(&placed.shard)) {
+            // It may have been put a moment ago, after the names were read.
+            if !matches!(self.volume.stat_shard(shard.shard).await, Ok(Some(_))) {
+                missing += 1;
+                check_named(self.parts, &shard.bucket, &shard.key).await?;
+            }
+        }
         self.parts.board.compared(|totals: &mut AntiEntropy| {
             totals.ranges_examined += 1;
-            totals.missing += missing.len() as u64;
+            totals.missing += missing;
         });
-        for shard in &missing {
-            check_named(self.parts, &shard.bucket, &shard.key).await?;
-        }
-        rest(began.elapsed(), REST_PERCENT).await;
-        Ok(missing.is_empty())
+        self.tired += began.elapsed();
+        Ok(missing == 0)
     }
 }

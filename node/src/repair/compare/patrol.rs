@@ -15,13 +15,15 @@ use super::super::pace::Pace;
 use super::super::throttle::rest;
 use crate::disk::{DiskError, Health, Volume, Walk, WalkKind};
 use crate::meta::MetaError;
-use crate::state::shards::leaves_of;
 
 /// Pause before a disk that does not answer, or metadata that does not, is asked again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Rest after a leaf was looked at, in percent of what it took: asking for a length may be a trip of a disk's arm.
+/// Rest after a length was asked for, in percent of what it took: that may be a trip of a disk's arm.
 const REST_PERCENT: u32 = 1900;
+
+/// And after a folder, whose shards were read from the metadata in one go.
+const FOLDER_REST_PERCENT: u32 = 100;
 
 /// Walks one disk for ever.
 pub(in crate::repair) async fn run(parts: Arc<RepairParts>, volume: Arc<Volume>) {
@@ -53,21 +55,21 @@ async fn pass(parts: &RepairParts, volume: &Volume, walk: Walk) -> Result<(), Me
 
 /// Asks for each shard of a folder.
 async fn compare(parts: &RepairParts, volume: &Volume, folder: u8) -> Result<(), MetaError> {
-    for leaf in leaves_of(folder) {
-        let began = Instant::now();
-        for placed in parts.meta.placed_in(volume.id(), leaf).await? {
-            let there = match volume.stat_shard(placed.shard).await {
-                Ok(there) => there,
-                Err(DiskError::Missing { .. }) => None,
-                // The disk does not answer: that says nothing about a shard.
-                Err(_) => continue,
-            };
-            if there != Some(placed.file_bytes) {
-                check_named(parts, &placed.bucket, &placed.key).await?;
-            }
+    let began = Instant::now();
+    for placed in parts.meta.placed_in_folder(volume.id(), folder).await? {
+        let one = Instant::now();
+        let there = match volume.stat_shard(placed.shard).await {
+            Ok(there) => there,
+            Err(DiskError::Missing { .. }) => None,
+            // The disk does not answer: that says nothing about a shard.
+            Err(_) => continue,
+        };
+        if there != Some(placed.file_bytes) {
+            check_named(parts, &placed.bucket, &placed.key).await?;
         }
-        rest(began.elapsed(), REST_PERCENT).await;
+        rest(one.elapsed(), REST_PERCENT).await;
     }
     parts.board.doubt(volume.id(), folder);
+    rest(began.elapsed(), FOLDER_REST_PERCENT).await;
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! Versions are random, so their first bits cut a disk into even ranges: a leaf is the first [`LEAF_BITS`] of them, sixteen leaves
 //! are what lies in one of the 256 folders of a disk. Nothing here moves with what is put, unlike the leaves of the state.
 
+use std::ops::Range;
+
 use sha2::{Digest, Sha256};
 
 use super::Sum;
@@ -27,7 +29,7 @@ pub(crate) fn leaf_of(version: Version) -> Leaf {
 }
 
 /// The leaves of the folder that holds versions of this first byte.
-pub(crate) fn leaves_of(folder: u8) -> impl Iterator<Item = Leaf> {
+pub(crate) fn leaves_of(folder: u8) -> Range<Leaf> {
     let first = Leaf::from(folder) * FOLDER_LEAVES as Leaf;
     first..first + FOLDER_LEAVES as Leaf
 }
@@ -37,6 +39,13 @@ pub(in crate::state) fn versions_of(leaf: Leaf) -> (Version, Option<Version>) {
     let first = |leaf: u128| Version(leaf << (u128::BITS - LEAF_BITS));
     let next = u128::from(leaf) + 1;
     (first(u128::from(leaf)), (next < LEAVES as u128).then(|| first(next)))
+}
+
+/// The versions of a folder, likewise.
+pub(in crate::state) fn versions_of_folder(folder: u8) -> (Version, Option<Version>) {
+    let leaves = leaves_of(folder);
+    let (first, last) = (leaves.clone().min().unwrap_or_default(), leaves.max().unwrap_or_default());
+    (versions_of(first).0, versions_of(last).1)
 }
 
 /// The sums of one folder's leaves.
@@ -134,6 +143,9 @@ mod tests {
         assert_eq!((leaf_of(first), next.map(leaf_of)), (0xabc, Some(0xabd)));
         assert_eq!(leaf_of(Version(next.unwrap().0 - 1)), 0xabc);
         assert_eq!(versions_of(0xfff).1, None);
+        let (first, next) = versions_of_folder(0xab);
+        assert_eq!((first, next), (Version(0xab << 120), Some(Version(0xac << 120))));
+        assert_eq!(versions_of_folder(0xff).1, None);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Never: blames this host for one peer's clock, or a peer at all (its own agent does); decides anything by wall time.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ClockPolicy;
 use crate::engine::detect::State;
 use crate::engine::detect::held::Held;
@@ -9,7 +11,7 @@ use crate::engine::peers::Peers;
 use crate::types::Moment;
 
 /// What was seen of the clock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     off: Held,
     far: Held,

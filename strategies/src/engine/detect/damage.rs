@@ -3,13 +3,15 @@
 //! Never: decides anything about the damage (the node did, when it refused to be a voter); takes a member that was removed, or of
 //! an epoch that is over, for damaged.
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::NodeFact;
 use crate::config::DamagePolicy;
 use crate::engine::detect::State;
 use crate::types::Mode;
 
 /// What the node said in a row.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     mode: Option<Mode>,
     evidence: String,

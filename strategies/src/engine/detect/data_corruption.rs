@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{FindingFact, NodeFact, Subject};
 use crate::config::PolicyConfig;
 use crate::engine::detect::Symptom;
@@ -18,7 +20,7 @@ const MAX_DISKS: usize = 256;
 const MAX_PER_DISK: usize = 256;
 
 /// What is remembered of a node's findings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     /// The process whose findings are counted, and the last one read.
     read: (u32, u64),
@@ -28,7 +30,7 @@ pub(crate) struct Watch {
 }
 
 /// A disk that was told of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Told {
     at: Moment,
     /// When its deep scan began.

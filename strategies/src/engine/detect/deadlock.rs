@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{CanaryFact, HostFact, LockFact, NodeFact, ProcessStateFact};
 use crate::config::{DeadlockPolicy, PolicyConfig};
 use crate::engine::detect::State;
@@ -23,7 +25,7 @@ const MIN_CANARIES: u32 = 3;
 const HELD_BY_KERNEL_MS: u64 = 5_000;
 
 /// What was seen of the node's progress.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     /// When the last canary was sent, and how long after the one before: in a large cluster each node is asked seldom.
     asked: Option<Moment>,

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{NodeFact, SmartFact, SmartVerdict, Subject};
 use crate::engine::detect::Symptom;
 use crate::health::Counted;
@@ -37,7 +39,7 @@ const LOSSES: &[&str] = &[
 ];
 
 /// What is known of a disk's counters.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Counters {
     verdict: SmartVerdict,
     /// How ill it was called before.
@@ -53,7 +55,7 @@ struct Counters {
 }
 
 /// What the node failed to read on a disk.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Errors {
     operations: Counted,
     /// Corrupt shards found since the disk is watched, and how they grew.
@@ -62,7 +64,7 @@ struct Errors {
 }
 
 /// Watches the disks over samples and heartbeats.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     counters: BTreeMap<String, Counters>,
     errors: BTreeMap<String, Errors>,

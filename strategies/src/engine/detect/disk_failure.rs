@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{NodeFact, Subject};
 use crate::config::PolicyConfig;
 use crate::engine::detect::Symptom;
@@ -13,7 +15,7 @@ use crate::types::{Mode, Moment};
 const MAX_DISKS: usize = 256;
 
 /// How often in a row a disk was called bad, or well.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Streak {
     bad: u32,
     well: u32,
@@ -21,7 +23,7 @@ struct Streak {
 }
 
 /// Watches the disks over heartbeats.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     disks: BTreeMap<String, Streak>,
     /// Disks that answer, and rot all over: why each was given up.

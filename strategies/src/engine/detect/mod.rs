@@ -17,6 +17,8 @@ pub(crate) mod slow_follower;
 pub(crate) mod split_brain;
 pub(crate) mod term_divergence;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::Subject;
 use crate::config::PolicyConfig;
 use crate::engine::facts::Life;
@@ -63,7 +65,7 @@ pub(crate) enum State {
 }
 
 /// The watches that are fed by what nodes, hosts and peers say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Watches {
     pub(crate) partition: network_partition::Watch,
     pub(crate) damage: damage::Watch,

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::NodeFact;
 use crate::config::PolicyConfig;
 use crate::engine::detect::State;
@@ -16,7 +18,7 @@ use crate::liveness::{Liveness, MAX_SILENT, Verdict};
 use crate::types::Moment;
 
 /// What was seen of the network.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     /// Since when each host is cut off from this one.
     cut: BTreeMap<String, Held>,

@@ -3,6 +3,8 @@
 //! Never: takes a process for crashed that still runs. One that runs and does not answer is hung, which is another mode
 //! (`deadlock`): noted, not started again.
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{ExitClass, ProcessFact, Subject};
 use crate::config::PolicyConfig;
 use crate::engine::detect::Symptom;
@@ -29,7 +31,7 @@ pub(crate) enum Reading {
 }
 
 /// A life of the process that was ended for an operator's restart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Planned {
     /// None.
     #[default]

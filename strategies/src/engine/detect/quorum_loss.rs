@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::NodeFact;
 use crate::config::PolicyConfig;
 use crate::engine::detect::State;
@@ -18,7 +20,7 @@ use crate::types::Moment;
 const MAX_VOTERS: usize = 16;
 
 /// What was seen of the voters.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     lost: Held,
     there: Held,

@@ -4,6 +4,8 @@
 //! Never: blames with fewer than three digests; trusts the newest, or the leader, instead of the majority; counts one comparison
 //! twice.
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::ReplicasFact;
 use crate::config::ReplicaPolicy;
 use crate::engine::detect::State;
@@ -12,7 +14,7 @@ use crate::engine::detect::State;
 const MIN_DIGESTS: usize = 3;
 
 /// What comparisons said in a row of the own node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     index: u64,
     wrong: u32,

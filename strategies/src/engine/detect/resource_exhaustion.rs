@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::HostFact;
 use crate::config::{PolicyConfig, ResourcePolicy};
 use crate::engine::detect::State;
@@ -28,7 +30,7 @@ pub(crate) enum Of {
 }
 
 /// One of them over time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Watched {
     over: Held,
     full: Held,
@@ -58,7 +60,7 @@ struct Reading<'a> {
 }
 
 /// What was seen of the host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Watch {
     room: Watched,
     memory: Watched,
@@ -88,6 +90,11 @@ impl Watch {
             predicted: None,
             fullest: None,
         }
+    }
+
+    /// Goes on by other figures.
+    pub(crate) fn adopt(&mut self, trends: TrendPolicy) {
+        self.trends.adopt(trends);
     }
 
     pub(crate) fn observe(&mut self, now: Now, fact: &HostFact, policy: &PolicyConfig) {

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::NodeFact;
 use crate::config::{LagPolicy, PolicyConfig};
 use crate::engine::detect::State;
@@ -20,7 +22,7 @@ const MAX_SAMPLES: usize = 256;
 const WORD_FRESH: Duration = Duration::from_secs(5);
 
 /// What was seen of the lag.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     committed: VecDeque<(Moment, u64)>,
     /// Entries behind, and since when the oldest of them is committed.

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::RaftFact;
 use crate::config::SplitBrainPolicy;
 use crate::engine::detect::State;
@@ -20,7 +22,7 @@ const MAX_CLAIMS: usize = 16;
 const CLAIM_FRESH: Duration = Duration::from_secs(5);
 
 /// A node that says that it leads.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claim {
     term: u64,
     log: (u64, u64),
@@ -37,7 +39,7 @@ impl Claim {
 }
 
 /// All that lead, or say so.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     claims: BTreeMap<String, Claim>,
     strangers: Held,

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::api::{NodeFact, RaftFact};
 use crate::config::{PolicyConfig, TermPolicy};
 use crate::engine::detect::State;
@@ -21,7 +23,7 @@ const MAX_RISES: usize = 64;
 const WORD_FRESH: Duration = Duration::from_secs(5);
 
 /// What was seen of terms.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     term: u64,
     since: Moment,
