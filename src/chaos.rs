@@ -5,6 +5,9 @@
 mod fault_fs;
 mod metadata;
 mod power_loss;
+mod restart;
+mod scrub;
+mod swim;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,12 +17,14 @@ use resilver_chaos::bench::{Figures, crash, idle, rebuild, s3};
 use resilver_chaos::demo::{self, DemoOptions};
 use resilver_chaos::target::{HostInfo, Target};
 use resilver_host::FileKind;
+use resilver_node::meta::quantity;
+use tokio::time::Instant;
 
 use crate::cli::context::Context;
 use crate::daemon::shutdown_signal;
 use crate::discover;
 use crate::exit::{Code, Failure};
-use crate::local::{DEFAULT_DISKS, DEFAULT_NODES, LocalCluster, LocalOptions};
+use crate::local::{DEFAULT_DISKS, DEFAULT_NODES, LocalCluster, LocalOptions, Upkeep};
 
 pub(crate) use fault_fs::{FaultFsArgs, fault_fs};
 
@@ -61,14 +66,26 @@ enum Bench {
     },
     /// How fast a wiped disk is rebuilt, and where the time goes
     Rebuild {
-        /// Shards on that disk, MiB
-        #[arg(long, default_value_t = 2048, value_name = "MIB")]
-        size: u64,
+        /// Objects of 256 KiB that are stored before
+        #[arg(long, default_value_t = 20_000, value_name = "COUNT")]
+        small: u64,
+        /// Objects of 16 MiB
+        #[arg(long, default_value_t = 64, value_name = "COUNT")]
+        large: u64,
+        /// How long a second rebuild is watched while clients are busy; `0s`: there is none
+        #[arg(long, default_value = "60s", value_parser = humantime::parse_duration, value_name = "TIME")]
+        busy_for: Duration,
     },
+    /// What scrub and anti-entropy cost clients, on clusters with and without them in turn
+    Scrub(scrub::ScrubArgs),
     /// How soon members whose metadata differs are told apart, and how soon a backup of it is written
     Merkle(metadata::MerkleArgs),
     /// How soon a node with a long log serves again, and with a snapshot
-    Restart(metadata::RestartArgs),
+    Restart(restart::RestartArgs),
+    /// How soon the metadata is back from a backup when nobody has it any more
+    Restore(restart::RestoreArgs),
+    /// What gossip costs a host and how soon it tells, by size of the cluster. Modelled in this process
+    Swim(swim::SwimArgs),
     /// What agents and nodes cost in an idle cluster
     Idle {
         /// How long is looked
@@ -93,10 +110,10 @@ struct S3Args {
     /// Runs of each workload
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     runs: u64,
-    /// Keys to list; 0: no listing
-    #[arg(long, default_value_t = 100_000, value_name = "KEYS")]
+    /// Keys to list; 0: no listing. Into the metadata of a cluster of its own they are written while it does not run
+    #[arg(long, default_value_t = 1_000_000, value_name = "KEYS")]
     listing_keys: u64,
-    /// How long making those keys may take: what is there by then is listed
+    /// With --running: how long putting those keys may take; what is there by then is listed
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration, value_name = "TIME")]
     fill_time: Duration,
     /// Uploads at a time through one node, to see what memory it takes; 0: none
@@ -110,7 +127,7 @@ struct S3Args {
 /// `demo`.
 pub(crate) async fn demo(cx: &Context, args: DemoArgs) -> Result<Code, Failure> {
     let options = DemoOptions { seed: args.seed, input: args.input, profile: "fast (policy times / 60)".to_owned() };
-    let report = in_a_cluster(cx, "demo", args.keep, async |_, target| {
+    let report = in_a_cluster(cx, "demo", Upkeep::Playful, args.keep, async |_, target| {
         let say = |text: &str| cx.out.say(text);
         demo::run(&cx.host, target, &options, &say).await.map_err(|error| harness(&error))
     })
@@ -126,7 +143,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
     {
         let target = running_target(cx).await?;
         return tokio::select! {
-            shown = bench_s3(cx, &target, s3) => shown.map(|()| Code::Ok),
+            shown = bench_s3(cx, &target, s3, None) => shown.map(|()| Code::Ok),
             () = shutdown_signal() => Err(Failure::new(Code::Internal, "interrupted: its buckets stay")),
         };
     }
@@ -134,11 +151,15 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
         return power_loss::bench(cx, power, args.keep).await;
     }
     match &args.what {
+        Bench::Swim(swim) => return swim::bench(cx, swim),
         Bench::Merkle(merkle) => return metadata::merkle(cx, merkle, args.keep).await,
-        Bench::Restart(restart) => return metadata::restart(cx, restart, args.keep).await,
+        Bench::Restart(restart) => return restart::restart(cx, restart, args.keep).await,
+        Bench::Restore(restore) => return restart::restore(cx, restore, args.keep).await,
+        Bench::Scrub(scrub) => return scrub::scrub(cx, scrub, args.keep).await,
         _ => {}
     }
-    in_a_cluster(cx, "bench", args.keep, async |cluster, target| match &args.what {
+    let upkeep = if matches!(args.what, Bench::S3(_)) { Upkeep::Production } else { Upkeep::Playful };
+    in_a_cluster(cx, "bench", upkeep, args.keep, async |cluster, target| match &args.what {
         Bench::Crash { runs } => {
             figures(cx, crash::run(&cx.host, target, *runs).await.map_err(|error| harness(&error))?)
         }
@@ -152,25 +173,48 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
             figures(cx, idle::run(&cx.host, target, &agents, *span).await.map_err(|error| harness(&error))?)
         }
         // They have made their own clusters above.
-        Bench::PowerLoss(_) | Bench::Merkle(_) | Bench::Restart(_) => Ok(()),
+        Bench::PowerLoss(_)
+        | Bench::Merkle(_)
+        | Bench::Restart(_)
+        | Bench::Restore(_)
+        | Bench::Scrub(_)
+        | Bench::Swim(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.
             cluster.s3_access().await?;
-            bench_s3(cx, target, s3).await
+            bench_s3(cx, target, s3, Some(cluster)).await
         }
-        Bench::Rebuild { size } => {
+        Bench::Rebuild { small, large, busy_for } => {
             let say = |text: &str| cx.out.say(text);
-            let found =
-                rebuild::run(&cx.host, target, size * 1024 * 1024, &say).await.map_err(|error| harness(&error))?;
+            let options = rebuild::RebuildOptions { small: *small, large: *large, busy_for: *busy_for };
+            let found = rebuild::run(&cx.host, target, options, &say).await.map_err(|error| harness(&error))?;
             cx.out.show(&found, |found| {
                 let shares = found.time_goes.iter().map(|(part, share)| format!("  {part}: {share:.1} %\n"));
+                let busy = found.busy.as_ref().map(|busy| {
+                    format!(
+                        "with clients busy: {:.1}% of {} shards in {:.1} s, {:.1} MB/s; some disk gave way {:.0}% of that time\n  before: \
+                         {}\n  during: {}\n  99 of 100: puts {:.2} times as long, gets {:.2} times\n",
+                        busy.rebuilt_percent,
+                        busy.lost_shards,
+                        busy.during.seconds,
+                        busy.megabytes_per_second,
+                        busy.gave_way_percent,
+                        busy.before.line(),
+                        busy.during.line(),
+                        busy.put_p99_times,
+                        busy.get_p99_times,
+                    )
+                });
                 format!(
-                    "{} rebuilt in {} ms after {} ms of waiting: {:.1} MB/s\n{}",
+                    "{} in {} shards rebuilt in {} ms after {} ms of waiting: {:.1} MB/s, {:.0} shards/s\n{}{}",
                     crate::output::bytes(found.lost_bytes),
+                    found.lost_shards,
                     found.rebuild_ms,
                     found.until_start_ms,
                     found.megabytes_per_second,
+                    found.shards_per_second,
                     shares.collect::<String>(),
+                    busy.unwrap_or_default(),
                 )
             })
         }
@@ -179,11 +223,11 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
     Ok(Code::Ok)
 }
 
-async fn bench_s3(cx: &Context, target: &Target, args: &S3Args) -> Result<(), Failure> {
+async fn bench_s3(cx: &Context, target: &Target, args: &S3Args, own: Option<&LocalCluster>) -> Result<(), Failure> {
     let options = s3::S3Options {
         span: Duration::from_secs(args.seconds),
         runs: usize::try_from(args.runs).unwrap_or(usize::MAX),
-        listing_keys: args.listing_keys,
+        listing_keys: if own.is_some() { 0 } else { args.listing_keys },
         fill_time: args.fill_time,
         uploads: usize::try_from(args.uploads).unwrap_or(usize::MAX),
         upload_mib: args.upload_size,
@@ -191,7 +235,17 @@ async fn bench_s3(cx: &Context, target: &Target, args: &S3Args) -> Result<(), Fa
         tidy: args.running,
     };
     let say = |text: &str| cx.out.say(text);
-    let report = s3::run(&cx.host, target, &options, &say).await.map_err(|error| harness(&error))?;
+    let mut report = s3::run(&cx.host, target, &options, &say).await.map_err(|error| harness(&error))?;
+    if let Some(cluster) = own.filter(|_| args.listing_keys > 0) {
+        // Put through the doors, a million would take an hour on two cores, and nothing is learned about listing.
+        let begun = Instant::now();
+        metadata::filled(cx, cluster, s3::LISTING_BUCKET, args.listing_keys, true, 0).await?;
+        cluster.start().await?;
+        cluster.wait_healthy(START_TIME + metadata::LIMIT).await?;
+        let (seconds, prefix) = (begun.elapsed().as_secs_f64(), quantity::KEY_PREFIX);
+        let listed = s3::list_filled(&cx.host, target, &options, prefix, args.listing_keys, &say).await;
+        report.list(listed.map_err(|error| harness(&error))?, args.listing_keys, seconds);
+    }
     cx.out.show(&report, s3::Report::table)
 }
 
@@ -226,18 +280,41 @@ fn harness(error: &anyhow::Error) -> Failure {
 async fn in_a_cluster<T>(
     cx: &Context,
     what: &str,
+    upkeep: Upkeep,
     keep: bool,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    in_a_cluster_of(cx, what, (DEFAULT_NODES, DEFAULT_DISKS), keep, work).await
+    let shape = Shape { nodes: DEFAULT_NODES, disks: DEFAULT_DISKS, upkeep };
+    in_a_prepared_cluster(cx, what, shape, keep, async |_: &LocalCluster| Ok(()), work).await
+}
+
+/// What kind of cluster an experiment wants.
+#[derive(Clone, Copy)]
+struct Shape {
+    nodes: u32,
+    disks: u32,
+    upkeep: Upkeep,
 }
 
 /// The same, of so many nodes with so many disks each.
 async fn in_a_cluster_of<T>(
     cx: &Context,
     what: &str,
-    (nodes, disks): (u32, u32),
+    size: (u32, u32),
     keep: bool,
+    work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let shape = Shape { nodes: size.0, disks: size.1, upkeep: Upkeep::Playful };
+    in_a_prepared_cluster(cx, what, shape, keep, async |_: &LocalCluster| Ok(()), work).await
+}
+
+/// The same, with something done to it before it is started.
+async fn in_a_prepared_cluster<T>(
+    cx: &Context,
+    what: &str,
+    Shape { nodes, disks, upkeep }: Shape,
+    keep: bool,
+    prepare: impl AsyncFnOnce(&LocalCluster) -> Result<(), Failure>,
     work: impl AsyncFnOnce(&LocalCluster, &Target) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let dir = new_folder(cx, what);
@@ -247,10 +324,12 @@ async fn in_a_cluster_of<T>(
         disks: Some(disks),
         binary: cx.binary()?,
         name: what.to_owned(),
+        upkeep,
     };
     let cluster = LocalCluster::create_or_open(&cx.host, options).await?;
     let work = async {
         cx.out.say(format!("starting {nodes} nodes in {} (profile fast: policy times / 60)", dir.display()));
+        prepare(&cluster).await?;
         cluster.start().await?;
         cluster.wait_healthy(START_TIME).await?;
         work(&cluster, &target_of(&cluster)).await

@@ -232,7 +232,6 @@ fn members_of(config: &Config) -> Vec<Member> {
                 s3: node.s3.as_ref().map(|s3| s3.address.clone()),
                 agent: beside.map(|agent| agent.address.clone()),
                 gossip: None,
-                agent_also: Vec::new(),
                 api: beside.map(|agent| agent.http.clone()),
                 agent_dir: own_dir(&node.name),
             },

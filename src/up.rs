@@ -17,7 +17,7 @@ use crate::cli::context::Context;
 use crate::daemon::shutdown_signal;
 use crate::discover::DEFAULT_DIR;
 use crate::exit::{Code, Failure};
-use crate::local::{LocalCluster, LocalNode, LocalOptions, S3Access};
+use crate::local::{LocalCluster, LocalNode, LocalOptions, S3Access, Upkeep};
 use crate::output::Table;
 
 /// How long the cluster may take to be whole: replaying logs and catching up after a crash included.
@@ -88,6 +88,7 @@ pub(crate) async fn run(cx: &Context, args: UpArgs) -> Result<Code, Failure> {
         disks: args.disks,
         binary: cx.binary()?,
         name: args.name,
+        upkeep: Upkeep::Playful,
     };
     let cluster = LocalCluster::create_or_open(&cx.host, options).await?;
     let outcome = tokio::select! {

@@ -231,3 +231,99 @@ async fn a_quorum_that_is_gone_for_good_is_recovered_from_the_survivor_that_has_
     all_there(&client, "later", 3).await;
     assert_eq!(client.observe(&gone[1]).await.unwrap().epoch, 2);
 }
+
+/// Roles by `meta status`, once one leads: leader, voters, learners.
+async fn roles(cluster: &Cluster) -> (String, Vec<String>, Vec<String>) {
+    let mut found = (String::new(), Vec::new(), Vec::new());
+    eventually("a leader and two other voters are there", async || {
+        let output = cluster.run(&["meta", "status", "--json"]);
+        let Ok(meta) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
+        let role = |wanted: &str| {
+            let nodes = meta["nodes"].as_array().unwrap().iter();
+            nodes.filter(|node| node["role"] == wanted).map(|node| text(&node["node"])).collect::<Vec<_>>()
+        };
+        let (leader, voters, learners) = (role("leader"), role("voter"), role("learner"));
+        let whole = leader.len() == 1 && voters.len() == 2 && learners.len() == 2;
+        if whole {
+            found = (leader[0].clone(), voters, learners);
+        }
+        whole
+    })
+    .await;
+    found
+}
+
+#[tokio::test]
+async fn a_forced_epoch_is_undone_while_nobody_joined_it_and_not_after() {
+    // Phase 1: the leader and another voter die, and are called gone too soon: the third goes on alone.
+    let cluster = Cluster::start(5, 2, &[]);
+    let client = cluster.client();
+    client.ensure_bucket(BUCKET, None).await.unwrap();
+    put(&client, "before", 10).await;
+    whole(&client).await;
+    let (leader, voters, _) = roles(&cluster).await;
+    let gone = [leader, voters[0].clone()];
+    let confirm = format!("--confirm={}", text(&status(&cluster)["cluster_name"]));
+    let undo = ["meta", "recover-quorum", "--undo", &confirm];
+    let (code, why) = said(&cluster, &undo);
+    assert!(code == Some(5) && why.contains("nothing to undo"), "{why}");
+    for node in &gone {
+        dies(&cluster, &client, node).await;
+    }
+    let reborn = cluster.json(&["meta", "recover-quorum", "--gone", &gone[0], "--gone", &gone[1], &confirm, "--json"]);
+    let first = text(&reborn["node"]);
+    assert_eq!(reborn["epoch"].as_u64(), Some(2), "{reborn}");
+    let (code, why) = said(&cluster, &["bucket", "create", "later"]);
+    assert_eq!(code, Some(0), "{why}");
+
+    // Phase 2: it is undone, with a person's word only. What was there before comes back; what came since is aside.
+    let (code, why) = said(&cluster, &["meta", "recover-quorum", "--undo"]);
+    assert!(code == Some(5) && why.contains("would be set aside") && why.contains(&first), "{why}");
+    let (code, why) = said(&cluster, &["meta", "recover-quorum", "--undo", "--confirm=another"]);
+    assert!(code == Some(5) && why.contains("nothing was done"), "{why}");
+    let undone = cluster.json(&["meta", "recover-quorum", "--undo", &confirm, "--json"]);
+    let numbers = (undone["epoch"].as_u64(), undone["undone_epoch"].as_u64(), undone["already"].as_bool());
+    assert_eq!(numbers, (Some(1), Some(2), Some(false)), "{undone}");
+    assert!(undone["entries"].as_u64().unwrap() > 0, "{undone}");
+    assert!(std::path::Path::new(&text(&undone["aside"])).join("state.redb").exists(), "{undone}");
+    let again = cluster.json(&["meta", "recover-quorum", "--undo", &confirm, "--json"]);
+    assert_eq!(again["already"].as_bool(), Some(true), "{again}");
+
+    // Phase 3: the others are started after all. All have what was stored, those that heard of the other epoch as well.
+    for node in &gone {
+        hands_off(&cluster, node, false).await;
+    }
+    whole(&client).await;
+    all_there(&client, "before", 10).await;
+    put(&client, "after", 5).await;
+    let now = status(&cluster);
+    assert_eq!(now["epoch"].as_u64(), Some(1), "{now}");
+    let buckets = cluster.json(&["bucket", "list", "--json"]).to_string();
+    assert!(
+        buckets.contains(BUCKET) && !buckets.contains("later"),
+        "it was made in the epoch that is undone: {buckets}"
+    );
+    let report = cluster.dir.path().join("undone.json").display().to_string();
+    let verified = cluster.run(&["verify", "--full", "--report", &report]);
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+
+    // Phase 4: once more, and one of the others joins: now it stays. The epoch that was undone is not used again.
+    let (leader, voters, learners) = roles(&cluster).await;
+    let gone = [leader, voters[0].clone()];
+    for node in &gone {
+        dies(&cluster, &client, node).await;
+    }
+    let reborn = cluster.json(&["meta", "recover-quorum", "--gone", &gone[0], "--gone", &gone[1], &confirm, "--json"]);
+    assert_eq!(reborn["epoch"].as_u64(), Some(3), "{reborn}");
+    let survivors = [&voters[1], &learners[0], &learners[1]];
+    let others: Vec<&String> = survivors.into_iter().filter(|node| **node != text(&reborn["node"])).collect();
+    let (code, why) = said(&cluster, &["node", "rejoin", others[0]]);
+    assert_eq!(code, Some(0), "{why}");
+    let (code, why) = said(&cluster, &undo);
+    assert!(code == Some(5) && why.contains("has joined epoch 3"), "{why}");
+    let (code, why) = said(&cluster, &["node", "rejoin", others[1]]);
+    assert_eq!(code, Some(0), "{why}");
+    redundant(&client).await;
+    all_there(&client, "before", 10).await;
+    all_there(&client, "after", 5).await;
+}

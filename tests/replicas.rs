@@ -96,6 +96,12 @@ async fn metadata_that_differs_is_found_blamed_by_the_majority_and_mended() {
         let equal = cluster.json(&args);
         assert_eq!((equal["equal"].as_bool(), equal["members"].as_array().unwrap().len()), (Some(true), 4), "{equal}");
     }
+    for node in ["n1", "n2", "n3", "n4"] {
+        let replayed = cluster.json(&["meta", "replay", node, "--json"]);
+        assert!(replayed["equal"] == true && replayed["entries"].as_u64() > Some(20), "{node}: {replayed}");
+    }
+    let unknown = cluster.run(&["meta", "replay", "n99"]);
+    assert_eq!(unknown.status.code(), Some(2), "{}", said(&unknown));
 
     // Phase 2: a follower's database is changed behind its back. What is kept does not show it; what is stored does.
     let wrong = of_role(&cluster, "voter").await;
@@ -115,6 +121,14 @@ async fn metadata_that_differs_is_found_blamed_by_the_majority_and_mended() {
     let text = said(&cluster.run(&["meta", "compare", "--stored"]));
     assert!(text.contains(&format!("wrong: {wrong}")) && text.contains("not there at"), "{text}");
 
+    // Its own log says so as well, without the others, however often it is replayed; and changes nothing.
+    for _ in 0..2 {
+        let replayed = cluster.run(&["meta", "replay", &wrong, "--json"]);
+        assert_eq!(replayed.status.code(), Some(1), "{}", said(&replayed));
+        let differs = compared(&replayed)["differences"].to_string();
+        assert!(differs.contains("objects: stories/k3") && differs.contains("objects: stories/k5"), "{differs}");
+    }
+
     // Phase 3: whoever is right is left alone, the leader is refused, and the one that is wrong is mended.
     let right = cluster.json(&["meta", "resync", &of_role(&cluster, "learner").await, "--json"]);
     assert_eq!(right["records"], 0, "{right}");
@@ -128,6 +142,8 @@ async fn metadata_that_differs_is_found_blamed_by_the_majority_and_mended() {
     put(&client, 20, 25).await;
     let after = cluster.json(&["meta", "compare", "--stored", "--json"]);
     assert_eq!(after["equal"].as_bool(), Some(true), "{after}");
+    let replayed = cluster.json(&["meta", "replay", &wrong, "--json"]);
+    assert_eq!(replayed["equal"], true, "{replayed}");
     whole(&client).await;
     let report = cluster.dir.path().join("report.json").display().to_string();
     let verified = cluster.run(&["verify", "--full", "--report", &report]);

@@ -41,4 +41,6 @@ pub use crate::lease::{LeaseError, acceptors};
 pub use crate::options::{
     FlightOptions, Gossip, Invocation, JournalOptions, Launch, Options, Peer, ServiceKind, ServiceOptions, SmartSource,
 };
+#[cfg(feature = "quantity")]
+pub use crate::swim::scale as gossip_at_scale;
 pub use crate::swim::{GossipError, KeyError, new_key_file};

@@ -1,11 +1,13 @@
 //! Benchmarks: they print, and assert nothing. Each runs on a cluster that is up and that may be broken.
 
+pub mod clients;
 pub mod crash;
 pub mod idle;
 pub mod power_loss;
 mod procfs;
 pub mod rebuild;
 pub mod s3;
+pub mod scrub;
 
 use serde::Serialize;
 

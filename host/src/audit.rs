@@ -169,6 +169,13 @@ pub enum Fact {
         /// All disks that a person had given up or detached, by node and folder, unless another disk is in use there.
         disks: Vec<(String, String)>,
     },
+    /// A disk that is emptied is called empty.
+    DiskDrained {
+        /// Which.
+        disk: String,
+        /// Shards that have their home there all the same, by the records as applied where it is said.
+        left: u64,
+    },
     /// A shard, durable by now, is about to get its name. Stated before.
     ShardWritten {
         /// Its file.

@@ -154,6 +154,19 @@ pub trait Disk: Send + Sync + 'static {
         self.metadata(path).await.map(|_| None)
     }
 
+    /// [`Disk::modified_ms`] of several paths.
+    async fn modified_all_ms(&self, paths: &[PathBuf]) -> io::Result<Vec<Option<u64>>> {
+        let mut found = Vec::with_capacity(paths.len());
+        for path in paths {
+            found.push(self.modified_ms(path).await?);
+            // One that keeps none for the first keeps none.
+            if found == [None] {
+                return Ok(vec![None; paths.len()]);
+            }
+        }
+        Ok(found)
+    }
+
     // Steps that small files always take together. A host whose every step is a trip off the event loop makes one trip of
     // them; any other, and a simulated one above all, takes them one by one.
 

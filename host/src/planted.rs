@@ -48,11 +48,15 @@ pub enum Bug {
     ResyncSkipsRecord,
     /// A member that goes on alone does so in the epoch in which the others are. [`heals`]
     KeepOldEpoch,
+    /// Two survivors that are asked to go on alone at a time do not look at each other. [`heals`]
+    ForceTwoAtOnce,
+    /// A disk that is emptied is called empty once half of it is. [`drained_is_empty`]
+    DrainGivesUpEarly,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 18] = [
+    pub const ALL: [Bug; 20] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -71,6 +75,8 @@ impl Bug {
         Bug::GiveUpTwoAtOnce,
         Bug::ResyncSkipsRecord,
         Bug::KeepOldEpoch,
+        Bug::ForceTwoAtOnce,
+        Bug::DrainGivesUpEarly,
     ];
 
     /// Its name on the command line.
@@ -94,6 +100,8 @@ impl Bug {
             Bug::GiveUpTwoAtOnce => "give-up-two-at-once",
             Bug::ResyncSkipsRecord => "resync-skips-record",
             Bug::KeepOldEpoch => "keep-old-epoch",
+            Bug::ForceTwoAtOnce => "force-two-at-once",
+            Bug::DrainGivesUpEarly => "drain-gives-up-early",
         }
     }
 }
@@ -165,19 +173,30 @@ mod planted {
     }
 }
 
-/// Damage to a member's state that no disk fault makes: records that no entry of the log wrote.
+/// Damage to a member's state that no disk fault makes: records that are not what the log's entries made of them.
 #[cfg(feature = "planted-bugs")]
 pub mod damage {
     use std::cell::RefCell;
     use std::collections::BTreeMap;
 
-    thread_local! {
-        static WISHES: RefCell<BTreeMap<u64, u32>> = const { RefCell::new(BTreeMap::new()) };
+    /// What is done to records.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Tampering {
+        /// There are more.
+        Inserted,
+        /// Some are gone.
+        Removed,
+        /// Some say something else.
+        Changed,
     }
 
-    /// The next time that the member of this id applies anything, so many records slip in.
-    pub fn wish(member: u64, records: u32) {
-        WISHES.with_borrow_mut(|wishes| wishes.insert(member, records));
+    thread_local! {
+        static WISHES: RefCell<BTreeMap<u64, (Tampering, u32)>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// The next time that the member of this id applies anything, this happens to so many records.
+    pub fn wish(member: u64, how: Tampering, records: u32) {
+        WISHES.with_borrow_mut(|wishes| wishes.insert(member, (how, records)));
     }
 
     /// No more damage is done.
@@ -185,10 +204,10 @@ pub mod damage {
         WISHES.take();
     }
 
-    /// How many are to slip in at this member, now.
+    /// What is to happen at this member, now.
     #[must_use]
-    pub fn due(member: u64) -> u32 {
-        WISHES.with_borrow_mut(|wishes| wishes.remove(&member)).unwrap_or_default()
+    pub fn due(member: u64) -> Option<(Tampering, u32)> {
+        WISHES.with_borrow_mut(|wishes| wishes.remove(&member))
     }
 }
 

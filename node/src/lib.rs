@@ -25,6 +25,7 @@ pub mod repair;
 pub mod s3;
 pub mod service;
 pub mod state;
+mod steps;
 mod telemetry;
 #[cfg(test)]
 mod testing;

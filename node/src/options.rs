@@ -131,15 +131,25 @@ pub struct RepairOptions {
     pub in_flight: usize,
     /// The most it writes, bytes per second and node. 400 MB/s: above what one disk takes, so the disk is the limit.
     pub rate_bytes_per_second: u64,
-    /// How often the node compares what it should hold with what it holds (names and sizes; contents are the scrub's).
+    /// How often the node compares what it should hold with what it holds: names, by sums of ranges, and only what changed.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub check_interval: Duration,
+    /// Within what time each shard is asked for by name and length, whatever the comparison of sums says of it. 6 hours: a file
+    /// that was cut short behind the node's back is found the same day, long before the scrub comes to it.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub full_check_period: Duration,
 }
 
 impl Default for RepairOptions {
     fn default() -> Self {
-        Self { in_flight: 4, rate_bytes_per_second: 400_000_000, check_interval: Duration::from_secs(10) }
+        Self {
+            in_flight: 4,
+            rate_bytes_per_second: 400_000_000,
+            check_interval: Duration::from_secs(10),
+            full_check_period: Duration::from_secs(6 * 3600),
+        }
     }
 }
 

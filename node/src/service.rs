@@ -30,7 +30,7 @@ use tonic::Status;
 pub use self::error::NodeError;
 use crate::control::{
     ClusterService, Core, ForceOrder, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
-    RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, Views, adopt,
+    RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, UndoOrder, Views, adopt,
 };
 use crate::disk::{DiskSet, Patience};
 use crate::gateway::{Gateway, GatewayParts, StoreService};
@@ -43,6 +43,7 @@ use crate::peers::{Peers, PresenceService, watch_all};
 use crate::phase::{Damage, Phase, PhaseCell};
 use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::s3::Door;
+use crate::steps::{Step, Steps};
 use crate::transport::{ShardClient, ShardService};
 use crate::types::{Epoch, LifeId};
 
@@ -77,6 +78,7 @@ struct Orders {
     rejoin: mpsc::Receiver<RejoinOrder>,
     restore: mpsc::Receiver<RestoreOrder>,
     force: mpsc::Receiver<ForceOrder>,
+    undo: mpsc::Receiver<UndoOrder>,
 }
 
 /// The services that come up once the node is in a cluster.
@@ -111,7 +113,10 @@ impl Node {
         let mut paths = options.disks.clone();
         let added = identity.disks.iter().filter(|disk| disk.added && !options.disks.contains(&disk.path));
         paths.extend(added.map(|disk| disk.path.clone()));
+        let steps = Steps::default();
+        let opening = steps.begin(Step::Folders);
         let (disks, known) = DiskSet::open(&host, &paths, &owner, &identity.disks, patience).await?;
+        drop(opening);
         let disks = Arc::new(disks);
         let peers = Peers::with(host.net.clone(), options.deadlines.clone(), options.defences);
         disks.report_to(peers.failures());
@@ -123,6 +128,7 @@ impl Node {
         let (rejoin_tx, rejoin) = mpsc::channel(1);
         let (restore_tx, restore) = mpsc::channel(1);
         let (force_tx, force) = mpsc::channel(1);
+        let (undo_tx, undo) = mpsc::channel(1);
         let phase = PhaseCell::new();
         phase.mode().load(&host, &options.data_dir).await;
         if lost.is_some() {
@@ -132,6 +138,7 @@ impl Node {
         let shared = Arc::new(Shared {
             name: options.name.as_str().into(),
             phase,
+            steps,
             door,
             peers,
             views: Views::new(&options.deadlines),
@@ -142,6 +149,7 @@ impl Node {
             rejoin: rejoin_tx,
             restore: restore_tx,
             force: force_tx,
+            undo: undo_tx,
             forcing: Arc::default(),
             canary: Mutex::new(()),
             reclaiming: Mutex::new(()),
@@ -149,7 +157,16 @@ impl Node {
             options,
             host,
         });
-        Ok(Self { shared, identity, disks, grpc, http, s3, orders: Orders { found, rejoin, restore, force }, lost })
+        Ok(Self {
+            shared,
+            identity,
+            disks,
+            grpc,
+            http,
+            s3,
+            orders: Orders { found, rejoin, restore, force, undo },
+            lost,
+        })
     }
 
     /// Runs until told to stop, or until something ends it.
@@ -256,7 +273,7 @@ impl Life {
             async move { NodeError::RaftStopped(meta.stopped().await) }
         };
         // A member answers no other order any more: whoever still waits for one hears that.
-        let Orders { mut rejoin, mut force, .. } = orders;
+        let Orders { mut rejoin, mut force, mut undo, .. } = orders;
         let serving = self.serve_as_member(meta.clone());
         tokio::pin!(serving, stopped);
         loop {
@@ -264,9 +281,12 @@ impl Life {
                 error = &mut stopped => error,
                 error = &mut serving => error,
                 () = membership::until_removed(&self.shared, &meta) => {
+                    // Whoever still waits for another order hears that it is not answered any more.
+                    drop(undo);
                     self.stay_removed(&meta, &mut rejoin, &mut force).await
                 }
                 epoch = meta.left_behind() => {
+                    drop((force, undo));
                     self.stay_behind(&meta, epoch, &mut rejoin).await
                 }
                 Some(order) = rejoin.recv() => match order.left_behind {
@@ -278,12 +298,13 @@ impl Life {
                     }
                 },
                 Some(order) = force.recv() => self.go_on_alone(&meta, order).await,
+                Some(order) = undo.recv() => self.go_back(&meta, order).await,
             };
         }
     }
 
     /// Another member was forced into a later epoch, or restored, without this one: it takes part in nothing any more, until it
-    /// is ordered back.
+    /// is ordered back, or that epoch is undone.
     async fn stay_behind(&self, meta: &Meta, epoch: Epoch, rejoin: &mut mpsc::Receiver<RejoinOrder>) -> NodeError {
         let reason = format!(
             "the cluster is in epoch {}, and this member is of one that is over: `resilver node rejoin {}` brings it back as a \
@@ -293,9 +314,14 @@ impl Life {
         tracing::error!(node = %self.shared.name, %reason, operation = "epoch", "this node was left behind");
         self.shared.phase.set(Phase::LostVoter, reason);
         meta.shutdown().await;
-        match rejoin.recv().await {
-            Some(order) => rejoin::leave_epoch(&self.shared, &self.disks, meta, order).await,
-            None => std::future::pending().await,
+        tokio::select! {
+            order = rejoin.recv() => match order {
+                Some(order) => rejoin::leave_epoch(&self.shared, &self.disks, meta, order).await,
+                None => std::future::pending().await,
+            },
+            () = membership::until_undone(&self.shared, meta, epoch) => {
+                NodeError::Reborn(format!("epoch {} was undone: this member is of the present one", epoch.0))
+            }
         }
     }
 
@@ -336,6 +362,21 @@ impl Life {
             Err(status) => format!("it could not go on alone: {}", status.message()),
         };
         // Until the process ends nobody else goes on beside it.
+        std::mem::forget(order.one);
+        // Whoever asked may have given up.
+        let _ = order.answer.send(outcome);
+        NodeError::Reborn(ended)
+    }
+
+    /// As [`Life::go_on_alone`], back.
+    async fn go_back(&self, meta: &Meta, order: UndoOrder) -> NodeError {
+        let outcome = rebirth::take_back(&self.shared, meta, &order).await;
+        let ended = match &outcome {
+            Ok(undone) => {
+                format!("epoch {} is undone, and it is in epoch {} again", undone.epoch.0, undone.member.epoch.0)
+            }
+            Err(status) => format!("it could not go back to the epoch before: {}", status.message()),
+        };
         std::mem::forget(order.one);
         // Whoever asked may have given up.
         let _ = order.answer.send(outcome);
@@ -407,15 +448,20 @@ impl Life {
         let _ = self.shared.core.set(core);
 
         phase.set(Phase::Recovering, "catching up to what the cluster has committed");
+        let catching_up = self.shared.steps.begin(Step::CatchUp);
         membership::catch_up(&self.shared, &self.disks, &meta).await;
+        drop(catching_up);
         adopt(&self.shared, &self.disks).await;
         phase.set(Phase::Verifying, "waiting for a disk to answer its canary");
+        let waiting = self.shared.steps.begin(Step::Canary);
         membership::one_disk_answers(&self.disks).await;
+        drop(waiting);
         if let Some(door) = &self.shared.door {
             door.open(gateway.clone());
         }
-        self.late.store.fill(StoreService::new(gateway, meta, phase.clone()).into_server());
+        self.late.store.fill(StoreService::new(gateway, meta.clone(), phase.clone()).into_server());
         phase.set(Phase::Healthy, "serving");
+        meta.serves();
         tokio::select! {
             () = repair.run(self.stopping.clone()) => NodeError::Server("the repair service ended".to_owned()),
             () = watching => NodeError::Server("the watch over the other nodes ended".to_owned()),

@@ -26,6 +26,14 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
     page.gauge("resilver_node_start_time_milliseconds", "wall time of the node's start", &[])?
         .with_label_values::<&str>(&[])
         .set(int(seen.started_ms));
+    let took =
+        page.gauge("resilver_start_step_milliseconds", "what a step of the node's start took, so far", &["step"])?;
+    let left = page.gauge("resilver_start_step_left", "what is left of a step, in its own unit", &["step"])?;
+    for step in &seen.start_steps {
+        took.with_label_values(&[step.name.as_str()]).set(int(step.millis));
+        let rest = if step.finished { 0 } else { step.total.saturating_sub(step.done) };
+        left.with_label_values(&[step.name.as_str()]).set(int(rest));
+    }
     if let Some(raft) = &seen.raft {
         let role = page.gauge("resilver_raft_role", "1 for the role the node has in Raft", &["role"])?;
         role.with_label_values(&[raft.role.as_str()]).set(1);
@@ -104,6 +112,18 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
             health.with_label_values(&[figure.path.as_str()]).set(figure.health.value());
             late.with_label_values(&[figure.path.as_str()]).inc_by(figure.timeouts);
         }
+        let done = core.repair.anti_entropy();
+        let help = "what the comparison of disks with the metadata did";
+        let compared = page.counter("resilver_anti_entropy_total", help, &["what"])?;
+        for (what, count) in [
+            ("passes", done.passes),
+            ("folders_read", done.folders_read),
+            ("ranges_examined", done.ranges_examined),
+            ("missing", done.missing),
+            ("full_passes", done.full_passes),
+        ] {
+            compared.with_label_values(&[what]).inc_by(count);
+        }
         let spent = core.repair.timings();
         let seconds = page.float("resilver_repair_seconds_total", "time the rebuilding tasks spent", &["phase"])?;
         for (phase, nanos) in [
@@ -149,8 +169,15 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
         took.with_label_values(&[path.as_str()]).set(status.check_took.as_secs_f64());
         late.with_label_values(&[path.as_str()]).inc_by(status.late_checks);
     }
+    let foreground =
+        page.float("resilver_disk_foreground_use", "part of the disk's time that clients take", &["disk"])?;
+    let held = page.gauge("resilver_repair_held", "shards that wait for clients of their disk", &["disk"])?;
+    for disk in seen.repair.iter().flat_map(|repair| &repair.held) {
+        held.with_label_values(&[disk.path.as_str()]).set(int(disk.shards));
+    }
     for disk in &seen.disks {
         let label = [disk.path.as_str()];
+        foreground.with_label_values(&label).set(f64::from(disk.foreground_percent) / 100.0);
         used.with_label_values(&label).set(int(disk.used_bytes));
         available.with_label_values(&label).set(int(disk.available_bytes));
         shards.with_label_values(&label).set(int(disk.objects));

@@ -120,7 +120,7 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
         location: LocationOptions::default(),
         // As `resilver up` has it: damage is found within a run.
         scrub: ScrubOptions { period: Duration::from_secs(20), rate_bytes_per_second: 200_000_000 },
-        repair: RepairOptions { check_interval: Duration::from_secs(2), ..RepairOptions::default() },
+        repair: RepairOptions { check_interval: Duration::from_secs(2), full_check_period: Duration::from_secs(20), ..RepairOptions::default() },
         read_deadline: Duration::from_secs(30),
         // Parts of uploads that broke off are collected within a run.
         abandoned_uploads_after: Duration::from_secs(20),

@@ -9,8 +9,8 @@ use crate::plan::Class;
 pub(crate) enum Bounds {
     /// No more than it can: everything acknowledged must be there in the end, and everything must be whole again.
     Redundancy,
-    /// Nothing else than that a majority of the voters is lost for good, at a moment when nothing is being written: what is
-    /// left has everything, and must be whole again.
+    /// What is drawn, without a budget: a majority of the voters, or all metadata, is lost for good at a moment when nothing is
+    /// being written, or all power fails at once. What was acknowledged must be there, and all be whole again.
     Quorum,
     /// More than it can: no wrong answer and a clear refusal are demanded, not an answer.
     Beyond,
@@ -173,6 +173,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         accounts: NOTHING,
     },
     Scenario {
+        name: "blackout",
+        about: "all machines lose power in the same moment: whatever was not synced is lost or torn everywhere",
+        mix: &[(Class::Blackout, 1)],
+        faults: (1, 2),
+        safety_seconds: (25, 35),
+        bounds: Bounds::Quorum,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Afterwards,
+        accounts: NOTHING,
+    },
+    Scenario {
         name: "partitions",
         about: "links are cut, in one direction or both, flap, lose and delay",
         mix: &[
@@ -273,6 +285,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "quorum",
         about: "two of three voters lose their metadata for good, and people recover the quorum while nodes end",
         mix: &[(Class::LoseQuorum, 1)],
+        faults: (1, 1),
+        safety_seconds: (50, 55),
+        bounds: Bounds::Quorum,
+        clients: Clients::MayWait,
+        agents: Agents::MayAct,
+        on_call: OnCall::Throughout,
+        accounts: NOTHING,
+    },
+    Scenario {
+        name: "restore",
+        about: "all nodes lose their metadata for good, and people restore a backup of it while nodes end",
+        mix: &[(Class::LoseAll, 1)],
         faults: (1, 1),
         safety_seconds: (50, 55),
         bounds: Bounds::Quorum,

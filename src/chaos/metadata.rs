@@ -1,11 +1,10 @@
-//! `bench merkle`, `bench restart`: what a million objects in the metadata cost, in clusters of three nodes whose files were
-//! filled while they did not run ([`resilver_node::meta::quantity`]).
+//! `bench merkle`: what a million objects in the metadata cost, in a cluster of three nodes whose files were filled while they did
+//! not run ([`resilver_node::meta::quantity`]); and what `bench restart` and `bench restore` share with it.
 
 use std::time::Duration;
 
 use clap::Args;
 use resilver_chaos::client::Client;
-use resilver_chaos::faults;
 use resilver_chaos::target::Target;
 use resilver_node::meta::quantity;
 use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
@@ -26,12 +25,12 @@ use crate::exit::{Code, Failure};
 use crate::local::{LocalCluster, LocalNode};
 
 /// Nodes: the fewest of which a majority can say that one is wrong.
-const NODES: u32 = 3;
-const BUCKET: &str = "bench-metadata";
+pub(super) const NODES: u32 = 3;
+pub(super) const BUCKET: &str = "bench-metadata";
 /// How long a node with a million entries may take to serve before the benchmark gives up.
-const LIMIT: Duration = Duration::from_secs(600);
+pub(super) const LIMIT: Duration = Duration::from_secs(600);
 /// How often a node is asked whether it serves.
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// `bench merkle`.
 #[derive(Debug, Args)]
@@ -44,17 +43,6 @@ pub(super) struct MerkleArgs {
     differences: u64,
     /// Comparisons; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=100))]
-    runs: u64,
-}
-
-/// `bench restart`.
-#[derive(Debug, Args)]
-pub(super) struct RestartArgs {
-    /// Entries in the log
-    #[arg(long, default_value_t = 1_000_000)]
-    entries: u64,
-    /// Restarts of each kind; the median counts
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     runs: u64,
 }
 
@@ -75,23 +63,26 @@ struct Merkle {
     apply_micros: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Restart {
-    entries: u64,
-    /// From the kill to serving, the log's entries all applied before.
-    log_ms: u64,
-    /// The same, none of them applied: all nodes start at once.
-    unapplied_ms: u64,
-    /// From the kill to serving, after the log was cut behind a snapshot.
-    snapshot_ms: u64,
-}
-
-fn failed(error: &dyn std::fmt::Display) -> Failure {
+pub(super) fn failed(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Code::Internal, format!("the experiment itself broke down: {error}"))
 }
 
 /// Stops the cluster, fills every member's files, and starts it again; the seconds that applying took on one of them.
-async fn filled(cx: &Context, cluster: &LocalCluster, entries: u64, apply: bool, wrong: u64) -> Result<f64, Failure> {
+async fn filled_and_started(cx: &Context, cluster: &LocalCluster, entries: u64, wrong: u64) -> Result<f64, Failure> {
+    let seconds = filled(cx, cluster, BUCKET, entries, true, wrong).await?;
+    cluster.start().await?;
+    Ok(seconds)
+}
+
+/// Stops the cluster, and fills every member's files; the seconds that applying took on one of them.
+pub(super) async fn filled(
+    cx: &Context,
+    cluster: &LocalCluster,
+    bucket: &str,
+    entries: u64,
+    apply: bool,
+    wrong: u64,
+) -> Result<f64, Failure> {
     cluster.stop().await?;
     let mut seconds = 0.0;
     let mut firsts = Vec::new();
@@ -100,7 +91,7 @@ async fn filled(cx: &Context, cluster: &LocalCluster, entries: u64, apply: bool,
     for node in cluster.nodes() {
         cx.out.say(format!("writing {entries} entries into {}", node.name));
         let filled =
-            quantity::fill(&cx.host, &node.meta, BUCKET, entries, apply).await.map_err(|error| failed(&error))?;
+            quantity::fill(&cx.host, &node.meta, bucket, entries, apply).await.map_err(|error| failed(&error))?;
         seconds = filled.apply_seconds;
         firsts.push(filled.first);
     }
@@ -108,27 +99,26 @@ async fn filled(cx: &Context, cluster: &LocalCluster, entries: u64, apply: bool,
         return Err(failed(&format!("the members' logs did not end at one entry: {firsts:?}; run it again")));
     }
     if let Some(last) = cluster.nodes().last().filter(|_| wrong > 0) {
-        quantity::misapply(&cx.host, &last.meta, BUCKET, wrong, entries).await.map_err(|error| failed(&error))?;
+        quantity::misapply(&cx.host, &last.meta, bucket, wrong, entries).await.map_err(|error| failed(&error))?;
     }
-    cluster.start().await?;
     Ok(seconds)
 }
 
-async fn ready(cx: &Context, target: &Target) -> Result<Client, Failure> {
+pub(super) async fn ready(cx: &Context, target: &Target) -> Result<Client, Failure> {
     let client = Client::new(&cx.host, target).map_err(|error| harness(&error))?;
     client.ensure_bucket(BUCKET, None).await.map_err(|status| failed(&status.message()))?;
     Ok(client)
 }
 
-async fn channel(cx: &Context, node: &LocalNode) -> Result<Channel, Failure> {
+pub(super) async fn channel(cx: &Context, node: &LocalNode) -> Result<Channel, Failure> {
     transport::channel(&cx.host.net, &node.address, transport::Profile::Bulk).map_err(|error| failed(&error))
 }
 
-fn millis(since: Instant) -> u64 {
+pub(super) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn median(mut values: Vec<u64>) -> u64 {
+pub(super) fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
@@ -193,7 +183,7 @@ async fn backup(channel: &Channel) -> Result<(u64, u64), Failure> {
 pub(super) async fn merkle(cx: &Context, args: &MerkleArgs, keep: bool) -> Result<Code, Failure> {
     let found = in_a_cluster_of(cx, "bench-merkle", (NODES, 1), keep, async |cluster, target| {
         ready(cx, target).await?;
-        let applying = filled(cx, cluster, args.objects, true, args.differences).await?;
+        let applying = filled_and_started(cx, cluster, args.objects, args.differences).await?;
         cluster.wait_healthy(START_TIME + LIMIT).await?;
         let client = Client::new(&cx.host, target).map_err(|error| harness(&error))?;
         // The last member is wrong: it must not lead, or it cannot be mended.
@@ -256,80 +246,6 @@ pub(super) async fn merkle(cx: &Context, args: &MerkleArgs, keep: bool) -> Resul
             found.backup_ms,
             crate::output::bytes(found.backup_bytes),
             found.apply_micros,
-        )
-    })?;
-    Ok(Code::Ok)
-}
-
-/// Kills a node's process, and waits until its agent has it serve again; how long that took.
-async fn killed(cx: &Context, client: &Client, target: &Target, name: &str) -> Result<u64, Failure> {
-    let info = target.hosts.iter().find(|host| host.name == name).ok_or_else(|| failed(&"no such host"))?;
-    let begun = Instant::now();
-    let pid = faults::kill_node(&cx.host, client, info).await.map_err(|error| harness(&error))?;
-    let serves = async {
-        while !client.observe(name).await.is_some_and(|seen| seen.phase == "healthy" && seen.pid != pid) {
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, serves).await.map_err(|_| failed(&"the node did not come back in time"))?;
-    Ok(millis(begun))
-}
-
-async fn restarts(cx: &Context, cluster: &LocalCluster, target: &Target, runs: u64) -> Result<u64, Failure> {
-    let client = Client::new(&cx.host, target).map_err(|error| harness(&error))?;
-    let mut took = Vec::new();
-    for _ in 0..runs {
-        let status = client.status().await.ok_or_else(|| failed(&"no node answers"))?;
-        let follower = cluster.nodes().iter().find(|node| node.name != status.leader);
-        let follower = follower.ok_or_else(|| failed(&"no node follows"))?;
-        took.push(killed(cx, &client, target, &follower.name).await?);
-        cluster.wait_healthy(START_TIME + LIMIT).await?;
-    }
-    Ok(median(took))
-}
-
-/// Entries in the log of a node, as it says: from behind its snapshot to the last.
-async fn log_length(client: &Client, name: &str) -> u64 {
-    let raft = client.observe(name).await.and_then(|seen| seen.raft);
-    raft.map_or(0, |raft| raft.last_log.saturating_sub(raft.snapshot))
-}
-
-/// `bench restart`.
-pub(super) async fn restart(cx: &Context, args: &RestartArgs, keep: bool) -> Result<Code, Failure> {
-    let (log_ms, snapshot_ms) = in_a_cluster_of(cx, "bench-restart", (NODES, 1), keep, async |cluster, target| {
-        let client = ready(cx, target).await?;
-        filled(cx, cluster, args.entries, true, 0).await?;
-        // The first starts are the measurement: once they serve, a snapshot is made and the log is cut.
-        let begun = Instant::now();
-        cluster.wait_healthy(START_TIME + LIMIT).await?;
-        let first = millis(begun);
-        cx.out.say(format!("all three served {first} ms after they were started"));
-        let short = async {
-            for node in cluster.nodes() {
-                while log_length(&client, &node.name).await > args.entries / 10 {
-                    tokio::time::sleep(POLL).await;
-                }
-            }
-        };
-        tokio::time::timeout(LIMIT, short).await.map_err(|_| failed(&"no snapshot was made in time"))?;
-        Ok((first, restarts(cx, cluster, target, args.runs).await?))
-    })
-    .await?;
-    let unapplied_ms = in_a_cluster_of(cx, "bench-restart", (NODES, 1), keep, async |cluster, target| {
-        ready(cx, target).await?;
-        filled(cx, cluster, args.entries, false, 0).await?;
-        let begun = Instant::now();
-        cluster.wait_healthy(START_TIME + LIMIT).await?;
-        Ok(millis(begun))
-    })
-    .await?;
-    let found = Restart { entries: args.entries, log_ms, unapplied_ms, snapshot_ms };
-    cx.out.show(&found, |found| {
-        format!(
-            "a log of {} entries, all applied: three nodes started at once serve after {} ms\n\
-             the same, none of them applied:   {} ms\n\
-             with a snapshot behind them:      {} ms from a kill to serving\n",
-            found.entries, found.log_ms, found.unapplied_ms, found.snapshot_ms
         )
     })?;
     Ok(Code::Ok)

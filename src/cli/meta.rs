@@ -1,4 +1,4 @@
-//! `meta status|remove-peer|add-peer|validate|compare|resync|backup|restore|recover-quorum`: leader, term, committed index, who
+//! `meta status|remove-peer|add-peer|validate|compare|resync|replay|backup|restore|recover-quorum`: leader, term, committed index, who
 //! is how far; and what is done without.
 
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::context::Context;
-use super::{meta_recovery, replicas, voters};
+use super::{meta_recovery, replay, replicas, voters};
 use crate::exit::{Code, Failure};
 use crate::output::{Table, UNKNOWN, cell, known};
 
@@ -26,6 +26,9 @@ pub(crate) enum MetaVerb {
     Compare(replicas::CompareArgs),
     /// Make a member's metadata like the majority's, which has found it wrong
     Resync(replicas::ResyncArgs),
+    /// Replay a member's own log beside it, and compare what comes out with what it has stored; changes nothing, exits 1 when
+    /// they differ
+    Replay(replay::ReplayArgs),
     /// Write the whole metadata, as of one moment, into a file that is read back to its end
     Backup(meta_recovery::BackupArgs),
     /// Go on from a backup when nobody has the metadata any more, in a new epoch
@@ -70,6 +73,7 @@ impl MetaVerb {
             MetaVerb::Validate => super::validate::run(cx).await,
             MetaVerb::Compare(args) => replicas::compare(cx, args).await,
             MetaVerb::Resync(args) => replicas::resync(cx, args).await,
+            MetaVerb::Replay(args) => replay::run(cx, args).await,
             MetaVerb::Backup(args) => meta_recovery::backup(cx, args).await,
             MetaVerb::Restore(args) => meta_recovery::restore(cx, args).await,
             MetaVerb::RecoverQuorum(args) => meta_recovery::recover_quorum(cx, args).await,

@@ -28,9 +28,9 @@ use crate::output::{Table, UNKNOWN};
 /// Bytes of a file in one message.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// How long a node may take until it is the new epoch's, or serves again: it may have a million records to write.
-const REBIRTH_DEADLINE: Duration = Duration::from_secs(900);
+pub(super) const REBIRTH_DEADLINE: Duration = Duration::from_secs(900);
 /// Between two looks at a node that is starting.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// `meta backup`.
 #[derive(Debug, Args)]
@@ -63,9 +63,12 @@ pub(crate) struct RecoverArgs {
     /// A voter that is gone for good (repeatable): it will never come back as it was
     #[arg(long, value_name = "NODE")]
     gone: Vec<String>,
+    /// Take a forced epoch back, while no other node has joined it
+    #[arg(long, conflicts_with = "gone")]
+    undo: bool,
     /// Why, for the nodes' logs
-    #[arg(long, default_value = "the quorum is lost")]
-    reason: String,
+    #[arg(long)]
+    reason: Option<String>,
     #[command(flatten)]
     confirm: Confirm,
 }
@@ -233,6 +236,10 @@ fn pieces(file: Arc<dyn File>, broke: Arc<OnceLock<String>>) -> impl Stream<Item
 
 /// Shows what there is, says what would be lost, and only with a person's word forces the one that has most.
 pub(crate) async fn recover_quorum(cx: &Context, args: RecoverArgs) -> Result<Code, Failure> {
+    if args.undo {
+        let reason = args.reason.unwrap_or_else(|| "an operator says so".to_owned());
+        return super::undo_quorum::undo(cx, &args.confirm, reason).await;
+    }
     let doing = "recover the quorum";
     let found = cx.found().await?;
     for name in &args.gone {
@@ -253,7 +260,7 @@ pub(crate) async fn recover_quorum(cx: &Context, args: RecoverArgs) -> Result<Co
         confirm: name,
         gone: args.gone.clone(),
         members: others.map(|member| member.address.clone()).collect(),
-        reason: args.reason,
+        reason: args.reason.unwrap_or_else(|| "the quorum is lost".to_owned()),
     };
     let Some(node) = nodes.named(&best.node) else { return Err(Failure::usage(format!("no node `{}`", best.node))) };
     let answer = within(REBIRTH_DEADLINE, async { node.meta_recovery().recover_quorum(request).await }).await.map_err(
@@ -278,7 +285,7 @@ pub(crate) async fn recover_quorum(cx: &Context, args: RecoverArgs) -> Result<Co
 }
 
 /// What every node that answers says of itself.
-async fn survey(nodes: &Nodes) -> Vec<SurveyResponse> {
+pub(super) async fn survey(nodes: &Nodes) -> Vec<SurveyResponse> {
     let asked = nodes.all().iter().map(async |node| {
         within(CALL_DEADLINE, async { node.meta_recovery().survey(SurveyRequest {}).await }).await.ok()
     });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use clap::Subcommand;
-use resilver_proto::contract::{ObserveRequest, ObserveResponse};
+use resilver_proto::contract::{ObserveRequest, ObserveResponse, StartStep};
 use resilver_proto::store::NodeStatus;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -210,7 +210,46 @@ struct NodeView {
     objects: u64,
     repair_queue: Option<u64>,
     missing_shards: Option<u64>,
+    /// What this process's start did, in order.
+    start_steps: Vec<StepRow>,
     disks: Vec<super::disk::DiskRow>,
+}
+
+/// A step of the node's start.
+#[derive(Serialize)]
+struct StepRow {
+    step: String,
+    done: Option<u64>,
+    total: Option<u64>,
+    unit: Option<String>,
+    millis: u64,
+    finished: bool,
+}
+
+impl StepRow {
+    fn of(step: &StartStep) -> Self {
+        let counted = step.total > 0;
+        Self {
+            step: step.name.clone(),
+            done: counted.then_some(step.done),
+            total: counted.then_some(step.total),
+            unit: known(&step.unit),
+            millis: step.millis,
+            finished: step.finished,
+        }
+    }
+
+    /// `log 350000 of 1000000 entries, 1.20 s so far`.
+    fn words(&self) -> String {
+        let unit = self.unit.as_deref().unwrap_or_default();
+        let counted = match (self.done, self.total) {
+            (_, Some(total)) if self.finished => format!(" {total} {unit}"),
+            (Some(done), Some(total)) => format!(" {done} of {total} {unit}"),
+            _ => String::new(),
+        };
+        let so_far = if self.finished { "" } else { " so far" };
+        format!("{}{counted} {:.2} s{so_far}", self.step, self.millis as f64 / 1000.0)
+    }
 }
 
 async fn status(cx: &Context, name: &str) -> Result<Code, Failure> {
@@ -253,6 +292,7 @@ impl NodeView {
             objects: seen.objects,
             repair_queue: repair.map(|repair| repair.queue),
             missing_shards: repair.map(|repair| repair.missing_shards),
+            start_steps: seen.start_steps.iter().map(StepRow::of).collect(),
             disks: seen.disks.iter().map(super::disk::DiskRow::of_own).collect(),
         }
     }
@@ -272,6 +312,9 @@ impl NodeView {
         line("mode", format!("{}{quiet}{reason}", word(&self.mode)));
         line("pid", self.pid.to_string());
         line("started", word(&self.started));
+        if !self.start_steps.is_empty() {
+            line("start took", self.start_steps.iter().map(StepRow::words).collect::<Vec<_>>().join(", "));
+        }
         line("cluster", word(&self.cluster_id));
         let no_vote = self.no_vote.as_ref().map(|why| format!("  (to have no vote: {why})")).unwrap_or_default();
         line("role", format!("{}{no_vote}", word(&self.role)));

@@ -101,6 +101,10 @@ pub(crate) enum ObjectVerb {
     Repair {
         #[arg(value_name = "BUCKET/KEY")]
         object: ObjectPath,
+        /// Also replace shards that are as they were written and not what the object's content demands (`verify --full` finds
+        /// them); refused where the content's checksum does not tell which are right
+        #[arg(long)]
+        full: bool,
     },
 }
 
@@ -112,7 +116,7 @@ impl ObjectVerb {
             ObjectVerb::List { place, limit } => list(cx, &place, limit.unwrap_or(usize::MAX)).await,
             ObjectVerb::Delete { object } => delete(cx, object).await,
             ObjectVerb::Verify { object } => verify(cx, object).await,
-            ObjectVerb::Repair { object } => repair_object(cx, object).await,
+            ObjectVerb::Repair { object, full } => repair_object(cx, object, full).await,
         }
     }
 }
@@ -316,9 +320,9 @@ struct RepairView {
     intact: bool,
 }
 
-pub(crate) async fn repair_object(cx: &Context, object: ObjectPath) -> Result<Code, Failure> {
+pub(crate) async fn repair_object(cx: &Context, object: ObjectPath, full: bool) -> Result<Code, Failure> {
     let node = cx.nodes().await?.serving("repair the object").await?;
-    let request = RepairRequest { bucket: object.bucket.clone(), key: object.key.clone() };
+    let request = RepairRequest { bucket: object.bucket.clone(), key: object.key.clone(), full };
     let answer = within(REPAIR_DEADLINE, async { node.store().repair(request).await })
         .await
         .map_err(|status| Failure::from_status("repair the object", &node.name, &status))?;

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use resilver_proto::contract::scope::Of;
 use resilver_proto::contract::{KeyRange, ObserveRequest, Progress, Scope, SyncMissingEntriesRequest};
 use resilver_proto::store::{
-    ListBucketsRequest, PauseRepairRequest, ReleaseCollectionRequest, RepairPause, ResumeRepairRequest,
+    ListBucketsRequest, PauseRepairRequest, ReleaseCollectionRequest, RepairHeld, RepairPause, ResumeRepairRequest,
 };
 use serde::Serialize;
 
@@ -73,7 +73,19 @@ struct RepairView {
     eta_seconds: Option<u64>,
     missing_shards: u64,
     paused: Option<Paused>,
+    /// Disks that are so busy with clients that what has a spare shard waits.
+    gives_way: Vec<GivesWay>,
     unanswered: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct GivesWay {
+    node: String,
+    disk: String,
+    path: String,
+    foreground_percent: u32,
+    limit_percent: u32,
+    shards: u64,
 }
 
 #[derive(Serialize)]
@@ -129,6 +141,7 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
         },
         missing_shards: status.missing_shards,
         paused,
+        gives_way: status.repair_held.into_iter().map(GivesWay::from).collect(),
         unanswered: status.unanswered,
     };
     cx.out.show(&view, RepairView::text)?;
@@ -155,7 +168,7 @@ async fn eta(nodes: &Nodes) -> Option<Duration> {
 /// Every node does its own part: it is asked of all of them, but for what one can do for all.
 async fn start(cx: &Context, args: StartArgs) -> Result<Code, Failure> {
     if let Some(object) = args.object {
-        return repair_object(cx, object).await;
+        return repair_object(cx, object, false).await;
     }
     let nodes = cx.nodes().await?;
     let (of, asked): (Of, Vec<Node>) = match (args.bucket, args.disk) {
@@ -284,6 +297,23 @@ impl Paused {
     }
 }
 
+impl From<RepairHeld> for GivesWay {
+    fn from(held: RepairHeld) -> Self {
+        let RepairHeld { node, disk_id, path, foreground_percent, limit_percent, shards } = held;
+        Self { node, disk: disk_id, path, foreground_percent, limit_percent, shards }
+    }
+}
+
+impl GivesWay {
+    fn text(&self) -> String {
+        let Self { node, path, foreground_percent, limit_percent, shards, .. } = self;
+        format!(
+            "gives way on {node} {path}: clients take {foreground_percent}% of its time, and above {limit_percent}% what has a spare \
+             waits; {shards} shards do, and its scrub\n"
+        )
+    }
+}
+
 impl Started {
     fn text(&self) -> String {
         let mut out = format!("{} rebuilt, {} failed, {} skipped\n", self.rebuilt, self.failed, self.skipped);
@@ -308,6 +338,7 @@ impl RepairView {
             eta.unwrap_or_else(|| UNKNOWN.to_owned()),
         ]);
         let paused = self.paused.as_ref().map(|paused| format!("paused {}\n", paused.text())).unwrap_or_default();
-        table.render() + &paused
+        let gives_way: String = self.gives_way.iter().map(GivesWay::text).collect();
+        table.render() + &paused + &gives_way
     }
 }

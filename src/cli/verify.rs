@@ -20,6 +20,8 @@ use crate::client::{Node, Nodes};
 use crate::exit::{Code, Failure};
 use crate::output::{bytes, rfc3339};
 
+/// Where the parts of unfinished uploads are: a bucket of the product's own, in no list of buckets.
+const UPLOADS_BUCKET: &str = "resilver.uploads";
 /// Objects read side by side: enough to keep several disks busy, few enough to leave them to the clients.
 const SIDE_BY_SIDE: usize = 4;
 /// Problems listed in full; the counts are always complete.
@@ -47,6 +49,8 @@ pub(crate) struct VerifyArgs {
 #[derive(Default, Serialize)]
 struct Summary {
     objects: u64,
+    /// Parts of unfinished uploads among them.
+    parts: u64,
     intact: u64,
     /// Not intact: damaged but recoverable, or lost.
     failed: u64,
@@ -108,8 +112,14 @@ pub(crate) async fn run(cx: &Context, args: VerifyArgs) -> Result<Code, Failure>
         }
     };
     let mut summary = Summary::default();
+    if args.full {
+        // First: what becomes an object meanwhile is found with the objects.
+        let of = args.bucket.as_ref().map(|bucket| format!("{bucket}/")).unwrap_or_default();
+        verify_bucket(cx, &nodes, (UPLOADS_BUCKET, &of), true, &mut summary).await?;
+        summary.parts = summary.objects;
+    }
     for bucket in &buckets {
-        verify_bucket(cx, &nodes, bucket, args.full, &mut summary).await?;
+        verify_bucket(cx, &nodes, (bucket, ""), args.full, &mut summary).await?;
     }
     cx.out.show(&summary, Summary::text)?;
     let code = match &summary {
@@ -156,13 +166,13 @@ fn hex(bytes: &[u8]) -> String {
 async fn verify_bucket(
     cx: &Context,
     nodes: &Nodes,
-    bucket: &str,
+    (bucket, prefix): (&str, &str),
     full: bool,
     summary: &mut Summary,
 ) -> Result<(), Failure> {
     let mut after = String::new();
     loop {
-        let page = page(nodes, bucket, "", &after).await?;
+        let page = page(nodes, bucket, prefix, &after).await?;
         let Some(last) = page.objects.last() else { return Ok(()) };
         after.clone_from(&last.key);
         let objects = page.objects.into_iter().map(|info| ObjectPath { bucket: info.bucket, key: info.key });
@@ -189,7 +199,7 @@ impl Summary {
     fn count(&mut self, object: &ObjectPath, answer: Result<VerifyResponse, Failure>) {
         let answer = match answer {
             // Deleted since the page was read: nothing is missing.
-            Err(failure) if failure.message.contains("no such object") => return,
+            Err(failure) if failure.message.contains("there is no object") => return,
             Err(failure) => {
                 self.objects += 1;
                 self.skipped += 1;
@@ -254,9 +264,11 @@ impl Summary {
             .iter()
             .map(|problem| format!("{}: {} ({})\n", problem.object, problem.state, problem.detail))
             .collect();
-        let Summary { objects, intact, failed, lost, skipped, shards, shard_bytes, .. } = self;
+        let Summary { objects, parts, intact, failed, lost, skipped, shards, shard_bytes, .. } = self;
+        let of_uploads =
+            if *parts > 0 { format!(" ({parts} of them parts of unfinished uploads)") } else { String::new() };
         out.push_str(&format!(
-            "{objects} objects: {intact} intact, {failed} failed ({lost} lost), {skipped} skipped; {shards} shards, {} read \
+            "{objects} objects{of_uploads}: {intact} intact, {failed} failed ({lost} lost), {skipped} skipped; {shards} shards, {} read \
              back\n",
             bytes(*shard_bytes)
         ));

@@ -94,6 +94,11 @@ fn check_node(node: &NodeOptions) -> Result<(), Failure> {
             Failure::usage("a rate_bytes_per_second is 0: the work would never end").next("use 1000000 or more")
         );
     }
+    if node.repair.full_check_period.is_zero() {
+        return Err(
+            Failure::usage("node.repair.full_check_period is 0: the disks would have no rest").next("use 1h or more")
+        );
+    }
     Ok(())
 }
 

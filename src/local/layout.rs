@@ -21,7 +21,7 @@ use bytes::Bytes;
 use resilver_host::Host;
 use resilver_host::disk::{replace_file, replace_private_file};
 
-use super::{LocalNode, LocalOptions};
+use super::{LocalNode, LocalOptions, Upkeep};
 use crate::discover::{self, CLUSTER_FILE, ClusterFile, FORMAT, Member};
 use crate::exit::Failure;
 
@@ -60,7 +60,7 @@ pub(super) async fn create_or_open(host: &Host, dir: &Path, options: &LocalOptio
     write_gossip_key(host, dir, &file).await?;
     // Completes what a crash left half made; does nothing to what is there.
     for member in &file.nodes {
-        write_node(host, dir, &file, member).await?;
+        write_node(host, dir, &file, member, options.upkeep).await?;
     }
     Ok(file)
 }
@@ -195,14 +195,20 @@ async fn write_gossip_key(host: &Host, dir: &Path, file: &ClusterFile) -> Result
     written.map_err(|error| Failure::failed(format!("cannot write the agents' key {}: {error}", path.display())))
 }
 
-async fn write_node(host: &Host, dir: &Path, file: &ClusterFile, member: &Member) -> Result<(), Failure> {
+async fn write_node(
+    host: &Host,
+    dir: &Path,
+    file: &ClusterFile,
+    member: &Member,
+    upkeep: Upkeep,
+) -> Result<(), Failure> {
     let node = local_node(dir, file.disks, member);
     let failed = |error: std::io::Error| Failure::failed(format!("cannot prepare {}: {error}", node.dir.display()));
     if host.disk.metadata(&node.config).await.is_ok() {
         return Ok(());
     }
     host.disk.create_dir_all(&node.dir).await.map_err(failed)?;
-    let text = configuration(file, member);
+    let text = configuration(file, member, upkeep);
     replace_file(&*host.disk, &node.config, Bytes::from(text)).await.map_err(failed)
 }
 
@@ -227,7 +233,16 @@ pub(super) fn local_node(dir: &Path, disks: u32, member: &Member) -> LocalNode {
 }
 
 /// A node's configuration file. Relative paths start from the file's folder, so that the cluster can be moved.
-fn configuration(file: &ClusterFile, member: &Member) -> String {
+fn configuration(file: &ClusterFile, member: &Member, upkeep: Upkeep) -> String {
+    let upkeep = match upkeep {
+        Upkeep::Playful => {
+            "  # Figures of a cluster to play with: damage is found in seconds, not within the 14 days of production.
+  scrub: { period: 20s, rate_bytes_per_second: 200000000 }
+  repair: { check_interval: 2s, full_check_period: 60s }
+"
+        }
+        Upkeep::Production => "",
+    };
     let others: Vec<String> =
         file.nodes.iter().filter(|other| other.name != member.name).map(|other| other.address.clone()).collect();
     let disks: Vec<String> = (1..=file.disks).map(|disk| format!("disk{disk}")).collect();
@@ -242,10 +257,7 @@ node:
   data_dir: meta
   disks: [{disks}]
   join: [{join}]
-  # Figures of a cluster to play with: damage is found in seconds, not within the 14 days of production.
-  scrub: {{ period: 20s, rate_bytes_per_second: 200000000 }}
-  repair: {{ check_interval: 2s }}
-  read_deadline: 30s
+{upkeep}  read_deadline: 30s
   s3: {{ address: {s3} }}
 agent:
   name: {name}
@@ -310,8 +322,10 @@ mod tests {
     #[test]
     fn what_up_writes_is_what_the_node_reads() {
         let file = file();
-        let text = configuration(&file, &file.nodes[1]);
+        let text = configuration(&file, &file.nodes[1], Upkeep::Playful);
         let config: Config = parse(Path::new("resilver.yaml"), &text).expect("own configuration is accepted");
+        let measured = configuration(&file, &file.nodes[1], Upkeep::Production);
+        assert!(parse::<Config>(Path::new("resilver.yaml"), &measured).is_ok() && measured.len() < text.len());
         let node = config.node.expect("a node");
         assert_eq!(node.join, ["127.0.0.1:20000"]);
         assert_eq!(node.disks, [PathBuf::from("disk1"), PathBuf::from("disk2")]);

@@ -40,6 +40,16 @@ const KEEPER_TIME: Duration = Duration::from_secs(8);
 /// A process record is some hundred bytes.
 const MAX_RECORD_BYTES: u64 = 4096;
 
+/// How often disks are read through, and compared with the metadata, when nothing points at damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    /// So often that damage is found while one looks on. It costs clients a good part of a small machine.
+    #[default]
+    Playful,
+    /// As in production: what a benchmark of clients' work measures.
+    Production,
+}
+
 /// What kind of cluster is wanted.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalOptions {
@@ -53,6 +63,8 @@ pub(crate) struct LocalOptions {
     pub(crate) binary: PathBuf,
     /// The cluster's name.
     pub(crate) name: String,
+    /// Written into the nodes' configuration when the cluster is made.
+    pub(crate) upkeep: Upkeep,
 }
 
 /// A node of a local cluster: where everything of it is.

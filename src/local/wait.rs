@@ -65,7 +65,6 @@ impl LocalCluster {
             agent: Some(node.agent_address.clone()),
             // Only agents gossip.
             gossip: None,
-            agent_also: Vec::new(),
             api: Some(node.api.clone()),
             agent_dir: Some(node.agent_dir.clone()),
         };

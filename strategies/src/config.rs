@@ -91,6 +91,9 @@ pub struct PolicyConfig {
     pub grace: Duration,
     /// Grade 5 work waits while this many client operations are in flight on the node.
     pub pressure_operations: u64,
+    /// Nor begins while clients take more than so many percent of the time of one of the node's disks. 80: the node's own repair
+    /// gives way there, too.
+    pub pressure_percent: u32,
     /// What the agent may do without asking.
     pub authority: AuthorityTable,
     /// Patterns in which one failure drags others along. Detection: no factor scales their windows.
@@ -304,6 +307,7 @@ impl Default for PolicyConfig {
             storm: Storm::default(),
             grace: secs(60),
             pressure_operations: 256,
+            pressure_percent: 80,
             authority: AuthorityTable::default(),
             cascades: Cascades::default(),
             health: HealthPolicy::default(),

@@ -80,7 +80,8 @@ pub struct Draft {
     /// What applies of: node_id, node_ids, disk_id, reason (the mode), pid, resolution, from, to, guard, evidence,
     /// fence, backup_path. And of those that the agent needs to go on after its own restart: bucket, key, signature,
     /// initial, attempt, disruptive, with (what the action needs beside its subject), owner, expires_ms. Of a cascade: pattern (in the record that counts it),
-    /// initial_failure, severity; of what is folded under one: folded_under. Of an approval: to, owner, token_sha256.
+    /// initial_failure, severity; of what is folded under one: folded_under. Of a step that is passed over: skipped (its action).
+    /// Of an approval: to, owner, token_sha256.
     #[serde(default)]
     #[schemars(schema_with = "details_schema")]
     pub details: BTreeMap<String, serde_json::Value>,

@@ -364,6 +364,36 @@ fn the_next_holder_goes_on_from_the_marks_and_the_last_one_lets_go() {
     assert_eq!(town.actions(), [Action::MarkDown, Action::EvacuateHost], "and the mark is not made twice");
 }
 
+/// Seen in outages of real hosts: the lease changed hands meanwhile, and one outage had two incidents.
+#[test]
+fn one_outage_is_one_incident_whoever_holds_the_lease() {
+    let mut first = Town::new(Profile::Production);
+    first.power_off(&["n6"]);
+    first.pass(17);
+    let (incident, reason) = (first.bench.only().id, first.bench.last_step().reason);
+    assert!(reason.starts_with(&format!("[{incident}] ")), "the mark names it: {reason}");
+    let mut next = Town::new(Profile::Production);
+    next.lease(false);
+    next.power_off(&["n6"]);
+    next.mark("n6", "down", true);
+    let marked = next.bench.fact.members.iter_mut().find(|member| member.node == "n6").expect("a member");
+    marked.reason = reason.replace(&format!("[{incident}]"), "[n4-4711]");
+    next.pass(17);
+    next.lease(true);
+    next.pass(2);
+    let taken_over = next.bench.only();
+    assert_eq!(taken_over.id.0, "n4-4711");
+    assert!(!taken_over.evidence.contains('['), "its name is not told twice: {}", taken_over.evidence);
+    // What another than an agent wrote names nothing.
+    let mut plain = Town::new(Profile::Production);
+    plain.power_off(&["n6"]);
+    plain.mark("n6", "down", true);
+    let marked = plain.bench.fact.members.iter_mut().find(|member| member.node == "n6").expect("a member");
+    marked.reason = "[somebody] said so".into();
+    plain.pass(17);
+    assert!(plain.bench.only().id.0.starts_with("n1-"), "{}", plain.bench.only().id);
+}
+
 #[test]
 fn the_agents_own_restart_repeats_no_mark() {
     let mut town = Town::new(Profile::Production);

@@ -9,14 +9,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use proptest::prelude::*;
 use resilver_strategies::api::{
-    Command, ExitClass, FailureFact, Input, Observation, OperatorCommand, ProcessFact, SmartVerdict, StepId, StepResult,
+    CanaryFact, Command, ExitClass, FailureFact, HostFact, Input, LockFact, LogMatchFact, Observation, OperatorCommand,
+    ProcessFact, ProcessStateFact, ReplicaFact, ReplicasFact, SmartVerdict, Step, StepId, StepResult, VolumeFact,
 };
 use resilver_strategies::cascade::Place;
 use resilver_strategies::chain::verify;
-use resilver_strategies::config::Profile;
-use resilver_strategies::engine::{MAX_OPEN, MAX_RECENT};
-use resilver_strategies::record::RecordKind;
-use resilver_strategies::types::{Action, FailureKind, GuardName, Mode};
+use resilver_strategies::config::{PolicyConfig, Profile};
+use resilver_strategies::engine::{MAX_OPEN, MAX_RECENT, Rung, ladder};
+use resilver_strategies::record::{Draft, RecordKind};
+use resilver_strategies::types::{Action, Authority, FailureKind, GuardName, Mode};
+
+const VOTERS: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
+
+/// Stories that are told; `PROPERTY_CASES=5000` for a long night.
+#[allow(clippy::disallowed_methods, reason = "a test reads its own environment")]
+fn cases() -> u32 {
+    std::env::var("PROPERTY_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(96)
+}
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -41,6 +50,22 @@ enum Happens {
     Smart(u8),
     ReadFails,
     AgentDies,
+    /// The node's process is as the kernel says.
+    State(u8),
+    Canary(u8),
+    /// How full the host is.
+    Host(u8),
+    /// Members are compared, and this one differs or not.
+    Compared(bool),
+    /// What the node says of itself.
+    Says(u8),
+    /// How Raft is here.
+    Raft(u8),
+    /// How a peer is, and what it says.
+    Peer(u8, u8),
+    /// The node does (or does not) show what was asked of it.
+    Shows(bool),
+    Line,
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
@@ -65,6 +90,15 @@ fn happens() -> impl Strategy<Value = Happens> {
         4 => (0u8..6).prop_map(Happens::Smart),
         2 => Just(Happens::ReadFails),
         1 => Just(Happens::AgentDies),
+        2 => (0u8..5).prop_map(Happens::State),
+        4 => (0u8..3).prop_map(Happens::Canary),
+        4 => (0u8..5).prop_map(Happens::Host),
+        3 => any::<bool>().prop_map(Happens::Compared),
+        6 => (0u8..9).prop_map(Happens::Says),
+        8 => (0u8..8).prop_map(Happens::Raft),
+        8 => (0u8..4, 0u8..9).prop_map(|(who, how)| Happens::Peer(who, how)),
+        6 => any::<bool>().prop_map(Happens::Shows),
+        1 => Just(Happens::Line),
     ]
 }
 
@@ -101,6 +135,7 @@ impl Watcher {
                     assert_eq!(step.disruptive, step.fence.is_some(), "{step:?}");
                     assert_ne!(step.mode, Some(Mode::CascadingFailure), "a cascade is told, never treated");
                     self.in_flight.insert(step.id, step.disruptive);
+                    nothing_lower_was_left_out(bench, step);
                 }
                 Command::TakeSlot(step) => {
                     assert!(!paused, "a slot asked for during a pause");
@@ -130,6 +165,23 @@ impl Watcher {
     }
 }
 
+/// Every step of a lower grade was done before, or there is a record of why it was not.
+fn nothing_lower_was_left_out(bench: &Bench, step: &Step) {
+    let (Some(mode), Some(incident)) = (step.mode, &step.incident) else { return };
+    let rungs = ladder(mode, &bench.policy);
+    let fits = |rung: &Rung| rung.action == step.action && (rung.with.is_empty() || rung.with == step.with);
+    let Some(at) = rungs.iter().position(fits) else { return };
+    let of = |draft: &&Draft| draft.incident.as_ref() == Some(incident);
+    for lower in rungs[..at].iter().filter(|rung| rung.grade < step.grade && rung.attempts > 0) {
+        let accounted = bench.journal.iter().map(|line| &line.draft).filter(of).any(|draft| match draft.kind {
+            RecordKind::Intent => draft.action == lower.action,
+            RecordKind::Note => draft.text("skipped") == Some(lower.action.as_str()),
+            _ => false,
+        });
+        assert!(accounted, "{} was left out before {step:?}", lower.action);
+    }
+}
+
 struct Story {
     bench: Bench,
     watcher: Watcher,
@@ -148,6 +200,38 @@ impl Story {
 
     fn tell(&mut self, happens: &Happens) {
         match happens {
+            Happens::State(state) => {
+                let state = ["running", "sleeping", "disk_wait", "stopped", "zombie"][usize::from(*state)];
+                let fact = ProcessStateFact { pid: self.pid, state: state.into(), for_ms: 9_000 };
+                self.bench.observe(Observation::ProcessState(fact));
+            }
+            Happens::Canary(how) => {
+                let millis = [Some(8), Some(9_000), None][usize::from(*how)];
+                for _ in 0..4 {
+                    self.bench.observe(Observation::Canary(CanaryFact { millis, error: String::new() }));
+                    self.seconds(1, |bench| bench.pass(1));
+                }
+            }
+            Happens::Host(level) => self.host(*level),
+            Happens::Compared(wrong) => {
+                self.samples += 1;
+                let members = VOTERS.iter().map(|name| {
+                    let wrong = *wrong && *name == NODE;
+                    let (verdict, digest) = if wrong { ("wrong", "41aa") } else { ("right", "7d0c") };
+                    ReplicaFact { node: (*name).into(), verdict: verdict.into(), digest: digest.into() }
+                });
+                let fact = ReplicasFact { index: self.samples, members: members.collect() };
+                self.bench.observe(Observation::Replicas(fact));
+            }
+            Happens::Says(what) => self.says(*what),
+            Happens::Raft(how) => self.raft(*how),
+            Happens::Peer(who, how) => self.peer(*who, *how),
+            Happens::Shows(shows) => self.shows(*shows),
+            Happens::Line => {
+                let (pattern, line) = ("stuck".to_owned(), "task stuck".to_owned());
+                let fact = LogMatchFact { pattern, mode: Some(Mode::Deadlock), line, count: 1 };
+                self.bench.observe(Observation::LogMatch(fact));
+            }
             Happens::Wait(ms) => self.seconds(u64::from(*ms) / 1000, |bench| bench.wait(1000)),
             Happens::Beat(count) => {
                 self.watcher.restart_failed &= *count == 0;
@@ -245,6 +329,104 @@ impl Story {
         self.watcher.look(&self.bench, paused);
     }
 
+    fn host(&mut self, level: u8) {
+        let left = [600u64, 120, 80, 30, 5][usize::from(level)];
+        let volume =
+            VolumeFact { name: "d1".into(), total_bytes: 1000, available_bytes: left, ..VolumeFact::default() };
+        let host = HostFact {
+            cpu_per_mille: Some(if level == 1 { 990 } else { 100 }),
+            cpu_pressure_per_mille: Some(if level == 2 { 900 } else { 10 }),
+            memory_total_bytes: Some(1000),
+            memory_available_bytes: Some(left),
+            volumes: vec![volume],
+            ..HostFact::default()
+        };
+        for _ in 0..5 {
+            self.bench.observe(Observation::Host(Box::new(host.clone())));
+            self.seconds(10, |bench| bench.pass(1));
+        }
+    }
+
+    fn says(&mut self, what: u8) {
+        let fact = &mut self.bench.fact;
+        match what {
+            0 => (fact.phase, fact.damage) = ("lost_voter".into(), "database".into()),
+            1 => (fact.phase, fact.damage) = ("lost_voter".into(), "log".into()),
+            2 => (fact.phase, fact.damage) = ("healthy".into(), String::new()),
+            3 => fact.phase = "recovering".into(),
+            4 => (fact.oldest_operation, fact.oldest_operation_ms) = ("put-1".into(), 900_000),
+            5 => (fact.oldest_operation, fact.oldest_operation_ms) = (String::new(), 0),
+            6 => {
+                let owner_node = "n3".to_owned();
+                let health = "unhealthy".to_owned();
+                let lock = LockFact {
+                    path: "a".into(),
+                    health,
+                    owner_node,
+                    token: 3,
+                    held_ms: 500_000,
+                    waiting: 2,
+                    ..LockFact::default()
+                };
+                fact.locks = vec![lock];
+            }
+            7 => fact.locks.clear(),
+            _ => fact.mode_is_persons = !fact.mode_is_persons,
+        }
+        self.seconds(3, |bench| bench.pass(1));
+    }
+
+    fn raft(&mut self, how: u8) {
+        let Some(raft) = self.bench.fact.raft.as_mut() else { return };
+        match how {
+            0 => (raft.role, raft.leader, raft.quorum_ack_ms) = ("leader".into(), NODE.into(), Some(20)),
+            1 => (raft.role, raft.leader, raft.quorum_ack_ms) = ("candidate".into(), String::new(), None),
+            2 | 3 => (raft.role, raft.leader, raft.quorum_ack_ms) = ("follower".into(), "n2".into(), None),
+            4 => raft.term += 7,
+            5 => raft.term = raft.term.saturating_sub(2),
+            6 => raft.applied = 0,
+            _ => raft.applied = 5_000,
+        }
+        self.seconds(6, |bench| bench.pass(1));
+    }
+
+    fn peer(&mut self, who: u8, how: u8) {
+        let name = VOTERS[usize::from(who) + 1];
+        let fact = self.bench.peer(name);
+        match how {
+            0 | 1 => *fact = common::peer(name),
+            2 => (fact.agent_answers, fact.node_alive, fact.node_answers, fact.raft) = (false, None, Some(false), None),
+            3 => (fact.node_alive, fact.node_answers, fact.raft) = (Some(false), Some(false), None),
+            4 => fact.hears_us = Some(false),
+            5 => fact.leader = String::new(),
+            6 => fact.clock_offset_ms = Some(700),
+            7 => {
+                if let Some(raft) = &mut fact.raft {
+                    (raft.role, raft.term, raft.quorum_ack_ms) = ("leader".into(), raft.term + 6, Some(30));
+                }
+            }
+            _ => {
+                if let Some(raft) = &mut fact.raft {
+                    raft.committed += 5_000;
+                }
+            }
+        }
+        self.seconds(5, |bench| bench.pass(1));
+    }
+
+    /// The node shows what its last step was to bring about, or goes back to what it was.
+    fn shows(&mut self, shows: bool) {
+        let last = self.bench.executed().pop().filter(|_| shows);
+        let fact = &mut self.bench.fact;
+        match last.map(|step| step.with) {
+            Some(with) if with == "quiet" || with == "standing" => fact.stands = Some(with == "standing"),
+            Some(with) if matches!(with.as_str(), "read_only" | "isolated" | "read_write") => fact.mode = with,
+            Some(_) => {}
+            None => (fact.stands, fact.mode) = (Some(true), "read_write".into()),
+        }
+        self.seconds(2, |bench| bench.pass(1));
+    }
+
     /// Second by second, so that the watcher knows for each whether it was in a pause.
     fn seconds(&mut self, count: u64, each: impl Fn(&mut Bench)) {
         for _ in 0..count {
@@ -267,7 +449,7 @@ impl Story {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_the_engine_keeps_its_promises(
@@ -275,7 +457,11 @@ proptest! {
         story in proptest::collection::vec(happens(), 1..160),
     ) {
         let profile = if fast { Profile::Fast } else { Profile::Production };
-        let bench = Bench::calm(profile);
+        let mut policy = PolicyConfig::of(profile);
+        // Nothing is hidden in a shadow.
+        policy.authority.grades.all = Some(Authority::Auto);
+        let mut bench = Bench::calm_with(policy);
+        bench.voters(&VOTERS);
         let watcher = Watcher::default();
         let mut told =
             Story { bench, watcher, pid: 100, findings: 0, samples: 0, paused_until: 0, last_slot: None, deliberate: false };
@@ -294,10 +480,13 @@ proptest! {
     #[test]
     fn a_recording_is_decided_the_same_from_wherever_it_is_replayed(
         fast in any::<bool>(),
-        story in proptest::collection::vec(happens(), 1..60),
+        story in proptest::collection::vec(happens(), 1..30),
         every in 5usize..80,
     ) {
-        let mut bench = Bench::calm(if fast { Profile::Fast } else { Profile::Production });
+        let mut policy = PolicyConfig::of(if fast { Profile::Fast } else { Profile::Production });
+        policy.authority.grades.all = Some(Authority::Auto);
+        let mut bench = Bench::calm_with(policy);
+        bench.voters(&VOTERS);
         bench.fact.cluster = "c1".into();
         bench.record(every);
         let mut told =
@@ -320,7 +509,8 @@ proptest! {
 
     #[test]
     fn every_slot_that_was_asked_for_is_closed_in_the_end(story in proptest::collection::vec(happens(), 1..80)) {
-        let bench = Bench::calm(Profile::Fast);
+        let mut bench = Bench::calm(Profile::Fast);
+        bench.voters(&VOTERS);
         let mut told = Story {
             bench, watcher: Watcher::default(), pid: 100, findings: 0, samples: 0, paused_until: 0, last_slot: None, deliberate: false,
         };

@@ -170,10 +170,12 @@ impl LeaseActor {
         let now = self.setup.time.mono();
         match ask {
             Ask::Prepare(request, tx) => {
+                self.heard_of(&request.cluster, request.epoch).await;
                 let answer = self.acceptor().map(|acceptor| acceptor.prepare(now, &request));
                 self.give(answer, tx).await;
             }
             Ask::Accept(request, tx) => {
+                self.heard_of(&request.cluster, request.epoch).await;
                 let answer = self.acceptor().map(|acceptor| acceptor.accept(now, &request));
                 if answer.as_ref().is_ok_and(|answer| answer.reply.accepted) {
                     self.heard(&request.ballot.agent);
@@ -291,20 +293,39 @@ impl LeaseActor {
         if self.store(lease).await.is_err() {
             return;
         }
+        let now = self.setup.time.mono();
         match &mut self.parts {
-            Some((acceptor, _)) => acceptor.set_epoch(epoch),
+            Some((acceptor, proposer)) => {
+                acceptor.set_epoch(epoch);
+                let effects = proposer.set_epoch(now, epoch);
+                self.follow(effects).await;
+            }
             None => self.begin(),
+        }
+    }
+
+    /// Another agent asks under a later epoch than this one knows of: it is this one's from now on. Its own node may be the last
+    /// to hear of it, or be in the one before again, because the later one was undone; fences go on from the latest all the same.
+    async fn heard_of(&mut self, cluster: &str, epoch: u64) {
+        if !self.stored.cluster.is_empty() && self.stored.cluster == cluster && epoch > self.stored.epoch {
+            self.known(cluster.to_owned(), epoch).await;
         }
     }
 
     /// Hands an event to the proposer and does what follows. Messages to this agent's own acceptor are answered in
     /// place, which may make further events.
     async fn event(&mut self, event: LeaseEvent) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let now = self.setup.time.mono();
-            let Some((_, proposer)) = &mut self.parts else { return };
-            for effect in proposer.handle(now, event) {
+        let now = self.setup.time.mono();
+        let Some((_, proposer)) = &mut self.parts else { return };
+        let effects = proposer.handle(now, event);
+        self.follow(effects).await;
+    }
+
+    /// Does what the proposer wants, and hands it what its own acceptor answers.
+    async fn follow(&mut self, mut effects: Vec<LeaseEffect>) {
+        let mut events = VecDeque::new();
+        loop {
+            for effect in effects {
                 match effect {
                     LeaseEffect::PersistRound(round) => {
                         let Some((acceptor, _)) = &mut self.parts else { return };
@@ -328,6 +349,10 @@ impl LeaseActor {
                     }
                 }
             }
+            let Some(event) = events.pop_front() else { return };
+            let now = self.setup.time.mono();
+            let Some((_, proposer)) = &mut self.parts else { return };
+            effects = proposer.handle(now, event);
         }
     }
 

@@ -115,6 +115,7 @@ pub(crate) async fn observe(links: &Links, deadline: Duration) -> Result<Observe
 fn node_fact(answer: ObserveResponse) -> NodeFact {
     let voters = voters(&answer);
     let members = answer.nodes.iter().map(member_fact).collect();
+    let foreground_percent = answer.disks.iter().map(|disk| disk.foreground_percent).max().unwrap_or_default();
     let node = answer.node;
     NodeFact {
         pid: answer.pid,
@@ -132,6 +133,7 @@ fn node_fact(answer: ObserveResponse) -> NodeFact {
         repair_queue: answer.repair.as_ref().map_or(0, |repair| repair.queue + repair.in_flight),
         missing_shards: answer.repair.as_ref().map_or(0, |repair| repair.missing_shards),
         operations_in_flight: answer.operations_in_flight,
+        foreground_percent,
         members,
         cluster: answer.cluster_id,
         mode_is_persons: !answer.mode_reason.is_empty() && !answer.mode_automatic,

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use resilver_host::Host;
@@ -21,8 +22,9 @@ const RENEWALS: u64 = 1 << 24;
 /// An agent, as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Identity {
-    /// Its node's name.
-    pub(super) name: String,
+    /// Its node's name. Shared: the protocol asks every member for it whenever it looks one up.
+    #[serde(with = "shared")]
+    pub(super) name: Arc<str>,
     /// Where it listens.
     pub(super) address: SocketAddr,
     /// Which of its lives: the greater one is the later.
@@ -30,18 +32,31 @@ pub(super) struct Identity {
 }
 
 impl foca::Identity for Identity {
-    type Addr = String;
+    type Addr = Arc<str>;
 
     fn renew(&self) -> Option<Identity> {
         Some(Identity { life: self.life.saturating_add(1), ..self.clone() })
     }
 
-    fn addr(&self) -> String {
+    fn addr(&self) -> Arc<str> {
         self.name.clone()
     }
 
     fn win_addr_conflict(&self, adversary: &Identity) -> bool {
         self.life > adversary.life
+    }
+}
+
+/// A shared text travels like any other.
+mod shared {
+    use super::{Arc, Deserialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(text: &Arc<str>, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(from).map(Arc::from)
     }
 }
 
@@ -76,7 +91,7 @@ mod tests {
         let second = begin_life(&host, dir.path()).await.expect("kept");
         assert_eq!(second, (ahead + 1) * RENEWALS);
         let address = "127.0.0.1:1".parse().expect("an address");
-        let identity = Identity { name: "n1".to_owned(), address, life: first };
+        let identity = Identity { name: "n1".into(), address, life: first };
         let renewed = foca::Identity::renew(&identity).expect("it may renew");
         assert!(foca::Identity::win_addr_conflict(&renewed, &identity) && renewed.life < second);
     }

@@ -143,9 +143,9 @@ pub fn new_key_file(host: &Host) -> String {
     )
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "quantity"))]
 pub(super) fn ring(text: &str) -> KeyRing {
-    KeyRing::parse(Path::new("gossip.key"), text).expect("keys of the test")
+    KeyRing::parse(Path::new("gossip.key"), text).expect("keys of a test or a model")
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@
 mod identity;
 mod key;
 mod randomness;
+#[cfg(feature = "quantity")]
+pub mod scale;
 mod seal;
 mod task;
 
@@ -88,7 +90,7 @@ pub(crate) async fn open(host: &Host, options: &Options, gossip: &Gossip) -> Res
     let bound = host.net.bind_datagram(&gossip.listen).await;
     let socket = bound.map_err(|source| GossipError::Bind { address: gossip.listen.clone(), source })?;
     let life = begin(host, &options.dir).await?;
-    let own = identity::Identity { name: options.name.clone(), address, life };
+    let own = identity::Identity { name: options.name.as_str().into(), address, life };
     Ok(Opened { own, peers, keys, socket })
 }
 

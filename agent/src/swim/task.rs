@@ -38,7 +38,7 @@ pub(super) struct Pace {
 }
 
 /// Suspect within a second or two, down after ten more: below the 15 s of a conviction, which this is evidence for.
-const PACE: Pace = Pace {
+pub(super) const PACE: Pace = Pace {
     probe: Duration::from_secs(1),
     answer: Duration::from_millis(300),
     refute: Duration::from_secs(10),
@@ -171,12 +171,12 @@ impl Swim {
 
     /// Asks members that are not in to take part, a few at a time, in turns.
     fn join(&mut self) {
-        let active: Vec<&str> = self.protocol.iter_members().map(|member| member.id().name.as_str()).collect();
+        let active: Vec<&str> = self.protocol.iter_members().map(|member| &*member.id().name).collect();
         let absent: Vec<Identity> = self
             .peers
             .iter()
             .filter(|(name, _)| !active.contains(&name.as_str()))
-            .map(|(name, address)| Identity { name: name.clone(), address: *address, life: 0 })
+            .map(|(name, address)| Identity { name: name.as_str().into(), address: *address, life: 0 })
             .collect();
         for turn in 0..absent.len().min(JOIN_AT_ONCE) {
             let identity = absent[(self.joined + turn) % absent.len()].clone();
@@ -200,27 +200,30 @@ impl Swim {
         let cluster = (self.cluster)();
         while let Some((to, payload)) = self.runtime.to_send() {
             // Before the cluster is known nobody is spoken to; an address that only a datagram names is never used.
-            let address = self.peers.get(&to.name).filter(|_| !cluster.is_empty());
+            let address = self.peers.get(&*to.name).filter(|_| !cluster.is_empty());
             let Some((address, datagram)) = address.zip(self.seal.seal(&cluster, &payload)) else { continue };
             match self.socket.send_to(&datagram, *address).await {
                 Ok(()) => self.telemetry.gossip("out"),
-                Err(error) => tracing::debug!(to = to.name, %error, "a datagram could not be sent"),
+                Err(error) => tracing::debug!(to = &*to.name, %error, "a datagram could not be sent"),
             }
         }
         self.show();
     }
 
     fn show(&self) {
-        let known = self.protocol.iter_membership_state();
-        let known = known.filter(|member| self.peers.contains_key(&member.id().name));
-        let view: SwimView = known.map(|member| (member.id().name.clone(), state(member.state()))).collect();
+        let known = || {
+            let members = self.protocol.iter_membership_state();
+            members.filter(|member| self.peers.contains_key(&*member.id().name))
+        };
         self.view.send_if_modified(|held| {
-            let changed = *held != view;
-            if changed {
-                self.telemetry.gossip_members(&view);
-                *held = view;
+            // Looked at with every datagram, and changed by few: nothing is copied before something is new.
+            let news = known().any(|member| held.get(&*member.id().name) != Some(&state(member.state())));
+            if !news && known().count() == held.len() {
+                return false;
             }
-            changed
+            *held = known().map(|member| (member.id().name.to_string(), state(member.state()))).collect();
+            self.telemetry.gossip_members(held);
+            true
         });
     }
 }
@@ -233,7 +236,7 @@ fn state(state: State) -> SwimState {
     }
 }
 
-fn config(pace: Pace) -> foca::Config {
+pub(super) fn config(pace: Pace) -> foca::Config {
     foca::Config {
         probe_period: pace.probe,
         probe_rtt: pace.answer,

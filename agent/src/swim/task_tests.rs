@@ -65,7 +65,7 @@ impl Town {
         let socket = self.host.net.bind_datagram(&address.to_string()).await.expect("its own port");
         let mut peers = self.addresses.clone();
         peers.remove(name);
-        let own = Identity { name: name.to_owned(), address, life };
+        let own = Identity { name: name.into(), address, life };
         let opened = Opened { own, peers, keys: ring(keys), socket };
         let (sender, view) = views();
         let telemetry = Arc::new(Telemetry::new());

@@ -28,6 +28,7 @@ use crate::client::Client;
 use crate::s3::{From, Store};
 use crate::target::Target as Cluster;
 use buckets::Buckets;
+pub use buckets::LISTING_BUCKET;
 use cost::{Cost, Meter};
 pub use memory::UnderUploads;
 pub use report::{Report, Row, Target};
@@ -100,6 +101,23 @@ pub async fn run(
     }
 }
 
+/// Lists the listing's bucket, into which somebody else wrote `keys` keys of `prefix` and nine digits.
+///
+/// # Errors
+/// When the cluster is not up, or a page is not what it should be.
+pub async fn list_filled(
+    host: &Host,
+    cluster: &Cluster,
+    options: &S3Options,
+    prefix: &str,
+    keys: u64,
+    say: &(dyn Fn(&str) + Send + Sync),
+) -> anyhow::Result<Row> {
+    let listing = buckets::filled(host, cluster).await?;
+    let bench = Bench { host, meter: Meter::new(host, cluster, &Client::new(host, cluster)?).await?, options, say };
+    bench.listing(&listing, prefix, keys).await
+}
+
 struct Bench<'a> {
     host: &'a Host,
     meter: Meter,
@@ -120,7 +138,7 @@ impl Bench<'_> {
         let mut listing_keys = 0;
         if self.options.listing_keys > 0 {
             (listing_keys, listing_fill_seconds) = self.fill(listing).await?;
-            rows.push(self.listing(listing, listing_keys).await?);
+            rows.push(self.listing(listing, "", listing_keys).await?);
         }
         let memory = match self.options.uploads {
             0 => None,
@@ -204,10 +222,10 @@ impl Bench<'_> {
         Ok((ran.operations, seconds))
     }
 
-    async fn listing(&self, stores: &[Store], keys: u64) -> anyhow::Result<Row> {
+    async fn listing(&self, stores: &[Store], prefix: &str, keys: u64) -> anyhow::Result<Row> {
         let until = Until { span: self.options.span, operations: u64::MAX };
         let name = format!("a listing of 1,000 of {keys} keys");
-        let measured = self.workload(stores, "", &Ask::List { keys }, 1, until, &name).await?;
+        let measured = self.workload(stores, prefix, &Ask::List { keys }, 1, until, &name).await?;
         // A page that is empty is fast, too.
         let page = stores[0].list("", From::Start, workload::PAGE_KEYS, DEADLINE).await?;
         let expected = workload::PAGE_KEYS.min(usize::try_from(keys)?);

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -108,12 +108,12 @@ impl Disk for RealDisk {
 
     async fn modified_ms(&self, path: &Path) -> io::Result<Option<u64>> {
         let path = path.to_owned();
-        off_loop(move || {
-            // A time before the epoch is nobody's: as good as none.
-            let since = fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH).ok();
-            Ok(since.and_then(|since| u64::try_from(since.as_millis()).ok()))
-        })
-        .await
+        off_loop(move || modified_ms(&path)).await
+    }
+
+    async fn modified_all_ms(&self, paths: &[PathBuf]) -> io::Result<Vec<Option<u64>>> {
+        let paths = paths.to_vec();
+        off_loop(move || paths.iter().map(|path| modified_ms(path)).collect()).await
     }
 
     async fn device(&self, path: &Path) -> io::Result<Option<DeviceNumber>> {
@@ -170,6 +170,13 @@ fn sync_dir(path: &Path) -> io::Result<()> {
     }
     // fsync, not fdatasync: a folder's entries are what it says about itself.
     dir.sync_all()
+}
+
+/// When a path was last changed.
+fn modified_ms(path: &Path) -> io::Result<Option<u64>> {
+    // A time before the epoch is nobody's: as good as none.
+    let since = fs::metadata(path)?.modified()?.duration_since(UNIX_EPOCH).ok();
+    Ok(since.and_then(|since| u64::try_from(since.as_millis()).ok()))
 }
 
 /// The parent of a bare file name is the empty path, by which people mean the working folder.

@@ -8,7 +8,7 @@ use resilver_proto::contract::ObserveResponse;
 use resilver_proto::store::cluster_server::Cluster;
 use resilver_proto::store::{
     DiskStatus, InitRequest, InitResponse, JoinRequest, JoinResponse, LostMember, NodeStatus, PauseRepairRequest,
-    PauseRepairResponse, ReleaseCollectionRequest, ReleaseCollectionResponse, RemovedNode, RepairPause,
+    PauseRepairResponse, ReleaseCollectionRequest, ReleaseCollectionResponse, RemovedNode, RepairHeld, RepairPause,
     ResumeRepairRequest, ResumeRepairResponse, StatusRequest, StatusResponse,
 };
 use tokio::sync::oneshot;
@@ -345,5 +345,13 @@ fn add_repair(out: &mut StatusResponse, answer: &ObserveResponse) {
         out.repair_completed += repair.completed;
         out.repair_failed += repair.failed;
         out.repair_rate_bytes_per_second += repair.rate_bytes_per_second;
+        out.repair_held.extend(repair.held.iter().map(|held| RepairHeld {
+            node: answer.node.clone(),
+            disk_id: held.disk_id.clone(),
+            path: held.path.clone(),
+            foreground_percent: held.foreground_percent,
+            limit_percent: held.limit_percent,
+            shards: held.shards,
+        }));
     }
 }

@@ -1,4 +1,5 @@
-//! Whether a member may go on alone, in a new epoch: the guard of `meta recover-quorum`, as a pure judgement over what was seen.
+//! Whether a member may go on alone, in a new epoch: the guards of `meta recover-quorum` and `meta restore`, as pure judgements
+//! over what was seen.
 //!
 //! Must never: let anybody go on while a quorum could come back, or while it is not known what another one has.
 
@@ -75,6 +76,31 @@ pub(super) fn may_be_forced(
             best.last_log_term, best.last_log_index, own.last_log_term, own.last_log_index
         )),
         _ => Ok(()),
+    }
+}
+
+/// Whether a node may go on from a backup of this cluster, as far as what others say tells: nobody has its metadata, or is about
+/// to. Pure.
+pub(super) fn may_be_restored(cluster: &str, seen: &[(String, SurveyResponse)]) -> Result<(), String> {
+    if let Some((node, seen)) = seen.iter().find(|(_, seen)| seen.cluster_id == cluster) {
+        return Err(format!(
+            "node {node} serves this cluster in epoch {}: a backup is for when nobody has the metadata any more",
+            seen.epoch
+        ));
+    }
+    if let Some((node, _)) = seen.iter().find(|(_, seen)| seen.recovering) {
+        return Err(format!(
+            "node {node} is asked to go on from a backup, or alone, at the same time, and two of them would be two clusters: \
+             ask one, and again"
+        ));
+    }
+    let settled = [Phase::LostVoter.as_str(), Phase::Waiting.as_str()];
+    let starting = |seen: &SurveyResponse| seen.cluster_id.is_empty() && !settled.contains(&seen.phase.as_str());
+    match seen.iter().find(|(_, seen)| starting(seen)) {
+        Some((node, seen)) => {
+            Err(format!("node {node} is {}, and does not say yet what it has: ask again in a moment", seen.phase))
+        }
+        None => Ok(()),
     }
 }
 
@@ -164,6 +190,21 @@ mod tests {
         let beside = SurveyResponse { recovering: true, ..at("n4", 3, 100) };
         let refused = judged(&["n2", "n3"], &[beside, at("n5", 3, 99)]).unwrap_err();
         assert!(refused.contains("n4 is asked to go on alone"), "{refused}");
+    }
+
+    /// Found while the scenario `restore` was written: two nodes that were restored at a time did not see each other, and would
+    /// both have been the only voter of the same epoch, under the same id.
+    #[test]
+    fn of_two_that_are_restored_at_the_same_time_neither_goes_on_beside_the_other() {
+        let judged = |seen: SurveyResponse| may_be_restored("c", &[("n2".to_owned(), seen)]);
+        let lost = SurveyResponse { phase: "lost_voter".to_owned(), cluster_id: String::new(), ..at("n2", 0, 0) };
+        assert_eq!(judged(lost.clone()), Ok(()));
+        assert_eq!(judged(SurveyResponse { phase: "waiting".to_owned(), ..lost.clone() }), Ok(()));
+        let beside = judged(SurveyResponse { recovering: true, ..lost.clone() }).unwrap_err();
+        assert!(beside.contains("n2 is asked to go on from a backup"), "{beside}");
+        let starts = judged(SurveyResponse { phase: "recovering".to_owned(), ..lost }).unwrap_err();
+        assert!(starts.contains("n2 is recovering, and does not say yet"), "{starts}");
+        assert!(judged(at("n2", 1, 1)).unwrap_err().contains("serves this cluster in epoch 1"));
     }
 
     #[test]

@@ -11,20 +11,21 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use resilver_host::OpenMode;
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::meta_recovery_server::MetaRecovery;
 use resilver_proto::contract::restore_request::Of;
 use resilver_proto::contract::{
     BackupChunk, BackupRequest, Progress, RecoverQuorumRequest, RecoverQuorumResponse, ReplayJournalRequest,
     RestoreBegin, RestoreRequest, RestoreResponse, StateFinding, SurveyRequest, SurveyResponse,
-    ValidateClusterStateRequest, ValidateClusterStateResponse,
+    UndoRecoverQuorumRequest, UndoRecoverQuorumResponse, ValidateClusterStateRequest, ValidateClusterStateResponse,
 };
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::forced::{Scene, may_be_forced};
-use super::{Shared, meta_status, unimplemented};
+use super::forced::{Scene, may_be_forced, may_be_restored};
+use super::{Shared, journal, meta_status, undo};
 use crate::meta::rebirth::passing;
 use crate::peers::Profile;
 use crate::phase::Phase;
@@ -51,6 +52,9 @@ pub(crate) struct MetaRecoveryService {
 /// A file that lies in the metadata folder and was read to its end: this node is to go on from it.
 pub(crate) struct RestoreOrder {
     pub(crate) from: PathBuf,
+    /// Held until this is done: whoever asks this node meanwhile hears of it.
+    #[allow(dead_code)] // dropped with the order
+    pub(crate) one: OwnedMutexGuard<()>,
     /// The latest epoch that anybody who was asked knows of.
     pub(crate) above: Epoch,
     pub(crate) reason: String,
@@ -87,9 +91,9 @@ impl MetaRecovery for MetaRecoveryService {
 
     async fn replay_journal(
         &self,
-        _: Request<ReplayJournalRequest>,
+        request: Request<ReplayJournalRequest>,
     ) -> Result<Response<Self::ReplayJournalStream>, Status> {
-        Err(unimplemented("ReplayJournal", "a node replays its own log when it starts"))
+        journal::replay_journal(&self.shared, request.into_inner().from_sequence).map(Response::new)
     }
 
     async fn validate_cluster_state(
@@ -131,12 +135,20 @@ impl MetaRecovery for MetaRecoveryService {
             aside: reborn.aside,
         }))
     }
+
+    async fn undo_recover_quorum(
+        &self,
+        request: Request<UndoRecoverQuorumRequest>,
+    ) -> Result<Response<UndoRecoverQuorumResponse>, Status> {
+        undo::undo(&self.shared, request.into_inner()).await.map(Response::new)
+    }
 }
 
 async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
     let mut answer = SurveyResponse {
         node: shared.name.to_string(),
         phase: shared.phase.get().phase.as_str().to_owned(),
+        recovering: shared.forcing.try_lock().is_err(),
         ..SurveyResponse::default()
     };
     let Some(core) = shared.core.get() else { return Ok(answer) };
@@ -151,7 +163,7 @@ async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
     (answer.last_log_term, answer.last_log_index) = core.meta.last_log().await.map_err(|error| meta_status(&error))?;
     answer.committed = status.committed;
     answer.applied = status.applied;
-    answer.recovering = shared.forcing.try_lock().is_err();
+    undo::surveyed(shared, core, &mut answer).await;
     Ok(answer)
 }
 
@@ -248,9 +260,13 @@ async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Resu
             phase.as_str()
         )));
     }
+    // Before anybody is asked: of two nodes that are asked for it at a time at least one sees the other.
+    let busy = |_| Status::aborted("a recovery is under way at this node");
+    let one = shared.forcing.clone().try_lock_owned().map_err(busy)?;
     let number = shared.host.clock.now().as_millis();
     let path = passing(&shared.options.data_dir, &format!("restore-{number}"));
-    let ordered = order_restore(shared, &path, &confirm, &members, reason, &mut stream).await;
+    let wish = (confirm.as_str(), members.as_slice(), reason);
+    let ordered = order_restore(shared, &path, wish, one, &mut stream).await;
     match ordered {
         // The file is the service's from now on.
         Ok(answered) => {
@@ -271,9 +287,8 @@ async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Resu
 async fn order_restore(
     shared: &Shared,
     path: &std::path::Path,
-    confirm: &str,
-    members: &[String],
-    reason: String,
+    (confirm, members, reason): (&str, &[String], String),
+    one: OwnedMutexGuard<()>,
     stream: &mut Streaming<RestoreRequest>,
 ) -> Result<oneshot::Receiver<Result<Reborn, Status>>, Status> {
     receive(shared, path, stream).await?;
@@ -294,17 +309,12 @@ async fn order_restore(
             names.join(", ")
         )));
     }
-    let cluster = found.cluster.to_string();
     let seen = others(shared, members).await;
-    if let Some((node, seen)) = seen.iter().find(|(_, seen)| seen.cluster_id == cluster) {
-        return Err(Status::failed_precondition(format!(
-            "node {node} serves this cluster in epoch {}: a backup is for when nobody has the metadata any more; nothing \
-             was changed",
-            seen.epoch
-        )));
-    }
+    may_be_restored(&found.cluster.to_string(), &seen)
+        .map_err(|why| Status::failed_precondition(format!("{why}; nothing was changed")))?;
+    let above = seen.iter().map(|(_, seen)| Epoch(seen.undone_epoch)).max().unwrap_or_default();
     let (answer, answered) = oneshot::channel();
-    let order = RestoreOrder { from: path.to_owned(), above: found.epoch, reason, answer };
+    let order = RestoreOrder { from: path.to_owned(), one, above: found.epoch.max(above), reason, answer };
     shared.restore.try_send(order).map_err(|_| Status::aborted("a restore is under way at this node"))?;
     Ok(answered)
 }
@@ -333,7 +343,7 @@ async fn receive(
 }
 
 /// What each of these addresses says of itself; who does not answer is not in it.
-pub(super) async fn others(shared: &Shared, members: &[String]) -> Vec<(String, SurveyResponse)> {
+pub(crate) async fn others(shared: &Shared, members: &[String]) -> Vec<(String, SurveyResponse)> {
     let asked = members.iter().filter(|address| **address != shared.options.address);
     let answers = asked.map(async |address| {
         let channel = shared.peers.channel(address, Profile::Control).ok()?;
@@ -366,7 +376,10 @@ async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Resul
     // Whoever asks may not know of all: the map's own addresses are asked as well.
     let mut asked: BTreeSet<String> = members.into_iter().collect();
     asked.extend(map.nodes.values().map(|node| node.address.clone()));
-    let seen = others(shared, &asked.into_iter().collect::<Vec<_>>()).await;
+    let mut seen = others(shared, &asked.into_iter().collect::<Vec<_>>()).await;
+    if bug(Bug::ForceTwoAtOnce) {
+        seen.iter_mut().for_each(|(_, seen)| seen.recovering = false);
+    }
     let own = survey(shared).await?;
     let name_of = |id: &RaftId| map.node_by_raft(*id).map(|node| node.name.to_string());
     let scene = Scene {
@@ -376,7 +389,7 @@ async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Resul
     may_be_forced(&own, &scene, &gone, &seen)
         .map_err(|why| Status::failed_precondition(format!("{why}; nothing was changed")))?;
     let gone = gone.iter().map(|name| NodeName::from(name.as_str())).collect();
-    let above = Epoch(seen.iter().map(|(_, seen)| seen.epoch).max().unwrap_or_default());
+    let above = Epoch(seen.iter().map(|(_, seen)| seen.epoch.max(seen.undone_epoch)).max().unwrap_or_default());
     let (answer, answered) = oneshot::channel();
     shared
         .force

@@ -8,6 +8,7 @@ mod disks;
 mod forced;
 mod hosts;
 mod join;
+mod journal;
 mod leaving;
 mod meta_recovery;
 mod node_control;
@@ -16,6 +17,7 @@ mod recovery;
 mod rejoin;
 mod relief;
 mod replicas;
+mod undo;
 mod views;
 mod voters;
 
@@ -35,16 +37,18 @@ use crate::peers::Peers;
 use crate::phase::PhaseCell;
 use crate::repair::RepairHandle;
 use crate::s3::Door;
+use crate::steps::Steps;
 use crate::types::NodeName;
 
 pub(crate) use cluster::ClusterService;
 pub(crate) use disks::adopt;
 pub(crate) use join::{FoundRequest, JoinRound, Known, ask_members, ask_who_we_are, join_request, location, own_join};
-pub(crate) use meta_recovery::{ForceOrder, MetaRecoveryService, Reborn, RestoreOrder};
+pub(crate) use meta_recovery::{ForceOrder, MetaRecoveryService, Reborn, RestoreOrder, others};
 pub(crate) use node_control::NodeControlService;
 pub(crate) use observe::observe as observe_now;
 pub(crate) use recovery::{NodeRecoveryService, ReplicaRepairService};
 pub(crate) use rejoin::{RejoinOrder, Rejoined};
+pub(crate) use undo::UndoOrder;
 
 /// The bucket of the canaries. Reserved: it is in no listing of buckets.
 pub const CANARY_BUCKET: &str = "resilver.canary";
@@ -64,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) name: NodeName,
     pub(crate) phase: PhaseCell,
+    /// How far the start is.
+    pub(crate) steps: Steps,
     /// The S3 door, where there is one.
     pub(crate) door: Option<Door>,
     pub(crate) peers: Peers,
@@ -80,7 +86,9 @@ pub(crate) struct Shared {
     pub(crate) restore: mpsc::Sender<RestoreOrder>,
     /// Orders to go on alone, answered while the node is a member.
     pub(crate) force: mpsc::Sender<ForceOrder>,
-    /// Held while this member is asked to go on alone, from before it asks the others.
+    /// Orders to be again what this member was before it went on alone.
+    pub(crate) undo: mpsc::Sender<UndoOrder>,
+    /// Held while this member is asked to go on alone, or to undo that, from before it asks the others.
     pub(crate) forcing: Arc<tokio::sync::Mutex<()>>,
     /// One canary at a time: they share a key.
     pub(crate) canary: Mutex<()>,
@@ -103,9 +111,4 @@ impl Shared {
 /// How a metadata error reads on the wire.
 pub(crate) fn meta_status(error: &MetaError) -> Status {
     Status::unavailable(format!("metadata: {error}"))
-}
-
-/// A part of the contract that this engine does not serve in this version.
-pub(crate) fn unimplemented(verb: &str, why: &str) -> Status {
-    Status::unimplemented(format!("{verb} is not served by this version of the node: {why}"))
 }

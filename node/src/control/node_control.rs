@@ -58,11 +58,13 @@ impl NodeControl for NodeControlService {
             "NodeRecovery.RestoreSnapshot",
             "NodeRecovery.VerifyIntegrity",
             "NodeRecovery.Rejoin",
+            "MetaRecovery.ReplayJournal",
             "MetaRecovery.ValidateClusterState",
             "MetaRecovery.Survey",
             "MetaRecovery.Backup",
             "MetaRecovery.Restore",
             "MetaRecovery.RecoverQuorum",
+            "MetaRecovery.UndoRecoverQuorum",
             "ReplicaRepair.CompareChecksums",
             "ReplicaRepair.SyncMissingEntries",
         ];

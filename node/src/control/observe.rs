@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use resilver_proto::contract::{
-    DiskState, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState,
+    DiskState, HeldDisk, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
 };
 
 use super::Shared;
@@ -12,7 +12,8 @@ use crate::locks::LockTold;
 use crate::meta::{Meta, MetaStatus, Role};
 use crate::model::{ClusterMap, MarkedBy, NodeRecord};
 use crate::phase::Damage;
-use crate::repair::RepairHandle;
+use crate::repair::{PAUSE_ABOVE, RepairHandle};
+use crate::steps::{Step, StepState};
 use crate::types::RaftId;
 
 /// The most findings one answer carries: the repair queue is the full list, this is the news.
@@ -29,7 +30,11 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     let mut answer = ObserveResponse {
         node: shared.name.to_string(),
         phase: state.phase.as_str().to_owned(),
-        phase_detail: state.detail,
+        phase_detail: match underway(shared) {
+            Some(step) => format!("{}: {}", state.detail, step.words()),
+            None => state.detail,
+        },
+        start_steps: steps(shared).iter().map(step_message).collect(),
         mode: mode.mode.as_str().to_owned(),
         stands: Some(mode.stands),
         data_dir: shared.options.data_dir.display().to_string(),
@@ -54,7 +59,8 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         let status = core.meta.status();
         answer.raft = Some(raft_state(&status, &map));
         answer.nodes = map.nodes.values().map(|node| node_state(node, &status)).collect();
-        answer.repair = Some(repair_state(&core.repair, &core.meta));
+        answer.repair =
+            Some(RepairState { held: held(&core.repair, shared), ..repair_state(&core.repair, &core.meta) });
         let findings = core.repair.findings();
         let older = findings.len().saturating_sub(FINDINGS_PER_ANSWER);
         answer.findings = findings.into_iter().skip(older).map(Into::into).collect();
@@ -66,6 +72,35 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         answer.locks = core.locks.told(LOCKS_PER_ANSWER).into_iter().map(lock_state).collect();
     }
     answer
+}
+
+/// The steps of this start. How far entries are applied, Raft says.
+fn steps(shared: &Shared) -> Vec<StepState> {
+    let mut steps = shared.steps.now();
+    if let (Some(core), Some(last)) = (shared.core.get(), steps.last_mut())
+        && last.step == Step::CatchUp
+        && !last.finished
+    {
+        let status = core.meta.status();
+        (last.done, last.total) = (status.applied, status.last_log.max(status.committed));
+    }
+    steps
+}
+
+/// The one that the node is at, until it serves.
+fn underway(shared: &Shared) -> Option<StepState> {
+    steps(shared).into_iter().find(|step| !step.finished)
+}
+
+fn step_message(state: &StepState) -> StartStep {
+    StartStep {
+        name: state.step.as_str().to_owned(),
+        done: state.done,
+        total: state.total,
+        unit: state.step.unit().to_owned(),
+        millis: millis(state.took),
+        finished: state.finished,
+    }
 }
 
 fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) -> DiskState {
@@ -84,6 +119,7 @@ fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) 
         canary_age_ms: millis(status.canary_age),
         check_micros: u64::try_from(status.check_took.as_micros()).unwrap_or(u64::MAX),
         total_bytes: status.total_bytes,
+        foreground_percent: shared.core.get().map_or(0, |core| core.repair.foreground_percent(status.id)),
     }
 }
 
@@ -182,7 +218,23 @@ fn repair_state(repair: &RepairHandle, meta: &Meta) -> RepairState {
         scrub_pass: status.scrub_pass,
         shards: all_shards(meta),
         throttled: repair.throttled().unwrap_or_default(),
+        held: Vec::new(),
     }
+}
+
+/// The disks on which repair and scrub give way to clients now.
+fn held(repair: &RepairHandle, shared: &Shared) -> Vec<HeldDisk> {
+    let path = |disk| {
+        shared.disks.get().and_then(|disks| disks.volume(disk)).map(|volume| volume.path().display().to_string())
+    };
+    let disks = repair.held().into_iter().map(|(disk, held)| HeldDisk {
+        disk_id: disk.to_string(),
+        path: path(disk).unwrap_or_default(),
+        foreground_percent: held.percent,
+        limit_percent: PAUSE_ABOVE,
+        shards: held.shards,
+    });
+    disks.collect()
 }
 
 /// All shards of the whole cluster, those without a home among them.

@@ -22,9 +22,10 @@ const MESSAGES_IN_FLIGHT: usize = 64;
 
 type Compared = std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<ChecksumDifference, Status>> + Send>>;
 
-fn status_of(error: ReplicaError) -> Status {
+pub(super) fn status_of(error: ReplicaError) -> Status {
     match error {
         ReplicaError::Refused(_) | ReplicaError::TooMany { .. } => Status::failed_precondition(error.to_string()),
+        ReplicaError::Damaged(_) => Status::data_loss(error.to_string()),
         ReplicaError::Meta(error) => meta_status(&error),
         other => Status::unavailable(other.to_string()),
     }

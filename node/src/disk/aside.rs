@@ -9,9 +9,9 @@ use resilver_host::audit::{self, Fact};
 use resilver_host::planted::{Bug, bug};
 use tokio::time::Instant;
 
+use super::core::{ASIDE, Core, lock};
 use super::error::DiskError;
 use super::shard_file::file_name;
-use super::volume::{ASIDE, Core, lock};
 use crate::types::ShardKey;
 
 /// The longest reason kept in a file's name, which the file system limits to 255 bytes.
@@ -42,6 +42,7 @@ pub(super) async fn move_all(core: &Core, keys: &[ShardKey], why: &str) -> Resul
             Err(error) => return Err(error),
         }
         core.removed(bytes);
+        core.touch(*key);
         lock(&core.aside_since).insert(name, Instant::now());
         touched.insert(core.shard_folder(*key));
         moved += 1;

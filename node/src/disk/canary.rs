@@ -12,9 +12,9 @@ use resilver_host::OpenMode;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::core::{Core, SHARDS};
 use super::io::{Blame, Patience, TICK, blame};
 use super::superblock::{self, Superblock, Unreadable};
-use super::volume::{Core, SHARDS};
 use super::{Health, HealthReport};
 
 /// How often a disk is asked. A wiped or unplugged disk is noticed within this time.

@@ -201,6 +201,18 @@ impl Io {
         self.run("asking for metadata", path, async move { disk.metadata(&owned).await }).await
     }
 
+    /// When each of these folders' names were last changed; `None`: this file system does not say.
+    pub(super) async fn modified_ms(&self, folders: Vec<PathBuf>) -> Result<Vec<Option<u64>>, DiskError> {
+        let disk = Arc::clone(&self.host.disk);
+        self.run("asking for times", &self.root, async move { disk.modified_all_ms(&folders).await }).await
+    }
+
+    pub(super) async fn replace(&self, path: &Path, data: Bytes) -> Result<(), DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        let replacing = async move { resilver_host::disk::replace_file(&*disk, &owned, data).await };
+        self.run("replacing a file", path, replacing).await
+    }
+
     pub(super) async fn rename(&self, from: &Path, to: &Path) -> Result<(), DiskError> {
         let (disk, source, target) = (Arc::clone(&self.host.disk), from.to_owned(), to.to_owned());
         self.run("a rename", to, async move { disk.rename(&source, &target).await }).await

@@ -23,7 +23,9 @@
 
 mod aside;
 mod canary;
+mod core;
 mod error;
+mod foreground;
 mod io;
 mod reader;
 mod set;
@@ -32,6 +34,7 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 mod volume;
+mod walks;
 mod writer;
 
 use std::path::PathBuf;
@@ -41,13 +44,15 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::aside::REPLACED;
 pub use self::error::DiskError;
+pub use self::foreground::Purpose;
 pub use self::io::Patience;
 pub use self::reader::ShardReader;
 pub use self::set::DiskSet;
-pub use self::shard_file::{MAX_BLOCK_BYTES, ShardHead};
+pub use self::shard_file::{MAX_BLOCK_BYTES, ShardHead, shard_file_bytes};
 pub(crate) use self::superblock::owner_on;
 pub use self::superblock::{FORMAT as DISK_FORMAT, SUPERBLOCK_FILE};
 pub use self::volume::Volume;
+pub use self::walks::{Walk, WalkKind};
 pub use self::writer::ShardWriter;
 use crate::types::{ClusterId, DiskId, InstanceId, NodeName};
 

@@ -13,9 +13,10 @@ use resilver_host::planted::{Bug, bug};
 use resilver_host::{File, OpenMode};
 
 use super::ShardVerdict;
+use super::core::Core;
 use super::error::DiskError;
+use super::foreground::Purpose;
 use super::shard_file::{BadHeader, HEADER_BYTES, SEAL_BYTES, ShardHead, block_offset, seal};
-use super::volume::Core;
 use crate::codec::Layout;
 use crate::types::ShardKey;
 
@@ -41,6 +42,7 @@ pub struct ShardReader {
     ahead: usize,
     /// The block that follows the last one read.
     next: u32,
+    purpose: Purpose,
 }
 
 impl std::fmt::Debug for ShardReader {
@@ -50,12 +52,14 @@ impl std::fmt::Debug for ShardReader {
 }
 
 impl ShardReader {
-    pub(super) async fn open(core: &Arc<Core>, key: ShardKey) -> Result<Self, DiskError> {
+    pub(super) async fn open(core: &Arc<Core>, key: ShardKey, purpose: Purpose) -> Result<Self, DiskError> {
         core.admit(false)?;
         let path = core.shard_path(key);
+        let _step = core.foreground.begin(purpose);
         let opened = core.io.open_and_read(&path, FIRST_WINDOW_BYTES).await;
         let (file, window) = opened.map_err(|error| missing(core, key, error))?;
-        Self::with_window(core, key, path, file, window).await
+        let reader = Self::with_window(core, key, path, file, window).await?;
+        Ok(Self { purpose, ..reader })
     }
 
     async fn with_window(
@@ -90,6 +94,7 @@ impl ShardReader {
             window_start: 0,
             ahead: FIRST_WINDOW_BYTES * 2,
             next: 0,
+            purpose: Purpose::Background,
         })
     }
 
@@ -142,7 +147,9 @@ impl ShardReader {
         let take = (self.ahead / full * full).max(full).min(rest);
         // The old window goes before the new one comes, unless somebody still holds a slice of it.
         self.window = Bytes::new();
+        let step = self.core.foreground.begin(self.purpose);
         self.window = self.core.io.read(&self.file, &self.path, start, take).await?;
+        drop(step);
         self.window_start = start;
         Ok(self.in_window(start, len).unwrap_or_else(|| self.window.clone()))
     }
@@ -199,8 +206,9 @@ async fn read_through(
     let mut reader = ShardReader::with_window(core, key, path, file, window).await?;
     let mut whole = 0;
     for block in 0..reader.blocks() {
-        let (data, crc) = reader.block(block).await?;
-        whole = crc32c::crc32c_combine(whole, crc, data.len());
+        let (data, _) = reader.block(block).await?;
+        // Cheaper than to combine the blocks' own: the content is in the processor's cache.
+        whole = crc32c::crc32c_append(whole, &data);
     }
     Ok((reader.head.file_bytes(), whole))
 }

@@ -15,10 +15,11 @@ use resilver_host::disk::create_dir_durably;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::core::Core;
 use super::error::DiskError;
 use super::io::{Patience, within};
 use super::superblock::{self, Found, Superblock};
-use super::volume::{Core, Volume};
+use super::volume::Volume;
 use super::{Health, HealthReport, KnownDisk, Owner, canary};
 use crate::failures::Failures;
 use crate::types::{ClusterId, DiskId, Epoch};
@@ -184,6 +185,15 @@ impl DiskSet {
     pub fn volume(&self, id: DiskId) -> Option<Arc<Volume>> {
         let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
         volumes.iter().find(|volume| volume.id() == id).cloned()
+    }
+
+    /// Disks that say that they have seen the epoch `undone`, which was taken back, say `epoch` from now on. A disk that is not
+    /// there now does so at a later start.
+    pub async fn take_back(&self, undone: Epoch, epoch: Epoch) {
+        if undone > epoch {
+            let volumes = self.volumes();
+            join_all(volumes.iter().map(|volume| unstamp(&volume.core, undone, epoch))).await;
+        }
     }
 
     /// The latest epoch that any of the superblocks says.
@@ -381,6 +391,29 @@ async fn make_ready(core: &Core) {
     }
     if let Err(error) = core.prepare().await {
         core.set_health(HealthReport { health: Health::Error, reason: error.to_string(), hanging: false });
+    }
+}
+
+/// Has the superblock on disk say `epoch` where it says `undone`.
+async fn unstamp(core: &Core, undone: Epoch, epoch: Epoch) {
+    if !core.forget_epoch(undone, epoch) || core.report().health != Health::Ok {
+        return;
+    }
+    let stamping = async {
+        match superblock::read(&core.io.host, &core.io.root).await? {
+            Ok(found) if found.epoch == undone => {
+                superblock::write(&core.io.host, &core.io.root, &superblock::Superblock { epoch, ..found }).await
+            }
+            Ok(_) => Ok(()),
+            Err(unreadable) => Err(io::Error::other(format!("{unreadable:?}"))),
+        }
+    };
+    match within(core.io.patience.hanging_ticks, stamping).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            tracing::warn!(disk = %core.io.disk, %error, "this disk names an epoch that was undone until the next start");
+        }
+        None => core.io.failed(),
     }
 }
 

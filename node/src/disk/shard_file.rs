@@ -52,6 +52,12 @@ pub struct ShardHead {
     pub epoch: Epoch,
 }
 
+/// Length of the file of any shard of an extent.
+pub fn shard_file_bytes(coding: Coding, block_bytes: u32, extent_bytes: u64) -> u64 {
+    let layout = Layout { extent_bytes, coding, block_bytes };
+    HEADER_BYTES as u64 + layout.shard_bytes() + u64::from(layout.stripes()) * SEAL_BYTES as u64
+}
+
 /// Why 64 bytes are no header of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BadHeader {
@@ -67,8 +73,7 @@ impl ShardHead {
 
     /// Length of the whole file: checked whenever a shard is opened.
     pub fn file_bytes(&self) -> u64 {
-        let layout = self.layout();
-        HEADER_BYTES as u64 + layout.shard_bytes() + u64::from(layout.stripes()) * SEAL_BYTES as u64
+        shard_file_bytes(self.coding, self.block_bytes, self.extent_bytes)
     }
 
     /// Whether a shard like this can exist, wherever the head comes from.

@@ -13,9 +13,10 @@ use resilver_host::audit::{self, Fact};
 use resilver_host::planted::{Bug, bug};
 use resilver_host::{File, OpenMode, fault};
 
+use super::core::{Core, TEMPORARY};
 use super::error::DiskError;
+use super::foreground::Purpose;
 use super::shard_file::{SEAL_BYTES, ShardHead, file_name, seal};
-use super::volume::{Core, TEMPORARY};
 use crate::codec::Layout;
 use crate::types::ShardKey;
 
@@ -39,6 +40,7 @@ pub struct ShardWriter {
     written: u64,
     /// The block that is due.
     next: u32,
+    purpose: Purpose,
 }
 
 /// The temporary file and the sole right to write this shard: both given up when dropped, without touching the disk.
@@ -93,7 +95,13 @@ impl ShardWriter {
             gathered,
             written: 0,
             next: 0,
+            purpose: Purpose::Background,
         })
+    }
+
+    /// From now on a client waits for it: its steps count as the disk's foreground use.
+    pub fn for_client(self) -> Self {
+        Self { purpose: Purpose::Client, ..self }
     }
 
     /// What is being written.
@@ -127,6 +135,8 @@ impl ShardWriter {
 
     /// Writes what is gathered. The open file.
     async fn flush(&mut self) -> Result<Arc<dyn File>, DiskError> {
+        let core = Arc::clone(&self.core);
+        let _step = core.foreground.begin(self.purpose);
         let file = match &self.file {
             Some(file) => Arc::clone(file),
             None => {
@@ -147,6 +157,8 @@ impl ShardWriter {
     /// Makes the content durable under the temporary name.
     async fn settle(&mut self) -> Result<(), DiskError> {
         let acknowledge_early = bug(Bug::AckBeforeShardSync);
+        let core = Arc::clone(&self.core);
+        let _step = core.foreground.begin(self.purpose);
         if self.file.is_none() && !acknowledge_early {
             let data = self.gathered.split().freeze();
             self.written = data.len() as u64;
@@ -163,6 +175,7 @@ impl ShardWriter {
 
     /// Gives the durable content its name. The length in bytes of what had it.
     async fn publish(&self, path: &Path) -> Result<Option<u64>, DiskError> {
+        let _step = self.core.foreground.begin(self.purpose);
         // Only the new name must be durable. That the old one is gone need not be: what is under tmp/ is removed at open.
         let named = if bug(Bug::AckBeforeShardSync) {
             self.core.io.rename(self.temporary_path(), path).await.map(|()| None)
@@ -212,6 +225,7 @@ impl ShardWriter {
             core.removed(bytes);
         }
         core.added(self.written);
+        core.touch(key);
         audit::state(|| Fact::ShardKept { path: path.display().to_string() });
         Ok(self.written)
     }

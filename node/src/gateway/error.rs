@@ -160,6 +160,9 @@ pub enum GatewayError {
         /// As read.
         got: u32,
     },
+    /// It cannot be told which shards of an object are right. Nothing was changed.
+    #[error("{0}")]
+    Undecided(String),
     /// The read took longer than replaced versions are kept.
     #[error("the read took longer than the read deadline and was ended")]
     TooSlow,
@@ -263,7 +266,9 @@ impl From<GatewayError> for Status {
             E::NoBucket(_) | E::NoObject { .. } | E::NoUpload | E::NoKey(_) => Self::not_found(message),
             E::BucketExists(_) => Self::already_exists(message),
             E::BadRange { .. } => Self::out_of_range(message),
-            E::Condition { .. } | E::TooFewDisks(_) | E::BucketNotEmpty(_) => Self::failed_precondition(message),
+            E::Condition { .. } | E::TooFewDisks(_) | E::BucketNotEmpty(_) | E::Undecided(_) => {
+                Self::failed_precondition(message)
+            }
             E::GivenUp(_) | E::Body(_) | E::Locked(_) | E::Cancelled(_) => Self::aborted(message),
             E::Full(_) | E::Busy(_) | E::Quota { .. } | E::MetadataFull(_) => Self::resource_exhausted(message),
             E::TooSlow => Self::deadline_exceeded(message),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::lanes::{Feed, Lane, LaneEvent, Round};
 use crate::codec::{CodecError, ErasureCodec, Layout};
+use crate::disk::Purpose;
 use crate::model::{Coding, ExtentRecord, Home, ObjectRecord};
 use crate::repair::{FoundBy, Suspect, SuspectKind, Timings};
 use crate::transport::{Preference, ShardClient, TransportError};
@@ -36,6 +37,13 @@ impl ReadAhead {
         match self {
             Self::Client => 8,
             Self::Rebuild => 32,
+        }
+    }
+
+    fn purpose(self) -> Purpose {
+        match self {
+            Self::Client => Purpose::Client,
+            Self::Rebuild => Purpose::Background,
         }
     }
 }
@@ -304,6 +312,9 @@ impl ExtentReader {
     }
 
     fn lane(&self, spare: Spare, hedge: Option<OwnedSemaphorePermit>) -> Lane {
+        if hedge.is_none() {
+            self.client.pace().straight();
+        }
         let feed = Feed {
             client: self.client.clone(),
             key: self.spec.shard(spare.shard),
@@ -311,6 +322,7 @@ impl ExtentReader {
             next: self.stripe,
             end: self.end,
             run: self.ahead.run_blocks(),
+            purpose: self.ahead.purpose(),
             timings: self.timings.clone(),
         };
         Lane::open(spare.shard, feed, spare.not_before.unwrap_or_else(Instant::now), hedge)

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
+use crate::disk::Purpose;
 use crate::repair::Timings;
 use crate::transport::{ShardClient, TransportError};
 use crate::types::{DiskId, ShardIndex, ShardKey};
@@ -152,6 +153,7 @@ pub(super) struct Feed {
     pub(super) next: u32,
     pub(super) end: u32,
     pub(super) run: u32,
+    pub(super) purpose: Purpose,
     pub(super) timings: Option<Timings>,
 }
 
@@ -160,7 +162,7 @@ impl Feed {
         while self.next < self.end {
             let run = self.run.min(self.end - self.next);
             let Ok(mut room) = blocks.reserve_many(run as usize).await else { return };
-            let mut stream = match self.client.get(self.disk, self.key, self.next, run).await {
+            let mut stream = match self.client.get(self.disk, self.key, self.next, run, self.purpose).await {
                 Ok(stream) => stream,
                 Err(error) => {
                     if let Some(place) = room.next() {

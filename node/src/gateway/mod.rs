@@ -13,8 +13,10 @@
 //!   back ([`unowned`]); what a gateway that dies leaves behind is collected by [`crate::repair`] under its own rules.
 //! - A get reads one version from its first byte to its last, whatever is put meanwhile.
 
+mod arbiter;
 mod body;
 mod buckets;
+mod codewords;
 mod configuration;
 mod digest;
 mod error;
@@ -38,6 +40,7 @@ mod unowned;
 mod upload;
 mod uploads;
 mod verify;
+mod weigh;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -115,6 +118,7 @@ struct Inner {
     handoffs_waiting: Arc<Semaphore>,
     sending: sending::Sending,
     key_reads: keys::KeyReads,
+    weighing: tokio::sync::Mutex<()>,
 }
 
 impl Gateway {
@@ -141,6 +145,7 @@ impl Gateway {
                 handoffs_waiting: Arc::new(Semaphore::new(handoff::MAX_WAITING)),
                 sending: sending::Sending::new(),
                 key_reads: keys::KeyReads::default(),
+                weighing: tokio::sync::Mutex::default(),
             }),
         }
     }

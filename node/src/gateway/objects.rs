@@ -3,7 +3,7 @@
 
 use super::{Gateway, GatewayError, MAX_PAGE, check_bucket_name, check_key};
 use crate::meta::{ListQuery, Page};
-use crate::model::{Command, Condition, MAX_DELETES, ObjectRecord, Outcome};
+use crate::model::{Command, Condition, MAX_DELETES, ObjectRecord, Outcome, UPLOADS_BUCKET};
 use crate::types::BucketName;
 
 /// One page of a listing.
@@ -21,7 +21,10 @@ impl Gateway {
             self.inner.meta.barrier().await?;
             match self.inner.meta.object(bucket, key).await? {
                 Some(record) => Ok(record),
-                None if self.inner.meta.bucket(bucket).await?.is_none() => Err(GatewayError::NoBucket(bucket.clone())),
+                // Parts have a bucket without a record.
+                None if bucket.as_str() != UPLOADS_BUCKET && self.inner.meta.bucket(bucket).await?.is_none() => {
+                    Err(GatewayError::NoBucket(bucket.clone()))
+                }
                 None => Err(GatewayError::NoObject { bucket: bucket.clone(), key: key.to_owned() }),
             }
         };
@@ -68,6 +71,17 @@ impl Gateway {
             Outcome::Refused(refusal) => Err(refusal.into()),
             other => Err(GatewayError::unexpected(&other)),
         }
+    }
+
+    /// One page of the parts of all uploads under way, as objects of the bucket that is theirs: for who verifies everything. No
+    /// client's to ask.
+    ///
+    /// # Errors
+    /// When no quorum of the metadata answers.
+    pub async fn list_parts_of_all(&self, query: ListQuery) -> Result<ObjectPage, GatewayError> {
+        let limit = page_limit(query.limit);
+        self.inner.meta.barrier().await?;
+        Ok(self.inner.meta.list(&BucketName::from(UPLOADS_BUCKET), ListQuery { limit, ..query }).await?)
     }
 
     /// One page of a listing, of one applied index; `limit` 0 is [`MAX_PAGE`]. It may have fewer entries than asked for

@@ -27,9 +27,13 @@ impl Gateway {
         }
         let demanded = match self.demanded(bucket, key, &verdict.record).await {
             Ok(demanded) => demanded,
-            // Every shard is as it was written, and what the first k make is not what was stored. Which of them is wrong is not
-            // known here, nor that others would not make it.
-            Err(GatewayError::Checksum { .. }) => return Ok(ObjectVerdict { intact: false, ..verdict }),
+            // Every shard is as it was written, and what those that were read make is not what was stored. Which of them are wrong
+            // shows when others make it; otherwise nothing is blamed.
+            Err(GatewayError::Checksum { .. }) => match self.weigh(bucket, key, &verdict).await {
+                Ok(weighed) => weighed.into_iter().map(|(_, right)| right.shard_crcs).collect(),
+                Err(GatewayError::Undecided(_)) => return Ok(ObjectVerdict { intact: false, ..verdict }),
+                Err(error) => return Err(error),
+            },
             Err(error) => return Err(error),
         };
         for check in &mut verdict.shards {

@@ -118,11 +118,8 @@ impl Gateway {
             self.inner.shards.report(Suspect {
                 bucket: bucket.clone(),
                 key: key.to_owned(),
-                shard: crate::types::ShardKey {
-                    version: verdict.record.version,
-                    extent: check.extent,
-                    shard: check.shard,
-                },
+                // Not by the object's version: an extent of one completed from parts has another.
+                shard: verdict.record.extents[check.extent.0 as usize].id.shard(check.shard),
                 disk: check.disk,
                 kind,
                 found_by: FoundBy::Verify,

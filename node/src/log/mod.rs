@@ -43,6 +43,8 @@ use bytes::Bytes;
 use resilver_host::{Disk, Host};
 use tokio::sync::Mutex;
 
+use crate::steps::Counter;
+
 pub use self::error::{Damage, LogError};
 pub use self::header::MAX_NOTE_BYTES;
 pub use self::vote::{MAX_VOTE_BYTES, VoteFile};
@@ -119,16 +121,31 @@ impl LogStore {
     /// # Errors
     /// [`LogError::Lost`] when something that was synced cannot be read back; [`LogError::TooNew`]; [`LogError::Io`].
     pub async fn open(host: &Host, dir: &Path, options: LogOptions) -> Result<(LogStore, Recovered), LogError> {
-        Self::open_on(host.disk.clone(), dir, options).await
+        Self::open_on(host.disk.clone(), dir, options, &Counter::default()).await
     }
 
-    async fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<(LogStore, Recovered), LogError> {
+    /// The same, counting the records that were checked.
+    pub(crate) async fn open_counted(
+        host: &Host,
+        dir: &Path,
+        options: LogOptions,
+        counter: &Counter,
+    ) -> Result<(LogStore, Recovered), LogError> {
+        Self::open_on(host.disk.clone(), dir, options, counter).await
+    }
+
+    async fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: LogOptions,
+        counter: &Counter,
+    ) -> Result<(LogStore, Recovered), LogError> {
         let (least, most) = (MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
         if !(least..=most).contains(&options.segment_bytes) {
             let value = options.segment_bytes;
             return Err(LogError::BadOption { name: "segment_bytes", value, least, most });
         }
-        let recovery::Opened { slots, state, recovered } = recovery::open(&*disk, dir, &options).await?;
+        let recovery::Opened { slots, state, recovered } = recovery::open(&*disk, dir, &options, counter).await?;
         tracing::info!(
             dir = %dir.display(), created = recovered.created, records = recovered.records, segments = recovered.segments,
             torn_bytes = recovered.torn_bytes, strays = recovered.strays, healed_header = recovered.healed_header,

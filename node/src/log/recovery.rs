@@ -30,6 +30,7 @@ use super::slots::{self, Slots};
 use super::state::{Indexed, State};
 use super::vote::{self, VOTE_NAME};
 use super::{LogOptions, Recovered};
+use crate::steps::Counter;
 
 /// What a good folder opens to.
 pub(super) struct Opened {
@@ -39,7 +40,12 @@ pub(super) struct Opened {
 }
 
 /// Opens the folder, making it first when it is fresh.
-pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, LogError> {
+pub(super) async fn open(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &LogOptions,
+    counter: &Counter,
+) -> Result<Opened, LogError> {
     let survey = Survey::take(disk, dir).await?;
     let header_path = dir.join(HEADER_NAME);
     let created = !survey.header;
@@ -55,7 +61,8 @@ pub(super) async fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> R
     #[cfg(feature = "planted-bugs")]
     let header = super::planted::cut_at_bad_record(disk, dir, header).await?;
     let (segments, strays) = survey.sort_out(dir, &header)?;
-    let segments = replay(disk, dir, &header, &segments, options.indexed_records).await?;
+    counter.expect(header.next - header.first);
+    let segments = replay(disk, dir, &header, &segments, (options.indexed_records, counter)).await?;
 
     // All that was acknowledged is there. From here on the folder is put in order.
     let healed_header = slots.settle(&content).await?;
@@ -152,7 +159,7 @@ async fn replay(
     dir: &Path,
     header: &Header,
     ids: &[u64],
-    indexed_records: usize,
+    (indexed_records, counter): (usize, &Counter),
 ) -> Result<VecDeque<Indexed>, LogError> {
     let mut segments: Vec<Segment> = Vec::with_capacity(ids.len());
     for id in ids {
@@ -173,6 +180,7 @@ async fn replay(
         let entries = check(&segment, chain, until, last.then_some(header)).await?;
         chain = Some(entries.last().map_or_else(|| segment.head.seed(), |entry| entry.crc));
         kept += entries.len();
+        counter.add(entries.len() as u64);
         // A log longer than the index may grow is not held in memory even while it is opened.
         let table = (last || kept <= indexed_records).then_some(entries);
         indexed.push_back(Indexed { segment: segment.into(), table });

@@ -36,6 +36,15 @@ pub struct Membership {
     pub cluster_name: String,
 }
 
+/// What a member was before it was forced into its epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forced {
+    /// Under which name that is kept, among what went aside.
+    pub label: String,
+    /// The last entry that the state had when the epoch began.
+    pub entry: u64,
+}
+
 /// Who this data folder is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -47,12 +56,27 @@ pub struct Identity {
     pub member: Option<Membership>,
     /// Its disks.
     pub disks: Vec<KnownDisk>,
+    /// Set while its membership is that of a survivor that was forced to go on alone.
+    pub forced: Option<Forced>,
+    /// The latest epoch that was forced here and undone; 0: none was. No other one may get that number.
+    pub undone: Epoch,
 }
 
 impl Identity {
     /// A fresh folder's identity.
     pub fn draw(node: NodeName, rng: &mut Rng) -> Self {
-        Self { node, instance: InstanceId::draw(rng), member: None, disks: Vec::new() }
+        Self::new(node, InstanceId::draw(rng))
+    }
+
+    /// One that is in no cluster and knows of no disk.
+    pub fn new(node: NodeName, instance: InstanceId) -> Self {
+        Self { node, instance, member: None, disks: Vec::new(), forced: None, undone: Epoch::default() }
+    }
+
+    /// The same folder with another membership, which was not forced.
+    #[must_use]
+    pub fn as_member(&self, member: Membership) -> Self {
+        Self { member: Some(member), forced: None, ..self.clone() }
     }
 
     /// Reads the identity in the metadata folder `dir`; `None` when there is none yet.
@@ -120,6 +144,18 @@ struct Body {
     instance: String,
     member: Option<MemberBody>,
     disks: Vec<DiskBody>,
+    // Added without a new format: left out where it says nothing, so that the checksum of older files holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forced: Option<ForcedBody>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    undone_epoch: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForcedBody {
+    label: String,
+    entry: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,6 +201,11 @@ impl From<&Identity> for Body {
                     removed: disk.removed,
                 })
                 .collect(),
+            forced: identity
+                .forced
+                .as_ref()
+                .map(|forced| ForcedBody { label: forced.label.clone(), entry: forced.entry }),
+            undone_epoch: Some(identity.undone.0).filter(|epoch| *epoch != 0),
         }
     }
 }
@@ -188,6 +229,8 @@ impl Body {
             instance: self.instance.parse().map_err(|error| format!("instance: {error}"))?,
             member: member.transpose()?,
             disks: disks.collect::<Result<_, _>>()?,
+            forced: self.forced.map(|forced| Forced { label: forced.label, entry: forced.entry }),
+            undone: Epoch(self.undone_epoch.unwrap_or_default()),
         })
     }
 }

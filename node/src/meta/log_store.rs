@@ -17,10 +17,11 @@ use openraft::{AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageIO
 use resilver_host::audit::{self, Fact};
 use tokio::sync::watch;
 
-use super::facts;
 use super::raft::{Entry, Node, StorageError, TypeConfig};
 use super::wire::{self, WireError};
+use super::{MetaError, facts};
 use crate::log::{LogStore, Record, VoteFile};
+use crate::phase::Damage;
 
 /// The most bytes of entries read for one append: well under a message, so that an append of many fits.
 pub(crate) const READ_BYTES: u64 = 1024 * 1024;
@@ -85,6 +86,22 @@ impl LogAdapter {
     /// Entries of a part of the log, as many as one read takes.
     pub(super) async fn entries(&self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
         self.read(start, end, READ_BYTES).await
+    }
+
+    /// As [`LogAdapter::entries`], in this module's own errors: damage is told apart.
+    pub(super) async fn entries_for_replay(&self, start: u64, end: u64) -> Result<Vec<Entry>, MetaError> {
+        let range = start.max(self.log.first())..end.min(self.log.next());
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = self.log.read(range, READ_BYTES).await?;
+        let unread = |error: StorageError| MetaError::lost(Damage::Log, "an entry of the log cannot be read", error);
+        records.iter().map(decode).collect::<Result<_, _>>().map_err(unread)
+    }
+
+    /// Index of the first entry that was not purged.
+    pub(super) fn first(&self) -> u64 {
+        self.log.first()
     }
 
     fn purged(&self) -> Result<Option<LogId<Node>>, StorageError> {

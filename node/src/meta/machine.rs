@@ -77,14 +77,10 @@ impl Machine {
     #[cfg(feature = "planted-bugs")]
     async fn slip_in(&self) -> Result<(), crate::state::StateError> {
         let Some(crate::types::RaftId(member)) = self.member else { return Ok(()) };
-        match resilver_host::planted::damage::due(member) {
-            0 => Ok(()),
-            records => {
-                self.state.slip_in(member, records).await?;
-                resilver_host::audit::state(|| resilver_host::audit::Fact::StateTampered);
-                Ok(())
-            }
-        }
+        let Some((how, records)) = resilver_host::planted::damage::due(member) else { return Ok(()) };
+        self.state.slip_in(member, how, records).await?;
+        resilver_host::audit::state(|| resilver_host::audit::Fact::StateTampered);
+        Ok(())
     }
 
     fn fail(&self, verb: ErrorVerb, error: &(impl std::error::Error + 'static)) -> StorageError {

@@ -36,6 +36,7 @@ mod status;
 mod storage;
 #[cfg(test)]
 mod tests;
+pub(crate) mod undo;
 mod upkeep;
 mod wire;
 
@@ -71,6 +72,7 @@ use crate::mode::ModeState;
 use crate::model::{ClusterMap, Command, Outcome};
 use crate::peers::Peers;
 use crate::state::State;
+use crate::steps::{Step, Steps};
 use crate::types::{ClusterId, Epoch, RaftId};
 
 pub(crate) use self::election::Asked;
@@ -129,6 +131,8 @@ struct Inner {
     failed: watch::Receiver<Option<String>>,
     room: Room,
     replicas: Replicas,
+    /// Whether the member serves.
+    settled: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -147,15 +151,32 @@ impl Meta {
     /// [`MetaError::LostVoter`]: Raft was not started and must not be. [`MetaError::TooNew`], [`MetaError::Foreign`]: it
     /// is not this program's, or not this member's. Nothing was changed then.
     pub async fn start(host: &Host, options: MetaOptions, peers: Peers) -> Result<Self, MetaError> {
+        let meta = Self::start_telling(host, options, peers, &Steps::default()).await?;
+        meta.serves();
+        Ok(meta)
+    }
+
+    /// [`Meta::start`], telling how far it is. What can wait until the member serves waits for [`Meta::serves`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn start_telling(
+        host: &Host,
+        options: MetaOptions,
+        peers: Peers,
+        steps: &Steps,
+    ) -> Result<Self, MetaError> {
         let MetaOptions { dir, identity, address, tuning } = options;
         let config = tuning.config()?;
         let (layout, node) = (Layout::of(&dir), identity.node.clone());
-        let (storage, member) = storage::open(host, &dir, &identity).await?;
+        let (storage, member) = storage::open_telling(host, &dir, &identity, steps).await?;
         let ids = Ids { cluster: member.cluster, epoch: member.epoch, raft_id: member.raft_id };
         let mut rng = host.rand.fork("meta.session");
         let label = format!("{}-{:08x}", ids.raft_id, rng.next_u32());
         let state = storage.state;
+        let reading = steps.begin(Step::Snapshot);
         let snapshots = Snapshots::open(host, &layout.snapshots, label, storage.log.first()).await?;
+        drop(reading);
 
         let (failed_tx, failed) = watch::channel(None);
         let gate = PurgeGate { durable: state.durable_changes(), failed: failed.clone() };
@@ -168,14 +189,23 @@ impl Meta {
         #[cfg(feature = "audit")]
         facts::opened(&ids, log.clone(), &machine::note_of(state.applied().as_ref())?).await;
         let links = Links::new(host.clone(), ids, peers, state.map_changes());
+        let starting = steps.begin(Step::Raft);
         let raft = Raft::new(ids.raft_id.0, config, Network { links: links.clone() }, log.clone(), machine)
             .await
             .map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
         // The first answer comes after the first report: from here on the status says what is stored, not nothing.
         raft.with_raft_state(|_| ()).await.map_err(|fatal| MetaError::Stopped { reason: fatal.to_string() })?;
+        drop(starting);
 
         let (stop, yielding) = (watch::Sender::new(false), watch::Sender::new(false));
-        let upkeep = Upkeep { state: state.clone(), raft: raft.clone(), tuning: tuning.clone(), failed: failed_tx };
+        let settled = watch::Sender::new(false);
+        let upkeep = Upkeep {
+            state: state.clone(),
+            raft: raft.clone(),
+            tuning: tuning.clone(),
+            failed: failed_tx,
+            settled: settled.subscribe(),
+        };
         let elections = Elections {
             raft: raft.clone(),
             log,
@@ -204,6 +234,7 @@ impl Meta {
             yielding,
             failed,
             room: Room { host: host.clone(), node, database: layout.database, dir, low: watch::Sender::new(false) },
+            settled,
             replicas: Replicas::new(host.rand.fork("meta.checkpoint"), stops),
             stop,
             tasks: Mutex::new(tasks),
@@ -215,6 +246,11 @@ impl Meta {
         ];
         meta.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(whole);
         Ok(meta)
+    }
+
+    /// The member serves from now on: what waited for that begins.
+    pub(crate) fn serves(&self) {
+        self.inner.settled.send_replace(true);
     }
 
     /// Makes this member the only voter of a new cluster. Done before, it does nothing. The caller then proposes

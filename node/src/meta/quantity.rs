@@ -47,6 +47,9 @@ pub struct Filled {
     pub apply_seconds: f64,
 }
 
+/// What the objects' keys begin with; nine digits follow.
+pub const KEY_PREFIX: &str = "object-";
+
 fn put(bucket: &BucketName, number: u64, content: u128) -> Command {
     let version = Version(FIRST_VERSION * (1 + content) + u128::from(number));
     let mut attributes = Attributes::default();
@@ -63,7 +66,7 @@ fn put(bucket: &BucketName, number: u64, content: u128) -> Command {
         attributes,
         parts: Vec::new(),
     };
-    let key = format!("object-{number:09}");
+    let key = format!("{KEY_PREFIX}{number:09}");
     Command::PutObject { bucket: bucket.clone(), key, object, condition: Condition::None, now_ms: 0 }
 }
 

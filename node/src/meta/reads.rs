@@ -1,6 +1,7 @@
 //! What this member has applied. Whoever needs to know no less than what was acknowledged before asks for a
 //! [`Meta::barrier`] first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -8,8 +9,10 @@ use tokio::sync::watch;
 use super::raft::{Node, RaftNode};
 use super::{Meta, MetaError};
 use crate::model::{BucketRecord, GarbageRecord, KeyRecord, LockTable, ObjectRecord, UploadRecord, Usage};
-use crate::state::{Counts, ListQuery, Page, PartPage, Scan, UploadPage, UploadQuery, Validation};
-use crate::types::{BucketName, UploadId, Version};
+use crate::state::{
+    Counts, ListQuery, Page, PartPage, PlacedShard, Scan, Unsettled, UploadPage, UploadQuery, Validation, shards,
+};
+use crate::types::{BucketName, DiskId, UploadId, Version};
 
 impl Meta {
     /// The bucket of this name.
@@ -146,6 +149,31 @@ impl Meta {
             Ok(metrics) if metrics.running_state.is_ok() => Ok(leads(&metrics)),
             _ => Err(MetaError::Stopped { reason: "raft is shut down".to_owned() }),
         }
+    }
+
+    /// Counts what is placed on these disks, and keeps the sums in step from then on: see [`crate::state`].
+    pub(crate) async fn watch_disks(&self, disks: BTreeSet<DiskId>) -> Result<(), MetaError> {
+        Ok(self.inner.state.watch_disks(disks).await?)
+    }
+
+    /// Whether the sums of exactly these disks are known now.
+    pub(crate) fn watches(&self, disks: &BTreeSet<DiskId>) -> bool {
+        self.inner.state.watches(disks)
+    }
+
+    /// The sums of what is placed in a folder of a disk; `None`: that is not known now.
+    pub(crate) fn placed_folder(&self, disk: DiskId, folder: u8) -> Option<shards::Folder> {
+        self.inner.state.placed_folder(disk, folder)
+    }
+
+    /// The shards of live objects that are placed on a disk, of one leaf.
+    pub(crate) async fn placed_in(&self, disk: DiskId, leaf: shards::Leaf) -> Result<Vec<PlacedShard>, MetaError> {
+        Ok(self.inner.state.placed_in(disk, leaf).await?)
+    }
+
+    /// The objects of which a shard is not where it belongs.
+    pub(crate) fn unsettled(&self) -> Unsettled {
+        self.inner.state.unsettled()
     }
 
     /// The totals.

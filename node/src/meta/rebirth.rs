@@ -13,7 +13,7 @@ use resilver_host::disk::{create_dir_durably, read_file, replace_file};
 use resilver_host::{FileKind, Host};
 use tokio::sync::watch;
 
-use super::identity::{Identity, Membership};
+use super::identity::{Forced, Identity, Membership};
 use super::log_store::{LogAdapter, PurgeGate};
 use super::machine::note_of;
 use super::raft::{Node, Note};
@@ -25,13 +25,15 @@ use crate::state::{Description, NewEpoch, Owner, State, StateError};
 use crate::types::{Epoch, NodeName, RaftId};
 
 /// Where the newborn is made, within the metadata folder.
-const NEWBORN: &str = "newborn";
+pub(super) const NEWBORN: &str = "newborn";
 /// In there: the name under which what it replaces goes aside; gone once it has.
-const LABEL: &str = "replaces";
+pub(super) const LABEL: &str = "replaces";
 /// Longer than any of ours.
 const MAX_LABEL_BYTES: u64 = 512;
 /// Where a survivor's log is applied to a copy of its state.
 pub(super) const SCRATCH: &str = "recovery";
+/// Where a member's log is replayed, only to be compared.
+pub(super) const REPLAY_SCRATCH: &str = "replay";
 /// How names of states on their way end.
 const PASSING: &str = ".passing";
 
@@ -47,6 +49,8 @@ pub(crate) struct Birth {
     pub(crate) gone: BTreeSet<NodeName>,
     /// Why, for people.
     pub(crate) reason: String,
+    /// What it replaces is a whole member, to which it may go back.
+    pub(crate) undoable: bool,
 }
 
 /// Writes what a member has to `to`, up to the end of its log, committed or not. Raft must have stopped. An entry that was not
@@ -110,11 +114,13 @@ pub(crate) async fn give_birth(
         let encode = move |id: RaftId| alone(id, address, last);
         let (raft_id, epoch) = state.begin_epoch(change, encode).await?;
         begin_log(host, &layout, last, raft_id).await?;
-        Ok(Membership { cluster, epoch, raft_id, cluster_name: name })
+        Ok((Membership { cluster, epoch, raft_id, cluster_name: name }, last.index))
     };
     let outcome = outcome.await;
     state.close().await;
-    let identity = Identity { member: Some(outcome?), ..birth.identity };
+    let (member, entry) = outcome?;
+    let forced = birth.undoable.then(|| Forced { label: label.to_owned(), entry });
+    let identity = Identity { forced, ..birth.identity.as_member(member) };
     let aside = dir.join(storage::ASIDE).join(label);
     let note = newborn.join(LABEL);
     replace_file(&*host.disk, &note, label.to_owned().into()).await.map_err(MetaError::io("writing", &note))?;
@@ -187,6 +193,7 @@ pub(super) async fn empty(host: &Host, folder: &Path) -> Result<(), MetaError> {
 /// Removes what an earlier process had on its way in or out.
 pub(crate) async fn sweep(host: &Host, dir: &Path) -> Result<(), MetaError> {
     empty(host, &dir.join(SCRATCH)).await?;
+    empty(host, &dir.join(REPLAY_SCRATCH)).await?;
     let entries = match host.disk.list(dir).await {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -84,6 +84,11 @@ impl Snapshots {
         self.inner.dir.with_file_name(super::rebirth::SCRATCH)
     }
 
+    /// Another one, for a copy that is only compared: both may be made at a time.
+    pub(crate) fn scratch_for_replay(&self) -> PathBuf {
+        self.inner.dir.with_file_name(super::rebirth::REPLAY_SCRATCH)
+    }
+
     /// Removes a received file that came to nothing.
     pub(crate) async fn discard(&self, path: &Path) {
         match self.inner.host.disk.remove_file(path).await {

@@ -19,6 +19,7 @@ use super::{MetaError, wire};
 use crate::log::{LogOptions, LogStore, VoteFile};
 use crate::phase::Damage;
 use crate::state::{Owner, State, StateError};
+use crate::steps::{Step, Steps};
 
 /// Everything a member keeps, open.
 pub(super) struct Storage {
@@ -100,6 +101,16 @@ pub(crate) async fn make(host: &Host, dir: &Path, identity: &Identity) -> Result
 /// Opens what `identity` names a member of, or makes it when this folder never was a member. The identity is stored
 /// last.
 pub(super) async fn open(host: &Host, dir: &Path, identity: &Identity) -> Result<(Storage, Membership), MetaError> {
+    open_telling(host, dir, identity, &Steps::default()).await
+}
+
+/// The same, telling how far it is.
+pub(super) async fn open_telling(
+    host: &Host,
+    dir: &Path,
+    identity: &Identity,
+    steps: &Steps,
+) -> Result<(Storage, Membership), MetaError> {
     let Some(member) = identity.member.clone() else { return Err(MetaError::NotMember) };
     let stored = Identity::load(host, dir).await?;
     let known = stored.as_ref().and_then(|stored| stored.member.clone());
@@ -107,7 +118,7 @@ pub(super) async fn open(host: &Host, dir: &Path, identity: &Identity) -> Result
     let layout = Layout::of(dir);
     let owner = Owner { cluster: member.cluster, raft_id: member.raft_id };
     let storage = if known.is_some() {
-        reopen(host, &layout, owner).await?
+        reopen(host, &layout, owner, steps).await?
     } else {
         let storage = create(host, dir, &layout, owner).await?;
         identity.store(host, dir).await?;
@@ -162,10 +173,17 @@ async fn create(host: &Host, dir: &Path, layout: &Layout, owner: Owner) -> Resul
 }
 
 /// A later start: everything must be there and fit together.
-async fn reopen(host: &Host, layout: &Layout, owner: Owner) -> Result<Storage, MetaError> {
-    let (log, _) = LogStore::open(host, &layout.log, LogOptions { create: false, ..LogOptions::default() }).await?;
+async fn reopen(host: &Host, layout: &Layout, owner: Owner, steps: &Steps) -> Result<Storage, MetaError> {
+    // One after the other: opening a database may write to it, and beside a log that is lost nothing may be changed.
+    let reading = steps.begin(Step::Log);
+    let options = LogOptions { create: false, ..LogOptions::default() };
+    let (log, _) = LogStore::open_counted(host, &layout.log, options, &reading.counter()).await?;
+    drop(reading);
     let (vote_file, vote) = open_vote(host, layout).await?;
-    let state = State::open(host, &layout.database, owner).await.map_err(|error| lost_state(error, layout))?;
+    let verifying = steps.begin(Step::Database);
+    let state = State::open_counted(host, &layout.database, owner, verifying.counter()).await;
+    let state = state.map_err(|error| lost_state(error, layout))?;
+    drop(verifying);
     if let Err(error) = check_fit(&log, &state, layout) {
         state.close().await;
         return Err(error);

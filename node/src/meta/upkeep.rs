@@ -2,10 +2,14 @@
 //!
 //! Owns: when. A flush each [`Tuning::flush_interval`], so that a restart has little to apply again. A snapshot once the
 //! log since the last one is as long as [`Tuning::snapshot_after`] *and* half as long as the state has objects: writing
-//! the whole state then never costs more than twice what the entries themselves cost, however large it grew.
+//! the whole state then never costs more than twice what the entries themselves cost, however large it grew. Not before the
+//! member serves: writing all of the state out takes the processor and the disk that it needs for its start.
+
+use std::time::Duration;
 
 use openraft::LogIdOptionExt;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::raft::{Raft, Tuning};
 use crate::state::State;
@@ -13,16 +17,23 @@ use crate::state::State;
 /// Entries for each object in the state before it is written out again: one half.
 const OBJECTS_PER_ENTRY: u64 = 2;
 
+/// How long a snapshot that is due waits for the member to serve. One that cannot, for want of a quorum, must not let its log
+/// grow for ever.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// The upkeep of one member.
 pub(super) struct Upkeep {
     pub(super) state: State,
     pub(super) raft: Raft,
     pub(super) tuning: Tuning,
     pub(super) failed: watch::Sender<Option<String>>,
+    /// Whether the member serves.
+    pub(super) settled: watch::Receiver<bool>,
 }
 
 impl Upkeep {
     pub(super) async fn run(self, mut stop: watch::Receiver<bool>) {
+        let began = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.tuning.flush_interval) => {}
@@ -34,7 +45,8 @@ impl Upkeep {
                 self.failed.send_replace(Some(error.to_string()));
                 return;
             }
-            if self.snapshot_is_due() && self.raft.trigger().snapshot().await.is_err() {
+            let settled = *self.settled.borrow() || began.elapsed() >= SETTLE_LIMIT;
+            if settled && self.snapshot_is_due() && self.raft.trigger().snapshot().await.is_err() {
                 return;
             }
         }

@@ -15,13 +15,12 @@ use tokio::time::{Instant, sleep_until};
 
 pub(crate) use self::throttled::THROTTLE_LASTS;
 use self::throttled::Throttled;
+use super::pressure::Pressure;
+use super::queue::{Job, Queue};
 use super::{Finding, FoundBy, RebuildReport, RebuildState, RepairStatus, Suspect, Timings, holder_of};
 use crate::meta::Meta;
 use crate::model::{ClusterMap, DEFAULT_REPAIR_PRIORITY, ObjectRecord, accounted_bucket};
 use crate::types::{BucketName, DiskId, ShardKey};
-
-/// Shards waiting at most. The check pass finds again what did not fit: nothing is forgotten, only found later.
-const MAX_QUEUE: usize = 65_536;
 
 /// Findings kept: the contract's figure. The newest stay.
 const MAX_FINDINGS: usize = 256;
@@ -29,22 +28,11 @@ const MAX_FINDINGS: usize = 256;
 /// Moved shards remembered for proofs, over all disks.
 const MAX_MOVED: usize = 262_144;
 
+/// Failed rebuilds remembered between two checks. More of them have one cause, and are found again by what found them.
+const MAX_UNMENDED: usize = 4096;
+
 /// The window over which the rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
-
-/// A shard to be rebuilt on one of our disks.
-#[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) bucket: BucketName,
-    pub(super) key: String,
-    pub(super) shard: ShardKey,
-    pub(super) disk: DiskId,
-    /// How many more shards of its extent may be lost: fewest first.
-    pub(super) spare: u8,
-    /// Its bucket's: among jobs of equal need, lower first.
-    pub(super) priority: u8,
-    pub(super) bytes: u64,
-}
 
 /// A part of the shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,19 +70,15 @@ struct Inner {
     collect: Notify,
     throttled: watch::Sender<Option<Throttled>>,
     changes: watch::Sender<u64>,
+    pressures: watch::Sender<BTreeMap<DiskId, Pressure>>,
+    watching: tokio::sync::Mutex<()>,
     timings: Timings,
 }
 
-/// A place in the queue: spare shards, the bucket's priority, then who came first.
-type Ticket = (u8, u8, u64);
-
 #[derive(Default)]
 struct State {
-    queue: BTreeMap<Ticket, Job>,
-    queued: BTreeMap<ShardKey, Ticket>,
-    queued_bytes: u64,
+    queue: Queue,
     running: BTreeMap<ShardKey, (DiskId, BucketName)>,
-    next_ticket: u64,
     findings: VecDeque<Finding>,
     next_finding: u64,
     completed: u64,
@@ -106,6 +90,34 @@ struct State {
     passes: BTreeMap<DiskId, u64>,
     moved: BTreeMap<DiskId, BTreeSet<ShardKey>>,
     moved_total: usize,
+    /// Shards whose rebuild failed since the last check.
+    unmended: BTreeMap<ShardKey, (BucketName, String, DiskId)>,
+    doubts: BTreeSet<(DiskId, u8)>,
+    anti_entropy: AntiEntropy,
+}
+
+/// What anti-entropy has done since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AntiEntropy {
+    /// Looks at all disks.
+    pub passes: u64,
+    /// Folders whose names were read.
+    pub folders_read: u64,
+    /// Ranges in which disk and metadata differed, and that were looked into.
+    pub ranges_examined: u64,
+    /// Shards that were not where the metadata has them.
+    pub missing: u64,
+    /// Disks of which each shard was asked for by itself.
+    pub full_passes: u64,
+}
+
+/// A disk that is busy with clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What they take of its time, in percent.
+    pub percent: u32,
+    /// Shards that wait for that.
+    pub shards: u64,
 }
 
 /// A shard being rebuilt: nobody else touches it until this is dropped.
@@ -126,6 +138,8 @@ impl Board {
                 collect: Notify::new(),
                 throttled: watch::Sender::new(None),
                 changes: watch::channel(0).0,
+                pressures: watch::Sender::default(),
+                watching: tokio::sync::Mutex::default(),
                 timings: Timings::default(),
             }),
         }
@@ -158,24 +172,46 @@ impl Board {
     /// Queues a job unless it is there or at work; answers whether it was new.
     pub(super) fn push(&self, job: Job) -> bool {
         let mut state = self.lock();
-        if state.running.contains_key(&job.shard) || state.queue.len() >= MAX_QUEUE {
+        if state.running.contains_key(&job.shard) || !state.queue.push(job) {
             return false;
         }
-        if let Some(ticket) = state.queued.get(&job.shard).copied() {
-            // It may have become more urgent: another home of its extent failed.
-            if (ticket.0, ticket.1) <= (job.spare, job.priority) {
-                return false;
-            }
-            state.forget(ticket);
-        }
-        let ticket = (job.spare, job.priority, state.next_ticket);
-        state.next_ticket += 1;
-        state.queued_bytes += job.bytes;
-        state.queued.insert(job.shard, ticket);
-        state.queue.insert(ticket, job);
         drop(state);
         self.inner.work.notify_one();
         true
+    }
+
+    /// How busy each of our disks is with clients: what gives way to them, and what need not any more.
+    pub(super) fn set_pressures(&self, pressures: BTreeMap<DiskId, Pressure>) {
+        self.lock().queue.set_pressures(pressures.clone());
+        let changed = self.inner.pressures.send_if_modified(|known| {
+            let changed = *known != pressures;
+            *known = pressures;
+            changed
+        });
+        if changed {
+            // Whatever waited for a pause to end.
+            self.inner.work.notify_waiters();
+        }
+    }
+
+    /// How busy each of our disks is with clients, as it changes.
+    pub(super) fn pressures(&self) -> watch::Receiver<BTreeMap<DiskId, Pressure>> {
+        self.inner.pressures.subscribe()
+    }
+
+    /// The disks on which background work gives way to clients, and how many shards wait for that.
+    pub fn held(&self) -> BTreeMap<DiskId, Held> {
+        let pressures = self.inner.pressures.borrow().clone();
+        let state = self.lock();
+        let pressed = pressures.into_iter().filter(|(_, pressure)| pressure.pauses);
+        pressed
+            .map(|(disk, pressure)| (disk, Held { percent: pressure.percent, shards: state.queue.held(disk) }))
+            .collect()
+    }
+
+    /// What clients take of a disk's time, in percent.
+    pub fn foreground_percent(&self, disk: DiskId) -> u32 {
+        self.inner.pressures.borrow().get(&disk).map_or(0, |pressure| pressure.percent)
     }
 
     /// The most urgent job, once there is one, and the claim to its shard.
@@ -198,12 +234,11 @@ impl Board {
 
     fn try_next(&self) -> Option<(Job, Claim)> {
         let mut state = self.lock();
-        let ticket = *state.queue.keys().next()?;
-        // The first has the fewest spare shards of all: one more loss, and it could not be rebuilt any more.
-        if ticket.0 > 0 && self.throttled().is_some() {
-            return None;
-        }
-        let job = state.forget(ticket)?;
+        let job = match self.throttled() {
+            // One more loss, and it could not be rebuilt any more.
+            Some(_) => state.queue.pop_without_spare()?,
+            None => state.queue.pop()?,
+        };
         state.running.insert(job.shard, (job.disk, job.bucket.clone()));
         if !state.queue.is_empty() {
             // One notification may stand for several jobs.
@@ -222,9 +257,7 @@ impl Board {
                 let mut state = self.lock();
                 if let std::collections::btree_map::Entry::Vacant(entry) = state.running.entry(shard) {
                     entry.insert((disk, bucket.clone()));
-                    if let Some(ticket) = state.queued.get(&shard).copied() {
-                        state.forget(ticket);
-                    }
+                    state.queue.remove(shard);
                     return Claim { board: self.clone(), shard };
                 }
             }
@@ -234,7 +267,8 @@ impl Board {
     }
 
     /// How a rebuild ended.
-    pub(super) fn ended(&self, shard: ShardKey, disk: DiskId, bucket: &BucketName, report: &RebuildReport) {
+    pub(super) fn ended(&self, job: (&BucketName, &str), shard: ShardKey, disk: DiskId, report: &RebuildReport) {
+        let (bucket, key) = job;
         let now = Instant::now();
         let mut state = self.lock();
         match report.state {
@@ -242,6 +276,9 @@ impl Board {
                 state.failed += 1;
                 *state.failed_on.entry(disk).or_default() += 1;
                 *state.failed_of.entry(bucket.clone()).or_default() += 1;
+                if state.unmended.len() < MAX_UNMENDED {
+                    state.unmended.insert(shard, (bucket.clone(), key.to_owned(), disk));
+                }
             }
             RebuildState::Rebuilt | RebuildState::Intact | RebuildState::Obsolete => {
                 state.completed += u64::from(report.state == RebuildState::Rebuilt);
@@ -279,6 +316,36 @@ impl Board {
         }
     }
 
+    /// What failed since the last time it was asked.
+    pub(super) fn take_failed(&self) -> Vec<(BucketName, String, ShardKey, DiskId)> {
+        let unmended = std::mem::take(&mut self.lock().unmended);
+        unmended.into_iter().map(|(shard, (bucket, key, disk))| (bucket, key, shard, disk)).collect()
+    }
+
+    /// A folder is to be looked at anew, whatever is believed of it.
+    pub(super) fn doubt(&self, disk: DiskId, folder: u8) {
+        self.lock().doubts.insert((disk, folder));
+    }
+
+    pub(super) fn take_doubts(&self) -> BTreeSet<(DiskId, u8)> {
+        std::mem::take(&mut self.lock().doubts)
+    }
+
+    /// The right to have the metadata count what is placed on our disks.
+    pub(super) async fn watching(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.watching.lock().await
+    }
+
+    /// Counts what anti-entropy did.
+    pub(super) fn compared(&self, count: impl FnOnce(&mut AntiEntropy)) {
+        count(&mut self.lock().anti_entropy);
+    }
+
+    /// What anti-entropy has done.
+    pub fn anti_entropy(&self) -> AntiEntropy {
+        self.lock().anti_entropy
+    }
+
     /// Remembers that a shard leaves a disk that was given up.
     pub(super) fn moves_from(&self, disk: DiskId, shard: ShardKey) {
         let mut state = self.lock();
@@ -314,8 +381,8 @@ impl Board {
     /// Jobs waiting or at work, of the part that is meant.
     pub(super) fn pending(&self, only: &Only) -> u64 {
         let state = self.lock();
-        let queued = state.queue.values().filter(|job| only.means(job.disk, &job.bucket)).count();
-        (queued + state.running.values().filter(|(disk, bucket)| only.means(*disk, bucket)).count()) as u64
+        let running = state.running.values().filter(|(disk, bucket)| only.means(*disk, bucket)).count();
+        state.queue.waiting(only) + running as u64
     }
 
     /// Attempts that failed since the start, of the part that is meant.
@@ -373,7 +440,7 @@ impl Board {
         let eta = match rate {
             _ if idle => Some(Duration::ZERO),
             0 => None,
-            rate => Some(Duration::from_secs(state.queued_bytes.div_ceil(rate).max(1))),
+            rate => Some(Duration::from_secs(state.queue.bytes().div_ceil(rate).max(1))),
         };
         RepairStatus {
             queue: state.queue.len() as u64,
@@ -393,13 +460,6 @@ impl Board {
 }
 
 impl State {
-    fn forget(&mut self, ticket: Ticket) -> Option<Job> {
-        let job = self.queue.remove(&ticket)?;
-        self.queued.remove(&job.shard);
-        self.queued_bytes = self.queued_bytes.saturating_sub(job.bytes);
-        Some(job)
-    }
-
     fn forget_old(&mut self, now: Instant) {
         while self.recent.front().is_some_and(|(at, _)| now - *at > RATE_WINDOW) {
             self.recent.pop_front();
@@ -440,34 +500,19 @@ mod tests {
     use super::*;
     use crate::types::{ExtentIndex, ShardIndex, Version};
 
-    fn job(number: u8, spare: u8, priority: u8) -> Job {
+    fn job(number: u8, spare: u8) -> Job {
         let shard = ShardKey { version: Version(1), extent: ExtentIndex(0), shard: ShardIndex(number) };
         let (bucket, key) = (BucketName::from("b"), "k".to_owned());
-        Job { bucket, key, shard, disk: DiskId(1), spare, priority, bytes: 1 }
-    }
-
-    #[tokio::test]
-    async fn the_fewest_spare_shards_come_first_then_the_buckets_priority_then_who_waited_longest() {
-        let board = Board::new(&resilver_host::real::host());
-        for (number, spare, priority) in [(0, 1, 0), (1, 0, 200), (2, 0, 128), (3, 0, 128), (4, 1, 255)] {
-            assert!(board.push(job(number, spare, priority)));
-        }
-        assert!(!board.push(job(4, 1, 255)), "it is queued already");
-        assert!(board.push(job(4, 0, 5)), "it became more urgent");
-        let mut order = Vec::new();
-        while let Some((job, _claim)) = board.try_next() {
-            order.push(job.shard.shard.0);
-        }
-        assert_eq!(order, [4, 2, 3, 1, 0]);
+        Job { bucket, key, shard, disk: DiskId(1), spare, priority: 0, bytes: 1 }
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_only_what_could_lose_no_other_shard_is_rebuilt_and_it_ends_by_itself() {
         let board = Board::new(&resilver_host::real::host());
         assert!(!board.throttle(Some("the disks are busy")));
-        board.push(job(0, 1, 0));
+        board.push(job(0, 1));
         assert!(board.try_next().is_none());
-        board.push(job(1, 0, 0));
+        board.push(job(1, 0));
         assert_eq!(board.next().await.0.shard.shard.0, 1);
         let began = Instant::now();
         assert_eq!(board.next().await.0.shard.shard.0, 0);

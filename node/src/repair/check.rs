@@ -1,7 +1,7 @@
-//! The check pass: compares what metadata says should be on our disks with what is there (names and sizes; contents are
-//! the scrub's), finds the shards that have no home and belong here, and settles stand-ins whose home is given up.
+//! The check: finds what should be on our disks and is not there ([`super::compare`]), the shards that have no home and belong
+//! here, and settles stand-ins whose home is given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
@@ -9,16 +9,16 @@ use tokio::time::{Instant, sleep};
 use super::board::job_of;
 use super::target::{delivery_of, target_of};
 use super::throttle::rest;
-use super::{Board, FoundBy, Only, RepairParts, Suspect, SuspectKind};
-use crate::codec::REED_SOLOMON;
-use crate::disk::{DiskError, Health, ShardHead};
+use super::{Board, FoundBy, Only, RepairParts, Suspect, SuspectKind, compare, holder_of};
+use crate::disk::{DiskError, Health, shard_file_bytes};
 use crate::gateway::ExtentSpec;
-use crate::meta::MetaError;
+use crate::meta::{Counts, MetaError};
 use crate::model::{
     ClusterMap, Command, DEFAULT_REPAIR_PRIORITY, DiskState, Home, ObjectRecord, Outcome, accounted_bucket,
 };
 use crate::placement::settled;
-use crate::types::{BucketName, DiskId, Epoch, ShardIndex, ShardKey};
+use crate::state::Unsettled;
+use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
 
 /// Objects per step of the walk: one read transaction, one rest.
 pub(super) const PAGE: usize = 256;
@@ -26,27 +26,81 @@ pub(super) const PAGE: usize = 256;
 /// Rest after each step, in percent of what it took: the walk never has the disk for more than half of the time.
 const REST_PERCENT: u32 = 100;
 
-/// Walks for ever: at each interval, whenever the cluster map changes, and when asked.
+/// Looks for ever: at each interval, whenever the cluster map changes, and when asked.
 pub(super) async fn run(parts: Arc<RepairParts>) {
     let mut maps = parts.meta.map_changes();
+    let mut asked = false;
     loop {
         maps.borrow_and_update();
-        if let Err(error) = pass(&parts, &Only::Any).await {
+        if let Err(error) = round(&parts, asked).await {
             tracing::warn!(%error, "the check of what should be on this node's disks was cut short");
         }
         let pause = sleep(parts.repair.check_interval);
-        tokio::select! {
-            () = pause => {}
-            Ok(()) = maps.changed() => {}
-            () = parts.board.check_requested() => {}
+        asked = tokio::select! {
+            () = pause => false,
+            Ok(()) = maps.changed() => false,
+            () = parts.board.check_requested() => true,
+        };
+    }
+}
+
+/// One look: at what is known to be out of place. At all objects only when somebody asks for it or that
+/// is the only way to find what is to be done.
+async fn round(parts: &RepairParts, asked: bool) -> Result<(), MetaError> {
+    try_again(parts).await?;
+    compare::watch(parts).await?;
+    let map = parts.meta.map();
+    // Whether its host is there or not: one that is away takes nothing back. A disk that is forgotten is asked about no more.
+    parts.board.forget_moves(|disk| !map.is_emptied(disk));
+    match parts.meta.unsettled() {
+        Unsettled::These(versions) if !asked && !is_left_behind(&map, &parts.meta.counts()) => {
+            for version in versions {
+                if let Some((bucket, key)) = parts.meta.owner_of(version).await? {
+                    let began = Instant::now();
+                    check_named(parts, &bucket, &key).await?;
+                    rest(began.elapsed(), REST_PERCENT).await;
+                }
+            }
+            Ok(())
+        }
+        unsettled => {
+            pass(parts, &Only::Any).await?;
+            if unsettled == Unsettled::TooMany {
+                // Perhaps they are not any more: counted anew at the next look.
+                parts.meta.watch_disks(BTreeSet::new()).await?;
+            }
+            Ok(())
         }
     }
+}
+
+/// Whether shards lie where they may not stay: on disks that are emptied or given up. Each of them looks settled by itself.
+fn is_left_behind(map: &ClusterMap, counts: &Counts) -> bool {
+    counts
+        .shards_by_disk
+        .iter()
+        .any(|(disk, shards)| *shards > 0 && map.disk_state(*disk).is_none_or(DiskState::is_left))
+}
+
+/// What failed since the last look is put into the queue again, whoever had found it.
+async fn try_again(parts: &RepairParts) -> Result<(), MetaError> {
+    for (bucket, key, shard, disk) in parts.board.take_failed() {
+        let Some((bucket, key, record)) = holder_of(&parts.meta, &bucket, &key, shard.extent_id()).await? else {
+            continue;
+        };
+        let priority = priority_of(parts, &mut BTreeMap::new(), accounted_bucket(&bucket, &key)).await?;
+        let (kind, found_by, detail) = (SuspectKind::Corrupt, FoundBy::Check, String::new());
+        let suspect = Suspect { bucket, key, shard, disk, kind, found_by, detail };
+        if let Some(job) = job_of(&parts.meta.map(), &record, &suspect, priority) {
+            parts.board.push(job);
+        }
+    }
+    Ok(())
 }
 
 /// One walk over all objects, for the part of the shards that is meant.
 pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<(), MetaError> {
     let map = parts.meta.map();
-    // Whether its host is there or not: one that is away takes nothing back. A disk that is forgotten is asked about no more.
     parts.board.forget_moves(|disk| !map.is_emptied(disk));
     let mut after = None;
     let mut priorities = BTreeMap::new();
@@ -64,6 +118,14 @@ pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<(), MetaErr
         after = scan.objects.last().map(|(bucket, key, _)| (bucket.clone(), key.clone()));
         rest(began.elapsed(), REST_PERCENT).await;
     }
+}
+
+/// Looks at one object, if it is still there.
+pub(super) async fn check_named(parts: &RepairParts, bucket: &BucketName, key: &str) -> Result<(), MetaError> {
+    let Some(record) = parts.meta.object(bucket, key).await? else { return Ok(()) };
+    let priority = priority_of(parts, &mut BTreeMap::new(), accounted_bucket(bucket, key)).await?;
+    check_object(parts, &parts.meta.map(), &Checked { bucket, key, record: &record, priority }, &Only::Any).await;
+    Ok(())
 }
 
 /// The repair priority of a bucket, asked for once per pass.
@@ -165,9 +227,9 @@ async fn look(
         _ => return Some(suspect(SuspectKind::Missing, "it has no home".to_owned())),
     }
     match volume.stat_shard(key).await {
-        Ok(Some(bytes)) if bytes == file_bytes(spec, key) => None,
+        Ok(Some(bytes)) if bytes == file_bytes(spec) => None,
         Ok(Some(bytes)) => {
-            let expected = file_bytes(spec, key);
+            let expected = file_bytes(spec);
             Some(suspect(SuspectKind::Corrupt, format!("its file has {bytes} bytes, not {expected}")))
         }
         Ok(None) | Err(DiskError::Missing { .. }) => {
@@ -188,14 +250,6 @@ fn remember_move(board: &Board, map: &ClusterMap, home: Home, key: ShardKey) {
     }
 }
 
-fn file_bytes(spec: &ExtentSpec, key: ShardKey) -> u64 {
-    let head = ShardHead {
-        key,
-        coding: spec.coding,
-        codec: REED_SOLOMON,
-        block_bytes: spec.block_bytes,
-        extent_bytes: spec.len_bytes,
-        epoch: Epoch::default(),
-    };
-    head.file_bytes()
+fn file_bytes(spec: &ExtentSpec) -> u64 {
+    shard_file_bytes(spec.coding, spec.block_bytes, spec.len_bytes)
 }

@@ -163,6 +163,7 @@ impl RepairStatus {
             // Metadata's to count; 0 on the wire is not known.
             shards: 0,
             throttled: String::new(),
+            held: Vec::new(),
         }
     }
 }

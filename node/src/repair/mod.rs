@@ -15,10 +15,14 @@
 mod board;
 mod check;
 mod collect;
+mod compare;
 mod finding;
 mod orphans;
+mod pace;
 mod pause;
+mod pressure;
 mod progress;
+mod queue;
 mod rebuild;
 mod report;
 mod room;
@@ -29,6 +33,7 @@ mod throttle;
 mod timings;
 mod uploads;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,11 +41,12 @@ use resilver_host::Host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use board::Board;
+pub use board::{AntiEntropy, Board, Held};
 pub(crate) use board::{Only, THROTTLE_LASTS};
 pub use finding::{Finding, FoundBy, RepairStatus, Suspect, SuspectKind};
+pub use pressure::{PAUSE_ABOVE, Pressure};
 pub use progress::Progress;
-pub use rebuild::Rebuilder;
+pub use rebuild::{Force, Rebuilder};
 pub use report::{RebuildReport, RebuildState};
 pub use scope::{ProgressStream, Scope};
 pub use target::target_of;
@@ -52,7 +58,7 @@ use crate::meta::{Meta, MetaError};
 use crate::model::ObjectRecord;
 use crate::options::{RepairOptions, ScrubOptions};
 use crate::transport::ShardClient;
-use crate::types::{BucketName, ExtentId, Version};
+use crate::types::{BucketName, DiskId, ExtentId, Version};
 
 /// What repair is made of.
 pub struct RepairParts {
@@ -101,11 +107,13 @@ impl Repair {
             tasks.spawn(rebuild::work(self.parts.clone()));
         }
         tasks.spawn(check::run(self.parts.clone()));
+        tasks.spawn(compare::run(self.parts.clone()));
         tasks.spawn(collect::run(self.parts.clone()));
         tasks.spawn(uploads::run(self.parts.clone()));
         tasks.spawn(orphans::run(self.parts.clone()));
         tasks.spawn(room::run(self.parts.clone()));
         tasks.spawn(pause::run(self.parts.clone()));
+        tasks.spawn(pressure::run(self.parts.clone()));
         let mut disks = self.parts.disks.changes();
         let mut scrubbed = std::collections::BTreeSet::new();
         // The tasks have no end of their own; a panic in one is told, and the others go on.
@@ -117,7 +125,8 @@ impl Repair {
                 let parts = self.parts.clone();
                 tasks.spawn(async move {
                     tokio::select! {
-                        () = scrub::run(parts, volume.clone()) => {}
+                        () = scrub::run(parts.clone(), volume.clone()) => {}
+                        () = compare::patrol::run(parts, volume.clone()) => {}
                         () = volume.retired() => {}
                     }
                 });
@@ -146,6 +155,21 @@ impl RepairHandle {
     /// Queue, rates and totals.
     pub fn status(&self) -> RepairStatus {
         self.parts.board.status()
+    }
+
+    /// What anti-entropy has done.
+    pub fn anti_entropy(&self) -> AntiEntropy {
+        self.parts.board.anti_entropy()
+    }
+
+    /// The disks on which repair and scrub give way to clients now.
+    pub fn held(&self) -> BTreeMap<DiskId, Held> {
+        self.parts.board.held()
+    }
+
+    /// What clients take of a disk's time, in percent.
+    pub fn foreground_percent(&self, disk: DiskId) -> u32 {
+        self.parts.board.foreground_percent(disk)
     }
 
     /// What was found wrong lately, oldest first.

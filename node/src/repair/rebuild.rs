@@ -13,19 +13,20 @@ use resilver_host::planted::{Bug, bug};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::board::{Board, Job};
+use super::board::Board;
 use super::pause;
+use super::queue::Job;
 use super::target::{delivery_of, target_of};
 use super::throttle::{Throttle, rest};
 use super::{RebuildReport, RebuildState, RepairParts, Timings, holder_of};
 use crate::codec::{CodecError, ErasureCodec, codec};
-use crate::disk::{DiskError, DiskSet, ShardHead, ShardVerdict, ShardWriter, Volume};
+use crate::disk::{DiskError, DiskSet, Purpose, ShardHead, ShardVerdict, ShardWriter, Volume};
 use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
 use crate::meta::{Meta, MetaError};
-use crate::model::{Command, Home, Outcome};
+use crate::model::{Command, DiskState, Home, Outcome};
 use crate::options::RepairOptions;
 use crate::transport::{Preference, ShardClient};
-use crate::types::{BucketName, DiskId, ShardIndex, ShardKey};
+use crate::types::{BucketName, DiskId, Epoch, ShardIndex, ShardKey};
 
 /// Rest after a rebuild, in percent of what it took: gives way to clients as the disk gets busy. Small, because lost
 /// redundancy is the greater risk.
@@ -53,6 +54,8 @@ enum RebuildError {
     Codec(#[from] CodecError),
     #[error("the new shard did not read back as written: {0}")]
     NotBack(String),
+    #[error("what was computed has crc32c {got:08x}, and {demanded:08x} is demanded: nothing was changed")]
+    NotDemanded { demanded: u32, got: u32 },
     #[error("metadata answered with {0}")]
     Unexpected(String),
 }
@@ -70,6 +73,15 @@ struct Inner {
     board: Board,
     slots: Semaphore,
     throttle: Throttle,
+}
+
+/// A shard that is as it was written, and wrong all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Force {
+    /// CRC32C of the content it must have.
+    pub crc: u32,
+    /// Shards of its extent that are not to be read for it.
+    pub distrust: Vec<ShardIndex>,
 }
 
 /// Why a shard is written on a disk.
@@ -130,6 +142,47 @@ impl Rebuilder {
         self.now(bucket, key, shard, disk, Task::Restore).await
     }
 
+    /// Puts another in the place of a shard that is wrong although its checksum is good, on `disk`, wherever that is.
+    pub async fn force_at(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        shard: ShardKey,
+        disk: DiskId,
+        force: Force,
+    ) -> RebuildReport {
+        if self.inner.shards.is_local(disk) {
+            return self.force_here(bucket, key, shard, disk, &force).await;
+        }
+        match self.inner.shards.force_remote(disk, shard, (bucket.as_str(), key), force).await {
+            Ok(answer) => answer.into(),
+            Err(error) => RebuildReport::failed(error.to_string()),
+        }
+    }
+
+    /// The same on one of our disks.
+    pub async fn force_here(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        shard: ShardKey,
+        disk: DiskId,
+        force: &Force,
+    ) -> RebuildReport {
+        if let Err(error) = self.inner.meta.barrier().await {
+            return RebuildReport::failed(error.to_string());
+        }
+        let claim = self.inner.board.claim(shard, disk, bucket).await;
+        let _slot = self.inner.slots.acquire().await;
+        let report = self.replace(bucket, key, shard, disk, force).await;
+        let report = report.unwrap_or_else(|error| RebuildReport::failed(error.to_string()));
+        if report.state == RebuildState::Rebuilt {
+            tracing::warn!(%bucket, key, %shard, %disk, "a shard that was wrong with a good checksum was replaced");
+        }
+        drop(claim);
+        report
+    }
+
     async fn now(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId, task: Task) -> RebuildReport {
         // Whoever asks may have seen a commit that is not applied here yet.
         if let Err(error) = self.inner.meta.barrier().await {
@@ -155,7 +208,7 @@ impl Rebuilder {
         if report.state == RebuildState::Rebuilt {
             tracing::info!(%bucket, key, %shard, %disk, bytes = report.bytes, "a shard was rebuilt and read back");
         }
-        self.inner.board.ended(shard, disk, bucket, &report);
+        self.inner.board.ended((bucket, key), shard, disk, &report);
         report
     }
 
@@ -197,19 +250,63 @@ impl Rebuilder {
             ShardVerdict::Corrupt { .. } => true,
             ShardVerdict::Missing => false,
         };
-        let head = ShardHead {
-            key: shard,
-            coding: spec.coding,
-            codec: codec(spec.coding)?.id(),
-            block_bytes: spec.block_bytes,
-            extent_bytes: spec.len_bytes,
-            epoch: map.epoch,
-        };
+        let head = head_of(&spec, shard, map.epoch)?;
         if delivery_of(&map, home) == Some(disk) && bug(Bug::DropHintEarly) {
             self.record_home(&spec, shard, home, disk, task, RebuildReport::found()).await?;
         }
         let report = self.copy(&spec, head, &volume, corrupt, home).await?;
         if home.at == Some(disk) { Ok(report) } else { self.record_home(&spec, shard, home, disk, task, report).await }
+    }
+
+    /// Puts a shard of the demanded checksum in the place of one that is there. The old one is moved aside once the new one is
+    /// complete, and nothing at all happens unless it is what is demanded.
+    async fn replace(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        shard: ShardKey,
+        disk: DiskId,
+        force: &Force,
+    ) -> Result<RebuildReport, RebuildError> {
+        let found = holder_of(&self.inner.meta, bucket, key, shard.extent_id()).await?;
+        let extent = found.as_ref().and_then(|(_, _, record)| record.extent(shard.extent_id()));
+        let home = extent.and_then(|extent| extent.homes.get(shard.shard.as_usize())).copied();
+        let (Some((bucket, key, record)), Some(extent), Some(home)) = (&found, extent, home) else {
+            return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the object was replaced or deleted"));
+        };
+        let map = self.inner.meta.map();
+        if home.at != Some(disk) || map.disk_state(disk) != Some(DiskState::Up) {
+            return Ok(RebuildReport::failed(
+                "its disk takes no new shards now: once it does, or the shard is elsewhere".to_owned(),
+            ));
+        }
+        let volume = self.inner.disks.volume(disk).ok_or(RebuildError::NotHere(disk))?;
+        if matches!(volume.verify_shard(shard).await?, ShardVerdict::Ok { crc, .. } if crc == force.crc) {
+            return Ok(RebuildReport::without_work(RebuildState::Intact, "it is what it must be"));
+        }
+        let mut spec = ExtentSpec::of(bucket, key, record, extent);
+        for doubted in &force.distrust {
+            if let Some(home) = spec.homes.get_mut(doubted.as_usize()) {
+                home.at = None;
+            }
+        }
+        let head = head_of(&spec, shard, map.epoch)?;
+        let timings = self.inner.board.timings();
+        let bytes = spec.layout().shard_bytes();
+        self.inner.throttle.take(bytes).await;
+        let (writer, from, crc) = self.compute(&spec, head, &volume, timings).await?;
+        if crc != force.crc {
+            writer.abort().await;
+            return Err(RebuildError::NotDemanded { demanded: force.crc, got: crc });
+        }
+        volume.move_aside(shard, "wrong").await?;
+        writer.finish().await?;
+        match volume.verify_shard(shard).await? {
+            ShardVerdict::Ok { crc, .. } if crc == force.crc => {}
+            other => return Err(RebuildError::NotBack(format!("{other:?}"))),
+        }
+        timings.add_shard(bytes);
+        Ok(RebuildReport { state: RebuildState::Rebuilt, rebuilt_from: from, bytes, detail: String::new() })
     }
 
     /// Computes the shard and puts it in its place.
@@ -228,18 +325,18 @@ impl Rebuilder {
             Some(at) if self.inner.shards.preference(at) < Preference::Doubtful => {
                 match self.fetch(spec, head, volume, at).await {
                     Some(writer) => (writer, vec![head.key.shard]),
-                    None => self.compute(spec, head, volume, timings).await?,
+                    None => self.computed(spec, head, volume, timings).await?,
                 }
             }
             // A host that is believed to be gone would be waited for; that it has the shard may still be what saves it.
-            Some(at) => match self.compute(spec, head, volume, timings).await {
+            Some(at) => match self.computed(spec, head, volume, timings).await {
                 Ok(computed) => computed,
                 Err(error) => match self.fetch(spec, head, volume, at).await {
                     Some(writer) => (writer, vec![head.key.shard]),
                     None => return Err(error),
                 },
             },
-            None => self.compute(spec, head, volume, timings).await?,
+            None => self.computed(spec, head, volume, timings).await?,
         };
         let began = Instant::now();
         if corrupt {
@@ -264,7 +361,8 @@ impl Rebuilder {
             let mut done = 0;
             while done < blocks {
                 let run = FETCH_BLOCKS.min(blocks - done);
-                let mut stream = self.inner.shards.get(from, head.key, done, run).await.ok()?;
+                let reading = self.inner.shards.get(from, head.key, done, run, Purpose::Background);
+                let mut stream = reading.await.ok()?;
                 let mut blocks = Vec::with_capacity(run as usize);
                 for _ in 0..run {
                     blocks.push(stream.next().await.ok()??);
@@ -280,17 +378,28 @@ impl Rebuilder {
         tokio::time::timeout(FETCH_DEADLINE, copying).await.ok()?
     }
 
-    /// Computes the shard from k others.
-    async fn compute(
+    /// Computes the shard from k others, and says from which.
+    async fn computed(
         &self,
         spec: &ExtentSpec,
         head: ShardHead,
         volume: &Volume,
         timings: &Timings,
     ) -> Result<(ShardWriter, Vec<ShardIndex>), RebuildError> {
+        self.compute(spec, head, volume, timings).await.map(|(writer, from, _)| (writer, from))
+    }
+
+    /// The same, with the CRC32C of the shard's content.
+    async fn compute(
+        &self,
+        spec: &ExtentSpec,
+        head: ShardHead,
+        volume: &Volume,
+        timings: &Timings,
+    ) -> Result<(ShardWriter, Vec<ShardIndex>, u32), RebuildError> {
         let mut writer = volume.create_shard(head)?;
         match self.fill(spec, head.key.shard, &mut writer, timings).await {
-            Ok(from) => Ok((writer, from)),
+            Ok((from, crc)) => Ok((writer, from, crc)),
             Err(error) => {
                 writer.abort().await;
                 Err(error)
@@ -305,8 +414,9 @@ impl Rebuilder {
         shard: ShardIndex,
         writer: &mut ShardWriter,
         timings: &Timings,
-    ) -> Result<Vec<ShardIndex>, RebuildError> {
+    ) -> Result<(Vec<ShardIndex>, u32), RebuildError> {
         let codec = codec(spec.coding)?;
+        let mut whole = 0;
         let stripes = spec.layout().stripes();
         let avoid = BTreeSet::new();
         let plan = ReadPlan {
@@ -328,6 +438,7 @@ impl Rebuilder {
             }
             let decoded = Instant::now();
             let crc = crc32c::crc32c(&block);
+            whole = crc32c::crc32c_combine(whole, crc, block.len());
             let sealed = Instant::now();
             writer.block(block, crc).await?;
             timings.add_read(read - began);
@@ -335,7 +446,7 @@ impl Rebuilder {
             timings.add_crc(sealed - decoded);
             timings.add_write(sealed.elapsed());
         }
-        Ok(reader.used().collect())
+        Ok((reader.used().collect(), whole))
     }
 
     /// Says in metadata where the shard is now.
@@ -372,6 +483,17 @@ impl Rebuilder {
             other => Err(RebuildError::Unexpected(format!("{other:?}"))),
         }
     }
+}
+
+fn head_of(spec: &ExtentSpec, key: ShardKey, epoch: Epoch) -> Result<ShardHead, CodecError> {
+    Ok(ShardHead {
+        key,
+        coding: spec.coding,
+        codec: codec(spec.coding)?.id(),
+        block_bytes: spec.block_bytes,
+        extent_bytes: spec.len_bytes,
+        epoch,
+    })
 }
 
 fn decoded(blocks: &mut [Option<Bytes>], codec: &dyn ErasureCodec, shard: ShardIndex) -> Result<Bytes, CodecError> {

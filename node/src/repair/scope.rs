@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::check::{self, PAGE};
-use super::{Only, Progress, RebuildState, RepairParts, pause};
+use super::{Board, Only, PAUSE_ABOVE, Progress, RebuildState, RepairParts, pause};
 use crate::disk::ShardVerdict;
 use crate::gateway::{ExtentSpec, Gateway, GatewayError};
 use crate::meta::MetaError;
@@ -177,7 +178,9 @@ impl Verb {
                 progress.done = done;
                 self.tell(&progress).await?;
             }
-            if left == 0 {
+            if left == 0 || (bug(Bug::DrainGivesUpEarly) && done >= left) {
+                #[cfg(feature = "audit")]
+                self.state_drained(disk).await?;
                 progress.message = "no shard has its home on this disk any more".to_owned();
                 return Ok(progress);
             }
@@ -207,6 +210,23 @@ impl Verb {
         }
     }
 
+    /// Tells checkers what still has its home on a disk that is called empty: by the records, and not by the counts that said so.
+    #[cfg(feature = "audit")]
+    async fn state_drained(&self, disk: DiskId) -> Result<(), ScopeError> {
+        let (mut after, mut left) = (None, 0);
+        loop {
+            let scan = self.parts.meta.scan(after.take(), PAGE).await?;
+            let records = scan.objects.iter().flat_map(|(_, _, record)| &record.extents);
+            left += records.flat_map(|extent| &extent.homes).filter(|home| home.at == Some(disk)).count() as u64;
+            match scan.end {
+                true => break,
+                false => after = scan.objects.last().map(|(bucket, key, _)| (bucket.clone(), key.clone())),
+            }
+        }
+        resilver_host::audit::state(|| resilver_host::audit::Fact::DiskDrained { disk: disk.to_string(), left });
+        Ok(())
+    }
+
     /// Our own disks, or a part of what is on them: look for what is missing, and wait until it is rebuilt.
     async fn sync_node(&self, only: Only) -> Result<Progress, ScopeError> {
         let board = &self.parts.board;
@@ -220,6 +240,7 @@ impl Verb {
             progress.total = progress.total.max(left);
             progress.done = progress.total - left;
             progress.failed = board.failed(&only) - failed_before;
+            progress.message.clear();
             if left == 0 {
                 return Ok(progress);
             }
@@ -228,6 +249,7 @@ impl Verb {
                 progress.message = why;
                 return Ok(progress);
             }
+            progress.message = held_words(board);
             self.tell(&progress).await?;
             // The board outlives this loop, so an error cannot come; a timeout only means nothing ended meanwhile.
             let _ = timeout(LOOK_AGAIN * 4, changes.changed()).await;
@@ -406,6 +428,19 @@ enum Look {
     Read(DiskId),
     /// Not where it can be read from.
     Lost,
+}
+
+/// Why shards wait although nobody paused repair; empty: none does.
+fn held_words(board: &Board) -> String {
+    let held = board.held();
+    let shards: u64 = held.values().map(|held| held.shards).sum();
+    match held.values().map(|held| held.percent).max() {
+        Some(percent) if shards > 0 => format!(
+            "{shards} shards wait: clients take {percent}% of the time of a disk they are for, and above {PAUSE_ABOVE}% what has \
+             a spare gives way"
+        ),
+        _ => String::new(),
+    }
 }
 
 /// The map as if the disk, or its host, had never been given up.

@@ -1,33 +1,33 @@
 //! The scrub: reads every shard of a disk back, whether anyone asks for it or not, at a pace that spreads one pass over
-//! its period.
+//! its period. It rests while clients need the disk ([`super::pressure`]), and goes on where it was after a restart.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngCore;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::pace::Pace;
+use super::pressure::Pressure;
 use super::throttle::Throttle;
 use super::{FoundBy, RepairParts, Suspect, SuspectKind};
-use crate::disk::{DiskError, Health, ShardVerdict, Volume};
-use crate::types::ShardKey;
+use crate::disk::{DiskError, Health, ShardVerdict, Volume, Walk, WalkKind};
+use crate::types::{DiskId, ShardKey};
 
 /// Pause before a disk that has nothing to scrub, or cannot be listed, is looked at again.
 const IDLE_PAUSE: Duration = Duration::from_secs(10);
-
-/// Folders of a disk, by the first byte of their shards' versions: scrubbed one after another, so that memory does not
-/// grow with the disk.
-const FOLDERS: u32 = 256;
 
 /// Scrubs one disk for ever.
 pub(super) async fn run(parts: Arc<RepairParts>, volume: Arc<Volume>) {
     let throttle = Throttle::new(parts.scrub.rate_bytes_per_second);
     let mut rng = parts.host.rand.fork("repair.scrub");
+    // Without a word from before, anywhere: a node that forgets must not scrub the same first shards again and again.
+    let fresh = Walk { first: rng.next_u32() as u8, ..Walk::default() };
     parts.board.scrubs(volume.id());
     loop {
-        // A node that is restarted often must not scrub the same first shards again and again.
-        let first = rng.next_u32() % FOLDERS;
-        match pass(&parts, &volume, &throttle, first).await {
+        let walk = volume.walk(WalkKind::Scrub).await.unwrap_or(fresh);
+        match pass(&parts, &volume, &throttle, walk).await {
             Ok(0) => sleep(IDLE_PAUSE.min(parts.scrub.period)).await,
             Ok(_) => parts.board.pass_finished(volume.id()),
             Err(error) => {
@@ -38,27 +38,33 @@ pub(super) async fn run(parts: Arc<RepairParts>, volume: Arc<Volume>) {
     }
 }
 
-/// One pass, spread evenly over the period; answers how many shards it saw.
-async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, first: u32) -> Result<u64, DiskError> {
-    let began = Instant::now();
+/// The rest of a pass, spread evenly over what is left of the period; answers how many shards it saw, 0 only of a disk that
+/// has none.
+async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, walk: Walk) -> Result<u64, DiskError> {
+    let pace = Pace::resume(parts.scrub.period, walk, Instant::now());
     let mut health = volume.health_changes();
-    let mut seen = 0;
-    for turn in 0..FOLDERS {
-        let folder = ((first + turn) % FOLDERS) as u8;
+    let mut pressures = parts.board.pressures();
+    let own = volume.id();
+    // Folders before a restart may have had them.
+    let mut seen = u64::from(walk.done > 0 && volume.status().shards > 0);
+    for (turn, folder) in pace.left() {
         let shards = volume.list_shards_in(folder).await?;
         let count = shards.len() as f64;
         for (index, shard) in shards.into_iter().enumerate() {
             parts.board.unthrottled().await;
             // The sender lives in the volume.
             let _ = health.wait_for(|report| matches!(report.health, Health::Ok | Health::Suspect)).await;
+            // Nor does the board end before its tasks. What is late is made up for at the rate that is allowed.
+            let free = |all: &BTreeMap<DiskId, Pressure>| all.get(&own).is_none_or(|pressure| !pressure.pauses);
+            let _ = pressures.wait_for(free).await;
             scrub(parts, volume, throttle, shard).await;
             seen += 1;
-            let part = (f64::from(turn) + (index + 1) as f64 / count) / f64::from(FOLDERS);
-            sleep_until(began + parts.scrub.period.mul_f64(part)).await;
+            sleep_until(pace.due(turn, (index + 1) as f64 / count)).await;
         }
+        volume.keep_walk(WalkKind::Scrub, pace.after(turn, Instant::now())).await;
     }
     if seen > 0 {
-        sleep_until(began + parts.scrub.period).await;
+        sleep_until(pace.due(255, 1.0)).await;
     }
     Ok(seen)
 }

@@ -110,6 +110,7 @@ impl From<GatewayError> for S3Error {
             E::NoBucket(_) => error(S3ErrorCode::NoSuchBucket, "The specified bucket does not exist"),
             E::BucketExists(_) => error(S3ErrorCode::BucketAlreadyExists, message),
             E::BucketNotEmpty(_) => error(S3ErrorCode::BucketNotEmpty, "The bucket you tried to delete is not empty"),
+            E::Undecided(_) => error(S3ErrorCode::InternalError, message),
             E::NoObject { .. } => error(S3ErrorCode::NoSuchKey, "The specified key does not exist."),
             E::BadRange { size_bytes, .. } => invalid_range(size_bytes),
             E::Condition { .. } => precondition_failed(),

@@ -15,7 +15,7 @@ use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tonic::Status;
 
 use super::{NodeError, Orders, rebirth};
-use crate::control::{JoinRound, Shared, ask_members, join_request, location, own_join};
+use crate::control::{JoinRound, Shared, ask_members, join_request, location, others, own_join};
 use crate::disk::{DiskSet, Health, Owner, owner_on};
 use crate::late::Late;
 use crate::meta::identity::{Identity, Membership};
@@ -70,7 +70,7 @@ pub(crate) async fn identify(host: &Host, options: &Options) -> Result<(Identity
                 path.display(),
                 options.name
             );
-            let identity = Identity { node: stamp.node, instance: stamp.instance, member: None, disks: vec![] };
+            let identity = Identity::new(stamp.node, stamp.instance);
             return Ok((identity, Some(reason)));
         }
     }
@@ -119,7 +119,7 @@ pub(crate) async fn enter(
                     raft_id: FIRST_RAFT_ID,
                     cluster_name: request.name,
                 };
-                identity.member = Some(member.clone());
+                identity = identity.as_member(member.clone());
                 let founded = async {
                     let meta = start(shared, disks, identity.clone(), raft).await?;
                     establish(shared, disks, &identity, &member, &meta).await?;
@@ -144,7 +144,7 @@ pub(crate) async fn enter(
             },
             round = ask(shared, disks, identity.instance), if joining => match round {
                 JoinRound::Admitted(answer) => {
-                    identity.member = Some(membership(answer)?);
+                    identity = identity.as_member(membership(answer)?);
                     return start(shared, disks, identity, raft).await;
                 }
                 JoinRound::Refused(reason) => return Err(NodeError::Refused(reason)),
@@ -204,6 +204,7 @@ pub(super) async fn start(
     raft: &Late<RaftServer<RaftService>>,
 ) -> Result<Meta, NodeError> {
     if let Some(member) = &identity.member {
+        disks.take_back(identity.undone, member.epoch).await;
         disks.stamp(member.cluster, member.epoch).await?;
     }
     let options = MetaOptions {
@@ -212,7 +213,8 @@ pub(super) async fn start(
         address: shared.options.address.clone(),
         tuning: Tuning::default(),
     };
-    match Meta::start(&shared.host, options, shared.peers.clone()).await {
+    shared.phase.set(Phase::Recovering, "reading and checking what this member has");
+    match Meta::start_telling(&shared.host, options, shared.peers.clone(), &shared.steps).await {
         Ok(meta) => {
             meta.stands_while(shared.phase.mode().changes());
             raft.fill(
@@ -282,6 +284,22 @@ async fn others_removed(shared: &Shared, meta: &Meta) -> bool {
         }
     }
     false
+}
+
+/// Resolves once a member says that the epoch in which this one was left behind was undone, and nobody says that it is in it.
+pub(super) async fn until_undone(shared: &Shared, meta: &Meta, epoch: Epoch) {
+    let cluster = meta.cluster().0.to_string();
+    loop {
+        tokio::time::sleep(ASK_OTHERS).await;
+        let mut asked: Vec<String> = meta.map().nodes.values().map(|node| node.address.clone()).collect();
+        asked
+            .extend(shared.options.join.iter().filter(|address| !asked.contains(address)).cloned().collect::<Vec<_>>());
+        let seen = others(shared, &asked).await;
+        let of_ours = || seen.iter().map(|(_, seen)| seen).filter(|seen| seen.cluster_id == cluster);
+        if of_ours().any(|seen| seen.undone_epoch >= epoch.0) && !of_ours().any(|seen| seen.epoch >= epoch.0) {
+            return;
+        }
+    }
 }
 
 fn known_as_we_are(shared: &Shared, disks: &DiskSet, meta: &Meta) -> bool {

@@ -1,4 +1,4 @@
-//! How a member goes on in a new epoch: from a backup, or alone when its quorum is lost for good.
+//! How a member goes on in a new epoch: from a backup, or alone when its quorum is lost for good; and how the latter is undone.
 //!
 //! Owns: the order of it. Must never: begin before everything that is needed was read and verified; delete what was there.
 //! Invariant: the new is whole before what was there is touched; and that lies aside, whole, before the new is in its place.
@@ -9,9 +9,10 @@ use std::path::Path;
 use tonic::Status;
 
 use super::membership::meta_dir;
-use crate::control::{ForceOrder, Reborn, RestoreOrder, Shared};
+use crate::control::{ForceOrder, Reborn, RestoreOrder, Shared, UndoOrder};
 use crate::meta::identity::Identity;
 use crate::meta::rebirth::{Birth, export_all, give_birth, passing};
+use crate::meta::undo::{UndoError, Undone, undo};
 use crate::meta::{Meta, MetaError};
 use crate::types::{Epoch, NodeName};
 
@@ -26,7 +27,9 @@ pub(super) async fn restore(
     order: &RestoreOrder,
 ) -> Result<(Identity, Reborn), Status> {
     let label = format!("before-restore-{}", shared.host.clock.now().as_millis());
-    let outcome = reborn(shared, identity, BTreeSet::new(), (&order.reason, order.above), &order.from, &label).await;
+    // What is left of a member that lost its metadata is nothing to go back to.
+    let wish = Wish { gone: BTreeSet::new(), reason: &order.reason, above: order.above, undoable: false };
+    let outcome = reborn(shared, identity, wish, &order.from, &label).await;
     remove(shared, &order.from).await;
     outcome.map_err(|error| failed(&error))
 }
@@ -48,22 +51,51 @@ pub(super) async fn force(shared: &Shared, meta: &Meta, order: &ForceOrder) -> R
     }
     let was = identity.member.as_ref().map(|member| format!("member-{}-epoch-{}", member.raft_id, member.epoch.0));
     let label = format!("{}-{}", was.unwrap_or_default(), shared.host.clock.now().as_millis());
-    let outcome = reborn(shared, &identity, order.gone.clone(), (&order.reason, order.above), &path, &label).await;
+    let wish = Wish { gone: order.gone.clone(), reason: &order.reason, above: order.above, undoable: true };
+    let outcome = reborn(shared, &identity, wish, &path, &label).await;
     remove(shared, &path).await;
     let (_, reborn) = outcome.map_err(|error| failed(&error))?;
     Ok(reborn)
+}
+
+/// Back to what this member was before it went on alone. Its Raft is stopped for it, and does not start again in this process.
+pub(super) async fn take_back(shared: &Shared, meta: &Meta, order: &UndoOrder) -> Result<Undone, Status> {
+    meta.shutdown().await;
+    let dir = meta_dir(&shared.options);
+    let identity = match Identity::load(&shared.host, &dir).await {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Err(Status::unavailable(format!("{} has no identity", dir.display()))),
+        Err(error) => return Err(failed(&error)),
+    };
+    let undone =
+        undo(&shared.host, &dir, &identity, shared.host.clock.now().as_millis()).await.map_err(
+            |error| match error {
+                UndoError::Refused(why) => Status::failed_precondition(format!("{why}; nothing was changed")),
+                UndoError::Meta(error) => failed(&error),
+            },
+        )?;
+    tracing::warn!(node = %shared.name, ?undone, order.reason, operation = "undo", "a forced epoch is undone");
+    Ok(undone)
+}
+
+/// What is wanted of the new epoch.
+struct Wish<'a> {
+    gone: BTreeSet<NodeName>,
+    reason: &'a str,
+    /// The latest epoch that anybody who was asked knows of.
+    above: Epoch,
+    undoable: bool,
 }
 
 /// The new in the place of what is there, which goes aside.
 async fn reborn(
     shared: &Shared,
     identity: &Identity,
-    gone: BTreeSet<NodeName>,
-    order: (&str, Epoch),
+    wish: Wish<'_>,
     from: &Path,
     label: &str,
 ) -> Result<(Identity, Reborn), MetaError> {
-    let (reason, above) = order;
+    let Wish { gone, reason, above, undoable } = wish;
     let dir = meta_dir(&shared.options);
     let reaches = crate::state::describe(&shared.host, from).await?.applied;
     // What this node ever was, and what its disks have seen, counts as well: an old backup's epoch was followed by others.
@@ -72,9 +104,10 @@ async fn reborn(
     let birth = Birth {
         identity: identity.clone(),
         address: shared.options.address.clone(),
-        above: above.max(known).max(stamped),
+        above: above.max(known).max(stamped).max(identity.undone),
         gone,
         reason: reason.to_owned(),
+        undoable,
     };
     let (identity, aside) = give_birth(&shared.host, &dir, birth, from, label).await?;
     let Some(member) = identity.member.clone() else { return Err(MetaError::NotMember) };

@@ -124,8 +124,9 @@ async fn come_back(
         ));
     }
     let before = identity.member.as_ref().map(|member| member.raft_id);
-    // The disks were stamped by every epoch that this node was in, whatever became of its folder.
-    let own = identity.member.as_ref().map(|member| member.epoch).unwrap_or_default().max(disks.highest_epoch());
+    // The disks were stamped by every epoch that this node was in, whatever became of its folder. One that was undone is none.
+    let stamped = Some(disks.highest_epoch()).filter(|epoch| *epoch != identity.undone).unwrap_or_default();
+    let own = identity.member.as_ref().map(|member| member.epoch).unwrap_or_default().max(stamped);
     let lost = match (ask_who_we_are(shared, &members).await, before) {
         (Known::Silence, None) => {
             return Err(Status::unavailable(
@@ -187,5 +188,5 @@ async fn come_back(
     let aside = aside.map_err(|error| Status::unavailable(format!("{error}: free the disk, then try again")))?;
     let rejoined = Rejoined { was, is: member.raft_id, aside: aside.display().to_string() };
     tracing::info!(node = %shared.name, ?rejoined, operation = "rejoin", "what was left is aside");
-    Ok((Identity { member: Some(member), ..identity.clone() }, rejoined))
+    Ok((identity.as_member(member), rejoined))
 }

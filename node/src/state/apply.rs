@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::objects::At;
+use super::placed::Told;
 use super::sessions::{self, Proposal};
 use super::tables::Tables;
 use super::{StateError, Totals, buckets, complete, hosts, keys, leaving, locks, members, objects, pauses, uploads};
@@ -23,6 +24,8 @@ pub(super) struct Work<'txn> {
     pub(super) next_raft_id: u64,
     pub(super) totals: Totals,
     pub(super) locks: Arc<LockTable>,
+    /// What it changes of what is placed on disks.
+    pub(super) told: Told,
     pub(super) max_outcomes: u64,
 }
 

@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 use resilver_host::{BlockingFile, Host, OpenMode};
 
+use crate::steps::Counter;
+
 /// Shuts a backend for good: everything after it fails without touching the disk.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seal(Arc<AtomicBool>);
@@ -97,13 +99,21 @@ fn lay_over(changes: &[Change], offset: u64, out: &mut [u8]) {
 pub(super) struct Backend {
     admission: Admission,
     seal: Seal,
+    /// Bytes read.
+    read: Arc<Counter>,
 }
 
 impl Backend {
     /// Opens `path`; nothing reaches the file before [`Admission::admit`]. Call it inside `host.blocking`.
-    pub(super) fn open(host: &Host, path: &Path, mode: OpenMode, seal: Seal) -> io::Result<Self> {
-        let file = Arc::from(host.disk.open_blocking(path, mode)?);
-        Ok(Self { admission: Admission { file, held: Arc::new(Mutex::new(Some(Vec::new()))) }, seal })
+    pub(super) fn open(
+        host: &Host,
+        path: &Path,
+        mode: OpenMode,
+        (seal, read): (Seal, Arc<Counter>),
+    ) -> io::Result<Self> {
+        let file: Arc<dyn BlockingFile> = Arc::from(host.disk.open_blocking(path, mode)?);
+        read.expect(file.len()?);
+        Ok(Self { admission: Admission { file, held: Arc::new(Mutex::new(Some(Vec::new()))) }, seal, read })
     }
 
     /// What lets changes through to the file.
@@ -136,6 +146,7 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read.add(out.len() as u64);
         let held = self.admission.lock();
         let Some(changes) = held.as_ref().filter(|changes| !changes.is_empty()) else {
             drop(held);

@@ -66,6 +66,7 @@ pub(super) fn complete(work: &mut Work<'_>, at: &At<'_>, complete: &Complete<'_>
     work.totals.counts.add_object();
     change_usage(work, at.bucket, |usage| usage.objects += 1)?;
     own(work, &key, &object)?;
+    work.told.joined(&object);
     audit::state(|| Fact::ObjectCompleted {
         version: object.version.to_string(),
         extents: object.extents.iter().map(|extent| extent.id.to_string()).collect(),

@@ -116,7 +116,8 @@ impl State {
                 node.reason.clone_from(&change.reason);
             }
             let next = if bug(Bug::KeepOldEpoch) { 0 } else { 1 };
-            map.epoch = Epoch(map.epoch.max(change.above).0 + next);
+            // Fences may carry the number of an epoch that was undone.
+            map.epoch = Epoch(map.epoch.max(change.above).0.max(map.fence.epoch) + next);
             // Whatever fence was given before is lower.
             map.fence = Fence { epoch: map.epoch.0, ..Fence::default() };
             map.collection_held = true;

@@ -29,6 +29,7 @@ mod members;
 mod merkle;
 mod objects;
 mod pauses;
+mod placed;
 mod query;
 mod sessions;
 mod snapshot;
@@ -54,10 +55,12 @@ use self::apply::Work;
 use self::backend::{Backend, Seal};
 use self::counts::Totals;
 use self::merkle::LEAVES;
+use self::placed::{Placed, Told};
 use self::tables::{
     CLUSTER, KEY_APPLIED, KEY_FORMAT, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, LOCKS, REPLICATED, Tables, get, put,
 };
 use crate::model::{ClusterMap, FORMAT, LockTable, Outcome};
+use crate::steps::Counter;
 use crate::types::{ClusterId, RaftId};
 
 pub use self::apply::FIRST_EPOCH;
@@ -66,7 +69,9 @@ pub(crate) use self::epoch::NewEpoch;
 pub use self::epoch::{Description, describe};
 pub use self::error::StateError;
 pub use self::listing::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
+pub(crate) use self::merkle::shards;
 pub(crate) use self::merkle::{Range, Stretch, Sum, TOP, fold, in_words, root, unequal};
+pub(crate) use self::placed::{PlacedShard, Unsettled};
 pub use self::query::Scan;
 pub use self::sessions::Proposal;
 pub(crate) use self::snapshot::{SnapshotHead, inspect};
@@ -128,6 +133,8 @@ struct Memory {
     totals: Totals,
     locks: Arc<LockTable>,
     applied: Option<Applied>,
+    /// What the present transaction changes of what is placed.
+    told: Told,
 }
 
 /// A handle to the state. Cheap to clone.
@@ -151,6 +158,7 @@ struct Inner {
     durable: watch::Sender<Option<u64>>,
     max_outcomes: u64,
     views: Mutex<Views>,
+    placed: Mutex<Placed>,
     /// Moments kept so far.
     holds: watch::Sender<u64>,
     /// A copy, of which checkers are told nothing.
@@ -169,7 +177,7 @@ impl State {
     /// # Errors
     /// When the file cannot be made.
     pub async fn create(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Create, owner, false).await
+        Self::start(host, path, OpenMode::Create, owner, (false, Arc::default())).await
     }
 
     /// The same, for a copy that is none of the member's own: checkers are not told what it holds.
@@ -177,7 +185,7 @@ impl State {
     /// # Errors
     /// When the file cannot be made.
     pub async fn create_apart(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Create, owner, true).await
+        Self::start(host, path, OpenMode::Create, owner, (true, Arc::default())).await
     }
 
     /// Opens the database of a member, every page's checksum verified.
@@ -185,14 +193,30 @@ impl State {
     /// # Errors
     /// [`StateError::is_damage`] when it must not be built upon; [`StateError::TooNew`] when it is not ours to read.
     pub async fn open(host: &Host, path: &Path, owner: Owner) -> Result<Self, StateError> {
-        Self::start(host, path, OpenMode::Write, owner, false).await
+        Self::open_counted(host, path, owner, Arc::default()).await
     }
 
-    async fn start(host: &Host, path: &Path, mode: OpenMode, owner: Owner, apart: bool) -> Result<Self, StateError> {
+    /// The same, counting the bytes that were read for it.
+    pub(crate) async fn open_counted(
+        host: &Host,
+        path: &Path,
+        owner: Owner,
+        counter: Arc<Counter>,
+    ) -> Result<Self, StateError> {
+        Self::start(host, path, OpenMode::Write, owner, (false, counter)).await
+    }
+
+    async fn start(
+        host: &Host,
+        path: &Path,
+        mode: OpenMode,
+        owner: Owner,
+        (apart, counter): (bool, Arc<Counter>),
+    ) -> Result<Self, StateError> {
         let seal = Seal::default();
         let (database, memory) = {
             let (host_, path, seal) = (host.clone(), path.to_path_buf(), seal.clone());
-            host.blocking(move || open_database(&host_, &path, mode, seal, owner)).await?
+            host.blocking(move || open_database(&host_, &path, mode, (seal, counter), owner)).await?
         };
         let applied = memory.applied.as_ref().map(|applied| applied.index);
         Ok(Self {
@@ -208,6 +232,7 @@ impl State {
                 durable: watch::Sender::new(applied),
                 max_outcomes: sessions::MAX_OUTCOMES,
                 views: Mutex::default(),
+                placed: Mutex::default(),
                 holds: watch::Sender::new(0),
                 apart,
             }),
@@ -228,6 +253,7 @@ impl State {
                 next_raft_id: memory.next_raft_id,
                 totals: memory.totals.clone(),
                 locks: memory.locks.clone(),
+                told: memory.told.clone(),
                 max_outcomes,
             };
             let mut outcomes = Vec::with_capacity(changes.len());
@@ -251,6 +277,7 @@ impl State {
                 totals: work.totals,
                 locks: work.locks,
                 applied: Some(applied.clone()),
+                told: work.told,
             };
             Ok(outcomes)
         })
@@ -371,7 +398,8 @@ impl State {
 }
 
 impl Inner {
-    fn publish(&self, memory: Memory, durability: Durability) {
+    fn publish(&self, mut memory: Memory, durability: Durability) {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).follow(&mut memory.told);
         let applied = memory.applied.as_ref().map(|applied| applied.index);
         let (map, locks) = (memory.map.clone(), memory.locks.clone());
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
@@ -400,11 +428,11 @@ fn open_database(
     host: &Host,
     path: &Path,
     mode: OpenMode,
-    seal: Seal,
+    (seal, counter): (Seal, Arc<Counter>),
     owner: Owner,
 ) -> Result<(Database, Memory), StateError> {
     let sealed = seal.clone();
-    let backend = Backend::open(host, path, mode, seal).map_err(|source| match source.kind() {
+    let backend = Backend::open(host, path, mode, (seal, counter)).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => StateError::Missing { path: path.to_path_buf() },
         _ => StateError::Io { what: "opening", path: path.to_path_buf(), source },
     })?;
@@ -451,6 +479,7 @@ fn initialise(database: &Database, owner: Owner) -> Result<Memory, StateError> {
         totals: Totals::default(),
         locks: Arc::default(),
         applied: None,
+        told: Told::default(),
     };
     let txn = database.begin_write()?;
     {
@@ -523,5 +552,5 @@ fn read_memory(
     let totals: Totals = get(cluster, "cluster", KEY_TOTALS)?.ok_or_else(|| absent("record of totals"))?;
     let applied: Option<Applied> = get(cluster, "cluster", KEY_APPLIED)?;
     let locks = Arc::new(locks::read_locks(cluster, locks)?);
-    Ok(Memory { map: stored.map, next_raft_id: stored.next_raft_id, totals, locks, applied })
+    Ok(Memory { map: stored.map, next_raft_id: stored.next_raft_id, totals, locks, applied, told: Told::default() })
 }

@@ -50,6 +50,7 @@ pub(super) fn put_object(work: &mut Work<'_>, at: &At<'_>, object: &ObjectRecord
     }
     work.totals.counts.add_object();
     work.totals.counts.add_shards(object);
+    work.told.live(object);
     change_usage(work, at.bucket, |usage| {
         usage.objects += 1;
         usage.bytes = usage.bytes.saturating_add(object.size_bytes);
@@ -132,6 +133,7 @@ pub(super) fn set_home(work: &mut Work<'_>, shard: ShardKey, change: &Move) -> R
     }
     let was = std::mem::replace(home, Home { at: change.at, wanted: change.wanted });
     work.totals.counts.moved(was.at, change.at);
+    work.told.moved(&object, shard, was.at, change.at);
     put(&mut work.tables.objects, &key, &object)?;
     Ok(Outcome::Done)
 }
@@ -144,6 +146,9 @@ pub(super) fn forbid_version(work: &mut Work<'_>, version: Version) -> Result<Ou
     }
     let garbage: Option<GarbageRecord> = get(&*work.tables.garbage, "garbage", &key)?;
     work.tables.garbage.remove(key.as_slice())?;
+    if let Some(garbage) = &garbage {
+        work.told.forbidden(&garbage.object);
+    }
     let versions = garbage.map_or_else(|| [version].into(), |garbage| garbage.object.versions());
     for version in versions {
         work.tables.forbidden.insert(version_key(version).as_slice(), [].as_slice())?;
@@ -208,6 +213,7 @@ pub(super) fn discard_object(
 /// Content becomes garbage: its shards stay readable for those who are still reading it.
 pub(super) fn discard(work: &mut Work<'_>, object: ObjectRecord, now_ms: u64) -> Result<(), StateError> {
     work.totals.counts.remove_shards(&object);
+    work.told.discarded(&object);
     for version in object.versions() {
         work.tables.versions.remove(version_key(version).as_slice())?;
     }

@@ -59,6 +59,7 @@ pub(super) fn put_part(
     }
     work.totals.counts.parts += 1;
     work.totals.counts.add_shards(object);
+    work.told.live(object);
     change_usage(work, at.bucket, |usage| usage.bytes = usage.bytes.saturating_add(object.size_bytes))?;
     own(work, &key, object)?;
     Ok(Outcome::Put { replaced })

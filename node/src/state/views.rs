@@ -46,6 +46,14 @@ pub(crate) struct Held {
     recomputed: Arc<Mutex<Option<Arc<Vec<Range>>>>>,
 }
 
+impl Held {
+    fn now(txn: ReadTransaction) -> Result<Self, StateError> {
+        let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
+        let (txn, since, applied) = (Arc::new(txn), Instant::now(), applied.unwrap_or_default());
+        Ok(Self { txn, since, applied, kept: Arc::default(), recomputed: Arc::default() })
+    }
+}
+
 /// One record of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StateRecord {
@@ -84,18 +92,15 @@ pub(crate) enum PatchError {
 }
 
 impl State {
+    /// The present moment, under no name: its pages are pinned until this is dropped, so not for long.
+    pub(crate) async fn moment(&self) -> Result<Held, StateError> {
+        self.look(|_, database| Held::now(database.begin_read()?)).await
+    }
+
     /// Keeps the present moment under this name.
     pub(crate) async fn hold(&self, checkpoint: u128) -> Result<(), StateError> {
         self.look(move |inner, database| {
-            let txn = database.begin_read()?;
-            let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
-            let held = Held {
-                txn: Arc::new(txn),
-                since: Instant::now(),
-                applied: applied.unwrap_or_default(),
-                kept: Arc::default(),
-                recomputed: Arc::default(),
-            };
+            let held = Held::now(database.begin_read()?)?;
             let mut views = inner.views.lock().unwrap_or_else(PoisonError::into_inner);
             while views.0.len() >= MAX_VIEWS {
                 let oldest = views.0.iter().min_by_key(|(_, held)| held.since).map(|(id, _)| *id);
@@ -311,11 +316,32 @@ fn kept(txn: &ReadTransaction) -> Result<Vec<Range>, StateError> {
 
 #[cfg(feature = "planted-bugs")]
 impl State {
-    /// Writes records behind the leaves' back, which nobody ever asks for: versions that are given up and were never drawn.
-    pub(crate) async fn slip_in(&self, member: u64, records: u32) -> Result<(), StateError> {
+    /// Changes records behind the leaves' back that nobody asks for again: versions that are given up. Where there are too few
+    /// to be removed or changed, others slip in that were never drawn.
+    pub(crate) async fn slip_in(
+        &self,
+        member: u64,
+        how: resilver_host::planted::damage::Tampering,
+        records: u32,
+    ) -> Result<(), StateError> {
+        use redb::ReadableTable as _;
+        use resilver_host::planted::damage::Tampering;
         self.write(Durability::Immediate, move |txn, _| {
             let mut table = txn.open_table(super::tables::FORBIDDEN)?;
-            for number in 1..=records {
+            let mut there = Vec::new();
+            if how != Tampering::Inserted {
+                for entry in table.range::<&[u8]>(..)?.take(records as usize) {
+                    there.push(entry?.0.value().to_vec());
+                }
+            }
+            for key in &there {
+                match how {
+                    Tampering::Removed => drop(table.remove(key.as_slice())?),
+                    // Nobody reads what is written there.
+                    _ => drop(table.insert(key.as_slice(), [1].as_slice())?),
+                }
+            }
+            for number in 1..=records.saturating_sub(there.len() as u32) {
                 // Spread over the table, and so over many leaves.
                 let version = (u128::from(member) << 32 | u128::from(number))
                     .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);

@@ -35,6 +35,17 @@ impl Cluster {
         disks.iter().filter_map(|disk| counts.shards_by_disk.get(disk)).sum()
     }
 
+    /// Files of shards on a node's disks, whoever they are of.
+    async fn files_of(&self, node: usize) -> u64 {
+        let mut files = 0;
+        for volume in self.node(node).disks.volumes() {
+            for folder in 0..=u8::MAX {
+                files += volume.list_shards_in(folder).await.unwrap().len() as u64;
+            }
+        }
+        files
+    }
+
     async fn homes(&self, key: &str) -> Vec<Home> {
         self.record(key).await.extents.into_iter().flat_map(|extent| extent.homes).collect()
     }
@@ -60,8 +71,7 @@ async fn a_host_goes_out_and_comes_back_and_nothing_is_lost() {
     for (key, len) in &objects {
         assert_eq!(cluster.put(0, key, &content(*len)).await.unwrap().shards_missing, 0);
     }
-    let held: u64 = disks.iter().filter_map(|disk| cluster.any().meta.counts().shards_by_disk.get(disk).copied()).sum();
-    assert!(held > 0);
+    assert!(cluster.held(&disks) > 0);
 
     // It dies and is convicted: what is put from now on is whole at once, and belongs where it always would.
     cluster.stop(away).await;
@@ -121,6 +131,9 @@ async fn a_host_goes_out_and_comes_back_and_nothing_is_lost() {
     let (spoilt, shard, rebuilt_at) = old_copy(&cluster, away, &settled).await;
     flip_byte(&cluster.file(rebuilt_at, shard));
     let parts = cluster.node(away).repair.parts_for_test();
+    // What lies there, and not what had its home there: a home that was slow to take a shard has it beside the stand-in that
+    // was given it meanwhile. Under load the search found one more than the metadata had told of.
+    let held = cluster.files_of(away).await;
     let mut seen = BTreeMap::new();
     let mut moved = 0;
     // A copy that cannot be read back now (its home may be busy) leaves the stray where it is, for the next search.

@@ -5,11 +5,15 @@
 //! connections, as a killed process does for its peers.
 #![allow(clippy::disallowed_methods)]
 
+mod anti_entropy;
 mod hosts;
+mod inflight;
 mod locks;
 mod multipart;
+mod pressure;
 mod relief;
 mod stories;
+mod wrong_shards;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) check_interval: Duration,
+    pub(crate) full_check_period: Duration,
     pub(crate) scrub_period: Duration,
     pub(crate) read_deadline: Duration,
     pub(crate) abandoned_uploads_after: Duration,
@@ -56,6 +61,7 @@ impl Default for Settings {
         let hour = Duration::from_secs(3600);
         Self {
             check_interval: hour,
+            full_check_period: 24 * hour,
             scrub_period: 24 * hour,
             read_deadline: hour,
             abandoned_uploads_after: 24 * hour,
@@ -239,7 +245,11 @@ impl Cluster {
         listener: Box<dyn resilver_host::Listener>,
     ) -> Node {
         let host = self.host.clone();
-        let options = RepairOptions { check_interval: self.settings.check_interval, ..RepairOptions::default() };
+        let options = RepairOptions {
+            check_interval: self.settings.check_interval,
+            full_check_period: self.settings.full_check_period,
+            ..RepairOptions::default()
+        };
         let board = Board::new(&host);
         let shards = ShardClient::new(name.clone(), meta.clone(), disks.clone(), peers.clone(), board.clone());
         let rebuilder = Rebuilder::new(meta.clone(), disks.clone(), shards.clone(), board.clone(), &options);

@@ -20,7 +20,7 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 impl Cluster {
-    async fn begin(&self, at: usize, key: &str) -> UploadRecord {
+    pub(super) async fn begin(&self, at: usize, key: &str) -> UploadRecord {
         let new = NewUpload {
             bucket: bucket(),
             key: key.to_owned(),
@@ -31,7 +31,13 @@ impl Cluster {
         self.node(at).gateway.create_upload(new).await.unwrap()
     }
 
-    async fn part(&self, at: usize, upload: &UploadRecord, number: u16, data: &Bytes) -> Result<PutDone, GatewayError> {
+    pub(super) async fn part(
+        &self,
+        at: usize,
+        upload: &UploadRecord,
+        number: u16,
+        data: &Bytes,
+    ) -> Result<PutDone, GatewayError> {
         let gateway = &self.node(at).gateway;
         let body = futures_util::stream::iter([Ok::<_, String>(data.clone())]);
         let size = Some(data.len() as u64);
@@ -63,7 +69,19 @@ impl Cluster {
     }
 }
 
-fn complete(upload: &UploadRecord, parts: &[(u16, ETag)]) -> Complete {
+impl Cluster {
+    /// A part of an upload under way, by its key among the parts, and the key of an object completed from a part.
+    pub(super) async fn with_parts(&self, key: &str, len: usize) -> (String, String) {
+        let done = self.begin(0, key).await;
+        let put = self.part(0, &done, 1, &content(len)).await.unwrap();
+        self.node(0).gateway.complete_upload(complete(&done, &[(1, put.etag)])).await.unwrap();
+        let open = self.begin(1, "open").await;
+        self.part(1, &open, 1, &content(len)).await.unwrap();
+        (part_key(&bucket(), open.id, 1), key.to_owned())
+    }
+}
+
+pub(super) fn complete(upload: &UploadRecord, parts: &[(u16, ETag)]) -> Complete {
     Complete {
         bucket: upload.bucket.clone(),
         key: upload.key.clone(),

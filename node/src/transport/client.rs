@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use resilver_proto::internal::shards_client::ShardsClient;
 use resilver_proto::internal::{
-    DiscardRequest, Envelope, GetShardRequest, PutShardRequest, RebuildShardRequest, RebuildShardResponse,
+    DiscardRequest, Envelope, ForceShard, GetShardRequest, PutShardRequest, RebuildShardRequest, RebuildShardResponse,
     ReportShardRequest, VerifyShardRequest,
 };
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
@@ -19,11 +19,11 @@ use tonic::{Response, Status};
 use super::error::is_peer_failure;
 use super::{BlockSink, BlockStream, Pace, TransportError, wire};
 use crate::deadlines::Deadlines;
-use crate::disk::{DiskSet, Health, ShardHead, ShardVerdict, Volume};
+use crate::disk::{DiskSet, Health, Purpose, ShardHead, ShardVerdict, Volume};
 use crate::meta::Meta;
 use crate::model::{ClusterMap, DiskState};
 use crate::peers::{Peers, Profile};
-use crate::repair::{Board, Suspect};
+use crate::repair::{Board, Force, Suspect};
 use crate::types::{DiskId, NodeName, ShardKey, Version};
 
 /// Homes asked to discard side by side: an object of many parts has as many versions on each of its disks, and one slow
@@ -203,7 +203,7 @@ impl ShardClient {
         }
     }
 
-    /// Begins to write a shard.
+    /// Begins to write a shard of a client's.
     ///
     /// # Errors
     /// When the home takes no new shards or cannot be reached. A peer's failure may show only at a later block.
@@ -213,7 +213,7 @@ impl ShardClient {
             Route::Local(volume) => {
                 let created = volume.create_shard(head);
                 let writer = created.map_err(|error| TransportError::from_disk(&error, disk, key))?;
-                Ok(BlockSink::local(disk, key, writer))
+                Ok(BlockSink::local(disk, key, writer.for_client()))
             }
             Route::Remote(home) => {
                 let begin = PutShardRequest {
@@ -239,10 +239,11 @@ impl ShardClient {
         key: ShardKey,
         first: u32,
         blocks: u32,
+        purpose: Purpose,
     ) -> Result<BlockStream, TransportError> {
         match self.route(disk, Use::Read)? {
             Route::Local(volume) => {
-                let opened = volume.open_shard(key).await;
+                let opened = volume.open_shard(key, purpose).await;
                 let reader = opened.map_err(|error| TransportError::from_disk(&error, disk, key))?;
                 Ok(BlockStream::local(disk, key, reader, first, first + blocks))
             }
@@ -253,6 +254,7 @@ impl ShardClient {
                     id: Some(wire::to_id(key)),
                     first_block: first,
                     blocks,
+                    background: purpose == Purpose::Background,
                 };
                 let mut client = home.client();
                 let (pace, began) = (&self.inner.pace, Instant::now());
@@ -399,6 +401,34 @@ impl ShardClient {
                     bucket: bucket.to_owned(),
                     key: object.to_owned(),
                     stand_in,
+                    force: None,
+                };
+                let mut client = home.client();
+                home.call(self.deadlines().rebuild, disk, key, client.rebuild(request)).await
+            }
+        }
+    }
+
+    /// Has another node put another in the place of a shard that is wrong although its checksum is good.
+    pub(crate) async fn force_remote(
+        &self,
+        disk: DiskId,
+        key: ShardKey,
+        (bucket, object): (&str, &str),
+        force: Force,
+    ) -> Result<RebuildShardResponse, TransportError> {
+        match self.route(disk, Use::Write)? {
+            Route::Local(_) => Err(TransportError::NoHome { disk, why: "it is our own" }),
+            Route::Remote(home) => {
+                let distrust = force.distrust.iter().map(|shard| u32::from(shard.0)).collect();
+                let request = RebuildShardRequest {
+                    envelope: Some(home.envelope.clone()),
+                    disk_id: disk.to_string(),
+                    id: Some(wire::to_id(key)),
+                    bucket: bucket.to_owned(),
+                    key: object.to_owned(),
+                    stand_in: false,
+                    force: Some(ForceShard { crc32c: force.crc, distrust }),
                 };
                 let mut client = home.client();
                 home.call(self.deadlines().rebuild, disk, key, client.rebuild(request)).await

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use resilver_proto::internal::shards_server::{Shards, ShardsServer};
 use resilver_proto::internal::{
     Block, DiscardRequest, DiscardResponse, GetShardRequest, GetShardResponse, PutShardRequest, PutShardResponse,
-    RebuildShardRequest, RebuildShardResponse, ReportShardRequest, ReportShardResponse, VerifyShardRequest,
+    RebuildShardRequest, RebuildShardResponse, ReportShardRequest, ReportShardResponse, ShardHead, VerifyShardRequest,
     VerifyShardResponse,
 };
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
@@ -18,11 +18,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::error::disk_status;
 use super::{BLOCKS_PER_MESSAGE, UPLOAD_IDLE_DEADLINE, wire};
-use crate::disk::{DiskSet, ShardReader, ShardWriter, Volume};
+use crate::disk::{DiskSet, Purpose, ShardReader, ShardWriter, Volume};
 use crate::meta::Meta;
 use crate::model::DiskState;
-use crate::repair::{Board, FoundBy, Rebuilder, Suspect, SuspectKind};
-use crate::types::{BucketName, DiskId};
+use crate::repair::{Board, Force, FoundBy, Rebuilder, Suspect, SuspectKind};
+use crate::types::{BucketName, DiskId, ShardIndex};
+
+/// Blocks of one message, as blocks are counted.
+const MESSAGE_BLOCKS: u32 = BLOCKS_PER_MESSAGE as u32;
 
 /// Messages read ahead of the network, per stream: the disk works while the wire does.
 const MESSAGES_AHEAD: usize = 2;
@@ -97,7 +100,8 @@ impl Shards for ShardService {
         let head =
             first.begin.take().ok_or_else(|| Status::invalid_argument("a shard's upload begins with its head"))?;
         let head = wire::from_head(&head)?;
-        let mut writer = volume.create_shard(head).map_err(|error| disk_status(&error))?;
+        let writer = volume.create_shard(head).map_err(|error| disk_status(&error))?;
+        let mut writer = writer.for_client();
         match Self::receive(&mut writer, first, &mut stream).await {
             Ok(()) => {
                 let bytes = writer.finish().await.map_err(|error| disk_status(&error))?;
@@ -117,12 +121,20 @@ impl Shards for ShardService {
         self.meta.check_envelope(request.envelope.as_ref())?;
         let key = wire::from_id(request.id.as_ref())?;
         let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
-        let reader = volume.open_shard(key).await.map_err(|error| disk_status(&error))?;
+        let purpose = if request.background { Purpose::Background } else { Purpose::Client };
+        let reader = volume.open_shard(key, purpose).await.map_err(|error| disk_status(&error))?;
         let total = reader.blocks();
         let first = request.first_block.min(total);
         let end = if request.blocks == 0 { total } else { first.saturating_add(request.blocks).min(total) };
+        let mut run = Run { head: Some(wire::to_head(reader.head())), reader, next: first, end };
+        // What fits into one message is not worth a task and a channel: half of what a small object's shards cost.
+        if run.end - run.next <= MESSAGE_BLOCKS {
+            let (message, failure) = run.message().await;
+            let message = message.map(Ok).into_iter().chain(failure.map(Err));
+            return Ok(Response::new(Box::pin(tokio_stream::iter(message.collect::<Vec<_>>()))));
+        }
         let (messages, outgoing) = mpsc::channel(MESSAGES_AHEAD);
-        tokio::spawn(send_blocks(reader, first, end, messages));
+        tokio::spawn(run.send(messages));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
@@ -178,6 +190,13 @@ impl Shards for ShardService {
         let disk = wire::disk(&request.disk_id)?;
         self.volume(disk, true)?;
         let bucket = BucketName(request.bucket);
+        if let Some(force) = request.force {
+            let distrust =
+                force.distrust.iter().filter_map(|shard| u8::try_from(*shard).ok().map(ShardIndex)).collect();
+            let force = Force { crc: force.crc32c, distrust };
+            let report = self.rebuilder.force_here(&bucket, &request.key, key, disk, &force).await;
+            return Ok(Response::new(report.into()));
+        }
         let report = match request.stand_in {
             true => self.rebuilder.stand_in_at(&bucket, &request.key, key, disk).await,
             false => self.rebuilder.rebuild_here(&bucket, &request.key, key, disk).await,
@@ -186,35 +205,50 @@ impl Shards for ShardService {
     }
 }
 
-/// Reads blocks `first..end` a message ahead of the wire. Ends when the reader at the other side is gone.
-async fn send_blocks(
-    mut reader: ShardReader,
-    first: u32,
+/// Blocks that are read to be sent.
+struct Run {
+    reader: ShardReader,
+    /// Until it is sent: in the first message only.
+    head: Option<ShardHead>,
+    next: u32,
     end: u32,
-    messages: mpsc::Sender<Result<GetShardResponse, Status>>,
-) {
-    let mut head = Some(wire::to_head(reader.head()));
-    let mut next = first;
-    while next < end {
-        let mut message = GetShardResponse { head: head.take(), blocks: Vec::with_capacity(BLOCKS_PER_MESSAGE) };
+}
+
+impl Run {
+    /// The next message, and what ended it early. Good blocks before a bad one are worth sending: the reader goes on from
+    /// where this home fails. `None`: no block was good.
+    async fn message(&mut self) -> (Option<GetShardResponse>, Option<Status>) {
+        let upto = self.end.min(self.next + MESSAGE_BLOCKS);
+        let mut blocks = Vec::with_capacity(BLOCKS_PER_MESSAGE);
         let mut failure = None;
-        while next < end && message.blocks.len() < BLOCKS_PER_MESSAGE {
-            match reader.block(next).await {
-                Ok((data, crc32c)) => message.blocks.push(Block { data, crc32c }),
+        while self.next < upto {
+            match self.reader.block(self.next).await {
+                Ok((data, crc32c)) => blocks.push(Block { data, crc32c }),
                 Err(error) => {
                     failure = Some(disk_status(&error));
                     break;
                 }
             }
-            next += 1;
+            self.next += 1;
         }
-        // Good blocks before the bad one are still worth sending: the reader goes on from where this home fails.
-        if !message.blocks.is_empty() && messages.send(Ok(message)).await.is_err() {
-            return;
-        }
-        if let Some(status) = failure {
-            let _ = messages.send(Err(status)).await;
-            return;
+        let message = (!blocks.is_empty()).then(|| GetShardResponse { head: self.head.take(), blocks });
+        (message, failure)
+    }
+
+    /// Reads a message ahead of the wire. Ends when the reader at the other side is gone.
+    async fn send(mut self, messages: mpsc::Sender<Result<GetShardResponse, Status>>) {
+        while self.next < self.end {
+            let (message, failure) = self.message().await;
+            if let Some(message) = message
+                && messages.send(Ok(message)).await.is_err()
+            {
+                return;
+            }
+            if let Some(status) = failure {
+                // Nobody is there to be told when this fails.
+                let _ = messages.send(Err(status)).await;
+                return;
+            }
         }
     }
 }

@@ -28,9 +28,10 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::WipeAndVote => &["metadata"],
         Bug::RebuildGarbage => &["disks"],
         // Persons give disks of several machines up at a time.
-        Bug::GiveUpLastCopy | Bug::GiveUpTwoAtOnce => &["disk-verbs"],
+        Bug::GiveUpLastCopy | Bug::GiveUpTwoAtOnce | Bug::DrainGivesUpEarly => &["disk-verbs"],
         Bug::ResyncSkipsRecord => &["resync"],
-        Bug::KeepOldEpoch => &["quorum"],
+        // Two persons ask two survivors at a time.
+        Bug::KeepOldEpoch | Bug::ForceTwoAtOnce => &["quorum"],
     }
 }
 

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Ask, Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, SPARE, Target, VOTERS, verbs};
+use super::{Ask, Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, SPARE, Tampering, Target, VOTERS, verbs};
 
 /// A kind of fault. A scenario gives each a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,8 @@ pub(crate) enum Class {
     Gone,
     /// The same machine loses power for as long three times, and is whole in between.
     Thrice,
+    /// All machines lose power in the same moment.
+    Blackout,
     /// A machine's processor is taken by something else.
     Saturated,
     /// A node hangs.
@@ -104,6 +106,8 @@ pub(crate) enum Class {
     TamperMeta,
     /// Two of three voters lose their power, and their metadata for good; people recover the quorum, likewise.
     LoseQuorum,
+    /// All machines lose their power, and their metadata for good; people restore a backup, likewise.
+    LoseAll,
 }
 
 impl Class {
@@ -119,6 +123,7 @@ impl Class {
                 | Class::RemoveDisk
                 | Class::TamperMeta
                 | Class::LoseQuorum
+                | Class::LoseAll
         )
     }
 }
@@ -192,12 +197,14 @@ impl Class {
                 let ask = Ask::Replace { spare: rng.random_bool(0.5) };
                 asked(rng, ask, disk)
             }
+            Class::LoseAll => (Fault::Quiet, Target::Machine(rng.random_range(1..=MACHINES)), verbs::ALL_QUIET_MS),
             Class::LoseQuorum => (Fault::Quiet, Target::Machine(rng.random_range(1..=VOTERS)), verbs::QUIET_MS),
             Class::TamperMeta => {
                 // Two machines at most: four that are right stay a majority.
                 let machine = if rng.random_bool(0.5) { victim } else { victim % MACHINES + 1 };
                 let records = if rng.random_bool(0.5) { 1 } else { rng.random_range(2..=300) };
-                (Fault::Tampered { records }, Target::Machine(machine), 0)
+                let how = pick(rng, &[Tampering::Inserted, Tampering::Removed, Tampering::Changed]);
+                (Fault::Tampered { how, records }, Target::Machine(machine), 0)
             }
             Class::KillNode => (Fault::Kill(Role::Node), any, 0),
             Class::KillAgent => (Fault::Kill(Role::Agent), any, seconds(rng, AGENT_AWAY_MS)),
@@ -208,6 +215,7 @@ impl Class {
                 (Fault::KillAtOp { role, nth: between(rng, OPS) }, any, 0)
             }
             Class::Power => (Fault::PowerOff, any, seconds(rng, POWER_MS)),
+            Class::Blackout => (Fault::PowerOff, Target::Machine(1), seconds(rng, POWER_MS)),
             Class::LongPower | Class::Gone | Class::Thrice => (Fault::PowerOff, any, seconds(rng, LONG_POWER_MS)),
             Class::Saturated => {
                 let (run_ms, wait_ms) = (between(rng, RUN_MS), between(rng, WAIT_MS));

@@ -65,7 +65,7 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
     let (fault, target, for_ms) = class.draw(rng, victim);
     // What people ask for is still asked for.
     let latest = if class.is_verb() { safety_ms - VERB_MS } else { safety_ms };
-    let at_ms = if class == Class::LoseQuorum {
+    let at_ms = if matches!(class, Class::LoseQuorum | Class::LoseAll) {
         rng.random_range(QUIET_MS..2 * QUIET_MS)
     } else {
         rng.random_range(QUIET_MS..latest)
@@ -76,6 +76,12 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
         let prey = [Class::KillNode, Class::FreezeNode, Class::DiskVanished, Class::RotShards];
         let (fault, target, for_ms) = prey[rng.random_range(0..prey.len())].draw(rng, victim);
         events.push(event(at_ms + TRAP_MS, fault, target, for_ms));
+    }
+    if class == Class::Blackout {
+        for machine in 2..=MACHINES {
+            let (fault, _, away_ms) = class.draw(rng, victim);
+            events.push(event(at_ms, fault, Target::Machine(machine), away_ms));
+        }
     }
     if class == Class::Thrice {
         let began = rng.random_range(QUIET_MS..2 * QUIET_MS);

@@ -131,11 +131,29 @@ pub(crate) enum Ask {
     Remove,
     /// `meta resync`, and `meta compare` whether it helped.
     Resync(Mending),
+    /// `meta recover-quorum --undo`.
+    Undo,
+    /// `meta backup`, kept by who asked.
+    Backup,
+    /// `meta restore` of that, and `repair collect` once all are back.
+    Restore,
     /// `meta recover-quorum` at a survivor that has most, `node up` for those that were lost, and `repair collect`.
     Recover {
         /// The place of the voter that is left.
         left: usize,
     },
+}
+
+/// What is done to records of a member's metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Tampering {
+    /// More slip in.
+    Inserted,
+    /// They are gone.
+    Removed,
+    /// They say something else.
+    Changed,
 }
 
 /// How a member's metadata is mended.
@@ -162,6 +180,9 @@ impl Ask {
             Ask::Resync(Mending::Differences) => "resync",
             Ask::Resync(Mending::Whole) => "resync_whole",
             Ask::Resync(Mending::Replay) => "resync_replay",
+            Ask::Undo => "undo_quorum",
+            Ask::Backup => "backup",
+            Ask::Restore => "restore",
             Ask::Recover { .. } => "recover_quorum",
         }
     }
@@ -255,8 +276,10 @@ pub(crate) enum Fault {
     },
     /// Clients ask for nothing.
     Quiet,
-    /// Records slip into the machine's metadata that no entry of the log wrote.
+    /// Records of the machine's metadata are not any more what the log's entries made of them.
     Tampered {
+        /// What is done to them.
+        how: Tampering,
         /// How many.
         records: u32,
     },

@@ -43,6 +43,9 @@ pub(super) const QUIET_MS: u64 = SETTLE_MS + 500;
 /// How long the machines are away, and so the person's time to recover without them; then they come back, empty.
 const LOST_MS: (u64, u64) = (22_000, 28_000);
 
+/// How long after somebody asks for it an epoch may still be undone: as long as he asks, and as a call takes that he gave up on.
+const UNDO_ENDS_MS: u64 = 18_000;
+
 /// Two voters lose everything but their shards, and people recover the quorum from what is left.
 fn recovering(rng: &mut StdRng, events: &mut Vec<Event>) {
     let Some(Event { at_ms: quiet_ms, target: Target::Machine(left), .. }) = events.first().cloned() else { return };
@@ -65,10 +68,55 @@ fn recovering(rng: &mut StdRng, events: &mut Vec<Event>) {
         at_ms += rng.random_range(0..=3_000);
         events.push(ask(at_ms, other));
     }
+    if rng.random_bool(0.35) {
+        // Somebody thinks better of it. What is written in an epoch that is undone is lost: nothing is, until he has ended.
+        let undo_ms = at_ms + rng.random_range(2_000..=9_000);
+        events.push(event(undo_ms, Fault::Asked { ask: Ask::Undo, through }, Target::Machine(left), 0));
+        events[0].for_ms = undo_ms - quiet_ms + UNDO_ENDS_MS;
+    }
     for _ in 0..rng.random_range(0..=2) {
         let later = at_ms + rng.random_range(0..=12_000);
         let place = survivors[rng.random_range(0..survivors.len())];
         let place = Target::Machine(if rng.random_bool(0.6) { through } else { place });
+        events.push(match rng.random_range(0..6) {
+            0..=3 => {
+                let nth = rng.random_range(1..=200);
+                event(later, Fault::KillAtOp { role: Role::Node, nth }, place, 0)
+            }
+            4 => event(later, Fault::Kill(Role::Node), place, 0),
+            _ => event(later, Fault::PowerOff, place, rng.random_range(AWAY_MS.0..=AWAY_MS.1)),
+        });
+    }
+}
+
+/// A backup is made once clients ask for nothing, and then everybody loses what he has.
+const BACKUP_MS: u64 = 4_000;
+pub(super) const ALL_QUIET_MS: u64 = SETTLE_MS + BACKUP_MS + 500;
+/// How long the machines are away.
+const ALL_LOST_MS: (u64, u64) = (1_000, 6_000);
+
+/// All machines lose everything but their shards, and people go on from a backup.
+fn restoring(rng: &mut StdRng, events: &mut Vec<Event>) {
+    let Some(Event { at_ms: quiet_ms, target, .. }) = events.first().cloned() else { return };
+    let through = rng.random_range(1..=MACHINES);
+    events.push(event(quiet_ms + SETTLE_MS, Fault::Asked { ask: Ask::Backup, through }, target, 0));
+    let lost_ms = quiet_ms + SETTLE_MS + BACKUP_MS;
+    for machine in 1..=MACHINES {
+        let away_ms = rng.random_range(ALL_LOST_MS.0..=ALL_LOST_MS.1);
+        events.push(event(lost_ms, Fault::DiskReplaced, Target::MetaDisk(machine), away_ms));
+        events.push(event(lost_ms + 5, Fault::PowerOff, Target::Machine(machine), away_ms));
+    }
+    let mut at_ms = lost_ms + rng.random_range(500..=8_000);
+    events.push(asked(rng, at_ms, Ask::Restore, target));
+    if rng.random_bool(0.6) {
+        // Somebody else, at the same node or at another one.
+        let other = if rng.random_bool(0.5) { target } else { Target::Machine(rng.random_range(1..=MACHINES)) };
+        at_ms += rng.random_range(0..=2_000);
+        events.push(asked(rng, at_ms, Ask::Restore, other));
+    }
+    for _ in 0..rng.random_range(0..=2) {
+        let later = at_ms + rng.random_range(0..=10_000);
+        let place = if rng.random_bool(0.6) { target } else { Target::Machine(rng.random_range(1..=MACHINES)) };
         events.push(match rng.random_range(0..6) {
             0..=3 => {
                 let nth = rng.random_range(1..=200);
@@ -106,6 +154,7 @@ pub(super) fn around(rng: &mut StdRng, class: Class, victim: usize, events: &mut
     match class {
         Class::TamperMeta => return mending(rng, events),
         Class::LoseQuorum => return recovering(rng, events),
+        Class::LoseAll => return restoring(rng, events),
         _ => {}
     }
     let Some(Event { at_ms, fault: Fault::Asked { ask, through }, target, .. }) = events.first().cloned() else {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Ask, Cut, DiskOp, Event, Fault, Files, Plan, Role, Target};
+use super::{Ask, Cut, DiskOp, Event, Fault, Files, Plan, Role, Tampering, Target};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -102,7 +102,15 @@ impl fmt::Display for Fault {
                 write!(f, "a person asks n{through} to replace it by {by}")
             }
             Fault::Quiet => f.write_str("clients ask for nothing"),
-            Fault::Tampered { records } => write!(f, "{records} records slip into its metadata"),
+            Fault::Tampered { how: Tampering::Inserted, records } => {
+                write!(f, "{records} records slip into its metadata")
+            }
+            Fault::Tampered { how: Tampering::Removed, records } => {
+                write!(f, "{records} records of its metadata are gone")
+            }
+            Fault::Tampered { how: Tampering::Changed, records } => {
+                write!(f, "{records} records of its metadata say something else")
+            }
             Fault::Asked { ask, through } => write!(f, "a person asks n{through} to {} it", ask.name()),
             Fault::IsolateInGrant { away_ms } => write!(f, "cut off for {away_ms} ms in the moment of its grant"),
             Fault::KillInRecovery { nth_op, after_ms } if *nth_op > 0 => {

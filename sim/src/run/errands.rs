@@ -6,38 +6,38 @@
 //! Must never: help in any other way; take a broken connection for an answer. Invariant: an errand that has not ended is
 //! counted as open, however its process ended.
 
+mod metadata;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use resilver_host::Host;
-use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
 use resilver_proto::contract::scope::Of;
 use resilver_proto::contract::{
-    AddDiskRequest, CompareChecksumsRequest, DiskRequest, DiskVerb, ObserveRequest, Progress, RecoverQuorumRequest,
-    RemoveDiskRequest, ReplayLogsRequest, RestoreSnapshotRequest, Scope, SetHostStateRequest, StepDownRequest,
-    SurveyRequest, SurveyResponse, SyncMissingEntriesRequest, VerifyIntegrityRequest,
+    AddDiskRequest, CompareChecksumsRequest, DiskRequest, DiskVerb, ObserveRequest, Progress, RemoveDiskRequest,
+    ReplayLogsRequest, RestoreSnapshotRequest, Scope, StepDownRequest, SyncMissingEntriesRequest,
+    VerifyIntegrityRequest,
 };
 use resilver_proto::store::cluster_client::ClusterClient;
-use resilver_proto::store::{DiskStatus, ReleaseCollectionRequest, StatusRequest};
+use resilver_proto::store::{DiskStatus, StatusRequest};
 use resilver_proto::transport;
 use resilver_sim_kernel::Program;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::cluster::{CLUSTER_NAME, node_address};
+use crate::cluster::node_address;
 use crate::plan::{Ask, MACHINES, Mending};
 
 /// How long one call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(8);
 /// How long a person waits for a whole verb before he gives his own connection up and asks again.
 const VERB_DEADLINE: Duration = Duration::from_secs(25);
-/// The epoch that a cluster is born with.
-const FIRST_EPOCH: u64 = 1;
 /// Between two attempts.
 const AGAIN_AFTER: Duration = Duration::from_millis(700);
 
@@ -64,6 +64,8 @@ struct Inner {
     open: BTreeMap<u64, String>,
     counts: BTreeMap<String, u64>,
     lines: Vec<(String, String)>,
+    /// The last backup that was made whole.
+    backup: Option<Bytes>,
 }
 
 /// All errands of a run.
@@ -157,6 +159,19 @@ fn patience(ask: Ask) -> u32 {
         Ask::Resync(_) => 40,
         // While survivors are away, or start, it is not known what they have.
         Ask::Recover { .. } => 60,
+        Ask::Backup => 3,
+        // Once somebody has joined, it stays.
+        Ask::Undo => 2,
+        // While others are away, or start, it is not known what they have.
+        Ask::Restore => 60,
+    }
+}
+
+/// How long a person asks at all, where his word comes to nothing after a while.
+fn gives_up(ask: Ask) -> Duration {
+    match ask {
+        Ask::Undo => Duration::from_secs(10),
+        _ => Duration::MAX,
     }
 }
 
@@ -170,7 +185,12 @@ struct Person {
 impl Person {
     async fn go(&self) {
         let (mut disk, mut door, mut refused) = (None, self.errand.through, 0);
+        let (began, patience_ends) = (tokio::time::Instant::now(), gives_up(self.errand.ask));
         let how = loop {
+            if began.elapsed() > patience_ends {
+                self.errands.say(self.number, &self.errand, "given up");
+                break "given_up";
+            }
             let attempt = tokio::time::timeout(VERB_DEADLINE, self.attempt(&mut disk, door, refused == 0)).await;
             match attempt.unwrap_or_else(|_| Err(Stop::Again("it takes too long".to_owned()))) {
                 Ok(what) => {
@@ -202,8 +222,12 @@ impl Person {
         if *ask == Ask::Add {
             return self.add(folder, "").await;
         }
-        if let Ask::Recover { .. } = ask {
-            return self.recover_quorum().await;
+        match ask {
+            Ask::Recover { .. } => return self.recover_quorum().await,
+            Ask::Undo => return self.undo().await,
+            Ask::Backup => return self.backup(door).await,
+            Ask::Restore => return self.restore().await,
+            _ => {}
         }
         if let Ask::Resync(how) = ask {
             return self.resync(door, *how, first).await;
@@ -224,54 +248,10 @@ impl Person {
                 in_time(control.remove_disk(RemoveDiskRequest { disk_id: id.clone() })).await?;
                 Ok(format!("disk {id} is forgotten"))
             }
-            Ask::Add | Ask::Resync(_) | Ask::Recover { .. } => unreachable!("it was asked for above"),
-        }
-    }
-
-    /// Asks all how far they are, has one that has most go on alone, and, once those that were lost have been brought back,
-    /// gives them shards again and lets collection go on.
-    async fn recover_quorum(&self) -> Result<String, Stop> {
-        let gone = &self.errand.gone;
-        let mut seen: Vec<SurveyResponse> = Vec::new();
-        for number in (0..MACHINES).map(|after| (self.errand.through - 1 + after) % MACHINES + 1) {
-            let mut meta = MetaRecoveryClient::new(self.channel(&format!("n{number}"))?);
-            // Who does not answer has nothing to say.
-            seen.extend(in_time(meta.survey(SurveyRequest {})).await);
-        }
-        let leader = seen.iter().find(|survey| survey.epoch > FIRST_EPOCH && !survey.leader.is_empty());
-        let Some(leader) = leader.map(|survey| survey.leader.clone()) else {
-            let survivors = seen.iter().filter(|survey| !gone.contains(&survey.node));
-            let reach = |survey: &&SurveyResponse| (survey.epoch, survey.last_log_term, survey.last_log_index);
-            // Of equals the first.
-            let best = survivors.rev().max_by_key(reach);
-            let best = best.ok_or_else(|| Stop::Again("nobody answers".to_owned()))?;
-            let request = RecoverQuorumRequest {
-                confirm: CLUSTER_NAME.to_owned(),
-                gone: gone.clone(),
-                members: (1..=MACHINES).map(|number| node_address(&format!("n{number}"))).collect(),
-                reason: "their disks are gone".to_owned(),
-            };
-            let mut meta = MetaRecoveryClient::new(self.channel(&best.node)?);
-            let reborn = meta.recover_quorum(request).await?.into_inner();
-            return Err(Stop::Again(format!("{} goes on alone in epoch {}", best.node, reborn.epoch)));
-        };
-        let channel = self.channel(&leader)?;
-        for node in gone {
-            let seen = in_time(NodeControlClient::new(self.channel(node)?).observe(ObserveRequest {})).await?;
-            if seen.phase != "healthy" {
-                return Err(Stop::Again(format!("{node} is {}", seen.phase)));
+            Ask::Add | Ask::Resync(_) | Ask::Recover { .. } | Ask::Undo | Ask::Backup | Ask::Restore => {
+                unreachable!("it was asked for above")
             }
-            let request = SetHostStateRequest {
-                fence: None,
-                node: node.clone(),
-                state: "up".to_owned(),
-                automatic: false,
-                reason: "it is back".to_owned(),
-            };
-            in_time(NodeControlClient::new(channel.clone()).set_host_state(request)).await?;
         }
-        in_time(ClusterClient::new(channel).release_collection(ReleaseCollectionRequest::default())).await?;
-        Ok(format!("{leader} leads the epoch, and {} are back", gone.join(", ")))
     }
 
     /// Mends the node's member, and sees whether it is what the others are. What is refused of its own log is fetched; a

@@ -22,7 +22,7 @@ use super::views::{Intent, Views};
 use super::{devices, people};
 use crate::cluster::{Cluster, disk_mount, node_name, shards_folder};
 use crate::outcome::Coverage;
-use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, SPARE, Target, VOTERS};
+use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, SPARE, Tampering, Target, VOTERS};
 use crate::workload::Notes;
 
 /// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
@@ -291,9 +291,14 @@ impl Injector {
                 field.notes.be_quiet(Duration::from_millis(event.for_ms));
                 true
             }
-            Fault::Tampered { records } => {
+            Fault::Tampered { how, records } => {
                 let Some(member) = field.views.member_on(&name) else { return false };
-                damage::wish(member, records);
+                let how = match how {
+                    Tampering::Inserted => damage::Tampering::Inserted,
+                    Tampering::Removed => damage::Tampering::Removed,
+                    Tampering::Changed => damage::Tampering::Changed,
+                };
+                damage::wish(member, how, records);
                 true
             }
             Fault::Asked { ask, through } => {

@@ -241,6 +241,9 @@ pub struct NodeFact {
     /// Client operations in flight: what the pressure guard looks at.
     #[serde(default)]
     pub operations_in_flight: u64,
+    /// What clients take of the time of the busiest of its disks, in percent: the pressure guard looks at it, too.
+    #[serde(default)]
+    pub foreground_percent: u32,
     /// The cluster's members, this node among them.
     #[serde(default)]
     pub members: Vec<MemberFact>,

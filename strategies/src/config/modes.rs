@@ -76,11 +76,11 @@ figures! {
     TermPolicy {
         /// Terms ahead of the leader's. An election takes one or two; a node that lost three in a row is still among those.
         ahead: count = 5,
-        /// Rises of a node's term within `window` while another leads.
+        /// Rises of a node's term within `window`, while it stays above that of a leader with a quorum. Elections alone may be as many.
         rises: count = 3,
         /// Detection: the window of `rises`.
         window: time = secs(60),
-        /// Detection: a term stays ahead for so long. A leader that is about to be elected at it is there sooner.
+        /// Detection: a term stays above the leader's for so long. A leader that is about to be elected at it is there sooner.
         confirm_after: time = secs(10),
         /// The term unchanged for so long is the proof, and takes the calming back.
         stable_for: time = secs(60),

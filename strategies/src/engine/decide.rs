@@ -78,7 +78,9 @@ impl Engine {
                 // The ladder's clock is for going up it, not for stepping down.
                 let ready = if incident.undone == 0 { now } else { incident.not_before };
                 let rung = self.undo_of(incident);
-                if !incident.applied.is_empty() && self.shown(incident, &rung).is_some() {
+                // What a person has set since is the person's to take back.
+                let persons = rung.with == "read_write" && self.mode_is_persons();
+                if !incident.applied.is_empty() && (persons || self.shown(incident, &rung).is_some()) {
                     return Move::Undone;
                 }
                 return self.step_move(now, incident, rung, incident.undone, ready);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::api::{Command, ProcessFact, Step, StepId, StepResult, Subject};
 use crate::engine::Engine;
 use crate::engine::decide::{Move, Present};
+use crate::engine::detect::host_down;
 use crate::engine::detect::process_crash::Planned;
 use crate::engine::guards;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
@@ -91,6 +92,7 @@ impl Engine {
             }
             Move::Held { rung, guards, held } if held.guard == GuardName::Authority => {
                 self.held_by_authority(now, incident, &rung, &guards, &held);
+                self.tell_when_held(now, incident, &held);
                 incident.guards = guards;
             }
             Move::Held { rung, guards, held } => {
@@ -161,7 +163,10 @@ impl Engine {
             fence: self.lease.fence.clone().filter(|_| incident.mode == Mode::HostDown),
             deadline: rung.deadline,
             attempt,
-            reason: incident.evidence.clone(),
+            reason: match incident.mode {
+                Mode::HostDown => host_down::reason_of_mark(&incident.id, &incident.evidence),
+                _ => incident.evidence.clone(),
+            },
             with,
         };
         incident.guards = guards;
@@ -192,6 +197,11 @@ impl Engine {
         match step.action {
             // Its end is meant.
             Action::RestartNode => self.planned = self.facts.running().map_or(Planned::No, Planned::Life),
+            Action::RepairShards if incident.mode == Mode::DataCorruption => {
+                if let Subject::Disk { disk, .. } = &step.subject {
+                    self.findings.scanning(now.mono, disk);
+                }
+            }
             // What was compared before says nothing about what is there after.
             Action::Resync | Action::InstallSnapshot | Action::RejoinLearner => self.watches.replicas.acted(),
             _ => {}
@@ -391,7 +401,10 @@ impl Engine {
     /// A step that is passed over is a decision: it is written down.
     fn record_skip(&mut self, incident: &Incident, why: &str) {
         let mut draft = self.draft_about(RecordKind::Note, Action::Skip, incident).with("evidence", why);
-        draft.grade = self.rung(incident).map(|rung| rung.grade);
+        if let Some(rung) = self.rung(incident) {
+            draft.grade = Some(rung.grade);
+            draft = draft.with("skipped", rung.action.as_str());
+        }
         self.record(draft, false);
     }
 
@@ -609,6 +622,9 @@ impl Engine {
         match incident.mode {
             Mode::HostDown => return self.policy.deadline(self.policy.host.rebuild_deadline),
             mode if is_watched(mode) => return self.policy.deadline(self.policy.recovery.proof_deadline),
+            Mode::DataCorruption => {
+                return self.rung(incident).as_ref().and_then(of).unwrap_or(crate::config::DEADLINE_FLOOR);
+            }
             _ => {}
         }
         ladder::ladder(incident.mode, &self.policy).iter().rev().find_map(of).unwrap_or(crate::config::DEADLINE_FLOOR)

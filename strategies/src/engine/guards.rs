@@ -138,6 +138,12 @@ fn corroborated(look: &Look<'_>) -> (bool, String) {
     if out {
         return (true, "the cluster map has the disk out of service".to_owned());
     }
+    if look.incident.mode == Mode::DataCorruption {
+        return (true, format!("each checksum was computed from the bytes read ({})", look.incident.evidence));
+    }
+    if let Some(why) = look.disks.rotten(disk) {
+        return (true, format!("each checksum was computed from the bytes read: {why}"));
+    }
     if look.incident.mode == Mode::DiskDegrading {
         return two_kinds_of_evidence(look, disk);
     }
@@ -202,13 +208,16 @@ fn budget(look: &Look<'_>) -> (bool, String) {
 }
 
 fn pressure(look: &Look<'_>) -> (bool, String) {
-    let limit = look.policy.pressure_operations;
+    let (limit, limit_percent) = (look.policy.pressure_operations, look.policy.pressure_percent);
     let Some(fact) = look.facts.node() else { return (false, "no heartbeat yet".to_owned()) };
-    let (busy, missing) = (fact.operations_in_flight, fact.missing_shards);
+    let (busy, percent, missing) = (fact.operations_in_flight, fact.foreground_percent, fact.missing_shards);
     // Shards without a home, or a shard that is corrupt beside them: that redundancy may be the last spare.
     let last_spare = missing > 0;
-    let evidence = format!("{busy} client operations in flight, limit {limit}; {missing} shards without a home");
-    (busy < limit || last_spare, evidence)
+    let evidence = format!(
+        "{busy} client operations in flight, limit {limit}; {percent}% of the busiest disk's time, limit {limit_percent}%; {missing} \
+         shards without a home"
+    );
+    ((busy < limit && percent <= limit_percent) || last_spare, evidence)
 }
 
 fn move_aside(look: &Look<'_>) -> (bool, String) {

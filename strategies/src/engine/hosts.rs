@@ -100,7 +100,9 @@ impl Engine {
             |incident: &&Incident| hosts_of(incident).iter().any(|known| Some(self.liveness.domain(known)) == domain);
         let Some(id) = self.incidents.open.values().find(shares).map(|incident| incident.id.clone()) else {
             let fallen = found.first().cloned().filter(|host| self.facts.member(host).is_some_and(in_service));
-            self.see(now, symptom);
+            let marks = found.first().and_then(|host| self.facts.member(host)).filter(|member| member.automatic);
+            let goes_on = marks.and_then(|member| host_down::read_mark(&member.reason).0);
+            self.see_as(now, symptom, goes_on);
             return self.fell(now, fallen);
         };
         let Some(mut incident) = self.incidents.open.remove(&id) else { return };

@@ -53,7 +53,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{
-    Command, Decide, Input, NodeFact, Observation, PeerFact, SilenceFact, SmartFact, Step, StepId, Subject,
+    Command, Decide, IncidentId, Input, NodeFact, Observation, PeerFact, SilenceFact, SmartFact, Step, StepId, Subject,
 };
 use crate::cascade::{Detector, QuorumWatch};
 use crate::config::PolicyConfig;
@@ -397,8 +397,12 @@ impl Engine {
         let room = self.incidents.room();
         let found = self.findings.observe(now.mono, fact, room, &self.policy);
         for (disk, evidence) in found.many {
-            let subject = Subject::Disk { disk, node: node.clone() };
-            self.note(RecordKind::Escalated, Action::Alert, Mode::DataCorruption, &subject, &evidence);
+            let scan = data_corruption::scan(&disk, &node, &evidence);
+            self.note(RecordKind::Escalated, Action::Alert, Mode::DataCorruption, &scan.subject, &evidence);
+            self.see(now, scan);
+        }
+        for (disk, evidence) in found.condemned {
+            self.disks.condemn(&disk, evidence);
         }
         for evidence in found.nameless {
             let subject = Subject::Node(node.clone());
@@ -454,6 +458,11 @@ impl Engine {
 
     /// A symptom: opens an incident, or belongs to one that is open.
     fn see(&mut self, now: Now, symptom: Symptom) {
+        self.see_as(now, symptom, None);
+    }
+
+    /// `goes_on`: the incident of another agent that this one is.
+    fn see_as(&mut self, now: Now, symptom: Symptom, goes_on: Option<IncidentId>) {
         if let Some(known) = self.incidents.about(symptom.mode, &symptom.subject) {
             // The first words of a crash that the journal only knew as open.
             if known.life.is_none() {
@@ -465,7 +474,11 @@ impl Engine {
         if self.incidents.room() == 0 {
             return;
         }
-        let mut incident = Incident::open(self.next_incident(), now, symptom);
+        let id = match goes_on.filter(|id| !self.incidents.open.contains_key(id)) {
+            Some(id) => id,
+            None => self.next_incident(),
+        };
+        let mut incident = Incident::open(id, now, symptom);
         self.fold_new(now, &mut incident);
         // Where the ladder begins with an alert, this is it.
         let alert = self.rung(&incident).is_some_and(|rung| rung.action == Action::Alert);

@@ -244,6 +244,18 @@ impl Proposer {
         Ok(())
     }
 
+    /// The cluster's epoch rose (it never falls). What was asked for or is held under the one before fences nothing any more, and
+    /// is given up.
+    pub fn set_epoch(&mut self, now: Moment, epoch: u64) -> Vec<LeaseEffect> {
+        let mut effects = Vec::new();
+        if epoch > self.options.epoch {
+            self.expire(now, &mut effects);
+            self.give_up(now, "the cluster is in a new epoch", &mut effects);
+            self.options.epoch = epoch;
+        }
+        effects
+    }
+
     /// Somebody else was seen to hold the lease (a ping said so, or this agent's own acceptor granted it).
     pub fn heard(&mut self, now: Moment, holder: &str, left: Duration) {
         if holder != self.options.agent {
@@ -268,7 +280,7 @@ impl Proposer {
             LeaseEvent::Eligible(eligible) => {
                 self.eligible = eligible;
                 if !eligible {
-                    self.give_up(now, &mut effects);
+                    self.give_up(now, "this agent is not fit to hold it now", &mut effects);
                 }
             }
             // An answer to an attempt that is over says nothing about the present one.
@@ -417,7 +429,7 @@ impl Proposer {
         }
     }
 
-    fn give_up(&mut self, now: Moment, effects: &mut Vec<LeaseEffect>) {
+    fn give_up(&mut self, now: Moment, why: &str, effects: &mut Vec<LeaseEffect>) {
         if matches!(self.state, State::Idle { .. }) {
             return;
         }
@@ -425,7 +437,7 @@ impl Proposer {
         self.send(&LeaseMessage::Release(ReleaseRequest { ballot: self.ballot() }), effects);
         self.state = State::Idle { until: now + BACKOFF };
         if held {
-            effects.push(LeaseEffect::Lost { why: "given up: this agent is not fit to hold it now".to_owned() });
+            effects.push(LeaseEffect::Lost { why: format!("given up: {why}") });
         }
     }
 
@@ -458,4 +470,46 @@ impl Proposer {
 /// A wait between one and two times `base`.
 fn spread(base: Duration, random: u32) -> Duration {
     base + base.mul_f64(f64::from(random.min(999)) / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The only acceptor, and it grants.
+    fn holding(now: Moment) -> Proposer {
+        let mut proposer = Proposer::new(now, ProposerOptions::new("n1", "c", 1, vec!["n1".to_owned()], 0));
+        proposer.handle(now, LeaseEvent::Eligible(true));
+        let asked = proposer.handle(now, LeaseEvent::Tick { random: 0 });
+        assert!(asked.iter().any(|effect| matches!(effect, LeaseEffect::Send { .. })), "{asked:?}");
+        let promise = LeaseReply::Prepare(PrepareReply { promised: true, ..PrepareReply::default() });
+        let (from, attempt) = ("n1".to_owned(), proposer.attempt);
+        proposer.handle(now, LeaseEvent::Reply { from: from.clone(), attempt, reply: promise });
+        let grant = LeaseReply::Accept(AcceptReply { accepted: true, ..AcceptReply::default() });
+        let attempt = proposer.attempt;
+        let won = proposer.handle(now, LeaseEvent::Reply { from, attempt, reply: grant });
+        assert!(won.iter().any(|effect| matches!(effect, LeaseEffect::Acquired { .. })), "{won:?}");
+        proposer
+    }
+
+    /// Found in review: after a forced quorum agents that went on running asked under the epoch before for ever. Acceptors of
+    /// the new one refused them, and what they were granted by others fenced nothing: nothing was healed before a restart.
+    #[test]
+    fn a_new_epoch_ends_the_lease_of_the_one_before_and_the_next_is_asked_for_in_it() {
+        let now = Moment::default();
+        let mut proposer = holding(now);
+        assert_eq!(proposer.fence(now).map(|fence| fence.epoch), Some(1));
+        assert_eq!(proposer.set_epoch(now, 1), [], "nothing new");
+        let lost = proposer.set_epoch(now, 2);
+        assert!(lost.iter().any(|effect| matches!(effect, LeaseEffect::Lost { .. })), "{lost:?}");
+        assert_eq!(proposer.fence(now), None);
+        assert_eq!(proposer.set_epoch(now, 1), [], "it never falls");
+        let later = now + BACKOFF * 3;
+        let asked = proposer.handle(later, LeaseEvent::Tick { random: 0 });
+        let under = asked.iter().find_map(|effect| match effect {
+            LeaseEffect::Send { message: LeaseMessage::Prepare(request), .. } => Some(request.epoch),
+            _ => None,
+        });
+        assert_eq!(under, Some(2), "{asked:?}");
+    }
 }

@@ -11,9 +11,10 @@ use super::DEADLINE;
 use crate::s3::{Access, From, Store};
 use crate::target::Target as Cluster;
 
-/// The bucket of contents, and that of the listing.
+/// The bucket of contents.
 const BUCKET: &str = "resilver-bench-s3";
-const LISTING_BUCKET: &str = "resilver-bench-s3-listing";
+/// That of the listing.
+pub const LISTING_BUCKET: &str = "resilver-bench-s3-listing";
 
 /// How long a door may take to open: it follows its node.
 const DOOR_TIME: Duration = Duration::from_secs(30);
@@ -45,6 +46,13 @@ impl Buckets {
         }
         Ok(Self { stores, listing })
     }
+}
+
+/// The bucket of the listing through every door, whatever is in it.
+pub(super) async fn filled(host: &Host, cluster: &Cluster) -> anyhow::Result<Vec<Store>> {
+    let listing = Access::read(host, &cluster.dir).await?.stores(host, LISTING_BUCKET)?;
+    open(&listing).await?;
+    Ok(listing)
 }
 
 /// Removes buckets with everything in them.

@@ -86,6 +86,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds a listing of so many keys, and how long they took to make.
+    pub fn list(&mut self, row: Row, keys: u64, fill_seconds: f64) {
+        self.rows.push(row);
+        (self.listing_keys, self.listing_fill_seconds) = (keys, fill_seconds);
+    }
+
     /// For people.
     pub fn table(&self) -> String {
         let mut text = format!(
@@ -112,7 +118,7 @@ impl Report {
             let rate = self.listing_keys as f64 / self.listing_fill_seconds.max(f64::MIN_POSITIVE);
             let _ = writeln!(
                 text,
-                "\nthe listing was of {} empty objects, put in {:.0} s ({rate:.0} a second)",
+                "\nthe listing was of {} empty objects, made in {:.0} s ({rate:.0} a second)",
                 self.listing_keys, self.listing_fill_seconds
             );
         }

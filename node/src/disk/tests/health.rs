@@ -36,7 +36,7 @@ async fn a_failed_operation_has_the_disk_looked_at_at_once() {
     let disk = OneDisk::open().await;
     write(&disk.volume, head(1, 400, 50)).await;
     empty(disk.folder.path());
-    assert!(matches!(disk.volume.open_shard(key(1)).await, Err(DiskError::Missing { .. })));
+    assert!(matches!(disk.volume.open_shard(key(1), Purpose::Client).await, Err(DiskError::Missing { .. })));
     let mut writer = disk.volume.create_shard(head(3, 400, 50)).unwrap();
     send_blocks(&mut writer).await;
     assert!(matches!(writer.finish().await, Err(DiskError::Gone { .. })));
@@ -71,7 +71,7 @@ async fn another_disk_in_its_place_is_foreign() {
     let report = disk.until(Health::Foreign).await;
     assert!(report.reason.contains(&other.volume.id().to_string()), "{}", report.reason);
     assert!(matches!(disk.volume.create_shard(head(2, 400, 50)), Err(DiskError::Foreign { .. })));
-    assert!(matches!(disk.volume.open_shard(key(1)).await, Err(DiskError::Foreign { .. })));
+    assert!(matches!(disk.volume.open_shard(key(1), Purpose::Client).await, Err(DiskError::Foreign { .. })));
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_hanging_disk_is_suspect_then_failed_then_proves_itself() {
     disk.faults.hang.send_replace(true);
 
     // An operation in flight gives up by itself, and the volume says what hung.
-    let reading = disk.volume.open_shard(kept.key);
+    let reading = disk.volume.open_shard(kept.key, Purpose::Client);
     let (suspect, read_error) = tokio::join!(disk.until(Health::Suspect), reading);
     assert!(suspect.reason.contains("hanging for 3 s"), "{}", suspect.reason);
     assert!(matches!(read_error, Err(DiskError::Hanging { seconds: 10, .. })));
@@ -117,7 +117,7 @@ async fn a_hanging_disk_is_suspect_then_failed_then_proves_itself() {
     assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(13), "{took:?}");
     // From now on nobody waits for it.
     let asked = Instant::now();
-    assert!(matches!(disk.volume.open_shard(kept.key).await, Err(DiskError::Failed { .. })));
+    assert!(matches!(disk.volume.open_shard(kept.key, Purpose::Client).await, Err(DiskError::Failed { .. })));
     assert!(matches!(disk.volume.create_shard(head(2, 400, 50)), Err(DiskError::Failed { .. })));
     assert_eq!(asked.elapsed(), Duration::ZERO);
 
@@ -138,7 +138,7 @@ async fn a_hanging_disk_holds_a_bounded_number_of_operations() {
     write(&disk.volume, head(1, 400, 50)).await;
     disk.faults.hang.send_replace(true);
     // More than are let in: those still outside give up in time too, and never reach the disk.
-    let all = futures_util::future::join_all((0..200).map(|_| disk.volume.open_shard(key(1)))).await;
+    let all = futures_util::future::join_all((0..200).map(|_| disk.volume.open_shard(key(1), Purpose::Client))).await;
     assert!(all.iter().all(|result| matches!(result, Err(DiskError::Hanging { .. }))));
     let waiting = disk.faults.hang.receiver_count();
     assert!(waiting <= 48, "{waiting} operations wait for the disk");
@@ -150,7 +150,7 @@ async fn an_io_error_is_counted_and_convicts_only_when_the_canary_agrees() {
     let kept = head(1, 400, 50);
     write(&disk.volume, kept).await;
     disk.faults.read_errno.store(5, Ordering::SeqCst);
-    let error = disk.volume.open_shard(kept.key).await.unwrap_err();
+    let error = disk.volume.open_shard(kept.key, Purpose::Client).await.unwrap_err();
     assert!(matches!(error, DiskError::Io { .. }) && error.shard_is_bad(), "{error}");
     assert_eq!((disk.volume.status().errors, disk.volume.status().health), (1, Health::Ok));
     disk.watch();

@@ -4,6 +4,7 @@
 mod health;
 mod open;
 mod shards;
+mod walks;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -250,7 +251,7 @@ async fn write(volume: &Volume, head: ShardHead) -> u64 {
 
 /// Reads all of a shard and compares it with what was written.
 async fn read(volume: &Volume, head: &ShardHead) -> Result<(), DiskError> {
-    let mut reader = volume.open_shard(head.key).await?;
+    let mut reader = volume.open_shard(head.key, Purpose::Client).await?;
     assert_eq!(reader.head(), head);
     for block in 0..reader.blocks() {
         let (data, crc) = reader.block(block).await?;

@@ -161,7 +161,7 @@ async fn a_known_disk_without_a_superblock_is_gone_and_never_made_anew() {
         assert_eq!(gone.status().health, Health::Gone);
         assert_eq!(set.volume(known[1].id).unwrap().status().health, Health::Ok);
         assert!(matches!(gone.create_shard(head(1, 100, 10)), Err(DiskError::Gone { .. })));
-        assert!(matches!(gone.open_shard(key(1)).await, Err(DiskError::Gone { .. })));
+        assert!(matches!(gone.open_shard(key(1), Purpose::Client).await, Err(DiskError::Gone { .. })));
         assert!(matches!(gone.list_shards().await, Err(DiskError::Gone { .. })));
         set.stamp(CLUSTER, Epoch(2)).await.unwrap();
         assert_eq!(one.exists(), there);

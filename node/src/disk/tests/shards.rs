@@ -39,7 +39,7 @@ async fn blocks_are_read_in_any_order() {
     let disk = OneDisk::open().await;
     let head = head(1, 10_000_000, 65_536);
     write(&disk.volume, head).await;
-    let mut reader = disk.volume.open_shard(head.key).await.unwrap();
+    let mut reader = disk.volume.open_shard(head.key, Purpose::Client).await.unwrap();
     let last = reader.blocks() - 1;
     for block in [last, 0, 40, 41, 42, 7, 7, last, 1] {
         assert_eq!(reader.block(block).await.unwrap().0, block_of(&head, block));
@@ -61,7 +61,7 @@ async fn a_shard_shows_only_when_it_is_finished() {
     let head = head(1, 1000, 100);
     let mut writer = disk.volume.create_shard(head).unwrap();
     send_blocks(&mut writer).await;
-    assert!(matches!(disk.volume.open_shard(head.key).await, Err(DiskError::Missing { .. })));
+    assert!(matches!(disk.volume.open_shard(head.key, Purpose::Client).await, Err(DiskError::Missing { .. })));
     assert!(matches!(disk.volume.create_shard(head), Err(DiskError::Busy { .. })));
     // Given up in words, then by being dropped: it can be written again, and another process sweeps up.
     writer.abort().await;
@@ -229,7 +229,7 @@ async fn a_file_cut_while_it_is_read_is_found() {
     let disk = OneDisk::open().await;
     let head = head(1, 10_000_000, 65_536);
     write(&disk.volume, head).await;
-    let mut reader = disk.volume.open_shard(head.key).await.unwrap();
+    let mut reader = disk.volume.open_shard(head.key, Purpose::Client).await.unwrap();
     reader.block(0).await.unwrap();
     fs::File::options().write(true).open(disk.path(head.key)).unwrap().set_len(3_000_000).unwrap();
     let error = reader.block(45).await.unwrap_err();
@@ -241,7 +241,7 @@ async fn a_file_cut_while_it_is_read_is_found() {
 #[tokio::test]
 async fn a_missing_shard_is_missing() {
     let disk = OneDisk::open().await;
-    let error = disk.volume.open_shard(key(9)).await.unwrap_err();
+    let error = disk.volume.open_shard(key(9), Purpose::Client).await.unwrap_err();
     assert!(matches!(error, DiskError::Missing { .. }) && error.shard_is_bad() && !error.disk_is_bad());
     assert_eq!(disk.volume.verify_shard(key(9)).await.unwrap(), ShardVerdict::Missing);
     assert_eq!(disk.volume.stat_shard(key(9)).await.unwrap(), None);
@@ -261,7 +261,7 @@ async fn what_is_moved_aside_is_kept_for_a_while() {
     let kept = aside.join(format!("corrupt_____x-{}.2", one.key));
     assert_eq!(fs::read(&kept).unwrap(), before);
     assert_eq!(disk.volume.status().shards, 1);
-    assert!(matches!(disk.volume.open_shard(one.key).await, Err(DiskError::Missing { .. })));
+    assert!(matches!(disk.volume.open_shard(one.key, Purpose::Client).await, Err(DiskError::Missing { .. })));
     assert_eq!(disk.volume.move_all_aside(&[one.key, two.key], "collected").await.unwrap(), 1);
     assert_eq!((disk.volume.status().shards, disk.volume.status().used_bytes), (0, 0));
 

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 use super::buckets::{clients_bucket, coding_message};
 use super::{GetStream, StoreService, count};
 use crate::gateway::{ByteRange, Entry, ListQuery, PutOptions, ShardCheck, ShardState};
-use crate::model::{Condition, ObjectRecord};
+use crate::model::{Condition, ObjectRecord, UPLOADS_BUCKET};
 use crate::types::{BucketName, Version};
 
 impl StoreService {
@@ -69,7 +69,10 @@ impl StoreService {
             after: request.after,
             limit: request.limit as usize,
         };
-        let page = self.gateway.list(&bucket, query).await?;
+        let page = match bucket.as_str() {
+            UPLOADS_BUCKET => self.gateway.list_parts_of_all(query).await?,
+            _ => self.gateway.list(&bucket, query).await?,
+        };
         let objects = page.entries.iter().filter_map(|entry| match entry {
             Entry::Object(key, record) => Some(object_message(&bucket, key, record)),
             // Without a delimiter there are none.
@@ -93,7 +96,11 @@ impl StoreService {
     }
 
     pub(super) async fn repair_object(&self, request: RepairRequest) -> Result<RepairResponse, Status> {
-        let repair = self.gateway.repair(&BucketName(request.bucket), &request.key).await?;
+        let bucket = BucketName(request.bucket);
+        let repair = match request.full {
+            true => self.gateway.repair_fully(&bucket, &request.key).await?,
+            false => self.gateway.repair(&bucket, &request.key).await?,
+        };
         let map = self.meta.map();
         let shards = repair.shards.into_iter().map(|shard| wire::RepairedShard {
             extent: shard.extent.0,

@@ -17,6 +17,7 @@ use proptest::prelude::*;
 
 use super::testing::MemDisk;
 use super::{LogError, LogOptions, LogStore, Record, Recovered, VoteFile};
+use crate::steps::Counter;
 
 /// Small enough that a few records fill a segment.
 const SEGMENT_BYTES: u64 = 8192;
@@ -47,7 +48,7 @@ async fn open(disk: &MemDisk) -> Result<Opened, LogError> {
 }
 
 async fn open_with(disk: &MemDisk, options: LogOptions) -> Result<Opened, LogError> {
-    let (log, recovered) = LogStore::open_on(Arc::new(disk.clone()), dir(), options).await?;
+    let (log, recovered) = LogStore::open_on(Arc::new(disk.clone()), dir(), options, &Counter::default()).await?;
     let (vote, voted) = VoteFile::open_on(disk, dir()).await?;
     Ok(Opened { log, vote, voted, recovered })
 }

@@ -1,13 +1,14 @@
 //! Members compared at one moment, and one that is wrong mended.
 //!
-//! Owns: checkpoints, the comparison of all members, where two differ, and (in [`resync`]) making one that is wrong like the
-//! majority. Must never: change anything to compare; change a member that was not found wrong by a majority of at least
+//! Owns: checkpoints, the comparison of all members, where two differ, (in [`resync`]) making one that is wrong like the
+//! majority, and (in [`journal`]) comparing a member with what its own log comes to. Must never: change anything to compare; change a member that was not found wrong by a majority of at least
 //! three ([`verdict`]); change the leader, which would stop everybody's writes meanwhile.
 //!
 //! The comparison goes from the top down, a level at a time, and only into ranges that differ: what travels grows with the
 //! differences, not with the state.
 
 mod answer;
+mod journal;
 mod resync;
 mod side;
 mod verdict;
@@ -27,6 +28,7 @@ use crate::state::{Held, StateError, StateRecord, Stretch, TOP, unequal};
 use crate::types::{Fence, NodeName, RaftId};
 
 pub(super) use self::answer::Messages;
+pub(crate) use self::journal::{Replayed, Replaying, difference_in_words};
 pub(super) use self::resync::Stops;
 pub(crate) use self::resync::{Mending, Step};
 pub(crate) use self::verdict::{Standing, Verdict};
@@ -42,11 +44,13 @@ const MAX_LEAF_RECORDS: usize = 100_000;
 pub(super) struct Replicas {
     draws: Mutex<Rng>,
     pub(super) stops: Arc<Stops>,
+    /// Held while this member's log is replayed: there is one folder for the copy.
+    replaying: tokio::sync::Mutex<()>,
 }
 
 impl Replicas {
     pub(super) fn new(draws: Rng, stops: Arc<Stops>) -> Self {
-        Self { draws: Mutex::new(draws), stops }
+        Self { draws: Mutex::new(draws), stops, replaying: tokio::sync::Mutex::default() }
     }
 }
 
@@ -112,6 +116,9 @@ pub(crate) enum ReplicaError {
     /// By a guard.
     #[error("{0}")]
     Refused(String),
+    /// What lies on this member's disk is not what was written.
+    #[error("{0}")]
+    Damaged(String),
     /// The metadata could not be had or changed.
     #[error(transparent)]
     Meta(#[from] MetaError),

@@ -12,6 +12,12 @@ async fn an_identity_comes_back_as_it_was_and_damage_is_told() {
     let mut identity = identity(3);
     identity.disks.push(KnownDisk { path: "/mnt/disk1".into(), id: DiskId(u128::MAX), added: true, removed: false });
     identity.store(&host, dir.path()).await.unwrap();
+    let plain = std::fs::read_to_string(dir.path().join("identity.json")).unwrap();
+    assert!(!plain.contains("forced") && !plain.contains("undone"), "older releases read it: {plain}");
+    assert_eq!(Identity::load(&host, dir.path()).await.unwrap(), Some(identity.clone()));
+    identity.forced = Some(crate::meta::identity::Forced { label: "member-3".to_owned(), entry: 17 });
+    identity.undone = crate::types::Epoch(4);
+    identity.store(&host, dir.path()).await.unwrap();
     assert_eq!(Identity::load(&host, dir.path()).await.unwrap(), Some(identity));
 
     let path = dir.path().join("identity.json");

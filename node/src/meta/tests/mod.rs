@@ -4,6 +4,7 @@
 mod cluster;
 mod election;
 mod identity;
+mod journal;
 mod lost;
 mod membership;
 mod rebirth;
@@ -50,17 +51,13 @@ fn host() -> Host {
 }
 
 fn identity(id: u64) -> Identity {
-    Identity {
-        node: format!("n{id}").as_str().into(),
-        instance: InstanceId(u128::from(id)),
-        member: Some(Membership {
-            cluster: CLUSTER,
-            epoch: FIRST_EPOCH,
-            raft_id: RaftId(id),
-            cluster_name: "test".to_owned(),
-        }),
-        disks: Vec::new(),
-    }
+    let folder = Identity::new(format!("n{id}").as_str().into(), InstanceId(u128::from(id)));
+    folder.as_member(Membership {
+        cluster: CLUSTER,
+        epoch: FIRST_EPOCH,
+        raft_id: RaftId(id),
+        cluster_name: "test".to_owned(),
+    })
 }
 
 impl Member {

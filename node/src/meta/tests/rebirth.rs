@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::meta::rebirth::{Birth, export_all, finish, give_birth};
+use crate::meta::undo::{UndoError, undo};
 use crate::types::Epoch;
 
 fn birth(address: &str) -> Birth {
@@ -13,6 +14,7 @@ fn birth(address: &str) -> Birth {
         above: Epoch(0),
         gone: BTreeSet::new(),
         reason: "test".to_owned(),
+        undoable: true,
     }
 }
 
@@ -146,4 +148,52 @@ async fn cut_off_between_any_two_moves_the_next_start_ends_what_was_begun() {
         finish(&host, &cut).await.unwrap();
         assert_eq!(tree(&cut), done, "after {count} moves");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_epoch_is_undone_and_the_member_is_what_it_was_with_what_came_since_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = lone(dir.path()).await;
+    let (host, folder, file) = (host(), dir.path().join("n1"), dir.path().join("state"));
+    let stored = Identity::load(&host, &folder).await.unwrap().unwrap();
+    export_all(&host, &folder, &stored, &file).await.unwrap();
+    let (forced, _) = give_birth(&host, &folder, birth(&address), &file, "old").await.unwrap();
+    let meta = goes_on(dir.path(), &address, forced.clone()).await;
+    meta.propose(put("after", 11)).await.unwrap();
+    meta.shutdown().await;
+
+    // Begun, and cut off before what was there moves: nothing is begun.
+    let cut = dir.path().join("cut");
+    copy(&folder, &cut);
+    std::fs::write(cut.join("aside/old/replaces"), "undone").unwrap();
+    finish(&host, &cut).await.unwrap();
+    assert_eq!(Identity::load(&host, &cut).await.unwrap(), Some(forced.clone()));
+    // Cut off behind it, the next start ends it.
+    std::fs::rename(cut.join("aside/old"), cut.join("newborn")).unwrap();
+    finish(&host, &cut).await.unwrap();
+    assert_eq!(Identity::load(&host, &cut).await.unwrap(), Some(stored.clone()));
+    assert!(cut.join("aside/undone/state.redb").exists(), "what was forced is kept");
+
+    let undone = undo(&host, &folder, &forced, 7).await.unwrap();
+    assert!(undone.epoch == Epoch(2) && undone.entries > 0, "{undone:?}");
+    assert!(undone.aside.join("state.redb").exists());
+    let back = Identity::load(&host, &folder).await.unwrap().unwrap();
+    assert_eq!((&back.member, back.undone), (&stored.member, Epoch(2)));
+    let again = undo(&host, &folder, &back, 8).await;
+    assert!(matches!(&again, Err(UndoError::Refused(why)) if why.contains("undone already")), "{again:?}");
+    let meta = goes_on(dir.path(), &address, back.clone()).await;
+    meta.barrier().await.unwrap();
+    assert_eq!((meta.counts().objects, meta.map().epoch, meta.map().collection_held), (10, Epoch(1), false));
+    meta.shutdown().await;
+
+    // Forced once more: the number of the epoch that was undone is not given again.
+    export_all(&host, &folder, &back, &file).await.unwrap();
+    let once_more = Birth { above: back.undone, identity: back.clone(), ..birth(&address) };
+    let (forced, _) = give_birth(&host, &folder, once_more, &file, "again").await.unwrap();
+    assert_eq!(forced.member.clone().unwrap().epoch, Epoch(3));
+    // What was there is not whole any more: it does not take the place of what is.
+    std::fs::write(folder.join("aside/again/state.redb"), "rot").unwrap();
+    let refused = undo(&host, &folder, &forced, 9).await;
+    assert!(matches!(&refused, Err(UndoError::Refused(why)) if why.contains("cannot come back")), "{refused:?}");
+    assert_eq!(Identity::load(&host, &folder).await.unwrap(), Some(forced));
 }

@@ -18,6 +18,7 @@
 mod compare;
 mod kept;
 mod scan;
+pub(crate) mod shards;
 #[cfg(test)]
 mod tests;
 

@@ -13,6 +13,7 @@ mod locks;
 mod members;
 mod model;
 mod objects;
+mod placed;
 mod sessions;
 mod uploads;
 mod validate;
@@ -54,6 +55,7 @@ impl Story {
         story.run(join("n1", 1, &[11, 12])).await;
         story.run(join("n2", 2, &[21, 22])).await;
         story.run(bucket("b")).await;
+        story.state.watch_disks(placed::watched()).await.unwrap();
         story
     }
 
@@ -101,6 +103,7 @@ impl Story {
     /// one owner at most.
     async fn check(&self) {
         self.check_leaves().await;
+        self.check_placed().await;
         let live = self.live().await;
         let mut counted = Counts::default();
         let mut owners = BTreeMap::new();

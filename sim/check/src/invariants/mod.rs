@@ -1,6 +1,7 @@
 //! The rules, one file each. Each says where it comes from.
 
 mod committed_kept;
+mod drained_is_empty;
 mod fence_respected;
 mod homes_hold;
 mod intent_and_outcome;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use committed_kept::CommittedKept;
+pub use drained_is_empty::DrainedIsEmpty;
 pub use fence_respected::FenceRespected;
 pub use homes_hold::HomesHold;
 pub use intent_and_outcome::IntentAndOutcome;
@@ -143,6 +145,7 @@ pub fn all(limits: &Limits) -> Vec<Box<dyn Invariant>> {
         Box::new(StartsBounded::new(limits)),
         Box::new(RotIsSeen::default()),
         Box::new(MovedAside::default()),
+        Box::new(DrainedIsEmpty),
         Box::new(HomesHold::default()),
         Box::new(ShardsDurable),
     ]

@@ -3,7 +3,7 @@
 //!
 //! Never: reads a finding twice; loses one because there was no room (it is read again with the next heartbeat).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,9 +24,18 @@ const MAX_PER_DISK: usize = 256;
 pub(crate) struct Watch {
     /// The process whose findings are counted, and the last one read.
     read: (u32, u64),
-    /// When corrupt shards were found, by disk.
-    by_disk: BTreeMap<String, VecDeque<Moment>>,
-    told: BTreeMap<String, Moment>,
+    /// When corrupt shards were found, by disk, and of which object (its name's hash).
+    by_disk: BTreeMap<String, VecDeque<(Moment, u64)>>,
+    told: BTreeMap<String, Told>,
+}
+
+/// A disk that was told of.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Told {
+    at: Moment,
+    /// When its deep scan began.
+    scanned: Option<Moment>,
+    condemned: bool,
 }
 
 /// What a heartbeat's findings mean.
@@ -35,6 +44,8 @@ pub(crate) struct Found {
     pub(crate) symptoms: Vec<Symptom>,
     /// Disks with more corruption in a day than rot explains: (disk, evidence).
     pub(crate) many: Vec<(String, String)>,
+    /// Disks on which a deep scan found as much again: (disk, evidence).
+    pub(crate) condemned: Vec<(String, String)>,
     /// Findings that name no object: for the record only.
     pub(crate) nameless: Vec<String>,
 }
@@ -50,15 +61,18 @@ impl Watch {
         new.sort_by_key(|finding| finding.sequence);
         let mut found = Found::default();
         for finding in new {
-            if found.symptoms.len() >= room {
+            // A scan of a disk takes the place of one, too.
+            if found.symptoms.len() + found.many.len() + 1 >= room {
                 break;
             }
             self.read.1 = finding.sequence;
             if finding.kind != "corrupt_shard" {
                 continue;
             }
-            if let Some(many) = self.count(now, &finding.disk, policy) {
-                found.many.push((finding.disk.clone(), many));
+            match self.count(now, finding, policy) {
+                Some(Count::Many(many)) => found.many.push((finding.disk.clone(), many)),
+                Some(Count::Again(again)) => found.condemned.push((finding.disk.clone(), again)),
+                None => {}
             }
             if finding.key.is_empty() {
                 found.nameless.push(format!("{} on disk {}: {}", finding.found_by, finding.disk, finding.detail));
@@ -69,24 +83,64 @@ impl Watch {
         found
     }
 
-    fn count(&mut self, now: Moment, disk: &str, policy: &PolicyConfig) -> Option<String> {
+    /// The deep scan of a disk began: what is found from now on, of objects that were well so far, counts against the disk.
+    pub(crate) fn scanning(&mut self, now: Moment, disk: &str) {
+        if let Some(told) = self.told.get_mut(disk) {
+            told.scanned.get_or_insert(now);
+        }
+    }
+
+    fn count(&mut self, now: Moment, finding: &FindingFact, policy: &PolicyConfig) -> Option<Count> {
+        let disk = &finding.disk;
         if self.by_disk.len() >= MAX_DISKS && !self.by_disk.contains_key(disk) {
             return None;
         }
         let day = policy.scaled(DAY);
         let times = self.by_disk.entry(disk.to_owned()).or_default();
-        times.push_back(now);
-        while times.len() > MAX_PER_DISK || times.front().is_some_and(|first| now.since(*first) > day) {
+        times.push_back((now, name_hash(finding)));
+        while times.len() > MAX_PER_DISK || times.front().is_some_and(|(first, _)| now.since(*first) > day) {
             times.pop_front();
         }
         let limit = policy.corruption.many_in_a_day as usize;
-        let told = self.told.get(disk).is_some_and(|told| now.since(*told) <= day);
-        if times.len() <= limit || told {
-            return None;
-        }
-        self.told.insert(disk.to_owned(), now);
-        Some(format!("{} corrupt shards in a day, limit {limit}: the disk itself may be dying", times.len()))
+        let Some(told) = self.told.get_mut(disk).filter(|told| now.since(told.at) <= day) else {
+            if times.len() <= limit {
+                return None;
+            }
+            self.told.insert(disk.to_owned(), Told { at: now, scanned: None, condemned: false });
+            let count = times.len();
+            return Some(Count::Many(format!(
+                "{count} corrupt shards in a day, limit {limit}: the disk itself may be dying"
+            )));
+        };
+        let scanned = told.scanned.filter(|_| !told.condemned)?;
+        let before: BTreeSet<u64> = times.iter().filter(|(at, _)| *at <= scanned).map(|(_, object)| *object).collect();
+        let new: BTreeSet<u64> =
+            times.iter().map(|(_, object)| *object).filter(|object| !before.contains(object)).collect();
+        (new.len() > limit).then(|| {
+            told.condemned = true;
+            Count::Again(format!("its deep scan found {} more objects with corrupt shards, limit {limit}", new.len()))
+        })
     }
+}
+
+/// FNV-1a over the object's name: whether it was counted before.
+fn name_hash(finding: &FindingFact) -> u64 {
+    let bytes = finding.bucket.bytes().chain([0]).chain(finding.key.bytes());
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
+/// What one more corrupt shard on a disk comes to.
+enum Count {
+    /// More in a day than rot explains: the whole disk is read.
+    Many(String),
+    /// As many again after that: the disk has failed.
+    Again(String),
+}
+
+/// The disk as a whole is to be read.
+pub(crate) fn scan(disk: &str, node: &str, evidence: &str) -> Symptom {
+    let subject = Subject::Disk { disk: disk.to_owned(), node: node.to_owned() };
+    Symptom::of(Mode::DataCorruption, subject, "corrupt shards, counted", evidence.to_owned())
 }
 
 fn symptom(finding: &FindingFact) -> Symptom {

@@ -26,6 +26,8 @@ struct Streak {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     disks: BTreeMap<String, Streak>,
+    /// Disks that answer, and rot all over: why each was given up.
+    rotten: BTreeMap<String, String>,
 }
 
 /// Whether this health is a failure.
@@ -41,10 +43,20 @@ pub(crate) fn unreadable(health: &str) -> bool {
 impl Watch {
     /// Takes one heartbeat; tells which disks are convicted by it.
     pub(crate) fn observe(&mut self, now: Moment, node: &str, fact: &NodeFact, policy: &PolicyConfig) -> Vec<Symptom> {
-        self.disks.retain(|disk, _| fact.disks.iter().any(|fact| fact.disk == *disk));
+        let there = |disk: &String| fact.disks.iter().any(|fact| fact.disk == *disk);
+        self.disks.retain(|disk, _| there(disk));
+        self.rotten.retain(|disk, _| fact.disks.is_empty() || there(disk));
         let mut symptoms = Vec::new();
         for disk in fact.disks.iter().take(MAX_DISKS) {
             let streak = self.disks.entry(disk.disk.clone()).or_default();
+            if disk.state == "out" {
+                self.rotten.remove(&disk.disk);
+            }
+            let in_service = matches!(disk.state.as_str(), "up" | "read_only" | "draining");
+            if let Some(why) = self.rotten.get(&disk.disk).filter(|_| in_service) {
+                let subject = Subject::Disk { disk: disk.disk.clone(), node: node.to_owned() };
+                symptoms.push(Symptom::of(Mode::DiskFailure, subject, "corrupt shards, counted", why.clone()));
+            }
             if !failed(&disk.health) {
                 // A suspect disk is neither: it breaks both streaks.
                 let well = if disk.health == "ok" { streak.well.saturating_add(1) } else { 0 };
@@ -56,7 +68,6 @@ impl Watch {
             }
             streak.bad = streak.bad.saturating_add(1);
             streak.well = 0;
-            let in_service = matches!(disk.state.as_str(), "up" | "read_only" | "draining");
             if !in_service || !convicted(streak, now, policy) {
                 continue;
             }
@@ -74,6 +85,18 @@ impl Watch {
             });
         }
         symptoms
+    }
+
+    /// It answers, and what it holds rots: it has failed all the same.
+    pub(crate) fn condemn(&mut self, disk: &str, why: String) {
+        if self.rotten.len() < MAX_DISKS {
+            self.rotten.insert(disk.to_owned(), why);
+        }
+    }
+
+    /// Why it was given up although it answers.
+    pub(crate) fn rotten(&self, disk: &str) -> Option<&str> {
+        self.rotten.get(disk).map(String::as_str)
     }
 
     /// How often in a row the disk was called bad.

@@ -3,15 +3,30 @@
 //!
 //! Never: takes an operator's mark for an incident; convicts a host that is not in the cluster map.
 
-use crate::api::{MemberFact, Subject};
+use crate::api::{IncidentId, MemberFact, Subject};
 use crate::engine::detect::Symptom;
 use crate::engine::ladder::IN_SERVICE;
 use crate::liveness::{Judgement, Verdict};
 use crate::types::Mode;
 
+/// A mark's reason: it names the incident, so that whoever gains the lease goes on with that one and opens none of its own.
+pub(crate) fn reason_of_mark(id: &IncidentId, evidence: &str) -> String {
+    format!("[{id}] {evidence}")
+}
+
+/// The incident that a mark belongs to, and the rest of its reason. An older agent named none.
+pub(crate) fn read_mark(reason: &str) -> (Option<IncidentId>, &str) {
+    let named = reason.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match named {
+        Some((id, rest)) if IncidentId(id.to_owned()).number().is_some() => (Some(IncidentId(id.to_owned())), rest),
+        _ => (None, reason),
+    }
+}
+
 /// What is to be looked after, and why.
 pub(crate) fn read(member: &MemberFact, judged: &Judgement) -> Option<Symptom> {
     let MemberFact { node, state, reason, automatic, .. } = member;
+    let (_, reason) = read_mark(reason);
     let marked = !IN_SERVICE.contains(&state.as_str());
     let (detected_by, evidence) = match (marked, judged.verdict) {
         (false, Verdict::Convicted) => ("probes of the agents", judged.evidence.clone()),

@@ -32,7 +32,8 @@ pub(crate) struct Watch {
     cluster: String,
     epoch: u64,
     rises: VecDeque<Moment>,
-    churning: bool,
+    /// Above the term of a leader that a quorum acknowledges, by however little: an election is over before that lasts.
+    above: Held,
     ahead: Held,
     back: Held,
     /// A voter elsewhere is ahead, and the own node is the one to align it.
@@ -91,9 +92,13 @@ impl Watch {
         self.high = self.high.max(raft.term);
         // A leader that others see, acknowledged by a quorum just now.
         let leader = leaders.quorum_leader(now, policy.fresh_within() * 2);
-        let elsewhere = leader.filter(|(name, term)| *name != own && *term < raft.term && raft.role != "leader");
-        self.ahead.look(now, elsewhere.is_some_and(|(_, term)| raft.term >= term + u64::from(figures.ahead)), gap);
-        self.churning = elsewhere.is_some() && self.rises.len() >= figures.rises as usize;
+        // Who has no vote stands for nothing: its term is what it was told.
+        let votes = fact.members.iter().any(|member| member.node == own && member.role == "voter");
+        let elsewhere =
+            leader.filter(|(name, term)| votes && *name != own && *term < raft.term && raft.role != "leader");
+        self.above.look(now, elsewhere.is_some(), gap);
+        let far = elsewhere.is_some_and(|(_, term)| raft.term >= term + u64::from(figures.ahead));
+        self.ahead.look(now, far, gap);
         self.align(now, own, fact, raft, peers, leader, figures, gap);
         self.describe(raft, elsewhere, figures);
     }
@@ -139,7 +144,7 @@ impl Watch {
                 "term {} while {name} leads term {term} with a quorum's word: {} ahead for {:.0} s (limit {}), {rises} rises in {window} s (limit {})",
                 raft.term,
                 raft.term - term,
-                self.ahead.time().as_secs_f64(),
+                self.above.time().as_secs_f64(),
                 figures.ahead,
                 figures.rises
             );
@@ -154,7 +159,11 @@ impl Watch {
 
     /// The own node is what runs away.
     pub(crate) fn is_stray(&self, policy: &TermPolicy) -> bool {
-        self.churning || self.ahead.lasts(policy.confirm_after, 2) || self.went_back()
+        self.is_churning(policy) || self.ahead.lasts(policy.confirm_after, 2) || self.went_back()
+    }
+
+    fn is_churning(&self, policy: &TermPolicy) -> bool {
+        self.rises.len() >= policy.rises as usize && self.above.lasts(policy.confirm_after, 2)
     }
 
     /// The own member has forgotten a term that it had.
@@ -171,7 +180,7 @@ impl Watch {
         if self.is_stray(policy) || self.aligns(policy).is_some() {
             return State::Ill(self.evidence.clone());
         }
-        let calm = self.ahead.looks() == 0 && self.back.looks() == 0 && self.stray.looks() == 0;
+        let calm = self.above.looks() == 0 && self.back.looks() == 0 && self.stray.looks() == 0;
         match calm && self.term > 0 && now.since(self.since) >= stable_for {
             true => State::Well,
             false => State::Unknown("the term to stay as it is for long enough"),

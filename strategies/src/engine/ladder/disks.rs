@@ -127,9 +127,11 @@ pub(super) fn disk_degrading(policy: &PolicyConfig) -> Vec<Rung> {
     ]
 }
 
+/// The first step is an object's, the second a disk's with more corruption in a day than rot explains. As much again, and
+/// `disk_failure` goes on.
 pub(super) fn data_corruption(policy: &PolicyConfig) -> Vec<Rung> {
     let deadline = policy.deadline(policy.corruption.repair_deadline);
-    vec![Rung {
+    let object = Rung {
         action: Action::RepairShards,
         does: "reconstruct from k good shards, write new, verify, then move the bad aside",
         with: "",
@@ -142,7 +144,11 @@ pub(super) fn data_corruption(policy: &PolicyConfig) -> Vec<Rung> {
         deadline,
         effect: Effect::Proof { deadline },
         otherwise: Otherwise::Escalate,
-    }]
+    };
+    let deadline = policy.deadline(policy.disk.rebuild_deadline);
+    let does = "of a disk with many in a day, a deep scan: read all of it, reconstruct what is bad";
+    let disk = Rung { does, deadline, effect: Effect::Proof { deadline }, ..object.clone() };
+    vec![object, disk]
 }
 
 /// Takes the agent's own throttle back when the disk is well again before it was detached. A disk that was detached is

@@ -24,7 +24,13 @@ pub(crate) enum Applies {
 impl Engine {
     pub(crate) fn applies(&self, now: Moment, incident: &Incident, rung: &Rung) -> Applies {
         let yes_if = |holds: bool, otherwise| if holds { Applies::Yes } else { otherwise };
+        if rung.action == Action::SetMode && rung.with != "quiet" && self.mode_is_persons() {
+            return Applies::Skip("a person set the node's mode: no agent changes it");
+        }
         match (incident.mode, rung.action) {
+            (Mode::DataCorruption, _) if incident.rung == 0 && matches!(incident.subject, Subject::Disk { .. }) => {
+                Applies::Skip("it is about a whole disk, and not about one object")
+            }
             (Mode::NetworkPartition, Action::SetMode) => yes_if(
                 self.watches.partition.minority(&self.policy).0,
                 Applies::Wait("the network to heal; this is no minority side, and goes on as it is"),
@@ -47,6 +53,11 @@ impl Engine {
             (_, Action::StepDown) => yes_if(self.leads(), Applies::Skip("the own node does not lead")),
             _ => Applies::Yes,
         }
+    }
+
+    /// Whether a person set the node's mode, as the node says.
+    pub(crate) fn mode_is_persons(&self) -> bool {
+        self.facts.node_now().is_some_and(|fact| fact.mode_is_persons)
     }
 
     fn applies_to_terms(&self, action: Action) -> Applies {

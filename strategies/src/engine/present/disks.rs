@@ -27,6 +27,9 @@ impl Engine {
                 _ => Present::Unknown("the node does not list the disk"),
             };
         };
+        if self.disks.rotten(disk).is_some() && fact.state != "out" {
+            return Present::Ill;
+        }
         let well = self.disks.well(disk, &self.policy);
         match fact.state.as_str() {
             "up" if well => Present::Over("the disk is well and in service again".to_owned()),
@@ -40,6 +43,18 @@ impl Engine {
                 Present::Unknown("the disk's canary is of two minds")
             }
             _ => Present::Ill,
+        }
+    }
+
+    /// A disk with more corruption than rot explains: read all over, unless it was given up meanwhile.
+    pub(crate) fn present_scan(&self, disk: &str) -> Present {
+        if self.facts.node_now().is_none() {
+            return Present::Unknown("the node does not answer");
+        }
+        match self.facts.disk(disk).map(|fact| fact.state.as_str()) {
+            Some("down" | "out") => Present::Over("the disk is out of service: that is disk_failure's".to_owned()),
+            Some(_) => Present::Ill,
+            None => Present::Unknown("the node does not list the disk"),
         }
     }
 

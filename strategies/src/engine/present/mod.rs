@@ -24,6 +24,7 @@ impl Engine {
             (_, Mode::CascadingFailure) => self.present_cascade(now, incident),
             (Subject::Node(_), _) => self.present_process(incident),
             (Subject::Hosts(hosts), _) => self.present_hosts(hosts),
+            (Subject::Disk { disk, .. }, Mode::DataCorruption) => self.present_scan(disk),
             (Subject::Disk { disk, .. }, Mode::DiskDegrading) => self.present_degrading(now, incident, disk),
             (Subject::Disk { disk, .. }, _) => self.present_disk(incident, disk),
             (Subject::Object { .. }, _) if incident.mended => {

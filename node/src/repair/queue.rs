@@ -1,0 +1,194 @@
+//! The shards that wait to be rebuilt, by their disk, and which of them is next. Pure.
+//!
+//! Invariant: a shard waits once. Must never: grow beyond [`MAX_QUEUE`]; give out a shard that gives way to clients
+//! ([`super::pressure`]).
+
+use std::collections::BTreeMap;
+
+use super::Only;
+use super::pressure::{Pressure, holds};
+use crate::types::{BucketName, DiskId, ShardKey};
+
+/// Shards waiting at most. The check pass finds again what did not fit: nothing is forgotten, only found later.
+const MAX_QUEUE: usize = 65_536;
+
+/// A shard to be rebuilt on one of our disks.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) bucket: BucketName,
+    pub(super) key: String,
+    pub(super) shard: ShardKey,
+    pub(super) disk: DiskId,
+    /// How many more shards of its extent may be lost: fewest first.
+    pub(super) spare: u8,
+    /// Its bucket's: among jobs of equal need, lower first.
+    pub(super) priority: u8,
+    pub(super) bytes: u64,
+}
+
+/// A place in the queue: spare shards, the bucket's priority, then who came first.
+type Ticket = (u8, u8, u64);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Queue {
+    disks: BTreeMap<DiskId, BTreeMap<Ticket, Job>>,
+    places: BTreeMap<ShardKey, (DiskId, Ticket)>,
+    bytes: u64,
+    next_ticket: u64,
+    pressures: BTreeMap<DiskId, Pressure>,
+}
+
+impl Queue {
+    /// Takes a job unless it waits already, no less urgently; whether it did.
+    pub(super) fn push(&mut self, job: Job) -> bool {
+        if let Some((_, ticket)) = self.places.get(&job.shard).copied() {
+            // It may have become more urgent: another home of its extent failed.
+            if (ticket.0, ticket.1) <= (job.spare, job.priority) {
+                return false;
+            }
+            self.remove(job.shard);
+        }
+        if self.len() >= MAX_QUEUE {
+            return false;
+        }
+        let ticket = (job.spare, job.priority, self.next_ticket);
+        self.next_ticket += 1;
+        self.bytes += job.bytes;
+        self.places.insert(job.shard, (job.disk, ticket));
+        self.disks.entry(job.disk).or_default().insert(ticket, job);
+        true
+    }
+
+    /// Takes out the most urgent job that need not wait for clients.
+    pub(super) fn pop(&mut self) -> Option<Job> {
+        self.pop_of(u8::MAX)
+    }
+
+    /// Takes out the first that could not be rebuilt after one more loss.
+    pub(super) fn pop_without_spare(&mut self) -> Option<Job> {
+        self.pop_of(0)
+    }
+
+    fn pop_of(&mut self, most_spare: u8) -> Option<Job> {
+        // Where the first of a disk has a spare all of them do.
+        let firsts = self.disks.iter().filter_map(|(disk, jobs)| Some((*disk, *jobs.first_key_value()?.0)));
+        let meant = firsts.filter(|(_, ticket)| ticket.0 <= most_spare);
+        let free = meant.filter(|(disk, ticket)| !holds(self.pressure(*disk), ticket.0));
+        let (disk, ticket) = free.min_by_key(|(_, ticket)| *ticket)?;
+        let shard = self.disks.get(&disk)?.get(&ticket)?.shard;
+        self.remove(shard)
+    }
+
+    /// Takes a job out.
+    pub(super) fn remove(&mut self, shard: ShardKey) -> Option<Job> {
+        let (disk, ticket) = self.places.remove(&shard)?;
+        let jobs = self.disks.get_mut(&disk)?;
+        let job = jobs.remove(&ticket)?;
+        if jobs.is_empty() {
+            self.disks.remove(&disk);
+        }
+        self.bytes = self.bytes.saturating_sub(job.bytes);
+        Some(job)
+    }
+
+    /// How busy each of our disks is with clients.
+    pub(super) fn set_pressures(&mut self, pressures: BTreeMap<DiskId, Pressure>) {
+        self.pressures = pressures;
+    }
+
+    /// How busy a disk is with clients.
+    pub(super) fn pressure(&self, disk: DiskId) -> Pressure {
+        self.pressures.get(&disk).copied().unwrap_or_default()
+    }
+
+    /// How many wait for clients of their disk.
+    pub(super) fn held(&self, disk: DiskId) -> u64 {
+        let pressure = self.pressure(disk);
+        let Some(jobs) = self.disks.get(&disk).filter(|_| pressure.pauses) else { return 0 };
+        jobs.values().filter(|job| holds(pressure, job.spare)).count() as u64
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Bytes of all that waits.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many of the part that is meant wait.
+    pub(super) fn waiting(&self, only: &Only) -> u64 {
+        match only {
+            Only::Any => self.len() as u64,
+            Only::Disk(disk) => self.disks.get(disk).map_or(0, BTreeMap::len) as u64,
+            Only::Bucket(bucket) => {
+                self.disks.values().flat_map(BTreeMap::values).filter(|job| job.bucket == *bucket).count() as u64
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ExtentIndex, ShardIndex, Version};
+
+    fn job(number: u8, disk: u128, spare: u8, priority: u8) -> Job {
+        let shard = ShardKey { version: Version(1), extent: ExtentIndex(0), shard: ShardIndex(number) };
+        let (bucket, key) = (BucketName::from("b"), "k".to_owned());
+        Job { bucket, key, shard, disk: DiskId(disk), spare, priority, bytes: 1 }
+    }
+
+    fn order(queue: &mut Queue) -> Vec<u8> {
+        std::iter::from_fn(|| queue.pop()).map(|job| job.shard.shard.0).collect()
+    }
+
+    #[test]
+    fn the_fewest_spare_shards_come_first_then_the_buckets_priority_then_who_waited_longest() {
+        let mut queue = Queue::default();
+        for (number, disk, spare, priority) in
+            [(0, 1, 1, 0), (1, 2, 0, 200), (2, 1, 0, 128), (3, 2, 0, 128), (4, 1, 1, 255)]
+        {
+            assert!(queue.push(job(number, disk, spare, priority)));
+        }
+        assert!(!queue.push(job(4, 1, 1, 255)), "it is queued already");
+        assert!(queue.push(job(4, 1, 0, 5)), "it became more urgent");
+        assert_eq!((queue.len(), queue.bytes()), (5, 5));
+        assert_eq!(order(&mut queue), [4, 2, 3, 1, 0]);
+        assert!(queue.is_empty() && queue.bytes() == 0);
+    }
+
+    #[test]
+    fn a_disk_busy_with_clients_holds_what_has_a_spare_and_nothing_else() {
+        let mut queue = Queue::default();
+        for (number, disk, spare) in [(0, 1, 0), (1, 1, 1), (2, 1, 2), (3, 2, 1), (4, 2, 0)] {
+            queue.push(job(number, disk, spare, 128));
+        }
+        queue.set_pressures(BTreeMap::from([(DiskId(1), Pressure { percent: 93, pauses: true })]));
+        assert_eq!((queue.held(DiskId(1)), queue.held(DiskId(2))), (2, 0));
+        assert_eq!(order(&mut queue), [0, 4, 3], "what is at its last spare goes on, and so does another disk");
+        assert_eq!(queue.len(), 2);
+        queue.set_pressures(BTreeMap::from([(DiskId(1), Pressure { percent: 60, pauses: false })]));
+        assert_eq!(order(&mut queue), [1, 2], "where it was");
+    }
+
+    #[test]
+    fn the_queue_is_bounded_also_where_one_becomes_more_urgent() {
+        let mut queue = Queue::default();
+        let nth = |number: u128, spare| Job {
+            shard: ShardKey { version: Version(number), extent: ExtentIndex(0), shard: ShardIndex(0) },
+            ..job(0, 1, spare, 128)
+        };
+        (0..MAX_QUEUE as u128).for_each(|number| assert!(queue.push(nth(number, 1))));
+        assert!(!queue.push(nth(1 << 100, 0)), "the next check finds it again");
+        assert!(queue.push(nth(7, 0)), "it has a place already");
+        assert_eq!((queue.len(), queue.waiting(&Only::Any)), (MAX_QUEUE, MAX_QUEUE as u64));
+        assert_eq!(queue.pop().map(|job| job.shard.version), Some(Version(7)));
+    }
+}

@@ -1,0 +1,535 @@
+//! Stories of the metadata's modes: damage, two leaders, terms, replicas that differ, followers that lag, a quorum that is gone.
+
+mod common;
+
+use common::*;
+use resilver_strategies::api::{Observation, Proof, ReplicaFact, ReplicasFact, Step, Subject};
+use resilver_strategies::config::PolicyConfig;
+use resilver_strategies::engine::{IncidentState, ladder};
+use resilver_strategies::record::RecordKind;
+use resilver_strategies::types::{Action, Grade, GuardName, Mode};
+
+const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
+
+fn bench(policy: PolicyConfig) -> Bench {
+    let mut bench = Bench::calm_with(policy);
+    bench.voters(&FIVE);
+    bench
+}
+
+fn prove(bench: &mut Bench, wanted: &Proof) {
+    for _ in 0..200 {
+        if bench.state() == IncidentState::Verifying {
+            break;
+        }
+        bench.pass(1);
+    }
+    let (incident, proof) = bench.last_proof();
+    assert_eq!(&proof, wanted);
+    bench.proved(&incident);
+    assert!(bench.open().is_empty(), "{:#?}", bench.open());
+}
+
+fn everybody() -> Proof {
+    Proof::OneLeader { hosts: FIVE.iter().map(|name| (*name).to_owned()).collect() }
+}
+
+fn lose_vote(bench: &mut Bench, damage: &str) {
+    (bench.fact.phase, bench.fact.damage) = ("lost_voter".into(), damage.into());
+    bench.fact.phase_detail = "a record that was synced cannot be read".into();
+    bench.fact.raft = None;
+}
+
+#[test]
+fn a_damaged_database_comes_back_as_a_learner_and_is_compared() {
+    let mut bench = bench(auto());
+    lose_vote(&mut bench, "database");
+    bench.pass(1);
+    assert!(bench.open().is_empty(), "one word is no evidence");
+    bench.pass(1);
+    let incident = bench.only();
+    assert_eq!((incident.mode, incident.subject), (Mode::DatabaseCorruption, Subject::Node("n1".into())));
+    let step = bench.through(Action::RejoinLearner);
+    assert!(step.disruptive && step.fence.is_some() && step.grade == Grade::REALIGN);
+    assert_eq!(bench.actions(), [Action::RejoinLearner], "a lost voter serves nobody: it is fenced already");
+    (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
+    bench.fact.raft = healthy().raft;
+    prove(&mut bench, &Proof::ReplicaEqual);
+}
+
+#[test]
+fn a_damaged_log_is_never_truncated_and_goes_to_a_person_when_rejoining_does_not_help() {
+    for damage in ["log", "vote", "absent"] {
+        let mut bench = bench(auto());
+        lose_vote(&mut bench, damage);
+        for _ in 0..3 {
+            bench.through(Action::RejoinLearner);
+            bench.pass(140);
+        }
+        bench.pass(5);
+        assert_eq!(bench.state(), IncidentState::Escalated, "{damage}");
+        let why = bench.only().resolution.expect("why");
+        assert!(why.contains("resilver meta restore"), "{why}");
+        bench.pass(3600);
+        assert_eq!(bench.actions(), [Action::RejoinLearner; 3], "{damage}: nothing is restored unasked");
+    }
+}
+
+/// The specification's never: the voter is not started again on a doubtful database. The process is; the node refuses by itself to be
+/// a voter then, and says so.
+#[test]
+fn a_voter_is_not_started_on_doubtful_data() {
+    let mut bench = bench(auto());
+    lose_vote(&mut bench, "database");
+    bench.pass(5);
+    bench.process(exited(100, resilver_strategies::api::ExitClass::Signal(9)));
+    bench.pass(1);
+    let step = bench.relieved(Action::StartNode);
+    bench.process(running(101));
+    bench.fact.pid = 101;
+    bench.pass(600);
+    let of = |action| bench.actions().into_iter().filter(|done| *done == action).count();
+    assert_eq!(step.attempt, 1);
+    for never in [Action::RestartNode, Action::Promote, Action::TriggerElection, Action::Resync, Action::TruncateLog] {
+        assert_eq!(of(never), 0, "{never}");
+    }
+}
+
+#[test]
+fn a_member_that_was_removed_is_not_damaged() {
+    let mut bench = bench(auto());
+    lose_vote(&mut bench, "removed");
+    bench.pass(600);
+    assert!(bench.open().is_empty());
+}
+
+#[test]
+fn without_authority_a_rejoin_is_only_planned_and_a_person_is_told_once() {
+    let mut bench = bench(PolicyConfig::default());
+    lose_vote(&mut bench, "database");
+    bench.pass(1300);
+    assert!(bench.actions().is_empty());
+    assert!(bench.refusals().contains(&GuardName::Authority));
+    let alerts = bench.records(RecordKind::Note).into_iter().filter(|note| note.action == Action::Alert).count();
+    assert_eq!(alerts, 1, "held for ten minutes");
+}
+
+/// n1 and n2 both lead, each with a quorum behind it.
+fn two_leaders(bench: &mut Bench, own_term: u64) {
+    let raft = bench.raft();
+    (raft.role, raft.leader, raft.term, raft.quorum_ack_ms) = ("leader".into(), "n1".into(), own_term, Some(50));
+}
+
+#[test]
+fn the_lower_of_two_leaders_fences_itself_without_a_lease_then_steps_down_then_restarts() {
+    let mut bench = bench(auto());
+    FIVE.iter().skip(1).for_each(|name| bench.raft_of(name).term = 4);
+    two_leaders(&mut bench, 3);
+    bench.pass(1);
+    assert!(bench.open().is_empty(), "a claim is none before a quorum has acknowledged it again");
+    let step = bench.relieved(Action::SetMode);
+    assert_eq!((step.with.as_str(), step.disruptive, step.fence), ("isolated", false, None), "needs no lease");
+    assert_eq!(bench.only().mode, Mode::SplitBrain);
+    assert!(!bench.engine.may_hold_lease(), "one of the two orders nobody");
+    bench.fact.mode = "isolated".into();
+    for _ in 0..3 {
+        assert!(bench.through(Action::StepDown).fence.is_some());
+        bench.pass(20);
+    }
+    assert!(bench.through(Action::RestartNode).disruptive, "and it still leads");
+    bench.fact.raft = healthy().raft;
+    bench.raft().term = 4;
+    let back = bench.relieved(Action::SetMode);
+    assert_eq!(back.with, "read_write");
+    bench.fact.mode = "read_write".into();
+    prove(&mut bench, &everybody());
+}
+
+#[test]
+fn the_higher_leader_and_the_others_fence_nobody_and_a_person_chooses() {
+    let mut higher = bench(auto());
+    two_leaders(&mut higher, 4);
+    higher.pass(300);
+    let mut other = bench(auto());
+    let raft = other.raft_of("n3");
+    (raft.role, raft.leader, raft.term, raft.quorum_ack_ms) = ("leader".into(), "n3".into(), 9, Some(50));
+    other.pass(300);
+    for bench in [&higher, &other] {
+        assert!(bench.actions().is_empty() && bench.asked_slot().is_none());
+        assert_eq!(bench.state(), IncidentState::Escalated);
+        assert!(bench.only().resolution.expect("why").contains("no side is merged or wiped unasked"));
+    }
+    assert!(other.engine.may_hold_lease(), "somebody has to put one after the other");
+}
+
+#[test]
+fn the_stale_claim_of_a_leader_that_was_cut_off_is_no_split_brain() {
+    let mut bench = bench(auto());
+    for second in 0..120 {
+        two_leaders(&mut bench, 3);
+        bench.raft().quorum_ack_ms = Some(second * 1000 + 50);
+        bench.pass(1);
+    }
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::SplitBrain));
+    assert!(bench.actions().iter().all(|action| *action != Action::SetMode));
+}
+
+#[test]
+fn two_clusters_under_one_configuration_are_a_persons() {
+    let mut bench = bench(auto());
+    bench.peer("n4").cluster = "another".into();
+    bench.pass(60);
+    assert_eq!((bench.only().mode, bench.state()), (Mode::SplitBrain, IncidentState::Escalated));
+    bench.pass(600);
+    assert!(bench.actions().is_empty() && bench.asked_slot().is_none());
+}
+
+/// The own node has lost touch and elects itself over and over: its term runs away from the leader's.
+fn churn(bench: &mut Bench, seconds: u64, every: u64) {
+    for second in 0..seconds {
+        let raft = bench.raft();
+        (raft.role, raft.leader) = ("candidate".into(), String::new());
+        raft.term += u64::from(second % every == 0);
+        bench.pass(1);
+    }
+}
+
+fn follow(bench: &mut Bench, term: u64) {
+    let raft = bench.raft();
+    (raft.role, raft.leader, raft.term) = ("follower".into(), "n2".into(), term);
+    for name in ["n2", "n3", "n4", "n5"] {
+        bench.raft_of(name).term = term;
+    }
+}
+
+#[test]
+fn a_node_whose_term_runs_away_is_calmed_and_stands_again_once_terms_are_stable() {
+    let mut bench = bench(auto());
+    churn(&mut bench, 24, 7);
+    let quiet = bench.running().expect("a step");
+    assert_eq!((quiet.action, quiet.with.as_str(), quiet.grade), (Action::SetMode, "quiet", Grade::RELIEVE));
+    bench.done(quiet.id);
+    bench.fact.stands = Some(false);
+    bench.pass(5);
+    follow(&mut bench, 9);
+    bench.pass(50);
+    assert_eq!(
+        bench.actions(),
+        [Action::SetMode],
+        "a minute of one term is the proof: {}",
+        bench.engine.plan(bench.now())
+    );
+    let standing = bench.relieved(Action::SetMode);
+    assert_eq!(standing.with, "standing");
+    bench.fact.stands = Some(true);
+    prove(&mut bench, &everybody());
+}
+
+#[test]
+fn an_election_or_two_are_no_divergence() {
+    let mut bench = bench(auto());
+    for round in 0..20 {
+        churn(&mut bench, 4, 2);
+        follow(&mut bench, 5 + round * 2);
+        bench.pass(25);
+    }
+    assert!(bench.open().is_empty() && bench.actions().is_empty());
+}
+
+#[test]
+fn the_leader_aligns_a_stray_above_the_highest_term_and_nothing_lowers_one() {
+    let mut bench = bench(auto());
+    two_leaders(&mut bench, 3);
+    for name in ["n2", "n3", "n4", "n5"] {
+        let raft = bench.raft_of(name);
+        (raft.role, raft.leader, raft.quorum_ack_ms) = ("follower".into(), "n1".into(), None);
+        bench.peer(name).leader = "n1".into();
+    }
+    bench.raft().last_log = 50;
+    bench.pass(5);
+    (bench.raft_of("n5").role, bench.raft_of("n5").term) = ("candidate".into(), 11);
+    bench.pass(14);
+    assert_eq!(bench.only().mode, Mode::TermDivergence);
+    bench.pass(40);
+    assert!(bench.asked_slot().is_none(), "the stray's own agent calms it first");
+    let step = bench.through(Action::AlignTerm);
+    assert_eq!((step.with.as_str(), step.grade), ("12", Grade::REALIGN), "above the highest seen");
+    bench.raft().term = 12;
+    for name in ["n2", "n3", "n4", "n5"] {
+        bench.raft_of(name).term = 12;
+        bench.raft_of(name).role = "follower".into();
+    }
+    prove(&mut bench, &everybody());
+    assert_eq!(bench.actions(), [Action::AlignTerm]);
+}
+
+#[test]
+fn a_stray_that_no_election_brings_back_gives_its_membership_up() {
+    let mut bench = bench(auto());
+    churn(&mut bench, 30, 2);
+    let quiet = bench.running().expect("a step");
+    bench.done(quiet.id);
+    bench.fact.stands = Some(false);
+    bench.pass(250);
+    assert!(bench.asked_slot().is_none(), "not for five minutes");
+    let step = bench.through(Action::RejoinLearner);
+    assert!(step.disruptive && step.grade == Grade::REALIGN);
+}
+
+#[test]
+fn a_term_that_went_back_is_remembered_over_the_agents_restart() {
+    let mut bench = bench(auto());
+    bench.raft().term = 9;
+    bench.peer("n2").raft.as_mut().expect("Raft runs").term = 9;
+    bench.pass(5);
+    bench.process(exited(100, resilver_strategies::api::ExitClass::Signal(9)));
+    let start = bench.relieved(Action::StartNode);
+    let _ = start;
+    bench.process(running(101));
+    (bench.fact.pid, bench.raft().term) = (101, 4);
+    bench.restart_agent();
+    bench.process(running(101));
+    bench.pass(4);
+    let found = bench.open().into_iter().find(|incident| incident.mode == Mode::TermDivergence).expect("found");
+    assert!(found.evidence.contains("term 4 is lower than 9"), "{}", found.evidence);
+}
+
+fn compared(index: u64, wrong: &[&str], digests: usize) -> Observation {
+    let members = FIVE.iter().take(digests).map(|name| {
+        let wrong = wrong.contains(name);
+        let (verdict, digest) = if wrong { ("wrong", "41aa") } else { ("right", "7d0c") };
+        ReplicaFact { node: (*name).into(), verdict: verdict.into(), digest: digest.into() }
+    });
+    Observation::Replicas(ReplicasFact { index, members: members.collect() })
+}
+
+#[test]
+fn a_replica_that_differs_twice_is_mended_by_ranges_then_whole_then_by_rejoining() {
+    let mut bench = bench(auto());
+    bench.observe(compared(100, &["n1"], 5));
+    bench.observe(compared(100, &["n1"], 5));
+    bench.pass(5);
+    assert!(bench.open().is_empty(), "the same comparison twice is one");
+    bench.observe(compared(200, &["n1"], 5));
+    bench.pass(2);
+    assert_eq!(bench.only().mode, Mode::StateDivergence);
+    let mut last = Grade::OBSERVE;
+    for action in [Action::Resync, Action::InstallSnapshot, Action::RejoinLearner] {
+        let step: Step = bench.through(action);
+        assert!(step.disruptive && step.fence.is_some() && step.grade >= last);
+        last = step.grade;
+        bench.pass(3);
+        assert_eq!(bench.state(), IncidentState::Verifying);
+        for _ in 0..5 {
+            let (incident, proof) = bench.last_proof();
+            assert_eq!(proof, Proof::ReplicaEqual);
+            if action == Action::RejoinLearner {
+                bench.proved(&incident);
+                break;
+            }
+            bench.not_proved(&incident);
+            bench.pass(6);
+        }
+    }
+    assert!(bench.open().is_empty());
+}
+
+#[test]
+fn with_fewer_than_three_digests_nobody_is_blamed_and_a_majority_counts_more_than_a_word() {
+    let mut bench = bench(auto());
+    for index in 1..20 {
+        bench.observe(compared(index * 100, &["n1"], 2));
+        bench.pass(1);
+    }
+    assert!(bench.open().is_empty());
+    // A majority has what n1 has: that somebody calls n1 wrong does not make it so.
+    for index in 20..40 {
+        bench.observe(compared(index * 100, &["n1", "n2", "n3"], 5));
+        bench.pass(1);
+    }
+    assert!(bench.open().is_empty());
+    // And the others' agents do nothing about n1.
+    for index in 40..60 {
+        bench.observe(compared(index * 100, &["n4"], 5));
+        bench.pass(1);
+    }
+    assert!(bench.open().is_empty() && bench.actions().is_empty());
+}
+
+/// The leader commits fifty entries a second; the own node applies so many of them.
+fn commits(bench: &mut Bench, seconds: u64, applies: u64) {
+    for _ in 0..seconds {
+        for name in ["n2", "n3", "n4", "n5"] {
+            let raft = bench.raft_of(name);
+            (raft.committed, raft.applied) = (raft.committed + 50, raft.applied + 50);
+        }
+        bench.raft().applied += applies;
+        bench.pass(1);
+    }
+}
+
+#[test]
+fn a_slow_follower_is_relieved_calmed_caught_up_and_gives_its_vote_up_until_it_has() {
+    let mut bench = bench(auto());
+    commits(&mut bench, 35, 10);
+    assert!(bench.open().is_empty());
+    commits(&mut bench, 12, 10);
+    assert_eq!(bench.only().mode, Mode::SlowFollower);
+    let throttle = bench.running().expect("a step");
+    assert_eq!((throttle.action, throttle.with.as_str()), (Action::Throttle, "on"));
+    bench.done(throttle.id);
+    commits(&mut bench, 62, 10);
+    let quiet = bench.running().expect("a step");
+    assert_eq!((quiet.action, quiet.with.as_str()), (Action::SetMode, "quiet"));
+    bench.done(quiet.id);
+    bench.fact.stands = Some(false);
+    let slow = |bench: &mut Bench, action| {
+        for _ in 0..200 {
+            if bench.asked_slot().is_some_and(|step| step.action == action) {
+                break;
+            }
+            commits(bench, 1, 10);
+        }
+        let asked = bench.asked_slot().expect("a slot");
+        bench.grant(asked.id, 3);
+        commits(bench, 1, 10);
+        bench.done(asked.id);
+        commits(bench, 2, 10);
+    };
+    slow(&mut bench, Action::InstallSnapshot);
+    slow(&mut bench, Action::Demote);
+    let own = |bench: &mut Bench, role: &str| {
+        let member = bench.fact.members.iter_mut().find(|member| member.node == NODE).expect("itself");
+        role.clone_into(&mut member.role);
+    };
+    own(&mut bench, "learner");
+    commits(&mut bench, 30, 10);
+    // Caught up.
+    bench.raft().applied = bench.raft_of("n2").committed;
+    commits(&mut bench, 55, 50);
+    assert!(!bench.actions().contains(&Action::Promote), "a minute is the proof");
+    commits(&mut bench, 10, 50);
+    let mut back = Vec::new();
+    for _ in 0..3 {
+        let step = bench.running().expect("a step");
+        bench.done(step.id);
+        own(&mut bench, "voter");
+        if step.with == "standing" {
+            bench.fact.stands = Some(true);
+        }
+        back.push((step.action, step.with));
+        commits(&mut bench, 3, 50);
+    }
+    let (promote, standing) = ((Action::Promote, String::new()), (Action::SetMode, "standing".to_owned()));
+    assert_eq!(back, [promote, standing, (Action::Throttle, "off".to_owned())], "the newest first");
+    prove(&mut bench, &Proof::Serves);
+}
+
+#[test]
+fn when_a_third_of_the_nodes_are_slow_the_cause_is_common_and_nothing_is_done() {
+    let mut bench = bench(auto());
+    for _ in 0..300 {
+        for name in ["n2", "n3", "n4", "n5"] {
+            let raft = bench.raft_of(name);
+            raft.committed += 50;
+            raft.applied += if name == "n3" { 10 } else { 50 };
+        }
+        bench.raft().applied += 10;
+        bench.pass(1);
+    }
+    assert!(bench.actions().is_empty() && bench.asked_slot().is_none(), "{:?}", bench.actions());
+}
+
+#[test]
+fn a_burst_or_one_late_entry_is_no_slow_follower() {
+    let mut bench = bench(auto());
+    for round in 1..20 {
+        for name in ["n2", "n3", "n4", "n5"] {
+            let raft = bench.raft_of(name);
+            (raft.committed, raft.applied) = (raft.committed + 5000, raft.applied + 5000);
+        }
+        bench.pass(8);
+        bench.raft().applied = 40 + round * 5000;
+        bench.pass(2);
+    }
+    // One entry, never applied: the cluster is quiet.
+    bench.raft().applied -= 1;
+    bench.pass(300);
+    assert!(bench.open().is_empty());
+}
+
+/// n3, n4 and n5 are gone, and nobody leads.
+fn lose_quorum(bench: &mut Bench) {
+    for name in ["n3", "n4", "n5"] {
+        let peer = bench.peer(name);
+        (peer.agent_answers, peer.node_alive, peer.node_answers, peer.raft) = (true, Some(false), Some(false), None);
+        peer.leader = String::new();
+    }
+    bench.peer("n2").leader = String::new();
+    let raft = bench.raft_of("n2");
+    (raft.role, raft.leader, raft.quorum_ack_ms) = ("candidate".into(), String::new(), None);
+    (bench.raft().role, bench.raft().leader) = ("candidate".into(), String::new());
+}
+
+#[test]
+fn a_lost_quorum_is_told_freezes_what_is_disruptive_and_is_never_forced() {
+    let mut bench = bench(auto());
+    lose_quorum(&mut bench);
+    bench.pass(58);
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::QuorumLoss));
+    bench.pass(10);
+    let lost =
+        |bench: &Bench| bench.open().into_iter().find(|incident| incident.mode == Mode::QuorumLoss).expect("open");
+    assert!(bench.engine.status(bench.now()).storm, "disruptive steps are frozen");
+    assert!(bench.engine.may_hold_lease(), "somebody has to order the revival of a hung voter");
+    assert_ne!(lost(&bench).state, IncidentState::Escalated, "the dead members' agents start them first");
+    bench.pass(620);
+    let told = lost(&bench);
+    assert_eq!(told.state, IncidentState::Escalated);
+    let why = told.resolution.expect("why");
+    for part in ["resilver meta recover-quorum", "n1 (3, 40) reached", "n3 (3, 40) not reached"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    bench.pass(3600);
+    for never in [Action::RecoverQuorum, Action::RestartNode, Action::TriggerElection, Action::AlignTerm] {
+        assert!(!bench.actions().contains(&never), "{never}");
+    }
+    // They came back.
+    let well: Vec<_> = FIVE.iter().skip(1).map(|name| common::peer(name)).collect();
+    bench.peers = well;
+    (bench.raft().role, bench.raft().leader) = ("follower".into(), "n2".into());
+    bench.pass(30);
+    let proofs: Vec<_> = bench.open().into_iter().map(|incident| incident.id).collect();
+    proofs.iter().for_each(|incident| drop(bench.proved(incident)));
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::QuorumLoss));
+}
+
+#[test]
+fn a_quorum_is_not_lost_while_anybody_names_a_leader() {
+    let mut bench = bench(auto());
+    lose_quorum(&mut bench);
+    let peer = bench.peer("n3");
+    (peer.node_alive, peer.leader) = (Some(false), "n4".into());
+    bench.pass(600);
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::QuorumLoss));
+}
+
+/// What only a person does is never a step: it has no attempts.
+#[test]
+fn no_ladder_attempts_anything_of_grade_six() {
+    for mode in Mode::ALL {
+        let rungs = ladder(*mode, &auto());
+        assert!(rungs.iter().all(|rung| rung.grade < Grade::APPROVE || rung.attempts == 0), "{mode}");
+    }
+    let never = |mode, actions: &[Action]| {
+        let rungs = ladder(mode, &auto());
+        assert!(!rungs.iter().any(|rung| actions.contains(&rung.action)), "{mode}");
+    };
+    use Action::{EvacuateHost, RepairShards, RestartNode, StartNode, StepDown, TruncateLog};
+    never(Mode::NetworkPartition, &[RestartNode, StartNode, StepDown, RepairShards, EvacuateHost]);
+    never(Mode::ResourceExhaustion, &[RestartNode, StartNode]);
+    never(Mode::LogCorruption, &[TruncateLog, RestartNode, StartNode]);
+    never(Mode::DatabaseCorruption, &[RestartNode, StartNode]);
+    never(Mode::DiskFailure, &[RestartNode, EvacuateHost]);
+    never(Mode::ClockSkew, &[RestartNode, StepDown]);
+}

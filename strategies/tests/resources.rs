@@ -1,0 +1,207 @@
+//! Stories of `resource_exhaustion`: what is cleaned up, stopped and moved, and that nothing is restarted for it.
+
+mod common;
+
+use common::*;
+use resilver_strategies::api::{HostFact, Observation, Proof, Subject, VolumeFact};
+use resilver_strategies::engine::IncidentState;
+use resilver_strategies::types::{Action, Grade, Mode};
+
+struct Story {
+    bench: Bench,
+    host: HostFact,
+    seconds: u64,
+}
+
+impl Story {
+    fn new() -> Story {
+        let mut bench = Bench::calm_with(auto());
+        bench.voters(&["n1", "n2", "n3"]);
+        let volume = |name: &str| VolumeFact {
+            name: name.into(),
+            path: format!("/data/{name}"),
+            total_bytes: 1000,
+            available_bytes: 500,
+            inodes_total: 1000,
+            inodes_free: 900,
+        };
+        let host = HostFact {
+            cpu_pressure_per_mille: Some(50),
+            memory_total_bytes: Some(1000),
+            memory_available_bytes: Some(600),
+            node_descriptors: Some(100),
+            node_descriptors_limit: Some(1000),
+            volumes: vec![volume("metadata"), volume("d1")],
+            ..HostFact::default()
+        };
+        let mut story = Story { bench, host, seconds: 0 };
+        story.pass(120);
+        story
+    }
+
+    /// So many seconds; the host is looked at every ten.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.bench.pass(1);
+            self.seconds += 1;
+            if self.seconds.is_multiple_of(10) {
+                self.bench.observe(Observation::Host(Box::new(self.host.clone())));
+            }
+        }
+    }
+
+    fn room(&mut self, left: u64) {
+        self.host.volumes[1].available_bytes = left;
+    }
+
+    fn relieved(&mut self, action: Action) -> resilver_strategies::api::Step {
+        for _ in 0..400 {
+            if self.bench.running().is_some_and(|step| step.action == action) {
+                break;
+            }
+            self.pass(1);
+        }
+        self.bench.relieved(action)
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_is_cleaned_then_takes_no_writes_and_takes_them_again_five_points_below() {
+    let mut story = Story::new();
+    story.room(101);
+    story.pass(100);
+    assert!(story.bench.open().is_empty(), "below the threshold");
+    story.room(80);
+    story.pass(30);
+    assert!(story.bench.open().is_empty(), "not at once");
+    story.pass(20);
+    assert_eq!(story.bench.only().mode, Mode::ResourceExhaustion);
+    assert!(story.bench.engine.may_hold_lease(), "disks fill up together, and hinder no agent");
+    for _ in 0..3 {
+        let step = story.relieved(Action::Reclaim);
+        assert_eq!((step.with.as_str(), step.disruptive), ("space", false));
+        story.pass(110);
+    }
+    assert_eq!(story.relieved(Action::Throttle).with, "on");
+    story.pass(600);
+    assert!(!story.bench.actions().contains(&Action::SetMode), "eight parts in a hundred are left: writes go on");
+    story.room(40);
+    let step = story.relieved(Action::SetMode);
+    assert_eq!((step.with.as_str(), step.grade), ("read_only", Grade::RELIEVE));
+    story.bench.fact.mode = "read_only".into();
+    story.room(120);
+    story.pass(200);
+    assert_eq!(story.bench.last_step().with, "read_only", "not five points under yet");
+    story.room(200);
+    story.pass(45);
+    assert_eq!(story.relieved(Action::SetMode).with, "read_write");
+    story.bench.fact.mode = "read_write".into();
+    assert_eq!(story.relieved(Action::Throttle).with, "off");
+    story.pass(2);
+    let (incident, proof) = story.bench.last_proof();
+    assert_eq!(proof, Proof::Serves, "writes succeed");
+    story.bench.proved(&incident);
+    assert!(story.bench.open().is_empty());
+}
+
+#[test]
+fn a_full_disk_restarts_nothing_and_is_emptied_only_with_approval() {
+    let mut story = Story::new();
+    story.room(10);
+    story.pass(60);
+    for _ in 0..8 {
+        if let Some(step) = story.bench.running() {
+            if step.action == Action::SetMode {
+                story.bench.fact.mode = "read_only".into();
+            }
+            story.bench.done(step.id);
+        }
+        story.pass(125);
+    }
+    story.pass(2 * 3600);
+    for never in [Action::RestartNode, Action::StartNode, Action::StepDown, Action::EvacuateDisk] {
+        assert!(!story.bench.actions().contains(&never), "{never}");
+    }
+    assert!(story.bench.asked_slot().is_none());
+    let plan = story.bench.engine.plan(story.bench.now()).to_string();
+    assert!(plan.contains("evacuate_disk held by authority: grade 5 needs a person's approval"), "{plan}");
+}
+
+#[test]
+fn memory_that_runs_out_pauses_background_work_and_moves_leadership() {
+    let mut story = Story::new();
+    let raft = story.bench.raft();
+    (raft.role, raft.leader, raft.quorum_ack_ms) = ("leader".into(), NODE.into(), Some(20));
+    for name in ["n2", "n3"] {
+        let raft = story.bench.raft_of(name);
+        (raft.role, raft.leader, raft.quorum_ack_ms) = ("follower".into(), NODE.into(), None);
+        story.bench.peer(name).leader = NODE.into();
+    }
+    story.pass(70);
+    story.host.memory_available_bytes = Some(20);
+    assert_eq!(story.relieved(Action::Throttle).with, "on");
+    assert!(!story.bench.engine.may_hold_lease());
+    story.pass(130);
+    let step = story.bench.through(Action::StepDown);
+    assert_eq!((step.grade, step.subject.clone()), (Grade::RESTART, Subject::Node(NODE.into())));
+    (story.bench.raft().role, story.bench.raft().leader) = ("follower".into(), "n2".into());
+    story.pass(600);
+    assert_eq!(story.bench.actions(), [Action::Throttle, Action::StepDown]);
+    assert_ne!(story.bench.state(), IncidentState::Escalated);
+}
+
+#[test]
+fn load_pauses_background_work_and_nothing_more() {
+    let mut story = Story::new();
+    story.host.cpu_pressure_per_mille = Some(900);
+    assert_eq!(story.relieved(Action::Throttle).with, "on");
+    story.pass(3 * 3600);
+    assert_eq!(story.bench.actions(), [Action::Throttle]);
+    story.host.cpu_pressure_per_mille = Some(100);
+    assert_eq!(story.relieved(Action::Throttle).with, "off");
+}
+
+#[test]
+fn descriptors_and_inodes_count_as_well() {
+    let mut story = Story::new();
+    story.host.node_descriptors = Some(850);
+    story.pass(60);
+    assert!(story.bench.only().evidence.contains("descriptors"), "{}", story.bench.only().evidence);
+    let mut story = Story::new();
+    story.host.volumes[0].inodes_free = 60;
+    story.pass(60);
+    assert!(story.bench.only().evidence.contains("inodes used of metadata 940"), "{}", story.bench.only().evidence);
+}
+
+#[test]
+fn what_is_not_read_is_neither_over_nor_back() {
+    let mut story = Story::new();
+    story.host = HostFact::default();
+    story.pass(600);
+    assert!(story.bench.open().is_empty());
+    // And an incident whose figures are not read any more is not over.
+    let mut story = Story::new();
+    story.room(80);
+    story.pass(60);
+    story.host = HostFact::default();
+    story.pass(1200);
+    assert_eq!(story.bench.open().len(), 1);
+}
+
+#[test]
+fn a_disk_that_is_expected_to_be_full_within_the_hour_is_cleaned_and_nothing_more() {
+    let mut story = Story::new();
+    story.host.volumes[1].total_bytes = 1_000_000;
+    for minute in 0..70u64 {
+        story.room(600_000 - minute * 7_000);
+        story.pass(60);
+        if let Some(step) = story.bench.running() {
+            story.bench.done(step.id);
+        }
+    }
+    let actions = story.bench.actions();
+    assert!(actions.contains(&Action::Reclaim), "{actions:?}");
+    assert!(!actions.contains(&Action::SetMode) && story.bench.asked_slot().is_none(), "{actions:?}");
+    let found = story.bench.open().into_iter().find(|one| one.mode == Mode::ResourceExhaustion).expect("open");
+    assert!(found.evidence.contains("d1 is expected to be full in"), "{}", found.evidence);
+}
