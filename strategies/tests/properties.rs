@@ -480,10 +480,13 @@ proptest! {
     #[test]
     fn a_recording_is_decided_the_same_from_wherever_it_is_replayed(
         fast in any::<bool>(),
-        story in proptest::collection::vec(happens(), 1..60),
+        story in proptest::collection::vec(happens(), 1..30),
         every in 5usize..80,
     ) {
-        let mut bench = Bench::calm(if fast { Profile::Fast } else { Profile::Production });
+        let mut policy = PolicyConfig::of(if fast { Profile::Fast } else { Profile::Production });
+        policy.authority.grades.all = Some(Authority::Auto);
+        let mut bench = Bench::calm_with(policy);
+        bench.voters(&VOTERS);
         bench.fact.cluster = "c1".into();
         bench.record(every);
         let mut told =

@@ -83,6 +83,7 @@ impl Engine {
             }
             Move::Held { rung, guards, held } if held.guard == GuardName::Authority => {
                 self.held_by_authority(now, incident, &rung, &guards, &held);
+                self.tell_when_held(now, incident, &held);
                 incident.guards = guards;
             }
             Move::Held { rung, guards, held } => {
