@@ -161,6 +161,9 @@ figures! {
         back: count = 50,
         /// Detection: over a threshold for so long.
         confirm_after: time = secs(30),
+        /// Detection: tasks wait for a core for so long. A host may be busy for minutes, and that is what its cores are for; repair
+        /// and scrub give way to clients by themselves meanwhile.
+        cpu_confirm_after: time = secs(600),
         /// Well for so long before what was done is taken back.
         back_for: time = secs(30),
         /// A volume that is predicted to be full within this is cleaned up now. Nothing more is done on a prediction. Detection.

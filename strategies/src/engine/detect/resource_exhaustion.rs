@@ -168,7 +168,12 @@ impl Watch {
 
     /// Over its threshold for long enough; of room, also when it is expected to be soon.
     pub(crate) fn is_over(&self, of: Of, policy: &ResourcePolicy) -> bool {
-        self.of(of).over.lasts(policy.confirm_after, LOOKS) || (of == Of::Room && self.predicted.is_some())
+        self.lasts(of, policy) || (of == Of::Room && self.predicted.is_some())
+    }
+
+    fn lasts(&self, of: Of, policy: &ResourcePolicy) -> bool {
+        let time = if of == Of::Cores { policy.cpu_confirm_after } else { policy.confirm_after };
+        self.of(of).over.lasts(time, LOOKS)
     }
 
     /// As good as gone, for long enough.
@@ -187,7 +192,7 @@ impl Watch {
         }
         let over: Vec<&str> = [Of::Room, Of::Memory, Of::Cores]
             .into_iter()
-            .filter(|of| self.of(*of).over.lasts(policy.confirm_after, LOOKS))
+            .filter(|of| self.lasts(*of, policy))
             .map(|of| self.of(of).worst.as_str())
             .chain(self.predicted.as_deref())
             .collect();
