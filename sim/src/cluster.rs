@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use resilver_agent::Agent;
 use resilver_agent::keeper::{KeeperOptions, run_keeper};
-use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer, ServiceOptions};
+use resilver_agent::options::{
+    FlightOptions, Invocation, JournalOptions, Launch, Options as AgentOptions, Peer, SensorOptions, ServiceOptions,
+};
 use resilver_host::{Host, SpawnSpec};
 use resilver_node::deadlines::{Deadlines, Defences};
 use resilver_node::options::{LocationOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
@@ -138,6 +140,7 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
             address: node_address(&id),
             agent: at(&id, AGENT_PORT),
             api: Some(agent_http(&id)),
+            agent_also: Vec::new(),
             gossip: None,
             data_dir: None,
             id,
@@ -157,6 +160,10 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
         gossip: None,
         // Simulated disks have no counters of their own.
         smart: None,
+        sensors: SensorOptions::default(),
+        journal: JournalOptions::default(),
+        // A run is repeated from its seed: nobody needs its recording, and compressing it would take from the seeds.
+        flight: FlightOptions { enabled: false, ..FlightOptions::default() },
         interval: Duration::from_secs(600),
         rack: String::new(),
         peers: (0..nodes).map(peer).collect(),

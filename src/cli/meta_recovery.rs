@@ -15,12 +15,14 @@ use resilver_host::{File, OpenMode};
 use resilver_node::state::{Description, describe};
 use resilver_proto::contract::restore_request::Of;
 use resilver_proto::contract::{
-    BackupRequest, RecoverQuorumRequest, RestoreBegin, RestoreRequest, SurveyRequest, SurveyResponse,
+    BackupRequest, RecoverQuorumRequest, RecoverQuorumResponse, RestoreBegin, RestoreRequest, SurveyRequest,
+    SurveyResponse,
 };
 use serde::Serialize;
 
 use super::confirm::Confirm;
 use super::context::Context;
+use super::rejoin::was_cut;
 use crate::client::{CALL_DEADLINE, Node, Nodes, within};
 use crate::exit::{Code, Failure};
 use crate::output::{Table, UNKNOWN};
@@ -263,12 +265,17 @@ pub(crate) async fn recover_quorum(cx: &Context, args: RecoverArgs) -> Result<Co
         reason: args.reason.unwrap_or_else(|| "the quorum is lost".to_owned()),
     };
     let Some(node) = nodes.named(&best.node) else { return Err(Failure::usage(format!("no node `{}`", best.node))) };
-    let answer = within(REBIRTH_DEADLINE, async { node.meta_recovery().recover_quorum(request).await }).await.map_err(
-        |status| {
-            Failure::from_status(doing, &best.node, &status)
-                .next(format!("see what became of it: `resilver node status {}`", best.node))
-        },
-    )?;
+    let answer = match within(REBIRTH_DEADLINE, async { node.meta_recovery().recover_quorum(request).await }).await {
+        Err(status) if was_cut::<()>(&Err(status.clone())) => moved_on(node, best.epoch).await.map(|seen| {
+            let (epoch, raft_id, last_log_index) = (seen.epoch, seen.raft_id, seen.last_log_index);
+            RecoverQuorumResponse { epoch, raft_id, last_log_index, aside: String::new() }
+        }),
+        answer => answer,
+    };
+    let answer = answer.map_err(|status| {
+        Failure::from_status(doing, &best.node, &status)
+            .next(format!("see what became of it: `resilver node status {}`", best.node))
+    })?;
     cx.out.say(format!("{} is the only voter of epoch {}; it starts anew", best.node, answer.epoch));
     serves(node).await?;
     let survivors: Vec<String> = seen.iter().map(|seen| seen.node.clone()).collect();
@@ -335,6 +342,28 @@ fn would_lose(best: &SurveyResponse, gone: &[String]) -> String {
         best.last_log_index,
         if gone.is_empty() { "the voters that you say are gone (--gone NODE)".to_owned() } else { gone.join(" and ") }
     )
+}
+
+/// The node's process ended before its answer arrived: it starts anew, in another epoch if it did as it was told.
+///
+/// # Errors
+/// When it is not in another one in time.
+pub(super) async fn moved_on(node: &Node, before: u64) -> Result<SurveyResponse, tonic::Status> {
+    let waiting = async {
+        loop {
+            let seen = within(CALL_DEADLINE, async { node.meta_recovery().survey(SurveyRequest {}).await }).await;
+            if let Ok(seen) = seen
+                && seen.epoch != before
+                && !seen.cluster_id.is_empty()
+            {
+                return seen;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(REBIRTH_DEADLINE, waiting).await.map_err(|_| {
+        tonic::Status::deadline_exceeded("the connection was cut, and the node is in no other epoch since")
+    })
 }
 
 /// Waits until the node serves again.

@@ -77,7 +77,7 @@ pub(crate) async fn run(cx: &Context, args: RejoinArgs) -> Result<Code, Failure>
 }
 
 /// Whether a stream ended because the other side was gone, and not by its own word.
-fn was_cut<T>(told: &Result<T, tonic::Status>) -> bool {
+pub(super) fn was_cut<T>(told: &Result<T, tonic::Status>) -> bool {
     let Err(status) = told else { return false };
     matches!(status.code(), tonic::Code::Unknown | tonic::Code::Internal)
 }

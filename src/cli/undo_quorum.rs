@@ -3,12 +3,13 @@
 //! Owns: showing what would be set aside before anything is, asking, and the last word. Must never: choose among several that
 //! were forced.
 
-use resilver_proto::contract::{SurveyResponse, UndoRecoverQuorumRequest};
+use resilver_proto::contract::{SurveyResponse, UndoRecoverQuorumRequest, UndoRecoverQuorumResponse};
 use serde::Serialize;
 
 use super::confirm::Confirm;
 use super::context::Context;
-use super::meta_recovery::{LOOK_EVERY, REBIRTH_DEADLINE, survey};
+use super::meta_recovery::{LOOK_EVERY, REBIRTH_DEADLINE, moved_on, survey};
+use super::rejoin::was_cut;
 use crate::client::{Node, within};
 use crate::exit::{Code, Failure};
 
@@ -56,7 +57,14 @@ pub(super) async fn undo(cx: &Context, confirm: &Confirm, reason: String) -> Res
         reason,
     };
     let answer = within(REBIRTH_DEADLINE, async { node.meta_recovery().undo_recover_quorum(request).await });
-    let answer = answer.await.map_err(|status| {
+    let answer = match answer.await {
+        Err(status) if was_cut::<()>(&Err(status.clone())) => moved_on(node, forced.epoch).await.map(|seen| {
+            let (epoch, undone_epoch, raft_id) = (seen.epoch, forced.epoch, seen.raft_id);
+            UndoRecoverQuorumResponse { epoch, undone_epoch, raft_id, ..UndoRecoverQuorumResponse::default() }
+        }),
+        answer => answer,
+    };
+    let answer = answer.map_err(|status| {
         Failure::from_status(doing, &forced.node, &status)
             .next("see what became of it: `resilver meta recover-quorum` shows every node's epoch")
     })?;

@@ -112,6 +112,10 @@ impl Disk for FaultyDisk {
         let available_bytes = self.0.available.load(Ordering::SeqCst).min(space.available_bytes);
         Ok(Space { available_bytes, ..space })
     }
+    async fn modified_ms(&self, path: &Path) -> io::Result<Option<u64>> {
+        self.0.pass().await;
+        self.0.inner.modified_ms(path).await
+    }
 }
 
 #[async_trait]
