@@ -9,7 +9,7 @@ use super::{Cluster, Settings, bucket, content, until};
 use crate::disk::ShardVerdict;
 use crate::gateway::{ByteRange, Entry, GatewayError, ListQuery, PutOptions, ShardState};
 use crate::model::{Condition, DiskState, Home};
-use crate::repair::{FoundBy, Progress, Scope};
+use crate::repair::{FoundBy, Progress, RebuildReport, RebuildState, Scope};
 use crate::types::{DiskId, ExtentIndex, ShardIndex, ShardKey};
 
 const KIB: usize = 1024;
@@ -184,7 +184,9 @@ async fn verify_names_the_bad_shards_and_repair_brings_them_back() {
     let repair = cluster.node(1).gateway.repair(&bucket(), "key").await.unwrap();
     assert!(repair.intact, "{repair:?}");
     assert_eq!(repair.shards.len(), 2);
-    assert!(repair.shards.iter().all(|shard| shard.report.rebuilt_from.len() == 4), "{repair:?}");
+    // Their homes were told when they were found, and may have been quicker.
+    let mended = |report: &RebuildReport| report.rebuilt_from.len() == 4 || report.state == RebuildState::Intact;
+    assert!(repair.shards.iter().all(|shard| mended(&shard.report)), "{repair:?}");
     let proof =
         last(cluster.node(2).repair.verify_scope(Scope::Object { bucket: bucket(), key: "key".to_owned() })).await;
     assert_eq!((proof.done, proof.failed, proof.skipped), (6, 0, 0));
