@@ -269,7 +269,7 @@ async fn restored(
 
 async fn in_phase(client: &Client, node: &str, phase: &str) -> Result<(), Failure> {
     let waiting = async {
-        while !client.observe(node).await.is_some_and(|seen| seen.phase == phase) {
+        while client.observe(node).await.is_none_or(|seen| seen.phase != phase) {
             tokio::time::sleep(POLL).await;
         }
     };
