@@ -38,14 +38,14 @@ pub(super) fn bench(cx: &Context, args: &SwimArgs) -> Result<Code, Failure> {
 
 fn table(found: &[Scale]) -> String {
     let mut text =
-        "MEMBERS  BYTES/S  DATAGRAMS/S  CORE  BYTES/S AT A FALL  FIRST KNOWS  ALL KNOW  WRONGLY DOWN\n".to_owned();
+        "MEMBERS  BYTES/S  DATAGRAMS/S  CPU US/S  BYTES/S AT A FALL  FIRST KNOWS  ALL KNOW  WRONGLY DOWN\n".to_owned();
     for scale in found {
         text += &format!(
-            "{:>7}  {:>7.0}  {:>11.1}  {:>3.2}%  {:>17.0}  {:>9.1} s  {:>6.1} s  {:>12}\n",
+            "{:>7}  {:>7.0}  {:>11.1}  {:>8.0}  {:>17.0}  {:>9.1} s  {:>6.1} s  {:>12}\n",
             scale.members,
             scale.bytes_per_second,
             scale.datagrams_per_second,
-            scale.core_per_mille / 10.0,
+            scale.core_per_mille * 1000.0,
             scale.bytes_per_second_at_a_fall,
             median(&scale.first_ms) / 1000.0,
             median(&scale.all_ms) / 1000.0,
