@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use resilver_host::OpenMode;
-use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::meta_recovery_server::MetaRecovery;
 use resilver_proto::contract::restore_request::Of;
@@ -376,10 +375,7 @@ async fn recover_quorum(shared: &Shared, request: RecoverQuorumRequest) -> Resul
     // Whoever asks may not know of all: the map's own addresses are asked as well.
     let mut asked: BTreeSet<String> = members.into_iter().collect();
     asked.extend(map.nodes.values().map(|node| node.address.clone()));
-    let mut seen = others(shared, &asked.into_iter().collect::<Vec<_>>()).await;
-    if bug(Bug::ForceTwoAtOnce) {
-        seen.iter_mut().for_each(|(_, seen)| seen.recovering = false);
-    }
+    let seen = others(shared, &asked.into_iter().collect::<Vec<_>>()).await;
     let own = survey(shared).await?;
     let name_of = |id: &RaftId| map.node_by_raft(*id).map(|node| node.name.to_string());
     let scene = Scene {

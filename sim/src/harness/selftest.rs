@@ -31,7 +31,7 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::GiveUpLastCopy | Bug::GiveUpTwoAtOnce | Bug::DrainGivesUpEarly => &["disk-verbs"],
         Bug::ResyncSkipsRecord => &["resync"],
         // Two persons ask two survivors at a time.
-        Bug::KeepOldEpoch | Bug::ForceTwoAtOnce => &["quorum"],
+        Bug::KeepOldEpoch => &["quorum"],
     }
 }
 
