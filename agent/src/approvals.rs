@@ -19,12 +19,14 @@ const TOKEN_BYTES: usize = 16;
 pub(crate) struct Tokens {
     random: Rng,
     offered: BTreeMap<IncidentId, String>,
+    /// The incidents in the order of their tokens, the oldest first.
+    drawn: Vec<IncidentId>,
 }
 
 impl Tokens {
     /// None yet.
     pub(crate) fn new(host: &Host) -> Tokens {
-        Tokens { random: host.rand.fork("agent.approvals"), offered: BTreeMap::new() }
+        Tokens { random: host.rand.fork("agent.approvals"), offered: BTreeMap::new(), drawn: Vec::new() }
     }
 
     /// A new token for an incident, in place of one that it may have; its hash.
@@ -33,10 +35,12 @@ impl Tokens {
         self.random.fill_bytes(&mut bytes);
         let token = hex(&bytes);
         let hash = hash(&token);
-        // As many as incidents can be open: those of closed ones go first come, first gone.
-        if self.offered.len() >= MAX_OPEN {
-            self.offered.pop_first();
+        self.forget(incident);
+        // As many as incidents can be open: the oldest is of one that was closed.
+        if self.drawn.len() >= MAX_OPEN {
+            self.offered.remove(&self.drawn.remove(0));
         }
+        self.drawn.push(incident.clone());
         self.offered.insert(incident.clone(), token);
         hash
     }
@@ -49,6 +53,7 @@ impl Tokens {
     /// It was used, or is over.
     pub(crate) fn forget(&mut self, incident: &IncidentId) {
         self.offered.remove(incident);
+        self.drawn.retain(|known| known != incident);
     }
 }
 

@@ -84,7 +84,7 @@ async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
         }
     }
     if only_open {
-        incidents.retain(|incident| !matches!(text(incident, "state").as_str(), "resolved" | "escalated"));
+        incidents.retain(|incident| text(incident, "state") != "resolved");
     }
     incidents.sort_by_key(|incident| std::cmp::Reverse(opened(incident)));
     cx.out.show(&incidents, |incidents| {
@@ -146,8 +146,7 @@ fn offered(cx: &Context, id: &str, found: &Value) -> Result<String, Failure> {
         )
         .next(format!("see what it waits for: `resilver incident explain {id}`")));
     };
-    let subject = subject(incident.get("subject"));
-    cx.out.say(format!("{}: {} of {subject}", text(incident, "mode"), text(offer, "action")));
+    cx.out.say(format!("{}: {} of {}", text(incident, "mode"), text(offer, "action"), text(offer, "of")));
     cx.out.say(format!("evidence: {}", text(incident, "evidence")));
     Ok(token.to_owned())
 }

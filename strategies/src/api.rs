@@ -127,6 +127,9 @@ pub struct Step {
     /// operation; of `break_lock`: `PATH#TOKEN`; of `reclaim`: what; of `align_term`: the term to come above.
     #[serde(default)]
     pub with: String,
+    /// Who approved it; empty: nobody had to.
+    #[serde(default)]
+    pub approved_by: String,
 }
 
 /// What shows that an incident is over: read by another probe than the one that found it.

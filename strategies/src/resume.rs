@@ -191,6 +191,7 @@ fn step_of(draft: &Draft, id: StepId, subject: Subject) -> Step {
             .unwrap_or(0),
         reason: draft.text("evidence").unwrap_or_default().to_owned(),
         with: draft.text("with").unwrap_or_default().to_owned(),
+        approved_by: String::new(),
     }
 }
 

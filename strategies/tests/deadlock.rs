@@ -4,7 +4,8 @@ mod common;
 
 use common::*;
 use resilver_strategies::api::{
-    CanaryFact, HostFact, LockFact, LogMatchFact, Observation, ProcessStateFact, Proof, SilenceFact,
+    CanaryFact, Command, HostFact, Input, LockFact, LogMatchFact, Observation, OperatorCommand, ProcessStateFact,
+    Proof, SilenceFact,
 };
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::record::RecordKind;
@@ -250,15 +251,27 @@ fn the_lock_of_an_owner_that_is_proven_dead_is_broken_with_its_token() {
     assert_eq!(step.with, "photos/a#44");
 }
 
+/// Found on review: it was passed over, so that no person was ever asked; and what one approved the node refused.
 #[test]
-fn the_lock_of_an_owner_that_lives_is_broken_by_nobody_unasked() {
+fn the_lock_of_an_owner_that_lives_is_broken_by_nobody_unasked_and_with_a_persons_name() {
     let mut story = Story::new();
+    story.bench.fact.locks = vec![lock("n3", 90_000)];
+    story.pass(200);
+    assert!(story.bench.actions().is_empty());
+    let offered = |bench: &Bench| bench.commands.iter().any(|command| matches!(command, Command::OfferApproval { .. }));
+    assert!(!offered(&story.bench), "a minute and a half is not stuck");
     story.bench.fact.locks = vec![lock("n3", 400_000)];
     story.pass(200);
-    assert!(!story.bench.actions().contains(&Action::BreakLock));
-    let told: Vec<&str> =
-        story.bench.records(RecordKind::Note).iter().filter_map(|note| note.text("evidence")).collect();
-    assert!(told.iter().any(|told| told.contains("needs a person's approval")), "{told:?}");
+    assert!(story.bench.actions().is_empty() && offered(&story.bench));
+    let incident = story.bench.only().id;
+    story.bench.give(Input::Offered { incident: incident.clone(), token_sha256: "h".into() });
+    story.bench.give(Input::Operator(OperatorCommand::Approve {
+        owner: "ada".into(),
+        incident,
+        token_sha256: "h".into(),
+    }));
+    let step = story.bench.running().expect("at once");
+    assert_eq!((step.action, step.approved_by.as_str()), (Action::BreakLock, "ada"));
 }
 
 fn hang(bench: &mut Bench, hears: Option<bool>) {

@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use resilver_strategies::api::{CanaryFact, ExitClass, HostFact, Observation, PeerFact, VolumeFact};
 use resilver_strategies::config::{PolicyConfig, Profile};
-use resilver_strategies::flight::{BadLine, Player, Verdict};
+use resilver_strategies::flight::{BadLine, Player, Replay, Verdict};
 use resilver_strategies::types::{Action, Authority, Mode};
 
 /// A process that is killed and started again.
@@ -71,6 +71,36 @@ fn a_policy_that_would_have_acted_earlier_shows_the_step_it_would_have_taken() {
     let first = other.incidents[0].first.clone().unwrap();
     assert_eq!(first.replayed.unwrap().what, "step");
     assert_eq!(first.recorded.unwrap().what, "refused");
+}
+
+/// Found on review: a replay went on across what it could not read with an engine that had not seen it, and told differences that
+/// were none.
+#[test]
+fn what_cannot_be_read_is_no_other_decision() {
+    let mut bench = killed();
+    bench.record(5);
+    bench.beat(3);
+    bench.process(exited(101, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    bench.done(step.id);
+    bench.beat(3);
+    let segments = bench.segments();
+    assert!(segments.len() > 4, "{}", segments.len());
+    let mut replay = Replay::new(None);
+    for (number, segment) in segments.iter().enumerate() {
+        if number == 1 {
+            replay.gap("segment 1 is missing");
+            continue;
+        }
+        replay.head(Player::head(&segment[0]).unwrap()).unwrap();
+        let mut player = Player::default();
+        for line in &segment[1..] {
+            replay.event(player.event(line).unwrap());
+        }
+    }
+    let report = replay.finish();
+    assert!(report.same, "{report:#?}");
+    assert_eq!((report.restarts, report.notes.len()), (1, 1), "{report:#?}");
 }
 
 /// What every watch remembers is in a checkpoint: a host that fills up, peers whose terms rise and whose clocks drift, a canary

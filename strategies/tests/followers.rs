@@ -4,30 +4,8 @@ mod common;
 
 use common::*;
 use resilver_strategies::api::Proof;
-use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::IncidentState;
 use resilver_strategies::types::{Action, Mode};
-
-const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
-
-fn bench(policy: PolicyConfig) -> Bench {
-    let mut bench = Bench::calm_with(policy);
-    bench.voters(&FIVE);
-    bench
-}
-
-fn prove(bench: &mut Bench, wanted: &Proof) {
-    for _ in 0..200 {
-        if bench.state() == IncidentState::Verifying {
-            break;
-        }
-        bench.pass(1);
-    }
-    let (incident, proof) = bench.last_proof();
-    assert_eq!(&proof, wanted);
-    bench.proved(&incident);
-    assert!(bench.open().is_empty(), "{:#?}", bench.open());
-}
 
 /// The leader commits fifty entries a second; the own node applies so many of them.
 fn commits(bench: &mut Bench, seconds: u64, applies: u64) {
@@ -43,7 +21,7 @@ fn commits(bench: &mut Bench, seconds: u64, applies: u64) {
 
 #[test]
 fn a_slow_follower_is_relieved_calmed_caught_up_and_gives_its_vote_up_until_it_has() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     commits(&mut bench, 35, 10);
     assert!(bench.open().is_empty());
     commits(&mut bench, 12, 10);
@@ -51,6 +29,7 @@ fn a_slow_follower_is_relieved_calmed_caught_up_and_gives_its_vote_up_until_it_h
     let throttle = bench.running().expect("a step");
     assert_eq!((throttle.action, throttle.with.as_str()), (Action::Throttle, "on"));
     bench.done(throttle.id);
+    bench.fact.throttled = true;
     commits(&mut bench, 62, 10);
     let quiet = bench.running().expect("a step");
     assert_eq!((quiet.action, quiet.with.as_str()), (Action::SetMode, "quiet"));
@@ -85,8 +64,8 @@ fn a_slow_follower_is_relieved_calmed_caught_up_and_gives_its_vote_up_until_it_h
     let mut back = Vec::new();
     for _ in 0..3 {
         let step = bench.running().expect("a step");
+        // Its seat is another's by now: it stays a learner, and may vote when there is one.
         bench.done(step.id);
-        own(&mut bench, "voter");
         if step.with == "standing" {
             bench.fact.stands = Some(true);
         }
@@ -100,7 +79,7 @@ fn a_slow_follower_is_relieved_calmed_caught_up_and_gives_its_vote_up_until_it_h
 
 #[test]
 fn when_a_third_of_the_nodes_are_slow_the_cause_is_common_and_nothing_is_done() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     for _ in 0..300 {
         for name in ["n2", "n3", "n4", "n5"] {
             let raft = bench.raft_of(name);
@@ -115,7 +94,7 @@ fn when_a_third_of_the_nodes_are_slow_the_cause_is_common_and_nothing_is_done() 
 
 #[test]
 fn a_burst_or_one_late_entry_is_no_slow_follower() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     for round in 1..20 {
         for name in ["n2", "n3", "n4", "n5"] {
             let raft = bench.raft_of(name);
@@ -146,7 +125,7 @@ fn lose_quorum(bench: &mut Bench) {
 
 #[test]
 fn a_lost_quorum_is_told_freezes_what_is_disruptive_and_is_never_forced() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     lose_quorum(&mut bench);
     bench.pass(58);
     assert!(!bench.open().iter().any(|incident| incident.mode == Mode::QuorumLoss));
@@ -179,7 +158,7 @@ fn a_lost_quorum_is_told_freezes_what_is_disruptive_and_is_never_forced() {
 
 #[test]
 fn a_quorum_is_not_lost_while_anybody_names_a_leader() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     lose_quorum(&mut bench);
     let peer = bench.peer("n3");
     (peer.node_alive, peer.leader) = (Some(false), "n4".into());

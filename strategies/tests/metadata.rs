@@ -9,27 +9,6 @@ use resilver_strategies::engine::{IncidentState, ladder};
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Action, Grade, GuardName, Mode};
 
-const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
-
-fn bench(policy: PolicyConfig) -> Bench {
-    let mut bench = Bench::calm_with(policy);
-    bench.voters(&FIVE);
-    bench
-}
-
-fn prove(bench: &mut Bench, wanted: &Proof) {
-    for _ in 0..200 {
-        if bench.state() == IncidentState::Verifying {
-            break;
-        }
-        bench.pass(1);
-    }
-    let (incident, proof) = bench.last_proof();
-    assert_eq!(&proof, wanted);
-    bench.proved(&incident);
-    assert!(bench.open().is_empty(), "{:#?}", bench.open());
-}
-
 fn everybody() -> Proof {
     Proof::OneLeader { hosts: FIVE.iter().map(|name| (*name).to_owned()).collect() }
 }
@@ -42,7 +21,7 @@ fn lose_vote(bench: &mut Bench, damage: &str) {
 
 #[test]
 fn a_damaged_database_comes_back_as_a_learner_and_is_compared() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     lose_vote(&mut bench, "database");
     bench.pass(1);
     assert!(bench.open().is_empty(), "one word is no evidence");
@@ -60,7 +39,7 @@ fn a_damaged_database_comes_back_as_a_learner_and_is_compared() {
 #[test]
 fn a_damaged_log_is_never_truncated_and_goes_to_a_person_when_rejoining_does_not_help() {
     for damage in ["log", "vote", "absent"] {
-        let mut bench = bench(auto());
+        let mut bench = Bench::of_five(auto());
         lose_vote(&mut bench, damage);
         for _ in 0..3 {
             bench.through(Action::RejoinLearner);
@@ -79,7 +58,7 @@ fn a_damaged_log_is_never_truncated_and_goes_to_a_person_when_rejoining_does_not
 /// a voter then, and says so.
 #[test]
 fn a_voter_is_not_started_on_doubtful_data() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     lose_vote(&mut bench, "database");
     bench.pass(5);
     bench.process(exited(100, resilver_strategies::api::ExitClass::Signal(9)));
@@ -97,7 +76,7 @@ fn a_voter_is_not_started_on_doubtful_data() {
 
 #[test]
 fn a_member_that_was_removed_is_not_damaged() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     lose_vote(&mut bench, "removed");
     bench.pass(600);
     assert!(bench.open().is_empty());
@@ -105,7 +84,7 @@ fn a_member_that_was_removed_is_not_damaged() {
 
 #[test]
 fn without_authority_a_rejoin_is_only_planned_and_a_person_is_told_once() {
-    let mut bench = bench(PolicyConfig::default());
+    let mut bench = Bench::of_five(PolicyConfig::default());
     lose_vote(&mut bench, "database");
     bench.pass(1300);
     assert!(bench.actions().is_empty());
@@ -122,7 +101,7 @@ fn two_leaders(bench: &mut Bench, own_term: u64) {
 
 #[test]
 fn the_lower_of_two_leaders_fences_itself_without_a_lease_then_steps_down_then_restarts() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     FIVE.iter().skip(1).for_each(|name| bench.raft_of(name).term = 4);
     two_leaders(&mut bench, 3);
     bench.pass(1);
@@ -147,10 +126,10 @@ fn the_lower_of_two_leaders_fences_itself_without_a_lease_then_steps_down_then_r
 
 #[test]
 fn the_higher_leader_and_the_others_fence_nobody_and_a_person_chooses() {
-    let mut higher = bench(auto());
+    let mut higher = Bench::of_five(auto());
     two_leaders(&mut higher, 4);
     higher.pass(300);
-    let mut other = bench(auto());
+    let mut other = Bench::of_five(auto());
     let raft = other.raft_of("n3");
     (raft.role, raft.leader, raft.term, raft.quorum_ack_ms) = ("leader".into(), "n3".into(), 9, Some(50));
     other.pass(300);
@@ -164,7 +143,7 @@ fn the_higher_leader_and_the_others_fence_nobody_and_a_person_chooses() {
 
 #[test]
 fn the_stale_claim_of_a_leader_that_was_cut_off_is_no_split_brain() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     for second in 0..120 {
         two_leaders(&mut bench, 3);
         bench.raft().quorum_ack_ms = Some(second * 1000 + 50);
@@ -178,7 +157,7 @@ fn the_stale_claim_of_a_leader_that_was_cut_off_is_no_split_brain() {
 /// numbers of their steps again.
 #[test]
 fn the_number_of_a_step_that_was_only_asked_for_is_not_used_again() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     compared_twice(&mut bench);
     bench.pass(200);
     let before = bench.asked_slot().expect("a slot");
@@ -203,7 +182,7 @@ fn compared_twice(bench: &mut Bench) {
 
 #[test]
 fn two_clusters_under_one_configuration_are_a_persons() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     bench.peer("n4").cluster = "another".into();
     bench.pass(60);
     assert_eq!((bench.only().mode, bench.state()), (Mode::SplitBrain, IncidentState::Escalated));
@@ -231,7 +210,7 @@ fn follow(bench: &mut Bench, term: u64) {
 
 #[test]
 fn a_node_whose_term_runs_away_is_calmed_and_stands_again_once_terms_are_stable() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     churn(&mut bench, 24, 7);
     let quiet = bench.running().expect("a step");
     assert_eq!((quiet.action, quiet.with.as_str(), quiet.grade), (Action::SetMode, "quiet", Grade::RELIEVE));
@@ -254,7 +233,7 @@ fn a_node_whose_term_runs_away_is_calmed_and_stands_again_once_terms_are_stable(
 
 #[test]
 fn an_election_or_two_are_no_divergence() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     for round in 0..20 {
         churn(&mut bench, 4, 2);
         follow(&mut bench, 5 + round * 2);
@@ -265,7 +244,7 @@ fn an_election_or_two_are_no_divergence() {
 
 #[test]
 fn the_leader_aligns_a_stray_above_the_highest_term_and_nothing_lowers_one() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     two_leaders(&mut bench, 3);
     for name in ["n2", "n3", "n4", "n5"] {
         let raft = bench.raft_of(name);
@@ -292,7 +271,7 @@ fn the_leader_aligns_a_stray_above_the_highest_term_and_nothing_lowers_one() {
 
 #[test]
 fn a_stray_that_no_election_brings_back_gives_its_membership_up() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     churn(&mut bench, 30, 2);
     let quiet = bench.running().expect("a step");
     bench.done(quiet.id);
@@ -305,7 +284,7 @@ fn a_stray_that_no_election_brings_back_gives_its_membership_up() {
 
 #[test]
 fn a_term_that_went_back_is_remembered_over_the_agents_restart() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     bench.raft().term = 9;
     bench.peer("n2").raft.as_mut().expect("Raft runs").term = 9;
     bench.pass(5);
@@ -332,7 +311,7 @@ fn compared(index: u64, wrong: &[&str], digests: usize) -> Observation {
 
 #[test]
 fn a_replica_that_differs_twice_is_mended_by_ranges_then_whole_then_by_rejoining() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     bench.observe(compared(100, &["n1"], 5));
     bench.observe(compared(100, &["n1"], 5));
     bench.pass(5);
@@ -363,7 +342,7 @@ fn a_replica_that_differs_twice_is_mended_by_ranges_then_whole_then_by_rejoining
 
 #[test]
 fn with_fewer_than_three_digests_nobody_is_blamed_and_a_majority_counts_more_than_a_word() {
-    let mut bench = bench(auto());
+    let mut bench = Bench::of_five(auto());
     for index in 1..20 {
         bench.observe(compared(index * 100, &["n1"], 2));
         bench.pass(1);

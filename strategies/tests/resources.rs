@@ -3,8 +3,9 @@
 mod common;
 
 use common::*;
-use resilver_strategies::api::{HostFact, Observation, Proof, Subject, VolumeFact};
+use resilver_strategies::api::{Command, HostFact, Observation, Proof, Subject, VolumeFact};
 use resilver_strategies::engine::IncidentState;
+use resilver_strategies::record::RecordKind;
 use resilver_strategies::types::{Action, Grade, Mode};
 
 struct Story {
@@ -215,4 +216,113 @@ fn a_disk_that_is_expected_to_be_full_within_the_hour_is_cleaned_and_nothing_mor
     assert!(!actions.contains(&Action::SetMode) && story.bench.asked_slot().is_none(), "{actions:?}");
     let found = story.bench.open().into_iter().find(|one| one.mode == Mode::ResourceExhaustion).expect("open");
     assert!(found.evidence.contains("d1 is expected to be full in"), "{}", found.evidence);
+}
+
+/// Found on review: the node's own end of a pause sent the ladder back to it every quarter of an hour, and the half hour after
+/// which a person is asked never passed.
+#[test]
+fn a_pause_that_ends_by_itself_is_said_again_and_keeps_no_person_from_being_asked() {
+    let mut story = Story::new();
+    story.room(10);
+    let mut renewed = 0;
+    for second in 0..4000 {
+        if let Some(step) = story.bench.running() {
+            match step.action {
+                Action::SetMode => story.bench.fact.mode = "read_only".into(),
+                Action::Throttle => {
+                    renewed += usize::from(story.bench.fact.mode == "read_only");
+                    story.bench.fact.throttled = true;
+                }
+                _ => {}
+            }
+            story.bench.done(step.id);
+        }
+        if second % 900 == 899 {
+            story.bench.fact.throttled = false;
+        }
+        story.pass(1);
+    }
+    assert!(renewed >= 3, "{renewed}");
+    let offered = |command: &&Command| matches!(command, Command::OfferApproval { action, .. } if *action == Action::EvacuateDisk);
+    assert!(story.bench.commands.iter().any(|command| offered(&command)), "a person is asked");
+    let waits = story.bench.only();
+    assert!(
+        story.bench.engine.plan(story.bench.now()).to_string().contains("evacuate_disk held by authority"),
+        "{waits:?}"
+    );
+}
+
+/// Found on review: an agent's mode is not on the node's disk. A node that died of a full one came back and took writes.
+#[test]
+fn a_node_that_begins_anew_while_it_is_full_is_made_read_only_again() {
+    let mut story = Story::new();
+    story.room(10);
+    story.pass(60);
+    for _ in 0..8 {
+        if let Some(step) = story.bench.running() {
+            if step.action == Action::SetMode {
+                story.bench.fact.mode = "read_only".into();
+            }
+            story.bench.fact.throttled |= step.action == Action::Throttle;
+            story.bench.done(step.id);
+        }
+        story.pass(125);
+    }
+    assert_eq!(story.bench.fact.mode, "read_only");
+    story.bench.fact.mode = "read_write".into();
+    story.pass(3);
+    let step = story.bench.running().expect("said again");
+    assert_eq!((step.action, step.with.as_str()), (Action::SetMode, "read_only"));
+    // A person's word is not fought.
+    story.bench.failed(step.id);
+    story.bench.fact.mode_is_persons = true;
+    story.pass(300);
+    assert!(story.bench.running().is_none());
+}
+
+/// Found on review: an undo that failed three times told a person with every tick, and was never tried again.
+#[test]
+fn what_cannot_be_taken_back_is_told_once_and_tried_on() {
+    let mut story = Story::new();
+    story.room(10);
+    story.pass(60);
+    for _ in 0..8 {
+        if let Some(step) = story.bench.running() {
+            if step.action == Action::SetMode {
+                story.bench.fact.mode = "read_only".into();
+            }
+            story.bench.fact.throttled |= step.action == Action::Throttle;
+            story.bench.done(step.id);
+        }
+        story.pass(125);
+    }
+    story.room(500);
+    let mut failed = 0;
+    for _ in 0..3600 {
+        if let Some(step) = story.bench.running().filter(|step| step.with == "read_write") {
+            failed += 1;
+            story.bench.failed(step.id);
+        }
+        story.pass(1);
+    }
+    assert!(failed > 4, "it is tried on: {failed}");
+    assert_eq!(story.bench.records(RecordKind::Escalated).len(), 1);
+    for _ in 0..400 {
+        if let Some(step) = story.bench.running() {
+            if step.with == "read_write" {
+                story.bench.fact.mode = "read_write".into();
+            }
+            story.bench.fact.throttled &= step.with != "off";
+            story.bench.done(step.id);
+            if step.with == "off" {
+                break;
+            }
+        }
+        story.pass(1);
+    }
+    story.pass(3);
+    let (incident, proof) = story.bench.last_proof();
+    assert_eq!(proof, Proof::Serves);
+    story.bench.proved(&incident);
+    assert!(story.bench.open().is_empty(), "{:#?}", story.bench.open());
 }

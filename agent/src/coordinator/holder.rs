@@ -9,7 +9,7 @@ use resilver_host::planted::{Bug, bug};
 use resilver_proto::agent::SlotRequest as WireSlotRequest;
 use resilver_strategies::coordinator::SlotAsk;
 use resilver_strategies::lease::{Ballot, Slot, SlotBook, SlotRequest, SlotState, majority};
-use resilver_strategies::types::{Fence, GuardName};
+use resilver_strategies::types::{Action, Fence, GuardName};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
@@ -25,8 +25,8 @@ use crate::telemetry::Told;
 pub(super) struct Desk {
     /// Which slots are open.
     pub(super) book: SlotBook,
-    /// When this holder opened the slots it opened itself, by target.
-    pub(super) opened: BTreeMap<String, Instant>,
+    /// When this holder opened the slots it opened itself, and for what, by target.
+    pub(super) opened: BTreeMap<String, (Instant, Action)>,
 }
 
 /// Opening or closing.
@@ -164,7 +164,7 @@ impl Coordinator {
             }
             let slot = desk.book.open(&ask.target, step, incident, self.setup.time.wall_ms());
             let slot = slot.map_err(|busy| (GuardName::OneAtATime, busy.to_string()))?;
-            desk.opened.insert(ask.target.clone(), Instant::now());
+            desk.opened.insert(ask.target.clone(), (Instant::now(), ask.action));
             Ok((slot, desk.book.ballot().clone()))
         });
         let (slot, ballot) = match opened {

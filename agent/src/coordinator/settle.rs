@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use resilver_proto::agent::RaiseFenceRequest;
 use resilver_strategies::lease::{Slot, SlotBook};
-use resilver_strategies::types::Fence;
+use resilver_strategies::types::{Action, Fence};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
@@ -29,6 +29,17 @@ const WELL_LOOKS: u32 = 2;
 
 /// A slot whose step should long have ended. Its agent asked for it and never came back.
 const SLOT_PATIENCE: Duration = Duration::from_secs(2 * STEP_DEADLINE.as_secs());
+
+/// A member's whole state is fetched under a slot, or it comes back as a learner: half an hour each by default, and its proof. Given up
+/// sooner, another node would be restarted while this one's state is still being replaced.
+const MEND_PATIENCE: Duration = Duration::from_secs(3 * 3600);
+
+fn patience(action: Action) -> Duration {
+    match action {
+        Action::Resync | Action::InstallSnapshot | Action::RejoinLearner => MEND_PATIENCE,
+        _ => SLOT_PATIENCE,
+    }
+}
 
 impl Coordinator {
     /// Follows the lease until told to stop.
@@ -92,10 +103,10 @@ impl Coordinator {
 
     fn give_up_forgotten(&self) {
         let forgotten = self.with_desk(|desk| {
-            let late = |since: &Instant| since.elapsed() > SLOT_PATIENCE;
+            let late = |(since, action): &(Instant, Action)| since.elapsed() > patience(*action);
             let forgotten: Vec<String> =
-                desk.opened.iter().filter(|(_, since)| late(since)).map(|(target, _)| target.clone()).collect();
-            desk.opened.retain(|_, since| !late(since));
+                desk.opened.iter().filter(|(_, opened)| late(opened)).map(|(target, _)| target.clone()).collect();
+            desk.opened.retain(|_, opened| !late(opened));
             forgotten
         });
         for target in forgotten.into_iter().flatten() {
@@ -137,5 +148,20 @@ impl Coordinator {
             return self.setup.view.borrow().node.phase() == "healthy";
         }
         self.setup.peers.is_well(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found on review: a slot was given up after ten minutes, and a mending may take half an hour.
+    #[test]
+    fn a_slot_outlasts_the_longest_step_that_is_done_under_it() {
+        let policy = resilver_strategies::config::PolicyConfig::default();
+        let proof = policy.recovery.proof_deadline;
+        assert!(patience(Action::Resync) > policy.replicas.mend_deadline + proof);
+        assert!(patience(Action::RejoinLearner) > policy.damage.rejoin_deadline + proof);
+        assert!(patience(Action::RestartNode) >= 2 * STEP_DEADLINE);
     }
 }

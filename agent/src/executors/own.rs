@@ -86,7 +86,7 @@ pub(super) async fn cancel_operation(tools: &Tools, step: &Step, reason: &str) -
     }
 }
 
-/// Takes a lock from an owner that the node proves dead.
+/// Takes a lock from an owner that the node proves dead, or that a person says may lose it.
 pub(super) async fn break_lock(tools: &Tools, step: &Step, reason: &str) -> Result<String, Status> {
     let wrong = || Status::invalid_argument(format!("{:?} is no PATH#TOKEN", step.with));
     let (path, token) = step.with.rsplit_once('#').ok_or_else(wrong)?;
@@ -101,7 +101,7 @@ pub(super) async fn break_lock(tools: &Tools, step: &Step, reason: &str) -> Resu
         path: path.to_owned(),
         token,
         reason: reason.to_owned(),
-        operator: String::new(),
+        operator: step.approved_by.clone(),
         fence: wire(fence.as_ref()),
     };
     let call = |channel| async { locks(channel).r#break(request).await };

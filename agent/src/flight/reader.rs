@@ -53,13 +53,13 @@ pub async fn replay(host: &Host, path: &Path, policy: Option<PolicyConfig>) -> R
         if let (Some(before), Some(number)) = (before, number)
             && number > before + 1
         {
-            replay.note(format!("segments {} to {} are missing", before + 1, number - 1));
+            replay.gap(format!("segments {} to {} are missing", before + 1, number - 1));
         }
         before = number.or(before);
         let data = read(host, &segment).await?;
         let name = segment.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if let Err(why) = play(&mut replay, &data)? {
-            replay.note(format!("{name}: {why}"));
+            replay.gap(format!("{name}: {why}"));
         }
     }
     let report = replay.finish();

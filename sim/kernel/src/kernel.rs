@@ -291,6 +291,11 @@ impl Kernel {
         self.world.with(|state| state.machines[machine.0].clock_offset_ms += by_ms);
     }
 
+    /// Puts a machine's wall clock back, as a time service does: whether it had been moved.
+    pub fn right_clock(&mut self, machine: MachineId) -> bool {
+        self.world.with(|state| std::mem::take(&mut state.machines[machine.0].clock_offset_ms) != 0)
+    }
+
     /// Lets a machine's clocks run fast (or slow, when negative) by parts per million.
     pub fn set_rate(&mut self, machine: MachineId, ppm: i64) {
         self.world.with(|state| {

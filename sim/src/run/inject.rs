@@ -174,7 +174,7 @@ impl Injector {
 
     /// Tells of damage when it is done: a misdirected write is done by the program that writes.
     fn report_damage(&mut self, field: &mut Field<'_>, happened: &mut Vec<Happening>) {
-        for machine in field.cluster.machines() {
+        for machine in field.cluster.machines().iter().copied() {
             let damage = field.kernel.file_system(*machine).damage();
             let told = self.damage_told.entry(*machine).or_default();
             for done in &damage[*told..] {
@@ -203,6 +203,12 @@ impl Injector {
         let mut happened = self.links.mend(field.kernel);
         for active in std::mem::take(&mut self.active) {
             self.undo(field, active.undo, &mut happened);
+        }
+        for machine in field.cluster.machines().iter().copied() {
+            // An agent says that its clock is off for as long as it is.
+            if field.kernel.right_clock(machine) {
+                happened.push(Happening::ClockJumped { machine: field.kernel.machine_name(machine) });
+            }
         }
         field.kernel.note("fault", "all mended");
         happened

@@ -1,4 +1,4 @@
-//! Approvals: one person's word for one step of one incident, under the evidence that was shown.
+//! Approvals: one person's word for one step of one incident, to the subject that was shown.
 //!
 //! Owns: what is offered, to be approved until when, and what a token that comes back is worth. The agent draws the token (the
 //! engine has no randomness) and tells the engine its hash; the token itself is in no input and in no record.
@@ -44,13 +44,13 @@ pub(crate) struct Matter {
 }
 
 impl Matter {
-    fn of(incident: &Incident, rung: &Rung, with: String) -> Matter {
+    fn of(incident: &Incident, rung: &Rung, subject: Subject, with: String) -> Matter {
         Matter {
             rung: incident.rung,
             attempt: incident.attempt,
             action: rung.action,
             grade: rung.grade,
-            subject: incident.subject.clone(),
+            subject,
             with,
             evidence: incident.evidence.clone(),
         }
@@ -73,6 +73,8 @@ pub(crate) enum Approval {
 pub struct ApprovalView {
     /// What would be done.
     pub action: Action,
+    /// To what, in words: of a full node the disk that would be emptied.
+    pub of: String,
     /// How invasive.
     pub grade: Grade,
     /// Until when it can be approved; of a given one: absent.
@@ -85,7 +87,7 @@ pub struct ApprovalView {
 
 impl fmt::Display for ApprovalView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (action, grade) = (self.action, self.grade.0);
+        let (action, grade) = (format!("{} of {}", self.action, self.of), self.grade.0);
         match (&self.given_by, self.expires_ms) {
             (Some(by), _) => write!(f, "{action} (grade {grade}) was approved by {by}, and has not begun yet"),
             (None, Some(until)) => {
@@ -104,7 +106,8 @@ impl Incident {
             Approval::Offered { matter, expires_ms, .. } => (matter, Some(*expires_ms), None),
             Approval::Given { matter, by, .. } => (matter, None, Some(by.clone())),
         };
-        Some(ApprovalView { action: matter.action, grade: matter.grade, expires_ms, given_by })
+        let of = matter.subject.to_string();
+        Some(ApprovalView { action: matter.action, of, grade: matter.grade, expires_ms, given_by })
     }
 
     /// The token is worth nothing any more, for this reason.
@@ -129,7 +132,7 @@ impl Incident {
 
 impl Engine {
     pub(crate) fn matter(&self, incident: &Incident, rung: &Rung) -> Matter {
-        Matter::of(incident, rung, self.with_of(incident, rung))
+        Matter::of(incident, rung, self.step_subject(incident, rung), self.with_of(incident, rung))
     }
 
     /// Who approved just this step.

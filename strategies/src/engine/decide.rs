@@ -59,8 +59,15 @@ pub(crate) enum Move {
 }
 
 impl Engine {
-    /// What an idle incident would do now.
+    /// What an idle incident would do now. A person is told once.
     pub(crate) fn next_move(&self, now: Moment, incident: &Incident) -> Move {
+        match self.any_move(now, incident) {
+            Move::Escalate { why, .. } if incident.state == IncidentState::Escalated => Move::Wait(why),
+            next => next,
+        }
+    }
+
+    fn any_move(&self, now: Moment, incident: &Incident) -> Move {
         let escalated = incident.state == IncidentState::Escalated;
         match self.present(now, incident) {
             Present::Over(why) => return Move::Close { why },
@@ -83,7 +90,9 @@ impl Engine {
                 if !incident.applied.is_empty() && (persons || self.shown(incident, &rung).is_some()) {
                     return Move::Undone;
                 }
-                return self.step_move(now, incident, rung, incident.undone, ready);
+                // A person was told, and it is tried on: what was done to the node does not stay because three attempts failed.
+                let tried = if escalated && incident.undone >= rung.attempts { 0 } else { incident.undone };
+                return self.step_move(now, incident, rung, tried, ready);
             }
             Present::Ill => {}
         }
@@ -144,18 +153,13 @@ impl Engine {
         let guards = guards::judge(&self.look(now, incident, &rung, None));
         let rung = Box::new(rung);
         match guards.iter().find(|result| !result.passed).cloned() {
-            // A small relief that was tried often lately, or that only a person may allow, keeps the next step from nothing.
+            // A small relief that was tried often lately keeps the next step from nothing.
             Some(held)
                 if held.guard == GuardName::Budget
                     && matches!(rung.effect, Effect::Relief { .. })
                     && rung.grade <= Grade::RELIEVE =>
             {
                 Move::Skip { why: format!("{}: {}: {}", rung.action, held.guard, held.evidence) }
-            }
-            Some(held)
-                if held.guard == GuardName::Authority && rung.approval && rung.otherwise == Otherwise::NextRung =>
-            {
-                Move::Skip { why: format!("{}: {}", rung.action, held.evidence) }
             }
             // These do not pass by waiting: a person is needed.
             Some(held) if matches!(held.guard, GuardName::CrashSignature | GuardName::Budget) => {

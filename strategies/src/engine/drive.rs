@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::api::{Command, ProcessFact, Step, StepId, StepResult, Subject};
 use crate::engine::Engine;
-use crate::engine::decide::{Move, Present};
+use crate::engine::decide::Move;
 use crate::engine::detect::host_down;
 use crate::engine::detect::process_crash::Planned;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
@@ -66,7 +66,9 @@ impl Engine {
         if incident.mode == Mode::ProcessCrash && incident.rung > 0 && self.facts.running().is_none() {
             (incident.rung, incident.attempt) = (0, 0);
         }
-        self.rest_again(now, incident);
+        if self.say_again(now, incident) {
+            return;
+        }
         let next = self.next_move(now.mono, incident);
         if !matches!(next, Move::Held { .. }) {
             incident.held = None;
@@ -138,7 +140,7 @@ impl Engine {
         }
     }
 
-    fn act(&mut self, now: Now, incident: &mut Incident, rung: &Rung, guards: Vec<GuardResult>) {
+    pub(crate) fn act(&mut self, now: Now, incident: &mut Incident, rung: &Rung, guards: Vec<GuardResult>) {
         let with = if is_watched(incident.mode) { self.with_of(incident, rung) } else { String::new() };
         let undo = ladder::is_undo(rung.action, &with);
         let attempt = if undo { incident.undone } else { incident.attempt } + 1;
@@ -159,6 +161,7 @@ impl Engine {
                 _ => incident.evidence.clone(),
             },
             with,
+            approved_by: self.approved_by(now.mono, incident, rung).unwrap_or_default().to_owned(),
         };
         incident.guards = guards;
         if rung.disruptive {
@@ -174,7 +177,9 @@ impl Engine {
     /// Writes the intention down and begins.
     pub(crate) fn begin(&mut self, now: Now, incident: &mut Incident, step: Step) {
         let undo = ladder::is_undo(step.action, &step.with);
+        let again = self.is_again(incident, &step);
         match undo {
+            _ if again => {}
             true => incident.undone += 1,
             false => incident.attempt += 1,
         }
@@ -199,13 +204,17 @@ impl Engine {
             _ => {}
         }
         incident.evacuating |= step.action == Action::EvacuateDisk;
-        incident.state = IncidentState::Recovering;
+        if !((undo || again) && incident.state == IncidentState::Escalated) {
+            incident.state = IncidentState::Recovering;
+        }
         incident.refused = None;
-        incident.use_approval();
+        if !again {
+            incident.use_approval();
+        }
         incident.event(now, format!("{} begins, attempt {} (step {})", step.action, step.attempt, step.id.0));
         incident.begun(now, &step);
         // The node's first start is no answer to a failure: it uses up no budget.
-        if !incident.initial && (of_disk || !undo) {
+        if !incident.initial && !again && (of_disk || !undo) {
             let signature = incident.signature.clone().filter(|_| step.action == Action::StartNode);
             self.ledger.note(now.mono, step.action, &step.subject, step.disruptive, signature);
         }
@@ -236,6 +245,14 @@ impl Engine {
         incident.ended(now, step.id, resolution, &detail);
         incident.event(now, format!("{} {resolution}: {detail}", step.action));
         self.record_outcome(RecordKind::Outcome, &step, resolution, &detail, took);
+        if ladder::leaves(step.action, &step.with) {
+            // The heartbeat that is known is from before: what it shows not yet is not lost.
+            incident.said_again = Some(now.mono);
+        }
+        if self.is_again(incident, &step) {
+            incident.flight = Flight::Idle;
+            return;
+        }
         if let StepResult::Refused { guard, evidence } = result {
             self.close_if_disruptive(&step, &detail);
             // Nothing was done: the attempt does not count, but a new slot is needed.
@@ -336,21 +353,6 @@ impl Engine {
             draft = draft.with("skipped", rung.action.as_str());
         }
         self.record(draft, false);
-    }
-
-    /// A node lets background work go on by itself after a while, should its agent be gone; what is short is short still.
-    fn rest_again(&self, now: Now, incident: &mut Incident) {
-        let rests = |known: &(Action, String)| *known == (Action::Throttle, "on".to_owned());
-        let Some(at) = incident.applied.iter().position(rests) else { return };
-        let ended = self.facts.node_now().is_some_and(|fact| !fact.throttled);
-        let rungs = ladder::ladder(incident.mode, &self.policy);
-        let Some(rung) = rungs.iter().position(|rung| rung.action == Action::Throttle) else { return };
-        let applies = incident.mode == Mode::ResourceExhaustion && incident.state != IncidentState::Escalated;
-        if applies && ended && incident.rung > rung && self.present(now.mono, incident) == Present::Ill {
-            incident.applied.remove(at);
-            (incident.rung, incident.attempt, incident.not_before) = (rung, 0, now.mono);
-            incident.event(now, "background work goes on again by itself: it is paused anew");
-        }
     }
 
     /// What is held back for long is told once: a shadow, or a guard, must not be where an incident is forgotten.

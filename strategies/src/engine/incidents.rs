@@ -166,6 +166,8 @@ pub(crate) struct Incident {
     pub(crate) unproven: bool,
     /// Since when a guard has held its next step back, and whether a person was told.
     pub(crate) held: Option<(Moment, bool)>,
+    /// When something was last done to the node that is to be taken back, or done again because it showed it no more.
+    pub(crate) said_again: Option<Moment>,
     pub(crate) not_before: Moment,
     pub(crate) flight: Flight,
     pub(crate) guards: Vec<GuardResult>,
@@ -210,6 +212,7 @@ impl Incident {
             applied: Vec::new(),
             unproven: false,
             held: None,
+            said_again: None,
             not_before: now.mono,
             flight: Flight::Idle,
             guards: Vec::new(),

@@ -10,6 +10,7 @@
 //! One call is one turn: the input changes the facts, the detectors read them (`detect/`), every open incident moves as
 //! far as it can (`decide.rs` says what, `drive.rs` does it).
 
+mod again;
 mod age;
 mod approval;
 mod cascades;

@@ -99,6 +99,7 @@ impl Engine {
             attempt: 1,
             reason: format!("{owner}: {reason}"),
             with: String::new(),
+            approved_by: String::new(),
         };
         if let Some(held) = guards.iter().find(|result| !result.passed).cloned() {
             let mut draft = self

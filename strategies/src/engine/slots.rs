@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::engine::decide::Present;
 use crate::engine::guards;
 use crate::engine::incidents::{Flight, Incident};
+use crate::engine::present::Applies;
 use crate::record::GuardResult;
 use crate::types::{Fence, GuardName, Mode, Moment, Now};
 use std::time::Duration;
@@ -28,7 +29,8 @@ impl Engine {
             return;
         }
         let Some(rung) = self.rung(incident) else { return self.withdraw(now, incident, &step, "the ladder ended") };
-        if self.present(now.mono, incident) != Present::Ill || rung.action != step.action {
+        let fits = self.applies(now.mono, incident, &rung) == Applies::Yes;
+        if self.present(now.mono, incident) != Present::Ill || rung.action != step.action || !fits {
             return self.withdraw(now, incident, &step, "the evidence changed while the slot was asked for");
         }
         let guards = guards::judge(&self.look(now.mono, incident, &rung, step.fence.as_ref()));

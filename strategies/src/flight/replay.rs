@@ -78,6 +78,8 @@ pub struct Replay {
     asked_now: Asked,
     report: Counts,
     notes: Vec<String>,
+    /// Inputs are missing since: the next checkpoint is gone on from.
+    gap: bool,
 }
 
 #[derive(Debug, Default)]
@@ -149,7 +151,8 @@ impl Replay {
         self.report.segments += 1;
         self.report.lost += head.lost;
         self.node = head.node;
-        if let Some(engine) = self.engine.as_ref().filter(|_| head.continues) {
+        let gap = std::mem::take(&mut self.gap) || head.lost > 0;
+        if let Some(engine) = self.engine.as_ref().filter(|_| head.continues && !gap) {
             if self.policy.is_none() {
                 let own: Option<serde_json::Value> = serde_json::from_str(&engine.checkpoint()).ok();
                 self.report.checkpoints_off += u64::from(own.as_ref() != Some(&head.engine));
@@ -200,9 +203,10 @@ impl Replay {
         self.now.add(now.wall_ms, &does);
     }
 
-    /// Something that could not be read.
-    pub fn note(&mut self, what: impl Into<String>) {
+    /// Something that could not be read. What is decided without it says nothing: the replay goes on from the next checkpoint.
+    pub fn gap(&mut self, what: impl Into<String>) {
         self.notes.push(what.into());
+        self.gap = true;
     }
 
     /// What came of it.

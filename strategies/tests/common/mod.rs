@@ -511,3 +511,29 @@ impl Bench {
 pub fn fence(round: u64) -> Fence {
     Fence { epoch: 1, round, holder: "n2".into() }
 }
+
+/// The voters of [`Bench::of_five`].
+pub const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
+
+impl Bench {
+    /// A calm cluster of five voters.
+    pub fn of_five(policy: PolicyConfig) -> Bench {
+        let mut bench = Bench::calm_with(policy);
+        bench.voters(&FIVE);
+        bench
+    }
+}
+
+/// Waits until the engine seeks the proof, which holds: that is the end of it.
+pub fn prove(bench: &mut Bench, wanted: &Proof) {
+    for _ in 0..200 {
+        if bench.state() == IncidentState::Verifying {
+            break;
+        }
+        bench.pass(1);
+    }
+    let (incident, proof) = bench.last_proof();
+    assert_eq!(&proof, wanted);
+    bench.proved(&incident);
+    assert!(bench.open().is_empty(), "{:#?}", bench.open());
+}

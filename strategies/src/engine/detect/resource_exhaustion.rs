@@ -102,11 +102,13 @@ impl Watch {
         let reading =
             |what, name, used: Option<u32>, limit, full| used.map(|used| Reading { what, name, used, limit, full });
         let mut room = Vec::new();
-        self.fullest = None;
+        let mut fullest = None;
         for volume in &fact.volumes {
             let space = used(volume.available_bytes, volume.total_bytes);
-            if space.is_some_and(|space| space >= figures.disk_full) && volume.name != "metadata" {
-                self.fullest = Some(volume.name.clone());
+            if let Some(space) = space.filter(|space| *space >= figures.disk_full && volume.name != "metadata") {
+                // Of equally full ones the one that was: what a person is asked for does not change with every look.
+                let was = self.fullest.as_deref() == Some(volume.name.as_str());
+                fullest = fullest.max(Some((space, was, volume.name.clone())));
             }
             room.extend(reading("room used of", &volume.name, space, figures.disk, figures.disk_full));
             let inodes = used(volume.inodes_free, volume.inodes_total);
@@ -115,6 +117,7 @@ impl Watch {
             #[expect(clippy::cast_precision_loss, reason = "a trend of bytes")]
             self.trends.feed(now.mono, id, Sample { value: volume.available_bytes as f64, end: 0.0 });
         }
+        self.fullest = fullest.map(|(_, _, name)| name);
         let memory =
             fact.memory_available_bytes.zip(fact.memory_total_bytes).and_then(|(left, total)| used(left, total));
         let open = fact.node_descriptors.zip(fact.node_descriptors_limit);

@@ -200,10 +200,23 @@ pub(crate) fn undo(mode: Mode, applied: Option<&(Action, String)>, policy: &Poli
         }
         (Action::Demote, _) => Rung {
             grade: Grade::REALIGN,
-            ..back(Action::Promote, "ask for its vote again", "", seen(Shows::Votes(true)))
+            // That it may vote again is all that is asked for: its seat may be another's by now.
+            ..back(
+                Action::Promote,
+                "let it vote again, when there is a seat",
+                "",
+                Effect::Relief { within: Duration::ZERO },
+            )
         },
         _ => back(Action::SetMode, "take writes again", "read_write", seen(Shows::Mode("read_write"))),
     }
+}
+
+/// What does again, beside the ladder, what was done to the node and it shows no more.
+pub(crate) fn again(action: Action, with: &str, policy: &PolicyConfig) -> Option<Rung> {
+    let with = ["on", "read_only", "isolated", "quiet"].into_iter().find(|known| *known == with)?;
+    let does = "do again what the node shows no more";
+    Some(Rung { guards: UNDO, ..relief(policy, action, does, with, Duration::ZERO) })
 }
 
 /// Whether a step takes something back.

@@ -50,7 +50,13 @@ pub(super) fn resource_exhaustion(policy: &PolicyConfig) -> Vec<Rung> {
             wait: policy.scaled(figures.evacuate_after),
             approval: true,
             otherwise: Otherwise::Escalate,
-            ..disruptive(policy, Action::EvacuateDisk, Grade::REPAIR, "empty the full disk onto others", Shows::Healthy)
+            ..disruptive(
+                policy,
+                Action::EvacuateDisk,
+                Grade::REPAIR,
+                "empty the full disk onto others; a person takes it back into service",
+                Shows::Healthy,
+            )
         },
         told("wait for room: a person has to add some", Grade::OBSERVE, Otherwise::Wait),
     ]

@@ -89,13 +89,16 @@ impl Engine {
             }
             Action::BreakLock => match (watch.lock(), rung.approval) {
                 (None, _) => Applies::Skip("no lock is held too long"),
-                (Some(lock), false) if !self.owner_is_dead(now, lock) => {
-                    Applies::Skip("the owner of the lock is not proven dead")
+                (Some(lock), false) if self.owner_is_dead(now, lock) => Applies::Yes,
+                // The process itself does not get on: that is not to wait for somebody's lock.
+                (Some(_), _) if watch.is_of_process(&self.policy.deadlock) => {
+                    Applies::Skip("its owner is not proven dead, and the process itself does not get on")
                 }
-                (Some(lock), true) if !self.is_stuck_long(lock) => {
-                    Applies::Skip("the lock of an owner that lives is not held for long enough")
+                (Some(lock), _) if !self.is_stuck_long(lock) => {
+                    Applies::Wait("the owner of the lock to let it go, or to be proven dead")
                 }
-                _ => Applies::Yes,
+                (Some(_), false) => Applies::Skip("the owner of the lock is not proven dead"),
+                (Some(_), true) => Applies::Yes,
             },
             Action::StepDown if !self.leads() => Applies::Skip("the own node does not lead"),
             Action::StepDown | Action::RestartNode if !watch.is_of_process(&self.policy.deadlock) => {
