@@ -1,7 +1,7 @@
 //! The shards that wait to be rebuilt, by their disk, and which of them is next. Pure.
 //!
-//! Invariant: a shard waits once. Must never: grow beyond [`MAX_QUEUE`]; give out a shard that gives way to clients
-//! ([`super::pressure`]).
+//! Invariant: a shard waits once. Must never: grow beyond [`MAX_QUEUE`]; leave out a shard for one that is less urgent; give out
+//! a shard that gives way to clients ([`super::pressure`]).
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,8 @@ use super::Only;
 use super::pressure::{Pressure, holds};
 use crate::types::{BucketName, DiskId, ShardKey};
 
-/// Shards waiting at most. The check pass finds again what did not fit: nothing is forgotten, only found later.
+/// Shards waiting at most, over all disks of the node: some 10 MiB of memory. When it is full the least urgent gives its place to
+/// one that is more urgent; what has none is told ([`Pushed::left_out`]) and tried again later.
 const MAX_QUEUE: usize = 65_536;
 
 /// A shard to be rebuilt on one of our disks.
@@ -39,25 +40,45 @@ pub(super) struct Queue {
     pressures: BTreeMap<DiskId, Pressure>,
 }
 
+/// What came of a push.
+#[derive(Debug, Default)]
+pub(super) struct Pushed {
+    /// It waits, and did not before, or less urgently.
+    pub(super) new: bool,
+    /// Who has no place in a full queue: it, or another that gave its own.
+    pub(super) left_out: Option<Job>,
+}
+
 impl Queue {
-    /// Takes a job unless it waits already, no less urgently; whether it did.
-    pub(super) fn push(&mut self, job: Job) -> bool {
+    /// Takes a job unless it waits already, no less urgently, or all that wait in a full queue are no less urgent.
+    pub(super) fn push(&mut self, job: Job) -> Pushed {
         if let Some((_, ticket)) = self.places.get(&job.shard).copied() {
             // It may have become more urgent: another home of its extent failed.
             if (ticket.0, ticket.1) <= (job.spare, job.priority) {
-                return false;
+                return Pushed::default();
             }
             self.remove(job.shard);
         }
+        let mut left_out = None;
         if self.len() >= MAX_QUEUE {
-            return false;
+            let Some(shard) = self.less_urgent_than(&job) else {
+                return Pushed { new: false, left_out: Some(job) };
+            };
+            left_out = self.remove(shard);
         }
         let ticket = (job.spare, job.priority, self.next_ticket);
         self.next_ticket += 1;
         self.bytes += job.bytes;
         self.places.insert(job.shard, (job.disk, ticket));
         self.disks.entry(job.disk).or_default().insert(ticket, job);
-        true
+        Pushed { new: true, left_out }
+    }
+
+    /// The least urgent of all that wait, if it is less urgent than this job.
+    fn less_urgent_than(&self, job: &Job) -> Option<ShardKey> {
+        let lasts = self.disks.values().filter_map(BTreeMap::last_key_value);
+        let (ticket, last) = lasts.max_by_key(|(ticket, _)| **ticket)?;
+        ((ticket.0, ticket.1) > (job.spare, job.priority)).then_some(last.shard)
     }
 
     /// Takes out the most urgent job that need not wait for clients.
@@ -155,10 +176,10 @@ mod tests {
         for (number, disk, spare, priority) in
             [(0, 1, 1, 0), (1, 2, 0, 200), (2, 1, 0, 128), (3, 2, 0, 128), (4, 1, 1, 255)]
         {
-            assert!(queue.push(job(number, disk, spare, priority)));
+            assert!(queue.push(job(number, disk, spare, priority)).new);
         }
-        assert!(!queue.push(job(4, 1, 1, 255)), "it is queued already");
-        assert!(queue.push(job(4, 1, 0, 5)), "it became more urgent");
+        assert!(!queue.push(job(4, 1, 1, 255)).new, "it is queued already");
+        assert!(queue.push(job(4, 1, 0, 5)).new, "it became more urgent");
         assert_eq!((queue.len(), queue.bytes()), (5, 5));
         assert_eq!(order(&mut queue), [4, 2, 3, 1, 0]);
         assert!(queue.is_empty() && queue.bytes() == 0);
@@ -178,17 +199,46 @@ mod tests {
         assert_eq!(order(&mut queue), [1, 2], "where it was");
     }
 
+    fn nth(number: u128, disk: u128, spare: u8) -> Job {
+        let shard = ShardKey { version: Version(number), extent: ExtentIndex(0), shard: ShardIndex(0) };
+        Job { shard, ..job(0, disk, spare, 128) }
+    }
+
     #[test]
     fn the_queue_is_bounded_also_where_one_becomes_more_urgent() {
         let mut queue = Queue::default();
-        let nth = |number: u128, spare| Job {
-            shard: ShardKey { version: Version(number), extent: ExtentIndex(0), shard: ShardIndex(0) },
-            ..job(0, 1, spare, 128)
-        };
-        (0..MAX_QUEUE as u128).for_each(|number| assert!(queue.push(nth(number, 1))));
-        assert!(!queue.push(nth(1 << 100, 0)), "the next check finds it again");
-        assert!(queue.push(nth(7, 0)), "it has a place already");
+        (0..MAX_QUEUE as u128).for_each(|number| assert!(queue.push(nth(number, 1, 1)).new));
+        let refused = queue.push(nth(1 << 100, 1, 1));
+        assert!(!refused.new, "nobody is less urgent");
+        assert_eq!(refused.left_out.map(|job| job.shard.version), Some(Version(1 << 100)));
+        let promoted = queue.push(nth(7, 1, 0));
+        assert!(promoted.new && promoted.left_out.is_none(), "it has a place already");
         assert_eq!((queue.len(), queue.waiting(&Only::Any)), (MAX_QUEUE, MAX_QUEUE as u64));
         assert_eq!(queue.pop().map(|job| job.shard.version), Some(Version(7)));
+    }
+
+    /// A queue full of jobs that wait for clients of their disk left no place for a shard without a spare.
+    #[test]
+    fn a_full_queue_gives_the_place_of_its_least_urgent_to_one_without_spare() {
+        let mut queue = Queue::default();
+        for number in 0..MAX_QUEUE as u128 {
+            queue.push(nth(number, 1 + number % 2, if number == 9 { 2 } else { 1 }));
+        }
+        queue.set_pressures([1, 2].map(|disk| (DiskId(disk), Pressure { percent: 100, pauses: true })).into());
+        assert!(queue.pop().is_none(), "all of them wait");
+        let pushed = queue.push(nth(1 << 100, 3, 0));
+        assert!(pushed.new);
+        assert_eq!(
+            pushed.left_out.map(|job| job.shard.version),
+            Some(Version(9)),
+            "of all disks the one with most spare"
+        );
+        let bytes = MAX_QUEUE as u64;
+        assert_eq!((queue.len(), queue.bytes(), queue.waiting(&Only::Any)), (MAX_QUEUE, bytes, bytes));
+        let pushed = queue.push(nth(1 << 101, 1, 0));
+        let last = Version(MAX_QUEUE as u128 - 1);
+        assert_eq!(pushed.left_out.map(|job| job.shard.version), Some(last), "then who came last");
+        let first = std::iter::from_fn(|| queue.pop()).map(|job| job.shard.version).collect::<Vec<_>>();
+        assert_eq!(first, [Version(1 << 100), Version(1 << 101)]);
     }
 }
