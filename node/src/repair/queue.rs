@@ -38,6 +38,8 @@ pub(super) struct Queue {
     bytes: u64,
     next_ticket: u64,
     pressures: BTreeMap<DiskId, Pressure>,
+    /// Turns of a pause that were taken.
+    turns: BTreeMap<DiskId, u64>,
 }
 
 /// What came of a push.
@@ -95,10 +97,21 @@ impl Queue {
         // Where the first of a disk has a spare all of them do.
         let firsts = self.disks.iter().filter_map(|(disk, jobs)| Some((*disk, *jobs.first_key_value()?.0)));
         let meant = firsts.filter(|(_, ticket)| ticket.0 <= most_spare);
-        let free = meant.filter(|(disk, ticket)| !holds(self.pressure(*disk), ticket.0));
+        let free = meant.filter(|(disk, ticket)| !holds(self.pressure(*disk), ticket.0) || self.has_turn(*disk));
         let (disk, ticket) = free.min_by_key(|(_, ticket)| *ticket)?;
+        let pressure = self.pressure(disk);
+        if holds(pressure, ticket.0) {
+            // What need not wait takes no turn from what does.
+            pressure.lets_through(self.turns.entry(disk).or_default());
+        }
         let shard = self.disks.get(&disk)?.get(&ticket)?.shard;
         self.remove(shard)
+    }
+
+    /// Whether one that waits on this disk may go all the same.
+    fn has_turn(&self, disk: DiskId) -> bool {
+        let mut used = self.turns.get(&disk).copied().unwrap_or_default();
+        self.pressure(disk).lets_through(&mut used)
     }
 
     /// Takes a job out.
@@ -115,6 +128,8 @@ impl Queue {
 
     /// How busy each of our disks is with clients.
     pub(super) fn set_pressures(&mut self, pressures: BTreeMap<DiskId, Pressure>) {
+        // The next pause has turns of its own.
+        self.turns.retain(|disk, _| pressures.get(disk).is_some_and(|pressure| pressure.pauses));
         self.pressures = pressures;
     }
 
@@ -166,6 +181,10 @@ mod tests {
         Job { bucket, key, shard, disk: DiskId(disk), spare, priority, bytes: 1 }
     }
 
+    fn pressure(percent: u32, pauses: bool) -> Pressure {
+        Pressure { percent, pauses, turns: 0 }
+    }
+
     fn order(queue: &mut Queue) -> Vec<u8> {
         std::iter::from_fn(|| queue.pop()).map(|job| job.shard.shard.0).collect()
     }
@@ -191,12 +210,35 @@ mod tests {
         for (number, disk, spare) in [(0, 1, 0), (1, 1, 1), (2, 1, 2), (3, 2, 1), (4, 2, 0)] {
             queue.push(job(number, disk, spare, 128));
         }
-        queue.set_pressures(BTreeMap::from([(DiskId(1), Pressure { percent: 93, pauses: true })]));
+        queue.set_pressures(BTreeMap::from([(DiskId(1), pressure(93, true))]));
         assert_eq!((queue.held(DiskId(1)), queue.held(DiskId(2))), (2, 0));
         assert_eq!(order(&mut queue), [0, 4, 3], "what is at its last spare goes on, and so does another disk");
         assert_eq!(queue.len(), 2);
-        queue.set_pressures(BTreeMap::from([(DiskId(1), Pressure { percent: 60, pauses: false })]));
+        queue.set_pressures(BTreeMap::from([(DiskId(1), pressure(60, false))]));
         assert_eq!(order(&mut queue), [1, 2], "where it was");
+    }
+
+    #[test]
+    fn in_a_pause_without_end_each_disk_has_one_job_in_turn() {
+        let mut queue = Queue::default();
+        for (number, disk, spare) in [(0, 1, 2), (1, 1, 1), (2, 1, 2), (3, 2, 1), (4, 2, 0)] {
+            queue.push(job(number, disk, spare, 128));
+        }
+        let long = |turns| [1, 2].map(|disk| (DiskId(disk), Pressure { turns, ..pressure(100, true) })).into();
+        queue.set_pressures(long(0));
+        assert_eq!(order(&mut queue), [4]);
+        queue.set_pressures(long(1));
+        assert_eq!(order(&mut queue), [1, 3], "the most urgent of each");
+        queue.set_pressures(long(5));
+        assert!(queue.pop_without_spare().is_none(), "an agent's word stands");
+        assert_eq!(order(&mut queue), [0], "and not four at once");
+        assert_eq!(queue.held(DiskId(1)), 1);
+        queue.set_pressures([(DiskId(1), pressure(70, false))].into());
+        queue.push(job(5, 1, 1, 128));
+        queue.set_pressures(long(0));
+        assert!(queue.pop().is_none(), "a new pause");
+        queue.set_pressures(long(1));
+        assert_eq!(order(&mut queue), [5]);
     }
 
     fn nth(number: u128, disk: u128, spare: u8) -> Job {
@@ -224,7 +266,7 @@ mod tests {
         for number in 0..MAX_QUEUE as u128 {
             queue.push(nth(number, 1 + number % 2, if number == 9 { 2 } else { 1 }));
         }
-        queue.set_pressures([1, 2].map(|disk| (DiskId(disk), Pressure { percent: 100, pauses: true })).into());
+        queue.set_pressures([1, 2].map(|disk| (DiskId(disk), pressure(100, true))).into());
         assert!(queue.pop().is_none(), "all of them wait");
         let pushed = queue.push(nth(1 << 100, 3, 0));
         assert!(pushed.new);
