@@ -123,10 +123,10 @@ impl Gateway {
             shard.as_ref().map(|blocks| blocks.iter().fold(0, |crc, block| crc32c::crc32c_append(crc, block)))
         });
         let found = found.collect();
-        // Seconds of computing, for wide codings: off the loop.
+        // Seconds of computing, and half a minute for wide codings: off the loop.
         let made = self.inner.host.blocking(move || codewords(&shards, layout)).await;
-        let codewords = made.map_err(|error| GatewayError::BadCoding(error.to_string()))?;
-        Ok(Evidence { extent: spec.id, len_bytes: spec.len_bytes, found, codewords })
+        let made = made.map_err(|error| GatewayError::BadCoding(error.to_string()))?;
+        Ok(Evidence { extent: spec.id, len_bytes: spec.len_bytes, found, codewords: made.found, all: made.all })
     }
 
     /// A whole shard, in blocks.
