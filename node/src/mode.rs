@@ -14,15 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use resilver_host::Host;
-use resilver_host::disk::read_file;
+use resilver_host::disk::{read_file, replace_file};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// A person's mode, in the metadata folder.
 const FILE: &str = "mode.json";
-
-/// It is written beside its place first.
-const NEW_FILE: &str = "mode.json.new";
 
 /// The file's format.
 const FORMAT: u32 = 1;
@@ -271,22 +268,16 @@ fn unread(path: &Path, why: &str) -> String {
 }
 
 async fn store(host: &Host, dir: &Path, stored: Option<Stored>) -> Result<(), Kept> {
-    let (path, new) = (dir.join(FILE), dir.join(NEW_FILE));
+    let path = dir.join(FILE);
     let work = async {
         let Some(stored) = stored else {
-            match host.disk.remove_file(&path).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => return host.disk.sync_dir(dir).await,
-            }
+            return match host.disk.remove_file(&path).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => host.disk.sync_dir(dir).await,
+            };
         };
-        // What a process left that ended in between.
-        match host.disk.remove_file(&new).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let bytes = serde_json::to_vec(&stored).map_err(io::Error::other)?;
-        host.disk.create_synced(&new, bytes.into()).await?;
-        host.disk.publish(&new, &path).await.map(|_| ())
+        replace_file(&*host.disk, &path, bytes.into()).await
     };
     work.await.map_err(|source| Kept::Io { path: path.clone(), source })
 }

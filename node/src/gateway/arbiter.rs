@@ -31,8 +31,10 @@ pub(super) struct Evidence {
     pub(super) len_bytes: u64,
     /// CRC32C of each shard as it was read; `None`: it is missing, or not as it was written.
     pub(super) found: Vec<Option<u32>>,
-    /// All that k of its shards make, each once. One: its shards agree.
+    /// What k of its shards make, each once. One: its shards agree.
     pub(super) codewords: Vec<Codeword>,
+    /// There are no other codewords than these.
+    pub(super) all: bool,
 }
 
 /// Why nothing is called wrong.
@@ -44,6 +46,12 @@ pub(super) enum Undecided {
          was changed; read it back from a backup, or delete it"
     )]
     None { k: u8, expected: u32 },
+    /// No choice that was tried has it, and there are more than are tried.
+    #[error(
+        "none of the choices of its shards that were tried makes the content that was stored (crc32c {expected:08x}), and there \
+         are more than are tried of so wide a coding: it cannot be told which shards are wrong, and nothing was changed"
+    )]
+    NotAll { expected: u32 },
     /// More than one has.
     #[error(
         "several choices of its shards make contents of the stored checksum (crc32c {expected:08x}), so that it cannot be told \
@@ -65,10 +73,14 @@ pub(super) fn decide(extents: &[Evidence], k: u8, expected: u32) -> Result<Vec<C
     if choices.is_none_or(|choices| choices > MAX_CHOICES) {
         return Err(Undecided::TooMany { extents: doubtful });
     }
-    // Extent by extent: what the content so far may have for a checksum, and by which choices.
+    // Extent by extent: what the content so far may have for a checksum, and by which choices where there are any.
     let mut so_far: Vec<(u32, Vec<usize>)> = vec![(0, Vec::new())];
     for extent in extents {
         let len = usize::try_from(extent.len_bytes).unwrap_or(usize::MAX);
+        if let [only] = extent.codewords.as_slice() {
+            so_far.iter_mut().for_each(|(crc, _)| *crc = crc32c::crc32c_combine(*crc, only.content_crc, len));
+            continue;
+        }
         let mut next = Vec::with_capacity(so_far.len() * extent.codewords.len());
         for (crc, chosen) in &so_far {
             for (at, codeword) in extent.codewords.iter().enumerate() {
@@ -81,12 +93,18 @@ pub(super) fn decide(extents: &[Evidence], k: u8, expected: u32) -> Result<Vec<C
     }
     let mut right = so_far.into_iter().filter(|(crc, _)| *crc == expected);
     let (Some((_, chosen)), others) = (right.next(), right.next()) else {
-        return Err(Undecided::None { k, expected });
+        let left = extents.iter().any(|extent| !extent.all);
+        return Err(if left { Undecided::NotAll { expected } } else { Undecided::None { k, expected } });
     };
     if others.is_some() {
         return Err(Undecided::Several { expected });
     }
-    Ok(extents.iter().zip(chosen).map(|(extent, at)| extent.codewords[at].clone()).collect())
+    let mut chosen = chosen.into_iter();
+    let right = extents.iter().map(|extent| match extent.codewords.as_slice() {
+        [only] => only.clone(),
+        several => several[chosen.next().unwrap_or_default()].clone(),
+    });
+    Ok(right.collect())
 }
 
 /// The shards of an extent that are there, as they were written, and not what its codeword demands.
@@ -105,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::codec::{Layout, codec};
-    use crate::gateway::codewords::codewords;
+    use crate::gateway::codewords::{Codewords, codewords};
     use crate::model::Coding;
     use crate::types::{ExtentIndex, Version};
 
@@ -129,11 +147,13 @@ mod tests {
     }
 
     fn evidence(shards: &[Option<Vec<Bytes>>], layout: Layout) -> Evidence {
+        let Codewords { found: codewords, all } = codewords(shards, layout).unwrap();
         Evidence {
             extent: ExtentId { version: Version(1), index: ExtentIndex(0) },
             len_bytes: layout.extent_bytes,
             found: shards.iter().map(|shard| shard.as_deref().map(crc_of)).collect(),
-            codewords: codewords(shards, layout).unwrap(),
+            codewords,
+            all,
         }
     }
 
@@ -143,7 +163,17 @@ mod tests {
 
     /// Shards of one content, of which those named are another's: as written, whole, and wrong.
     fn mixed(of: &[u8], foreign: &[u8], wrong: &[usize], missing: &[usize]) -> Vec<Option<Vec<Bytes>>> {
-        let (right, other) = (shards(of, LAYOUT), shards(foreign, LAYOUT));
+        mixed_in(LAYOUT, of, foreign, wrong, missing)
+    }
+
+    fn mixed_in(
+        layout: Layout,
+        of: &[u8],
+        foreign: &[u8],
+        wrong: &[usize],
+        missing: &[usize],
+    ) -> Vec<Option<Vec<Bytes>>> {
+        let (right, other) = (shards(of, layout), shards(foreign, layout));
         let pick = |at: usize| if wrong.contains(&at) { other[at].clone() } else { right[at].clone() };
         (0..right.len()).map(|at| (!missing.contains(&at)).then(|| pick(at))).collect()
     }
@@ -202,6 +232,50 @@ mod tests {
             .map(|(extent, right)| wrong(extent, right).iter().map(|shard| shard.0).collect())
             .collect();
         assert_eq!(found, [vec![0], vec![], vec![2, 5]]);
+    }
+
+    /// Of 14 shards the first 512 choices of ten all have the first two: an object that can be mended was told to be deleted.
+    #[test]
+    fn wrong_shards_of_a_wide_coding_are_found_wherever_they_are() {
+        let layout = Layout { extent_bytes: 100, coding: Coding { k: 10, m: 4 }, block_bytes: 5 };
+        let (stored, other) = (content(1, 100), content(2, 100));
+        for bad in [vec![0, 1], vec![0, 1, 2, 3], vec![10, 13]] {
+            let extent = evidence(&mixed_in(layout, &stored, &other, &bad, &[]), layout);
+            let right = decide(std::slice::from_ref(&extent), 10, crc32c::crc32c(&stored)).unwrap();
+            let found: Vec<usize> = wrong(&extent, &right[0]).iter().map(|shard| shard.as_usize()).collect();
+            assert_eq!(found, bad);
+        }
+    }
+
+    #[test]
+    fn what_was_not_tried_is_not_called_lost() {
+        let codewords = vec![Codeword { content_crc: 1, shard_crcs: vec![] }; 2];
+        let whole = evidence(&mixed(&content(1, 50), &content(1, 50), &[], &[]), LAYOUT);
+        let extent = Evidence { codewords, all: false, ..whole };
+        let undecided = decide(&[extent], 4, 7).unwrap_err();
+        assert_eq!(undecided, Undecided::NotAll { expected: 7 });
+        assert!(!undecided.to_string().contains("delete"), "{undecided}");
+    }
+
+    /// What was chosen for each extent was copied with each extent: 5 TiB have 327,680.
+    #[test]
+    fn an_object_of_the_greatest_size_is_decided_at_once() {
+        let (stored, other) = (content(1, 50), content(2, 50));
+        let doubtful = evidence(&mixed(&stored, &other, &[1, 4], &[]), LAYOUT);
+        let clear = evidence(&mixed(&stored, &stored, &[], &[]), LAYOUT);
+        let extents: Vec<Evidence> =
+            (0..327_680).map(|at| if at == 200_000 { doubtful.clone() } else { clear.clone() }).collect();
+        let of_one = crc32c::crc32c(&stored);
+        let expected = (0..extents.len()).fold(0, |crc, _| crc32c::crc32c_combine(crc, of_one, stored.len()));
+        let right = decide(&extents, 4, expected).unwrap();
+        assert_eq!(wrong(&extents[200_000], &right[200_000]), [ShardIndex(1), ShardIndex(4)]);
+        assert!(
+            extents
+                .iter()
+                .zip(&right)
+                .enumerate()
+                .all(|(at, (extent, right))| at == 200_000 || wrong(extent, right).is_empty())
+        );
     }
 
     #[test]

@@ -6,30 +6,69 @@ use super::arbiter::Codeword;
 use crate::codec::{CodecError, ErasureCodec, Layout, codec};
 use crate::types::ShardIndex;
 
-/// Codewords of one extent that are looked for at most: what is beyond that is not decided anyway.
-const MAX_CODEWORDS: usize = 1024;
+/// Choices of k shards that are tried at most for one extent, each at the cost of decoding up to 16 MiB (some 10 ms): all there are
+/// of 12+4. Of wider codings as many are drawn: of 16+4 with three wrong shards, the right ones are among them but for one in a
+/// thousand extents.
+const MAX_TRIES: usize = 2_048;
 
-/// Choices of k shards that are tried at most for one extent, each at the cost of decoding 16 MiB: all of 8+4.
-const MAX_TRIES: usize = 512;
+/// Where the drawing begins. The same extent is always judged alike.
+const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// All codewords that k of the given shards (by index, in blocks) make, each once; as many as are bounded. Empty with fewer
-/// than k.
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Codewords {
+    /// Each once; none with fewer than k shards.
+    pub(super) found: Vec<Codeword>,
+    /// All choices of k shards were tried: there is no other.
+    pub(super) all: bool,
+}
+
+/// The codewords that k of the given shards (by index, in blocks) make.
 ///
 /// # Errors
 /// When the coding is out of range, or blocks do not fit.
-pub(super) fn codewords(shards: &[Option<Vec<Bytes>>], layout: Layout) -> Result<Vec<Codeword>, CodecError> {
+pub(super) fn codewords(shards: &[Option<Vec<Bytes>>], layout: Layout) -> Result<Codewords, CodecError> {
     let codec = codec(layout.coding)?;
     let crcs: Vec<Option<u32>> = shards.iter().map(|shard| shard.as_deref().map(crc_of)).collect();
     let there: Vec<usize> = (0..shards.len()).filter(|at| shards[*at].is_some()).collect();
     let mut found: Vec<Codeword> = Vec::new();
-    for chosen in choices(&there, usize::from(layout.coding.k)).take(MAX_TRIES) {
+    let (tries, all) = tries(&there, usize::from(layout.coding.k));
+    for chosen in tries {
         let agrees = |codeword: &Codeword| chosen.iter().all(|at| crcs[*at] == Some(codeword.shard_crcs[*at]));
         // Any k shards that agree with a codeword make it.
-        if found.len() < MAX_CODEWORDS && !found.iter().any(agrees) {
+        if !found.iter().any(agrees) {
             found.push(codeword(shards, &chosen, layout, codec.as_ref())?);
         }
+        if found.len() == 1 && there.iter().all(|at| crcs[*at] == Some(found[0].shard_crcs[*at])) {
+            return Ok(Codewords { found, all: true });
+        }
     }
-    Ok(found)
+    Ok(Codewords { found, all })
+}
+
+/// The choices that are tried, and whether those are all. In order only when they are: of the first few in order, all have the
+/// first shards in them, and one of those may be the wrong one.
+fn tries(there: &[usize], k: usize) -> (Vec<Vec<usize>>, bool) {
+    let tries: Vec<Vec<usize>> = choices(there, k).take(MAX_TRIES + 1).collect();
+    if tries.len() <= MAX_TRIES {
+        return (tries, true);
+    }
+    let mut state = SEED;
+    let mut draw = |below: usize| {
+        // xorshift64: evenly spread is all that is asked of it.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let drawn = (0..MAX_TRIES).map(|_| {
+        let mut places = there.to_vec();
+        (0..k).for_each(|at| places.swap(at, at + draw(there.len() - at)));
+        places.truncate(k);
+        places.sort_unstable();
+        places
+    });
+    (drawn.collect(), false)
 }
 
 /// What these k shards make.
@@ -90,5 +129,22 @@ mod tests {
         assert_eq!(choices(&[0, 1, 2, 3, 4, 5], 4).count(), 15);
         assert_eq!(choices(&[0, 1], 3).count(), 0);
         assert_eq!(choices(&(0..12).collect::<Vec<_>>(), 8).count(), 495);
+    }
+
+    /// Of 10+4 there are 1,001 choices, and only the first 512 in order were tried: all with the first three shards.
+    #[test]
+    fn choices_of_wide_codings_are_all_tried_or_drawn_evenly() {
+        for (total, k, all) in [(14, 10, 1_001), (16, 12, 1_820)] {
+            let (tried, whole) = tries(&(0..total).collect::<Vec<_>>(), k);
+            assert_eq!((tried.len(), whole), (all, true));
+        }
+        let there: Vec<usize> = (0..20).collect();
+        let (tried, whole) = tries(&there, 16);
+        assert_eq!((tried.len(), whole), (MAX_TRIES, false));
+        assert!(tried.iter().all(|chosen| chosen.len() == 16 && chosen.is_sorted_by(|one, next| one < next)));
+        for wrong in choices(&there, 2) {
+            assert!(tried.iter().any(|chosen| wrong.iter().all(|at| !chosen.contains(at))), "without {wrong:?}");
+        }
+        assert_eq!(tried, tries(&there, 16).0);
     }
 }

@@ -74,6 +74,28 @@ impl Gateway {
         range: ByteRange,
     ) -> Result<Content, GatewayError> {
         let operation = self.inner.operations.begin("get", &format!("{bucket}/{key}"));
+        self.read_as(bucket, key, record, range, Some(operation))
+    }
+
+    /// [`Gateway::read`] as a part of another operation, which ends it by dropping what comes back.
+    pub(super) fn read_within(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        record: ObjectRecord,
+        range: ByteRange,
+    ) -> Result<Content, GatewayError> {
+        self.read_as(bucket, key, record, range, None)
+    }
+
+    fn read_as(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        record: ObjectRecord,
+        range: ByteRange,
+        operation: Option<Operation>,
+    ) -> Result<Content, GatewayError> {
         if range.offset > record.size_bytes || (range.offset == record.size_bytes && range.offset > 0) {
             return Err(GatewayError::BadRange { offset: range.offset, size_bytes: record.size_bytes });
         }
@@ -143,8 +165,11 @@ struct Part {
 }
 
 impl Read {
-    async fn run(mut self, operation: Operation) {
-        let read = operation.unless_cancelled(self.pump()).await;
+    async fn run(mut self, operation: Option<Operation>) {
+        let read = match &operation {
+            Some(operation) => operation.unless_cancelled(self.pump()).await,
+            None => Ok(self.pump().await),
+        };
         // A client that does not take its last piece holds a message, and is nothing to wait for.
         drop(operation);
         if let Err(Stop::Failed(error)) = read.unwrap_or_else(|cancelled| Err(Stop::Failed(cancelled.into()))) {

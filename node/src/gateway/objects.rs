@@ -15,20 +15,22 @@ impl Gateway {
     /// # Errors
     /// When there is none, or no quorum of the metadata answers.
     pub async fn head(&self, bucket: &BucketName, key: &str) -> Result<ObjectRecord, GatewayError> {
+        self.reading("head", &format!("{bucket}/{key}"), self.newest(bucket, key)).await
+    }
+
+    /// [`Gateway::head`] as a part of another operation.
+    pub(super) async fn newest(&self, bucket: &BucketName, key: &str) -> Result<ObjectRecord, GatewayError> {
         check_bucket_name(bucket)?;
         check_key(key)?;
-        let work = async {
-            self.inner.meta.barrier().await?;
-            match self.inner.meta.object(bucket, key).await? {
-                Some(record) => Ok(record),
-                // Parts have a bucket without a record.
-                None if bucket.as_str() != UPLOADS_BUCKET && self.inner.meta.bucket(bucket).await?.is_none() => {
-                    Err(GatewayError::NoBucket(bucket.clone()))
-                }
-                None => Err(GatewayError::NoObject { bucket: bucket.clone(), key: key.to_owned() }),
+        self.inner.meta.barrier().await?;
+        match self.inner.meta.object(bucket, key).await? {
+            Some(record) => Ok(record),
+            // Parts have a bucket without a record.
+            None if bucket.as_str() != UPLOADS_BUCKET && self.inner.meta.bucket(bucket).await?.is_none() => {
+                Err(GatewayError::NoBucket(bucket.clone()))
             }
-        };
-        self.reading("head", &format!("{bucket}/{key}"), work).await
+            None => Err(GatewayError::NoObject { bucket: bucket.clone(), key: key.to_owned() }),
+        }
     }
 
     /// Deletes an object; answers whether there was one.

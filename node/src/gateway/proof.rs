@@ -21,7 +21,12 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::verify`], and when the content cannot be read although its shards are good.
     pub async fn verify_fully(&self, bucket: &BucketName, key: &str) -> Result<ObjectVerdict, GatewayError> {
-        let mut verdict = self.verify(bucket, key).await?;
+        self.reading("verify", &format!("{bucket}/{key}"), self.prove(bucket, key)).await
+    }
+
+    /// [`Gateway::verify_fully`] as a part of another operation.
+    pub(super) async fn prove(&self, bucket: &BucketName, key: &str) -> Result<ObjectVerdict, GatewayError> {
+        let mut verdict = self.verify_shards(bucket, key).await?;
         if !verdict.recoverable {
             return Ok(verdict);
         }
@@ -62,7 +67,7 @@ impl Gateway {
         let bad = |error: CodecError| GatewayError::BadCoding(error.to_string());
         let codec = codec(record.coding).map_err(bad)?;
         let mut content = Content {
-            stream: self.read(bucket, key, record.clone(), ByteRange::default())?.stream,
+            stream: self.read_within(bucket, key, record.clone(), ByteRange::default())?.stream,
             ahead: BytesMut::new(),
             of: ExtentId { version: record.version, index: ExtentIndex(0) },
         };

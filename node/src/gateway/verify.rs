@@ -107,8 +107,12 @@ impl Gateway {
     /// # Errors
     /// When there is no such object, or no quorum of the metadata answers.
     pub async fn verify(&self, bucket: &BucketName, key: &str) -> Result<ObjectVerdict, GatewayError> {
-        let subject = format!("{bucket}/{key}");
-        let verdict = self.reading("verify", &subject, self.check_shards(bucket, key)).await?;
+        self.reading("verify", &format!("{bucket}/{key}"), self.verify_shards(bucket, key)).await
+    }
+
+    /// [`Gateway::verify`] as a part of another operation.
+    pub(super) async fn verify_shards(&self, bucket: &BucketName, key: &str) -> Result<ObjectVerdict, GatewayError> {
+        let verdict = self.check_shards(bucket, key).await?;
         for check in &verdict.shards {
             let kind = match &check.state {
                 ShardState::Corrupt { .. } => SuspectKind::Corrupt,
@@ -139,7 +143,8 @@ impl Gateway {
         self.reading("repair", &format!("{bucket}/{key}"), self.repair_shards(bucket, key)).await
     }
 
-    async fn repair_shards(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
+    /// [`Gateway::repair`] as a part of another operation.
+    pub(super) async fn repair_shards(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
         let before = self.check_shards(bucket, key).await?;
         let mut shards = Vec::new();
         for check in before.shards.iter().filter(|check| !matches!(check.state, ShardState::Ok { .. })) {
@@ -176,7 +181,7 @@ impl Gateway {
     }
 
     pub(crate) async fn check_shards(&self, bucket: &BucketName, key: &str) -> Result<ObjectVerdict, GatewayError> {
-        let record = self.head(bucket, key).await?;
+        let record = self.newest(bucket, key).await?;
         let map = self.inner.meta.map();
         let mut work = Vec::new();
         for (index, extent) in (0u32..).map(ExtentIndex).zip(&record.extents) {

@@ -31,14 +31,18 @@ impl Gateway {
     /// # Errors
     /// As [`Gateway::repair`]; [`GatewayError::Undecided`] when it cannot be told which shards are right. Nothing is changed then.
     pub async fn repair_fully(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
-        let _operation = self.inner.operations.begin("repair", &format!("{bucket}/{key}"));
+        // Ended, what was replaced by then is good, and the rest is as it was.
+        self.reading("repair", &format!("{bucket}/{key}"), self.replace_and_repair(bucket, key)).await
+    }
+
+    async fn replace_and_repair(&self, bucket: &BucketName, key: &str) -> Result<ObjectRepair, GatewayError> {
         let mut shards = Vec::new();
         let mut round = 0;
         loop {
             round += 1;
             shards.extend(self.replace_wrong(bucket, key).await?);
-            shards.extend(self.repair(bucket, key).await?.shards);
-            let intact = self.verify_fully(bucket, key).await?.intact;
+            shards.extend(self.repair_shards(bucket, key).await?.shards);
+            let intact = self.prove(bucket, key).await?.intact;
             if intact || round == ROUNDS {
                 return Ok(ObjectRepair { shards, intact });
             }
@@ -67,6 +71,12 @@ impl Gateway {
         };
         let node = disk.and_then(|disk| self.inner.meta.map().node_of_disk(disk).map(|node| node.name.clone()));
         RepairedShard { extent, shard, disk, node, report }
+    }
+
+    /// As if another object were weighed for as long as this is held.
+    #[cfg(test)]
+    pub(crate) async fn weighing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.weighing.lock().await
     }
 
     /// For each extent what was found of it, and the codeword that it is.
@@ -113,10 +123,10 @@ impl Gateway {
             shard.as_ref().map(|blocks| blocks.iter().fold(0, |crc, block| crc32c::crc32c_append(crc, block)))
         });
         let found = found.collect();
-        // Seconds of computing, for wide codings: off the loop.
+        // Seconds of computing, and half a minute for wide codings: off the loop.
         let made = self.inner.host.blocking(move || codewords(&shards, layout)).await;
-        let codewords = made.map_err(|error| GatewayError::BadCoding(error.to_string()))?;
-        Ok(Evidence { extent: spec.id, len_bytes: spec.len_bytes, found, codewords })
+        let made = made.map_err(|error| GatewayError::BadCoding(error.to_string()))?;
+        Ok(Evidence { extent: spec.id, len_bytes: spec.len_bytes, found, codewords: made.found, all: made.all })
     }
 
     /// A whole shard, in blocks.

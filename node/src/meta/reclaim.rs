@@ -23,9 +23,9 @@ const PURGE_DEADLINE: Duration = Duration::from_secs(10);
 /// Room that compacting needs beside the database, which it moves about within its file: its own bookkeeping.
 const COMPACT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Tries at a moment in which nobody reads, and the pause between them. A snapshot that is being sent takes longer: then it
-/// is not compacted this time.
-const COMPACT_TRIES: u32 = 5;
+/// Tries at a moment in which nobody reads or applies, and the pause between them: two seconds, in which a node at work has such
+/// moments. A snapshot that is being sent takes longer: then it is not compacted this time.
+const COMPACT_TRIES: u32 = 20;
 const COMPACT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What came of it.

@@ -4,6 +4,7 @@
 //! Owns: the queue, the findings, the totals. Must never: touch a disk; grow without bound.
 
 mod throttled;
+mod unmended;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,9 +28,6 @@ const MAX_FINDINGS: usize = 256;
 
 /// Moved shards remembered for proofs, over all disks.
 const MAX_MOVED: usize = 262_144;
-
-/// Failed rebuilds remembered between two checks. More of them have one cause, and are found again by what found them.
-const MAX_UNMENDED: usize = 4096;
 
 /// The window over which the rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
@@ -90,7 +88,7 @@ struct State {
     passes: BTreeMap<DiskId, u64>,
     moved: BTreeMap<DiskId, BTreeSet<ShardKey>>,
     moved_total: usize,
-    /// Shards whose rebuild failed since the last check.
+    /// Shards whose rebuild failed since the last check, or that had no place in the queue.
     unmended: BTreeMap<ShardKey, (BucketName, String, DiskId)>,
     doubts: BTreeSet<(DiskId, u8)>,
     anti_entropy: AntiEntropy,
@@ -169,10 +167,17 @@ impl Board {
         self.push(job);
     }
 
-    /// Queues a job unless it is there or at work; answers whether it was new.
+    /// Queues a job unless it is there or at work; answers whether it was new. Who has no place is tried again by the next check.
     pub(super) fn push(&self, job: Job) -> bool {
         let mut state = self.lock();
-        if state.running.contains_key(&job.shard) || !state.queue.push(job) {
+        if state.running.contains_key(&job.shard) {
+            return false;
+        }
+        let pushed = state.queue.push(job);
+        if let Some(Job { bucket, key, shard, disk, .. }) = pushed.left_out {
+            state.remember((bucket, key, shard, disk));
+        }
+        if !pushed.new {
             return false;
         }
         drop(state);
@@ -276,9 +281,7 @@ impl Board {
                 state.failed += 1;
                 *state.failed_on.entry(disk).or_default() += 1;
                 *state.failed_of.entry(bucket.clone()).or_default() += 1;
-                if state.unmended.len() < MAX_UNMENDED {
-                    state.unmended.insert(shard, (bucket.clone(), key.to_owned(), disk));
-                }
+                state.remember((bucket.clone(), key.to_owned(), shard, disk));
             }
             RebuildState::Rebuilt | RebuildState::Intact | RebuildState::Obsolete => {
                 state.completed += u64::from(report.state == RebuildState::Rebuilt);
@@ -314,12 +317,6 @@ impl Board {
         if state.findings.len() > MAX_FINDINGS {
             state.findings.pop_front();
         }
-    }
-
-    /// What failed since the last time it was asked.
-    pub(super) fn take_failed(&self) -> Vec<(BucketName, String, ShardKey, DiskId)> {
-        let unmended = std::mem::take(&mut self.lock().unmended);
-        unmended.into_iter().map(|(shard, (bucket, key, disk))| (bucket, key, shard, disk)).collect()
     }
 
     /// A folder is to be looked at anew, whatever is believed of it.

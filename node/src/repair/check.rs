@@ -82,18 +82,21 @@ fn is_left_behind(map: &ClusterMap, counts: &Counts) -> bool {
         .any(|(disk, shards)| *shards > 0 && map.disk_state(*disk).is_none_or(DiskState::is_left))
 }
 
-/// What failed since the last look is put into the queue again, whoever had found it.
+/// What failed since the last look, or found no place in the queue, is put into it again, whoever had found it. What this does
+/// not come to stays for the next look.
 async fn try_again(parts: &RepairParts) -> Result<(), MetaError> {
-    for (bucket, key, shard, disk) in parts.board.take_failed() {
-        let Some((bucket, key, record)) = holder_of(&parts.meta, &bucket, &key, shard.extent_id()).await? else {
-            continue;
-        };
-        let priority = priority_of(parts, &mut BTreeMap::new(), accounted_bucket(&bucket, &key)).await?;
-        let (kind, found_by, detail) = (SuspectKind::Corrupt, FoundBy::Check, String::new());
-        let suspect = Suspect { bucket, key, shard, disk, kind, found_by, detail };
-        if let Some(job) = job_of(&parts.meta.map(), &record, &suspect, priority) {
-            parts.board.push(job);
+    let mut failed = parts.board.take_failed();
+    while let Some((bucket, key, shard, disk)) = failed.next() {
+        if let Some((bucket, key, record)) = holder_of(&parts.meta, &bucket, &key, shard.extent_id()).await? {
+            let priority = priority_of(parts, &mut BTreeMap::new(), accounted_bucket(&bucket, &key)).await?;
+            let (kind, found_by, detail) = (SuspectKind::Corrupt, FoundBy::Check, String::new());
+            let suspect = Suspect { bucket, key, shard, disk, kind, found_by, detail };
+            if let Some(job) = job_of(&parts.meta.map(), &record, &suspect, priority) {
+                // Without a place it is remembered anew.
+                parts.board.push(job);
+            }
         }
+        failed.settled();
     }
     Ok(())
 }

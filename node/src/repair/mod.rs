@@ -204,10 +204,13 @@ impl RepairHandle {
         self.parts.board.throttled()
     }
 
-    /// Removes from every disk what the metadata gave up and is still kept aside: how many shards, and the disks that could
-    /// not be asked.
+    /// Removes from every disk what the metadata gave up and is still kept aside: how many shards, and what stood in the way.
     pub(crate) async fn purge_replaced(&self) -> (u64, Vec<String>) {
         let (mut removed, mut failed) = (0, Vec::new());
+        if self.parts.meta.map().collection_held {
+            failed.push("shards that were given up stay: collection is held (resilver repair collect)".to_owned());
+            return (removed, failed);
+        }
         for volume in self.parts.disks.volumes() {
             match volume.purge_replaced().await {
                 Ok(shards) => removed += shards,

@@ -1,6 +1,7 @@
 //! Room on full disks: what the metadata gave up is kept aside for a day, but not while clients are refused for want of it.
 //!
-//! Must never: remove what this node alone judged (orphans, corrupt shards): that judgement may have been wrong.
+//! Must never: remove what this node alone judged (orphans, corrupt shards): that judgement may have been wrong. Remove anything
+//! while collection is held: what a forced epoch gave up may be asked for by the one before it (`recover-quorum --undo`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,9 @@ const LOW_PART: u64 = 10;
 pub(super) async fn run(parts: Arc<RepairParts>) {
     loop {
         sleep(PAUSE).await;
+        if parts.meta.map().collection_held {
+            continue;
+        }
         for volume in parts.disks.volumes() {
             let status = volume.status();
             if status.available_bytes >= status.total_bytes / LOW_PART {

@@ -1,5 +1,5 @@
 //! The scrub: reads every shard of a disk back, whether anyone asks for it or not, at a pace that spreads one pass over
-//! its period. It rests while clients need the disk ([`super::pressure`]), and goes on where it was after a restart.
+//! its period. It rests while clients need the disk ([`super::pressure`]: a shard in turn, if that has no end), and goes on where it was after a restart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, walk: W
     let mut health = volume.health_changes();
     let mut pressures = parts.board.pressures();
     let own = volume.id();
+    let mut used = 0;
     // Folders before a restart may have had them.
     let mut seen = u64::from(walk.done > 0 && volume.status().shards > 0);
     for (turn, folder) in pace.left() {
@@ -55,7 +56,8 @@ async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, walk: W
             // The sender lives in the volume.
             let _ = health.wait_for(|report| matches!(report.health, Health::Ok | Health::Suspect)).await;
             // Nor does the board end before its tasks. What is late is made up for at the rate that is allowed.
-            let free = |all: &BTreeMap<DiskId, Pressure>| all.get(&own).is_none_or(|pressure| !pressure.pauses);
+            let free =
+                |all: &BTreeMap<DiskId, Pressure>| all.get(&own).copied().unwrap_or_default().lets_through(&mut used);
             let _ = pressures.wait_for(free).await;
             scrub(parts, volume, throttle, shard).await;
             seen += 1;

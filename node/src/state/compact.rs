@@ -1,9 +1,9 @@
 //! Room that the database's file has and does not need, given back.
 //!
 //! Must never: begin while anybody holds a moment of the state ([`super::views`], a snapshot that is being written): it waits for
-//! nobody, and says that the database is in use.
+//! nobody, and says that the database is in use. Waiting would hold up everybody who comes after it, behind the longest reader.
 
-use std::sync::PoisonError;
+use std::sync::TryLockError;
 
 use redb::CompactionError;
 
@@ -14,14 +14,20 @@ impl State {
     /// meanwhile, by some seconds for each gigabyte. What was applied is durable then.
     ///
     /// # Errors
-    /// When somebody reads just then, or the database fails.
+    /// [`StateError::Busy`] when somebody reads or applies just then; when the database fails.
     pub(crate) async fn compact(&self) -> Result<bool, StateError> {
         self.flush().await?;
         let inner = self.inner.clone();
         self.inner
             .host
             .blocking(move || {
-                let mut database = inner.database.write().unwrap_or_else(PoisonError::into_inner);
+                let mut database = match inner.database.try_write() {
+                    Ok(database) => database,
+                    Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                    Err(TryLockError::WouldBlock) => {
+                        return Err(StateError::Busy("somebody reads or applies just now".to_owned()));
+                    }
+                };
                 let database = database.as_mut().ok_or(StateError::Closed)?;
                 database.compact().map_err(|error| match error {
                     CompactionError::Storage(error) => error.into(),

@@ -99,7 +99,7 @@ impl Told {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Placed {
-    /// Counts the counts: one that ends after another began is none.
+    /// Counts the counts: one that ends after another began, or after the state was replaced, is none.
     round: u64,
     disks: Arc<BTreeSet<DiskId>>,
     counted: bool,
@@ -122,8 +122,8 @@ impl Placed {
     pub(super) fn follow(&mut self, told: &mut Told) {
         let news = std::mem::take(&mut told.news);
         if told.disks.is_none() {
-            // Nobody watches, or the state was replaced and nobody watches the new one.
-            *self = Self { round: self.round, ..Self::default() };
+            // Nobody watches, or the state was replaced and nobody watches the new one: a count that still runs is of the old one.
+            *self = Self { round: self.round + 1, ..Self::default() };
             return;
         }
         for news in news {
@@ -349,5 +349,24 @@ impl State {
         });
         let count = count.await.unwrap();
         (count.trees, count.unsettled.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_ends_after_its_state_was_replaced_is_none() {
+        let disks: Arc<BTreeSet<DiskId>> = Arc::new([DiskId(11)].into());
+        let mut placed = Placed::default();
+        let round = placed.begin(disks.clone());
+        // A snapshot is installed while the state before it is read from end to end.
+        placed.follow(&mut Told::default());
+        placed.count(round, Count { unsettled: [Version(5)].into(), ..Count::default() });
+        assert!(!placed.counted && placed.objects.is_empty(), "{placed:?}");
+        let round = placed.begin(disks);
+        placed.count(round, Count::default());
+        assert!(placed.counted);
     }
 }

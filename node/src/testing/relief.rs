@@ -73,6 +73,29 @@ async fn a_cancelled_read_ends_with_an_error_and_never_as_if_it_were_whole() {
     assert!(got < data.len() && matches!(last, Some(Err(GatewayError::Cancelled(_)))), "{got} bytes, then {last:?}");
 }
 
+/// It was in the list and heard nothing: cancelling it said that it ends, and it went on; its parts were in the list beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_repair_is_one_operation_and_ends_when_it_is_cancelled() {
+    let cluster = Cluster::start(3, Settings::default()).await;
+    cluster.put(0, "key", &content(100_000)).await.unwrap();
+    let gateway = cluster.node(0).gateway.clone();
+    let operations = gateway.operations();
+    let other = gateway.weighing().await;
+    let repairing = gateway.clone();
+    let repair = tokio::spawn(async move { repairing.repair_fully(&bucket(), "key").await });
+    until("it is under way", async || operations.in_flight() > 0).await;
+    let [running] = &operations.oldest(9)[..] else { panic!("one is under way") };
+    assert_eq!((running.what, running.subject.as_str()), ("repair", "test/key"));
+    operations.cancel(&running.id, "it hangs").unwrap();
+    let ended = repair.await.unwrap().unwrap_err();
+    assert!(matches!(&ended, GatewayError::Cancelled(reason) if reason == "it hangs"), "{ended}");
+    assert_eq!(operations.in_flight(), 0);
+    drop(other);
+    assert!(gateway.repair_fully(&bucket(), "key").await.unwrap().intact);
+    assert!(gateway.verify_fully(&bucket(), "key").await.unwrap().intact);
+    assert_eq!(operations.in_flight(), 0, "neither leaves a part of it behind");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_quiet_voter_votes_and_does_not_stand() {
     let mut cluster = Cluster::start(3, Settings::default()).await;

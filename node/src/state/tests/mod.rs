@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod buckets;
+mod compact;
 mod durable;
 mod flush;
 mod hosts;
