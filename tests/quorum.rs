@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resilver_chaos::client::{Client, Written};
@@ -50,6 +51,22 @@ async fn dies(cluster: &Cluster, client: &Client, node: &str) {
     hands_off(cluster, node, true).await;
     faults::kill_node(&cluster.host, client, cluster.target.host(node).unwrap()).await.unwrap();
     eventually("the node is gone", async || client.observe(node).await.is_none()).await;
+}
+
+/// Each shard of these objects is on a node of its own. One that was stored while nodes were in doubt has stand-ins, and could not
+/// lose two nodes before they are home.
+async fn spread(client: &Client, prefix: &str, count: usize) {
+    for at in 0..count {
+        eventually("every shard is on a node of its own", async || {
+            let found = client.verify(BUCKET, &format!("{prefix}{at}")).await;
+            found.is_ok_and(|found| {
+                let nodes: BTreeSet<(u32, &str)> =
+                    found.shards.iter().map(|shard| (shard.extent, shard.node.as_str())).collect();
+                nodes.len() == found.shards.len() && !nodes.iter().any(|(_, node)| node.is_empty())
+            })
+        })
+        .await;
+    }
 }
 
 fn said(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String) {
@@ -308,6 +325,8 @@ async fn a_forced_epoch_is_undone_while_nobody_joined_it_and_not_after() {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
 
     // Phase 4: once more, and one of the others joins: now it stays. The epoch that was undone is not used again.
+    spread(&client, "before", 10).await;
+    spread(&client, "after", 5).await;
     let (leader, voters, learners) = roles(&cluster).await;
     let gone = [leader, voters[0].clone()];
     for node in &gone {
