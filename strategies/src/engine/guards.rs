@@ -284,6 +284,14 @@ fn voters_kept(look: &Look<'_>) -> (bool, String) {
         .filter(|member| member.role == "voter" && member.state != "out")
         .map(|member| member.node.as_str())
         .collect();
+    // A lost voter has opened nothing that would name them. Its vote is gone already, the lease's holder counts the others' before it
+    // gives a slot, and without a quorum of them nobody takes the node back.
+    if voters.is_empty() && fact.phase == "lost_voter" && look.rung.action == Action::RejoinLearner {
+        return (
+            true,
+            "the node takes no part: its vote is gone, and the lease's holder counts the others'".to_owned(),
+        );
+    }
     if voters.is_empty() {
         return (false, "the voters are not known".to_owned());
     }

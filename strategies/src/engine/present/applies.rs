@@ -146,7 +146,7 @@ impl Engine {
     }
 
     fn is_stuck_long(&self, lock: &LockFact) -> bool {
-        std::time::Duration::from_millis(lock.held_ms) >= self.policy.deadlock.stuck_lock_after
+        std::time::Duration::from_millis(lock.held_ms) >= self.policy.scaled(self.policy.deadlock.stuck_lock_after)
     }
 
     /// What the action needs beside its subject.
