@@ -8,22 +8,14 @@ mod agents;
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agents::{configured, incident, reaches, records, said, steps, told, verified};
+use agents::{all_over, configured, incident, of_role, reaches, records, said, steps, told, verified};
 use redb::TableDefinition;
 use resilver_chaos::client::{Client, Written};
 use resilver_chaos::faults;
-use resilver_host::Signal;
-use resilver_proto::locks::locks_client::LocksClient;
-use resilver_proto::locks::{AcquireRequest, AcquireResponse, ReleaseRequest};
-use resilver_proto::transport::Profile;
 use serde_json::Value;
 use support::{Cluster, eventually, whole};
-use tokio::task::JoinSet;
 
 const BUCKET: &str = "stories";
 /// How long one put may take.
@@ -65,21 +57,6 @@ async fn struck(cluster: &Cluster, client: &Client, name: &str, damage: impl FnO
     assert!(resumed.status.success(), "{}", said(&resumed));
 }
 
-/// A node by its role, once one says that it has it; not the one that is named.
-async fn of_role(cluster: &Cluster, role: &str, but: &str) -> String {
-    let mut found = None;
-    eventually(&format!("a {role} is there"), async || {
-        let output = cluster.run(&["meta", "status", "--json"]);
-        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-        let named = nodes.iter().find(|node| node["role"] == role && node["node"] != but);
-        found = named.map(|node| node["node"].as_str().unwrap().to_owned());
-        found.is_some()
-    })
-    .await;
-    found.unwrap()
-}
-
 /// Changes a node's database behind its back. The digests that it keeps in step go as well: it makes them anew from what is there.
 fn changed(meta: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
     let database = redb::Database::open(meta.join("state.redb")).unwrap();
@@ -104,14 +81,6 @@ fn many_records_more(txn: &redb::WriteTransaction) {
         let version = (u128::MAX - u128::from(number)).to_be_bytes();
         table.insert(version.as_slice(), [].as_slice()).unwrap();
     }
-}
-
-async fn all_over(cluster: &Cluster, client: &Client) {
-    whole(client).await;
-    eventually("no incident is open", async || {
-        cluster.json(&["incident", "list", "--open", "--json"]) == Value::Array(vec![])
-    })
-    .await;
 }
 
 #[tokio::test]
@@ -240,109 +209,6 @@ async fn a_lock_of_a_living_owner_is_broken_at_a_persons_word_and_not_before() {
     let released = cluster.run(&["lock", "release", path, "--token", &next["token"].to_string()]);
     assert!(released.status.success(), "{}", said(&released));
     eventually("the bucket can be made", async || cluster.run(&["bucket", "create", "photos"]).status.success()).await;
-    all_over(&cluster, &client).await;
-    verified(&cluster);
-}
-
-/// A process that gets a twentieth of the time: it stands still for 95 ms of every 100. Ends when it goes.
-struct Brake {
-    on: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Brake {
-    async fn on(cluster: &Cluster, pid: u32) -> Self {
-        let id = cluster.host.proc.identify(pid).unwrap().expect("the process runs");
-        let process = cluster.host.proc.adopt(id).await.unwrap().expect("the process runs");
-        let on = Arc::new(AtomicBool::new(true));
-        let still = on.clone();
-        let thread = std::thread::spawn(move || {
-            while still.load(Ordering::Relaxed) {
-                process.signal(Signal::Stop).unwrap();
-                std::thread::sleep(Duration::from_millis(95));
-                process.signal(Signal::Continue).unwrap();
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        });
-        Self { on, thread: Some(thread) }
-    }
-}
-
-impl Drop for Brake {
-    fn drop(&mut self) {
-        self.on.store(false, Ordering::Relaxed);
-        let _ = self.thread.take().unwrap().join();
-    }
-}
-
-/// Entries of the log, as many as the leader takes: locks that are taken and given back.
-fn entries(cluster: &Cluster, leader: &str) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for number in 0..16 {
-        let address = &cluster.target.host(leader).unwrap().address;
-        let mut locks =
-            LocksClient::new(resilver_proto::transport::channel(&cluster.host.net, address, Profile::Bulk).unwrap());
-        let (path, life) = (format!("load/{number}"), format!("{number:032x}"));
-        tasks.spawn(async move {
-            loop {
-                let wanted = AcquireRequest {
-                    path: path.clone(),
-                    label: "load".to_owned(),
-                    life: life.clone(),
-                    lease_ms: 60_000,
-                    wait_ms: 0,
-                };
-                if let Ok(had) = locks.acquire(wanted).await {
-                    let AcquireResponse { token, owner, .. } = had.into_inner();
-                    let _ = locks.release(ReleaseRequest { path: path.clone(), owner, token }).await;
-                }
-            }
-        });
-    }
-    tasks
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_that_lags_is_relieved_gives_its_vote_up_and_has_all_back_when_it_keeps_up() {
-    let cluster = Cluster::start(4, 2, &[]);
-    let client = cluster.client();
-    client.ensure_bucket(BUCKET, None).await.unwrap();
-    put(&client, 0, 3).await;
-    // Half a minute of a lag of ten seconds is too long for a test.
-    configured(&cluster, "", "lag: { entries: 32, behind: 2s, confirm_after: 4s }\n").await;
-    all_over(&cluster, &client).await;
-
-    // A voter gets a twentieth of the time that it needs, while the leader is busy.
-    let leader = of_role(&cluster, "leader", "").await;
-    let slow = of_role(&cluster, "voter", "").await;
-    let brake = Brake::on(&cluster, client.observe(&slow).await.unwrap().pid).await;
-    let load = entries(&cluster, &leader);
-    let open = reaches(&cluster, &slow, "slow_follower", "recovering").await;
-    eventually("it has given its vote up", async || {
-        let records = records(&cluster, &slow, &open);
-        records.iter().any(|one| one["action"] == "demote" && one["details"]["resolution"] == "done")
-    })
-    .await;
-    let others = cluster.target.hosts.iter().filter(|host| host.name != slow);
-    assert!(
-        others.into_iter().all(|host| incident(&cluster, &host.name, "slow_follower").is_none()),
-        "it alone is slow"
-    );
-
-    // It has its time again, and keeps up: what was done to it is taken back, the newest first.
-    drop((brake, load));
-    let over = reaches(&cluster, &slow, "slow_follower", "resolved").await;
-    let written = records(&cluster, &slow, &over);
-    let back = ["throttle", "set_mode", "install_snapshot", "demote", "promote", "set_mode", "throttle"];
-    told(&written, &slow, &back, &["pause", "fresh", "authority", "intent_first"], "canary");
-    eventually("three nodes vote, none of which is said to have no vote", async || {
-        let status = cluster.json(&["meta", "status", "--json"]);
-        let nodes = status["nodes"].as_array().unwrap();
-        nodes.iter().filter(|node| node["role"] == "voter" || node["role"] == "leader").count() == 3
-    })
-    .await;
-    let seen = client.observe(&slow).await.unwrap();
-    assert!(seen.stands == Some(true) && seen.repair.unwrap().throttled.is_empty(), "nothing of it is left");
     all_over(&cluster, &client).await;
     verified(&cluster);
 }

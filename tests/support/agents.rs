@@ -7,7 +7,8 @@ use std::process::Output;
 use resilver_host::Signal;
 use serde_json::Value;
 
-use crate::support::{Cluster, eventually};
+use crate::support::{Cluster, eventually, whole};
+use resilver_chaos::client::Client;
 
 pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -108,4 +109,28 @@ pub fn verified(cluster: &Cluster) {
     let report = cluster.dir.path().join("report.json").display().to_string();
     let verified = cluster.run(&["verify", "--full", "--report", &report]);
     assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
+}
+
+/// A node by its role, once one says that it has it; not the one that is named.
+pub async fn of_role(cluster: &Cluster, role: &str, but: &str) -> String {
+    let mut found = None;
+    eventually(&format!("a {role} is there"), async || {
+        let output = cluster.run(&["meta", "status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
+        let named = nodes.iter().find(|node| node["role"] == role && node["node"] != but);
+        found = named.map(|node| node["node"].as_str().unwrap().to_owned());
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// Waits until the cluster is whole and no incident is open.
+pub async fn all_over(cluster: &Cluster, client: &Client) {
+    whole(client).await;
+    eventually("no incident is open", async || {
+        cluster.json(&["incident", "list", "--open", "--json"]) == Value::Array(vec![])
+    })
+    .await;
 }

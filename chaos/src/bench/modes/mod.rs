@@ -194,7 +194,8 @@ async fn approve(host: &Host, agent: &HostInfo, incident: &str) -> anyhow::Resul
     Ok(())
 }
 
-/// Waits until every node is healthy, nothing is missing, and no incident is open. The leader's name.
+/// Waits until every node is healthy, nothing is missing, no incident is open, and some agent holds the lease, as it is in a cluster
+/// at rest. The leader's name.
 async fn calm(host: &Host, target: &Target, client: &Client) -> anyhow::Result<String> {
     let mut why = String::new();
     let waiting = async {
@@ -221,7 +222,7 @@ fn whole(status: &resilver_proto::store::StatusResponse) -> bool {
         && status.missing_shards + status.repair_queue + status.repair_in_flight == 0
 }
 
-/// Incidents that are not over, of all agents.
+/// What keeps the agents from rest: incidents that are not over, and a lease that nobody holds.
 async fn open(host: &Host, target: &Target) -> anyhow::Result<Vec<String>> {
     let mut open = Vec::new();
     for info in &target.hosts {
@@ -231,7 +232,22 @@ async fn open(host: &Host, target: &Target) -> anyhow::Result<Vec<String>> {
         let told = |one: &&Value| one["state"] != "resolved";
         open.extend(incidents.iter().filter(told).map(|one| format!("{} of {}", one["mode"], info.name)));
     }
+    if !held(host, target).await? {
+        open.push("the lease, which nobody holds".to_owned());
+    }
     Ok(open)
+}
+
+/// Whether some agent holds the lease.
+async fn held(host: &Host, target: &Target) -> anyhow::Result<bool> {
+    for info in &target.hosts {
+        let (_, body) = web::call(&host.net, &info.api, "/api/v1/status", None, ASK).await?;
+        let status: Value = serde_json::from_slice(&body).with_context(|| format!("{}: no JSON", info.api))?;
+        if status.pointer("/lease/fence").is_some_and(Value::is_string) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl Once {
