@@ -10,6 +10,10 @@ use serde_json::Value;
 use crate::support::{Cluster, eventually, whole};
 use resilver_chaos::client::Client;
 
+/// Keys of a configuration by which agents leave a node that lost its vote by damage to a person.
+pub const LOST_VOTERS_ARE_A_PERSONS: &str =
+    "authority: { modes: { log_corruption: { all: shadow }, database_corruption: { all: shadow } } }\n";
+
 pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
