@@ -30,9 +30,9 @@ const BUCKET: &str = "stories";
 /// How long one put may take.
 const PUT: Duration = Duration::from_secs(15);
 /// Clients that write entries of the log.
-const CLIENTS: u32 = 16;
+const CLIENTS: u32 = 4;
 /// What each write and sync of the slow disk takes: an entry needs some of them.
-const SLOW: &str = "slow 700";
+const SLOW: &str = "slow 500";
 
 /// A folder behind a file system that takes its time when it is told to. In a mount namespace of its own; ends with the test.
 struct SlowFolder {
@@ -109,6 +109,8 @@ fn entries(cluster: &Cluster, leader: &str) -> JoinSet<()> {
     clients
 }
 
+/// Found by this: the agent asked its own node to give the vote up, which first had to catch up with the map of who votes; and that is
+/// what it could not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_lags_is_relieved_gives_its_vote_up_and_has_all_back_when_it_keeps_up() {
     if !lone::is_root("mounting a file system") {
