@@ -1,6 +1,7 @@
-//! `slow_follower`: the own node follows, and applies what was committed too late: many entries, and long ago.
+//! `slow_follower`: the own node follows, and applies what was committed too late: many entries, and long ago; or it answers
+//! its canary many times as slowly as the others' nodes answer theirs.
 //!
-//! Never: acts on a common cause (two and a third of the nodes are slow); takes a burst of entries, or a quiet cluster's one late
+//! Never: takes the vote of one that is only slow to answer; acts on a common cause (two and a third of the nodes are slow); takes a burst of entries, or a quiet cluster's one late
 //! entry, for it; looks at a leader or a learner.
 
 use std::collections::VecDeque;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::NodeFact;
+use crate::api::{CanaryFact, NodeFact};
 use crate::config::{LagPolicy, PolicyConfig};
 use crate::engine::detect::State;
 use crate::engine::detect::held::Held;
@@ -21,6 +22,17 @@ const MAX_SAMPLES: usize = 256;
 /// How old the leader's word may be.
 const WORD_FRESH: Duration = Duration::from_secs(5);
 
+/// Others whose canaries are compared with, at least: of two nobody knows which is slow.
+const LEAST_OTHERS: usize = 2;
+
+/// How the own node's answers compare with the others'.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Answers {
+    own_ms: u64,
+    median_ms: u64,
+    others: usize,
+}
+
 /// What was seen of the lag.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
@@ -30,6 +42,11 @@ pub(crate) struct Watch {
     behind: Duration,
     slow: Held,
     caught_up: Held,
+    /// It follows, and is healthy, by its last heartbeat.
+    follows: bool,
+    answers: Answers,
+    late: Held,
+    prompt: Held,
     /// Nodes that are slow, this one among them, of how many that are known.
     together: (usize, usize),
 }
@@ -54,8 +71,8 @@ impl Watch {
         self.entries = committed.saturating_sub(raft.applied);
         self.behind = self.committed.front().map_or(Duration::ZERO, |(at, _)| now.since(*at));
         let many = |entries: u64| entries >= u64::from(figures.entries);
-        let follows = raft.role == "follower" && fact.phase == "healthy";
-        self.slow.look(now, follows && many(self.entries) && self.behind >= figures.behind, gap);
+        self.follows = raft.role == "follower" && fact.phase == "healthy";
+        self.slow.look(now, self.follows && many(self.entries) && self.behind >= figures.behind, gap);
         self.caught_up.look(now, leader.is_some() && self.behind < figures.caught_up, gap);
         let (mut slow, mut known) = (usize::from(many(self.entries)), 1);
         for (_, _, other) in peers.raft(now, WORD_FRESH) {
@@ -65,6 +82,25 @@ impl Watch {
         self.together = (slow, known);
     }
 
+    /// The own node's canary came back, or did not; that it did not is `deadlock`'s. On a host that is saturated, or of which nothing
+    /// is known, all is slow, and it is not the node.
+    pub(crate) fn canary(&mut self, now: Moment, fact: &CanaryFact, free: bool, peers: &Peers, policy: &LagPolicy) {
+        let mut others: Vec<u64> = peers.canaries(now, policy.answers_good_for).collect();
+        let (Some(own_ms), true) = (fact.millis, others.len() >= LEAST_OTHERS) else { return };
+        others.sort_unstable();
+        let median_ms = others[others.len() / 2];
+        self.answers = Answers { own_ms, median_ms, others: others.len() };
+        let floor = u64::try_from(policy.answers_floor.as_millis()).unwrap_or(u64::MAX);
+        let limit = median_ms.saturating_mul(u64::from(policy.answers_factor)).max(floor);
+        self.late.look(now, free && self.follows && own_ms > limit, policy.answers_good_for);
+        self.prompt.look(now, own_ms <= limit, policy.answers_good_for);
+    }
+
+    /// What was committed is applied too late: more than being slow to answer.
+    pub(crate) fn lags(&self, policy: &LagPolicy) -> bool {
+        self.slow.lasts(policy.confirm_after, 3)
+    }
+
     /// Others are slow as well: the cause is not this node's.
     pub(crate) fn common_cause(&self) -> Option<String> {
         let (slow, known) = self.together;
@@ -72,7 +108,7 @@ impl Watch {
     }
 
     pub(crate) fn state(&self, policy: &LagPolicy, caught_up_for: Duration) -> State {
-        if self.slow.lasts(policy.confirm_after, 3) {
+        if self.lags(policy) {
             let (entries, behind, time) = (self.entries, self.behind.as_secs_f64(), self.slow.time().as_secs_f64());
             let (slow, known) = self.together;
             return State::Ill(format!(
@@ -82,9 +118,21 @@ impl Watch {
                 policy.behind.as_secs_f64()
             ));
         }
-        match self.caught_up.lasts(caught_up_for, 3) {
-            true => State::Well,
-            false => State::Unknown("less than a second of lag for long enough"),
+        if self.late.lasts(policy.answers_after, 3) {
+            let Answers { own_ms, median_ms, others } = self.answers;
+            let (time, factor, floor) =
+                (self.late.time().as_secs_f64(), policy.answers_factor, policy.answers_floor.as_millis());
+            return State::Ill(format!(
+                "a write and a read through this node take {own_ms} ms, through {others} others {median_ms} ms at the median (limit: {factor} \
+                 times that, and {floor} ms), for {time:.0} s; what is committed is applied in time"
+            ));
+        }
+        // Without others' canaries nothing is known of answers, and nothing is held against it.
+        let answers = self.late.looks() == 0 && (self.prompt.looks() == 0 || self.prompt.lasts(caught_up_for, 3));
+        match (self.caught_up.lasts(caught_up_for, 3), answers) {
+            (true, true) => State::Well,
+            (true, false) => State::Unknown("answers as quick as the others' for long enough"),
+            (false, _) => State::Unknown("less than a second of lag for long enough"),
         }
     }
 }
