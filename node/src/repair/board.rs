@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 pub(crate) use self::throttled::THROTTLE_LASTS;
 use self::throttled::Throttled;
 use super::pressure::Pressure;
-use super::queue::{Job, Queue};
+use super::queue::{Job, PARTS, Queue};
 use super::{Finding, FoundBy, RebuildReport, RebuildState, RepairStatus, Suspect, Timings, holder_of};
 use crate::meta::Meta;
 use crate::model::{ClusterMap, DEFAULT_REPAIR_PRIORITY, ObjectRecord, accounted_bucket};
@@ -77,6 +77,8 @@ struct Inner {
 struct State {
     queue: Queue,
     running: BTreeMap<ShardKey, (DiskId, BucketName)>,
+    /// Parts of slots that jobs of the queue have.
+    taken: u32,
     findings: VecDeque<Finding>,
     next_finding: u64,
     completed: u64,
@@ -122,6 +124,8 @@ pub struct Held {
 pub(super) struct Claim {
     board: Board,
     shard: ShardKey,
+    /// Of a slot, if it came from the queue.
+    parts: u32,
 }
 
 impl Board {
@@ -220,12 +224,12 @@ impl Board {
     }
 
     /// The most urgent job, once there is one, and the claim to its shard.
-    pub(super) async fn next(&self) -> (Job, Claim) {
+    pub(super) async fn next(&self, slots: u32) -> (Job, Claim) {
         let mut throttled = self.inner.throttled.subscribe();
         loop {
             let woken = self.inner.work.notified();
             let until = throttled.borrow_and_update().as_ref().map(|throttled| throttled.until);
-            if let Some(found) = self.try_next() {
+            if let Some(found) = self.try_next(slots) {
                 return found;
             }
             tokio::select! {
@@ -237,19 +241,21 @@ impl Board {
         }
     }
 
-    fn try_next(&self) -> Option<(Job, Claim)> {
+    fn try_next(&self, slots: u32) -> Option<(Job, Claim)> {
         let mut state = self.lock();
+        let room = slots.saturating_mul(PARTS).saturating_sub(state.taken);
         let job = match self.throttled() {
             // One more loss, and it could not be rebuilt any more.
-            Some(_) => state.queue.pop_without_spare()?,
-            None => state.queue.pop()?,
+            Some(_) => state.queue.pop_without_spare(room)?,
+            None => state.queue.pop(room)?,
         };
+        state.taken += job.parts();
         state.running.insert(job.shard, (job.disk, job.bucket.clone()));
         if !state.queue.is_empty() {
             // One notification may stand for several jobs.
             self.inner.work.notify_one();
         }
-        let claim = Claim { board: self.clone(), shard: job.shard };
+        let claim = Claim { board: self.clone(), shard: job.shard, parts: job.parts() };
         Some((job, claim))
     }
 
@@ -263,7 +269,7 @@ impl Board {
                 if let std::collections::btree_map::Entry::Vacant(entry) = state.running.entry(shard) {
                     entry.insert((disk, bucket.clone()));
                     state.queue.remove(shard);
-                    return Claim { board: self.clone(), shard };
+                    return Claim { board: self.clone(), shard, parts: 0 };
                 }
             }
             // The sender lives in this board.
@@ -466,7 +472,14 @@ impl State {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.board.lock().running.remove(&self.shard);
+        let mut state = self.board.lock();
+        state.running.remove(&self.shard);
+        state.taken = state.taken.saturating_sub(self.parts);
+        if self.parts > 0 && !state.queue.is_empty() {
+            // What was too large for the room there was.
+            self.board.inner.work.notify_one();
+        }
+        drop(state);
         self.board.inner.changes.send_modify(|count| *count += 1);
     }
 }
@@ -510,9 +523,9 @@ mod tests {
         board.push(job(0, 1));
         assert!(board.try_next().is_none());
         board.push(job(1, 0));
-        assert_eq!(board.next().await.0.shard.shard.0, 1);
+        assert_eq!(board.next(1).await.0.shard.shard.0, 1);
         let began = Instant::now();
-        assert_eq!(board.next().await.0.shard.shard.0, 0);
+        assert_eq!(board.next(1).await.0.shard.shard.0, 0);
         assert!(began.elapsed() >= THROTTLE_LASTS, "{:?}", began.elapsed());
         board.unthrottled().await;
         assert!(!board.throttle(Some("again")) && board.throttle(None), "told whether it was");
