@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep_until};
 
 pub(crate) use self::throttled::THROTTLE_LASTS;
 use self::throttled::Throttled;
+use self::unmended::Waiting;
+pub(super) use self::unmended::{Again, Why};
 use super::pressure::Pressure;
 use super::queue::{Job, PARTS, Queue};
 use super::{Finding, FoundBy, RebuildReport, RebuildState, RepairStatus, Suspect, Timings, holder_of};
@@ -91,7 +93,7 @@ struct State {
     moved: BTreeMap<DiskId, BTreeSet<ShardKey>>,
     moved_total: usize,
     /// Shards whose rebuild failed since the last check, or that had no place in the queue.
-    unmended: BTreeMap<ShardKey, (BucketName, String, DiskId)>,
+    unmended: Waiting,
     doubts: BTreeSet<(DiskId, u8)>,
     anti_entropy: AntiEntropy,
 }
@@ -179,7 +181,7 @@ impl Board {
         }
         let pushed = state.queue.push(job);
         if let Some(Job { bucket, key, shard, disk, .. }) = pushed.left_out {
-            state.remember((bucket, key, shard, disk));
+            state.remember(Why::LeftOut, (bucket, key, shard, disk));
         }
         if !pushed.new {
             return false;
@@ -287,7 +289,7 @@ impl Board {
                 state.failed += 1;
                 *state.failed_on.entry(disk).or_default() += 1;
                 *state.failed_of.entry(bucket.clone()).or_default() += 1;
-                state.remember((bucket.clone(), key.to_owned(), shard, disk));
+                state.remember(Why::Failed, (bucket.clone(), key.to_owned(), shard, disk));
             }
             RebuildState::Rebuilt | RebuildState::Intact | RebuildState::Obsolete => {
                 state.completed += u64::from(report.state == RebuildState::Rebuilt);
@@ -521,7 +523,7 @@ mod tests {
         let board = Board::new(&resilver_host::real::host());
         assert!(!board.throttle(Some("the disks are busy")));
         board.push(job(0, 1));
-        assert!(board.try_next().is_none());
+        assert!(board.try_next(1).is_none());
         board.push(job(1, 0));
         assert_eq!(board.next(1).await.0.shard.shard.0, 1);
         let began = Instant::now();

@@ -143,6 +143,11 @@ impl Queue {
         Some(job)
     }
 
+    /// Whether it takes one more without giving one up.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < MAX_QUEUE
+    }
+
     /// How busy each of our disks is with clients.
     pub(super) fn set_pressures(&mut self, pressures: BTreeMap<DiskId, Pressure>) {
         // The next pause has turns of its own.
