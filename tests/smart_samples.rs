@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use resilver_agent::smart::{self, MAX_INPUT_BYTES};
+use resilver_smart::MAX_INPUT_BYTES;
 use serde_json::Value;
 
 /// File, kind, verdict, why.
@@ -88,8 +88,8 @@ fn every_sample_means_what_a_person_reads_in_it() {
     let Some(folder) = samples() else { return };
     let mut wrong = Vec::new();
     for row in table() {
-        let report = smart::parse(&std::fs::read(folder.join(row.file)).expect(row.file));
-        let judgement = smart::judge(&report);
+        let report = resilver_smart::parse(&std::fs::read(folder.join(row.file)).expect(row.file));
+        let judgement = resilver_smart::judge(&report);
         if (report.kind.as_str(), judgement.verdict.as_str()) != (row.kind, row.verdict) {
             let (file, kind, verdict) = (row.file, row.kind, row.verdict);
             wrong.push(format!("{file}: {kind} {verdict} expected, {} {judgement:?} found", report.kind));
@@ -104,8 +104,8 @@ fn no_sample_that_was_cut_anywhere_panics_or_is_ok_without_a_counter() {
     for row in table() {
         let whole = std::fs::read(folder.join(row.file)).expect(row.file);
         for length in (0..whole.len()).step_by(97) {
-            let report = smart::parse(&whole[..length]);
-            let judgement = smart::judge(&report);
+            let report = resilver_smart::parse(&whole[..length]);
+            let judgement = resilver_smart::judge(&report);
             let counted = report.counters.tell_of_the_medium();
             assert!(judgement.verdict.as_str() != "ok" || counted, "{} cut at {length}", row.file);
         }

@@ -29,7 +29,6 @@ mod replay;
 pub mod run_dir;
 mod sensors;
 pub mod service;
-pub mod smart;
 mod state;
 mod swim;
 mod telemetry;

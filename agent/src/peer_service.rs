@@ -69,6 +69,7 @@ impl AgentPeer for PeerService {
             cluster_id: fact.map(|fact| fact.cluster.clone()).unwrap_or_default(),
             epoch: fact.map_or(0, |fact| fact.epoch),
             hears_you: self.peers.node_answers(&request.into_inner().from),
+            canary_ms: view.node.canary_ms(),
         }))
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use resilver_strategies::api::{
     CanaryFact, HostFact, LogMatchFact, NodeFact, Observation, PeerFact, ProcessFact, ProcessStateFact, ReplicasFact,
@@ -58,6 +59,9 @@ impl PeerViews {
         })
     }
 }
+
+/// A canary is told to other agents for so long: twice the longest time between two.
+const CANARY_TOLD_WITHIN: Duration = Duration::from_secs(30);
 
 /// The own node as last seen.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +122,12 @@ impl Seen {
 }
 
 impl NodeView {
+    /// How long the last canary took, in milliseconds, while it says something of the present.
+    pub(crate) fn canary_ms(&self) -> Option<u64> {
+        let (fact, at) = self.seen.canary.as_ref()?;
+        fact.millis.filter(|_| at.elapsed() <= CANARY_TOLD_WITHIN)
+    }
+
     /// A fact about the own node.
     pub(crate) fn observe(&mut self, observation: &Observation) {
         match observation {

@@ -8,11 +8,9 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use resilver_agent::smart::{
-    self, Counters, ExitStatus, FailedAttribute, Judgement, Kind, MAX_INPUT_BYTES, Report, Verdict,
-};
 use resilver_host::Host;
 use resilver_host::disk::OpenMode;
+use resilver_smart::{Counters, ExitStatus, FailedAttribute, Judgement, Kind, MAX_INPUT_BYTES, Report, Verdict};
 use serde::Serialize;
 
 use super::context::Context;
@@ -50,8 +48,8 @@ struct View {
 
 pub(crate) async fn run(cx: &Context, args: SmartArgs) -> Result<Code, Failure> {
     let input = read(&cx.host, &args.parse).await.map_err(|error| unreadable(&args.parse, &error))?;
-    let report = smart::parse(&input);
-    let judgement = smart::judge(&report);
+    let report = resilver_smart::parse(&input);
+    let judgement = resilver_smart::judge(&report);
     cx.out.show(&View::of(report, judgement), View::text)?;
     Ok(Code::Ok)
 }
@@ -122,8 +120,9 @@ mod tests {
 
     #[test]
     fn the_text_has_the_disk_its_counters_and_the_reasons() {
-        let report = smart::parse(b"smartctl 7.4\nDevice Model: RSV\n197 Current_Pending_Sector -O--CK 1 1 0 - 8\n");
-        let judgement = smart::judge(&report);
+        let report =
+            resilver_smart::parse(b"smartctl 7.4\nDevice Model: RSV\n197 Current_Pending_Sector -O--CK 1 1 0 - 8\n");
+        let judgement = resilver_smart::judge(&report);
         let text = View::of(report, judgement).text();
         assert_eq!(
             text,

@@ -11,7 +11,7 @@ use resilver_strategies::health::Announced;
 use resilver_strategies::types::Moment;
 use serde::Serialize;
 
-use crate::smart::Policy;
+use resilver_smart::Policy;
 
 /// One disk's word, as it was last read.
 #[derive(Clone, Debug, Serialize)]

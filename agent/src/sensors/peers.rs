@@ -163,6 +163,7 @@ impl PeerSensor {
             epoch: answer.epoch,
             clock_offset_ms: clock.map(|(offset, _)| offset),
             clock_error_ms: clock.map_or(0, |(_, error)| error),
+            canary_ms: answer.canary_ms,
             ..fact
         }
     }

@@ -23,9 +23,9 @@ use self::source::{Read, Source, Unread};
 use super::stopped;
 use crate::health::{HealthDesk, SmartView};
 use crate::options::SmartSource;
-use crate::smart::{self, Verdict};
 use crate::state::View;
 use crate::telemetry::Telemetry;
+use resilver_smart::Verdict;
 
 /// A sample is stale after so many intervals. Six: with the default an hour, twice the half hour of the timer in
 /// docs/smart.md, so that one missed run is no alarm.
@@ -135,8 +135,8 @@ impl SmartSensor {
         let (report, judgement) = self
             .host
             .blocking(move || {
-                let report = smart::parse(&read.output);
-                let judgement = smart::judge(&report);
+                let report = resilver_smart::parse(&read.output);
+                let judgement = resilver_smart::judge(&report);
                 (report, judgement)
             })
             .await;

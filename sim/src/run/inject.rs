@@ -174,7 +174,7 @@ impl Injector {
 
     /// Tells of damage when it is done: a misdirected write is done by the program that writes.
     fn report_damage(&mut self, field: &mut Field<'_>, happened: &mut Vec<Happening>) {
-        for machine in field.cluster.machines().iter().copied() {
+        for machine in field.cluster.machines() {
             let damage = field.kernel.file_system(*machine).damage();
             let told = self.damage_told.entry(*machine).or_default();
             for done in &damage[*told..] {

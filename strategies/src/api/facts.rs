@@ -385,6 +385,9 @@ pub struct PeerFact {
     /// By how much that may be wrong: half of the time the answer took.
     #[serde(default)]
     pub clock_error_ms: u64,
+    /// How long its node's last canary took; `None`: there was none, it failed, or its agent did not answer.
+    #[serde(default)]
+    pub canary_ms: Option<u64>,
     /// Its agent asked over every configured interface, the first one first; empty when there is only one. Beyond 64 hosts only
     /// some are asked each time: the others are as they were.
     #[serde(default)]

@@ -191,6 +191,15 @@ figures! {
         caught_up: time = secs(1),
         /// Caught up for so long is the proof, and gives the vote back.
         caught_up_for: time = secs(60),
+        /// Detection: a write and a read through this node that take so many times as long as through the others' nodes at the median.
+        answers_factor: count = 4,
+        /// Detection: and longer than this. Below it nobody waits, and a small median is many times exceeded by one slow sync.
+        answers_floor: time = Duration::from_millis(500),
+        /// Detection: so for this long, on a host that is not saturated. Three times a load that is nobody's fault: slow answers
+        /// harm less than what is done about them.
+        answers_after: time = secs(180),
+        /// Detection: what others' agents say of their canaries counts for so long; in a large cluster they are asked seldom.
+        answers_good_for: time = secs(60),
         /// How long a relief has to help: an installed snapshot is caught up from in this time.
         relief_wait: time = secs(60),
     }

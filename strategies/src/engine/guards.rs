@@ -162,7 +162,7 @@ fn corroborated_by_watch(look: &Look<'_>) -> (bool, String) {
         }
         Mode::SlowFollower => match watches.lag.common_cause() {
             Some(why) => (false, why),
-            None => (true, "the leader's word and the own node's agree, and the others are not slow".to_owned()),
+            None => (true, "the own node's word and the other hosts', and those are not slow".to_owned()),
         },
         Mode::SplitBrain => (true, "two nodes' own words, each with a quorum behind it".to_owned()),
         Mode::TermDivergence => (true, "the own node's term and the other voters', each from its own agent".to_owned()),

@@ -35,6 +35,8 @@ pub(crate) struct Peer {
     leader: String,
     /// Its clock's distance from ours and the error of that, as asked then.
     clock: Option<(Moment, i64, u64)>,
+    /// How long its node's canary took, in milliseconds, as told then.
+    canary: Option<(Moment, u64)>,
     /// Whether our node answers it, as told then.
     hears_us: Option<(Moment, bool)>,
     /// It says that it does not hear this host.
@@ -66,6 +68,7 @@ impl Peers {
             return;
         }
         peer.answered = Some(now);
+        peer.canary = fact.canary_ms.map(|millis| (now, millis));
         peer.leader.clone_from(&fact.leader);
         peer.cluster.clone_from(&fact.cluster);
         peer.misses_us = fact.silent.iter().flatten().any(|silence| silence.node == own);
@@ -132,6 +135,12 @@ impl Peers {
     pub(crate) fn clocks(&self, now: Moment, within: Duration) -> impl Iterator<Item = (i64, u64)> {
         let told = self.0.values().filter_map(|peer| peer.clock);
         told.filter(move |(at, ..)| now.since(*at) <= within).map(|(_, offset, error)| (offset, error))
+    }
+
+    /// How long the others' canaries took, in milliseconds.
+    pub(crate) fn canaries(&self, now: Moment, within: Duration) -> impl Iterator<Item = u64> {
+        let told = self.0.values().filter_map(|peer| peer.canary);
+        told.filter(move |(at, _)| now.since(*at) <= within).map(|(_, millis)| millis)
     }
 
     /// Peers that our node answers, and that it does not answer.

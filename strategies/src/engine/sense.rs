@@ -45,7 +45,11 @@ impl Engine {
                 self.watches.deadlock.host(at, fact, &self.policy.deadlock);
                 self.watches.resources.observe(now, fact, &self.policy);
             }
-            Observation::Canary(fact) => self.watches.deadlock.canary(at, fact, &self.policy.deadlock),
+            Observation::Canary(fact) => {
+                self.watches.deadlock.canary(at, fact, &self.policy.deadlock);
+                let free = self.watches.deadlock.host_is_free(at, &self.policy.deadlock);
+                self.watches.lag.canary(at, fact, free, &self.peers, &self.policy.lag);
+            }
             Observation::Replicas(fact) => self.watches.replicas.observe(&self.node, fact),
             Observation::ProcessState(fact) => self.watches.deadlock.process(at, fact),
             Observation::LogMatch(fact) => self.sense_line(now, fact),

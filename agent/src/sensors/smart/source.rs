@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::device;
 use crate::options::SmartSource;
-use crate::smart::MAX_INPUT_BYTES;
+use resilver_smart::MAX_INPUT_BYTES;
 
 /// How long the program may take: a disk that hangs answers a command after half a minute at most, or not at all.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);

@@ -143,6 +143,11 @@ impl Watch {
         }
     }
 
+    /// The host is known not to be saturated.
+    pub(crate) fn host_is_free(&self, now: Moment, policy: &DeadlockPolicy) -> bool {
+        matches!(self.saturated(now, policy), Ok(None))
+    }
+
     fn is_stuck(&self, policy: &DeadlockPolicy) -> bool {
         self.stuck.lasts(policy.stuck_after, 3)
     }

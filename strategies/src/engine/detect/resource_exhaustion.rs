@@ -59,6 +59,10 @@ struct Reading<'a> {
     full: u32,
 }
 
+/// The disk that a person is asked about stays the one it was until another is fuller by so much, per mille: disks of a node fill
+/// evenly, and an approval must not grow stale because of a tenth of a percent.
+const FULLER_BY: u32 = 10;
+
 /// What was seen of the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Watch {
@@ -106,9 +110,9 @@ impl Watch {
         for volume in &fact.volumes {
             let space = used(volume.available_bytes, volume.total_bytes);
             if let Some(space) = space.filter(|space| *space >= figures.disk_full && volume.name != "metadata") {
-                // Of equally full ones the one that was: what a person is asked for does not change with every look.
                 let was = self.fullest.as_deref() == Some(volume.name.as_str());
-                fullest = fullest.max(Some((space, was, volume.name.clone())));
+                let counts = space + if was { FULLER_BY } else { 0 };
+                fullest = fullest.max(Some((counts, was, volume.name.clone())));
             }
             room.extend(reading("room used of", &volume.name, space, figures.disk, figures.disk_full));
             let inodes = used(volume.inodes_free, volume.inodes_total);

@@ -47,6 +47,12 @@ impl Engine {
                 self.state_is_ill(now, Mode::StateDivergence),
                 Applies::Skip("the own replica is not known to differ"),
             ),
+            (Mode::SlowFollower, Action::InstallSnapshot | Action::Demote) => yes_if(
+                self.watches.lag.lags(&self.policy.lag),
+                Applies::Wait(
+                    "the node to be as quick as the others; it applies what is committed in time, so that nothing more is done",
+                ),
+            ),
             (Mode::TermDivergence, action) => self.applies_to_terms(action),
             (Mode::Deadlock, action) => self.applies_to_deadlock(now, rung, action),
             (Mode::ResourceExhaustion, action) => self.applies_to_resources(action),

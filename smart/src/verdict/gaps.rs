@@ -1,6 +1,6 @@
 //! What was missing where nobody knows how a disk is: the words for the person who reads it, with what helps.
 
-use crate::smart::{ExitStatus, MAX_INPUT_BYTES, Report, Source};
+use crate::{ExitStatus, MAX_INPUT_BYTES, Report, Source};
 
 /// Why there is no verdict; never empty.
 pub(super) fn of(report: &Report) -> Vec<String> {
@@ -8,7 +8,7 @@ pub(super) fn of(report: &Report) -> Vec<String> {
     if let Some(status) = report.exit_status {
         for bit in [ExitStatus::USAGE, ExitStatus::NOT_OPENED, ExitStatus::COMMAND_FAILED] {
             if status.has(bit) {
-                gaps.push(format!("smartctl's exit status: {}", crate::smart::EXIT_BITS[usize::from(bit)]));
+                gaps.push(format!("smartctl's exit status: {}", crate::EXIT_BITS[usize::from(bit)]));
             }
         }
     }

@@ -9,12 +9,12 @@ use nom::{IResult, Parser};
 
 use super::Reader;
 use super::common::{Field, column, hexadecimal, number, word};
-use crate::smart::attribute::{Attribute, WhenFailed};
-use crate::smart::counters::fill;
-use crate::smart::{Kind, Report, cleaned};
+use crate::attribute::{Attribute, WhenFailed};
+use crate::counters::fill;
+use crate::{Kind, Report, cleaned};
 
 /// The status of a self-test is in the upper four bits; these say that it found something.
-pub(in crate::smart) const SELF_TEST_FAILED: std::ops::RangeInclusive<u64> = 3..=8;
+pub(crate) const SELF_TEST_FAILED: std::ops::RangeInclusive<u64> = 3..=8;
 
 /// Results of a self-test that found something, ATA and SCSI.
 const FAILED: [&str; 7] = [
@@ -115,7 +115,7 @@ fn statistic(line: &str) -> IResult<&str, (&str, u64)> {
 }
 
 /// Takes a figure of the device statistics where no attribute told it: the same facts, in the standard's words.
-pub(in crate::smart) fn count_statistic(report: &mut Report, name: &str, value: u64) -> bool {
+pub(crate) fn count_statistic(report: &mut Report, name: &str, value: u64) -> bool {
     let counters = &mut report.counters;
     let counter = match name {
         "Number of Reallocated Logical Sectors" => &mut counters.reallocated_sectors,
@@ -177,7 +177,7 @@ fn error_log(report: &mut Report, line: &str) -> bool {
 
 /// Whether an entry of the error log is an uncorrectable read (`UNC`). The other bits are of the cable (`ICRC`), of
 /// commands that were refused (`ABRT`), or of addresses (`IDNF`).
-pub(in crate::smart) fn is_of_the_medium(entry: &str) -> bool {
+pub(crate) fn is_of_the_medium(entry: &str) -> bool {
     let flags = entry.split_once("Error: ").map(|(_, flags)| flags).unwrap_or_default();
     let flags = flags.split_once(" at LBA").map_or(flags, |(flags, _)| flags);
     flags.split([',', ' ']).any(|flag| flag == "UNC")

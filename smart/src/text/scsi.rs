@@ -10,8 +10,8 @@ use nom::sequence::{preceded, separated_pair, terminated};
 
 use super::Reader;
 use super::common::{Field, column, number, word};
-use crate::smart::counters::fill;
-use crate::smart::{Kind, Report, cleaned};
+use crate::counters::fill;
+use crate::{Kind, Report, cleaned};
 
 /// Columns of the error counter log before the last one, which has the errors that could not be corrected. The one with
 /// bytes processed has a decimal sign of the locale, so that they are words here.

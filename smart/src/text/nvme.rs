@@ -2,8 +2,8 @@
 
 use super::common::Field;
 use super::{Reader, ata};
-use crate::smart::counters::fill;
-use crate::smart::{Kind, Report, cleaned};
+use crate::counters::fill;
+use crate::{Kind, Report, cleaned};
 
 /// Results of a self-test that found something.
 const FAILED: [&str; 3] =

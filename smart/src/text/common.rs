@@ -45,12 +45,12 @@ pub(super) fn field(line: &str) -> Option<Field<'_>> {
 }
 
 /// `0x1f`.
-pub(in crate::smart) fn hexadecimal(input: &str) -> IResult<&str, u64> {
+pub(crate) fn hexadecimal(input: &str) -> IResult<&str, u64> {
     map_res(preceded(tag_no_case("0x"), hex_digit1), |digits| u64::from_str_radix(digits, 16)).parse(input)
 }
 
 /// Digits without groups.
-pub(in crate::smart) fn number(input: &str) -> IResult<&str, u64> {
+pub(crate) fn number(input: &str) -> IResult<&str, u64> {
     map_res(digit1, str::parse).parse(input)
 }
 
