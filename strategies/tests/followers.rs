@@ -238,7 +238,7 @@ fn a_busy_moment_does_not_make_a_slow_follower_well() {
     bench.fact.throttled = true;
     answers(&mut bench, 5, Some(900), 30, 990);
     answers(&mut bench, 100, Some(900), 30, 100);
-    assert!(!bench.actions().iter().any(|action| *action == Action::SetMode), "{:?}", bench.actions());
+    assert!(!bench.actions().contains(&Action::SetMode), "{:?}", bench.actions());
     assert_eq!(bench.executed().iter().filter(|step| step.with == "off").count(), 0);
     assert_eq!(bench.only().mode, Mode::SlowFollower);
     // When nobody's canaries are known any more, nothing is held against it.

@@ -357,3 +357,34 @@ fn what_cannot_be_taken_back_is_told_once_and_tried_on() {
     story.bench.proved(&incident);
     assert!(story.bench.open().is_empty(), "{:#?}", story.bench.open());
 }
+
+/// Found by agents beside real nodes: a node whose disk had room again took no writes for as long as other work kept its cores busy.
+#[test]
+fn room_that_is_back_is_enough_however_busy_the_cores_are() {
+    let mut story = Story::new();
+    story.host.cpu_pressure_per_mille = Some(590);
+    story.room(40);
+    for _ in 0..3 {
+        story.relieved(Action::Reclaim);
+        story.pass(110);
+    }
+    story.relieved(Action::Throttle);
+    assert_eq!(story.relieved(Action::SetMode).with, "read_only");
+    story.bench.fact.mode = "read_only".into();
+    story.room(200);
+    story.pass(45);
+    assert_eq!(story.relieved(Action::SetMode).with, "read_write");
+    story.bench.fact.mode = "read_write".into();
+    assert_eq!(story.relieved(Action::Throttle).with, "off");
+    // But what was the matter has to pass, whatever else is well: the cores, this time.
+    let mut story = Story::new();
+    story.host.cpu_pressure_per_mille = Some(700);
+    story.pass(700);
+    assert_eq!(story.relieved(Action::Throttle).with, "on");
+    story.host.cpu_pressure_per_mille = Some(590);
+    story.pass(120);
+    assert_eq!(story.bench.last_step().with, "on", "not five points under yet");
+    story.host.cpu_pressure_per_mille = Some(500);
+    story.pass(45);
+    assert_eq!(story.relieved(Action::Throttle).with, "off");
+}

@@ -35,6 +35,9 @@ struct Watched {
     over: Held,
     full: Held,
     back: Held,
+    /// It was over its threshold for long enough, and has not been back for long enough since: only what was the matter has to pass.
+    #[serde(default)]
+    was: bool,
     worst: String,
 }
 
@@ -142,6 +145,12 @@ impl Watch {
         }
         self.at = Some(now.mono);
         self.review(now, policy);
+        self.room.was |= self.predicted.is_some();
+        for of in [Of::Room, Of::Memory, Of::Cores] {
+            let over = self.lasts(of, figures);
+            let watched = self.of_mut(of);
+            watched.was = over || (watched.was && !watched.back.lasts(figures.back_for, LOOKS));
+        }
     }
 
     fn review(&mut self, now: Now, policy: &PolicyConfig) {
@@ -170,6 +179,14 @@ impl Watch {
             Of::Room => &self.room,
             Of::Memory => &self.memory,
             Of::Cores => &self.cores,
+        }
+    }
+
+    fn of_mut(&mut self, of: Of) -> &mut Watched {
+        match of {
+            Of::Room => &mut self.room,
+            Of::Memory => &mut self.memory,
+            Of::Cores => &mut self.cores,
         }
     }
 
@@ -206,8 +223,8 @@ impl Watch {
         if !over.is_empty() {
             return State::Ill(over.join("; "));
         }
-        // What is not read on this host (no PSI) is never over, and need not be back.
-        let back = |watched: &Watched| watched.worst.is_empty() || watched.back.lasts(back_for, LOOKS);
+        // What was not the matter need not pass: a disk that has room again takes writes, however busy the cores are.
+        let back = |watched: &Watched| !watched.was || watched.back.lasts(back_for, LOOKS);
         match back(&self.room) && back(&self.memory) && back(&self.cores) {
             true => State::Well,
             false => State::Unknown("five points under every threshold for long enough"),
