@@ -1,5 +1,5 @@
-//! Agents that mend their nodes by themselves, against the built command: what is damaged is found, mended and proven without a
-//! person, and what is a person's is asked for. Real processes, real damage.
+//! Agents that mend their nodes by themselves, against the built command: what is damaged is found, mended and proven without
+//! a person, and what is a person's is asked for. Real processes, real damage.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
@@ -57,7 +57,8 @@ async fn struck(cluster: &Cluster, client: &Client, name: &str, damage: impl FnO
     assert!(resumed.status.success(), "{}", said(&resumed));
 }
 
-/// Changes a node's database behind its back. The digests that it keeps in step go as well: it makes them anew from what is there.
+/// Changes a node's database behind its back. The digests that it keeps in step go as well: it makes them anew from what is
+/// there.
 fn changed(meta: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
     let database = redb::Database::open(meta.join("state.redb")).unwrap();
     let txn = database.begin_write().unwrap();

@@ -1,5 +1,6 @@
-//! Agents that relieve their nodes, beside real nodes: of a metadata disk that is too slow to follow with, and of a disk that is
-//! full. What they did is given back when the reason is gone. Real file systems in a mount namespace of their own; needs root.
+//! Agents that relieve their nodes, beside real nodes: of a metadata disk that is too slow to follow with, and of a disk that
+//! is full. What they did is given back when the reason is gone. Real file systems in a mount namespace of their own; needs
+//! root.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 

@@ -32,7 +32,8 @@ use crate::watch::Line;
 const LOG_DAMAGE: std::ops::Range<u64> = 4096..6000;
 /// Written at a time over a database.
 const CHUNK_BYTES: u64 = 1 << 20;
-/// A table of versions that are not to be used (docs/formats.md): one that nobody ever had makes a member differ, and harms nothing.
+/// A table of versions that are not to be used (docs/formats.md): one that nobody ever had makes a member differ, and harms
+/// nothing.
 const FORBIDDEN: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("forbidden");
 /// The digests that a member keeps in step; made anew from what is stored when they are missing.
 const LEAVES: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("leaves");
@@ -176,8 +177,8 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Kills a node and changes its metadata before its agent, which is stopped for these milliseconds, starts it again. The fault
-    /// counts from the kill.
+    /// Kills a node and changes its metadata before its agent, which is stopped for these milliseconds, starts it again. The
+    /// fault counts from the kill.
     async fn while_away(
         &self,
         node: &HostInfo,

@@ -1,8 +1,8 @@
-//! How soon agents detect, and mend, each failure that a user can bring about on one machine: real processes, real files. Every
-//! time is read from the agents' journals, which are what an operator has, too.
+//! How soon agents detect, and mend, each failure that a user can bring about on one machine: real processes, real files.
+//! Every time is read from the agents' journals, which are what an operator has, too.
 //!
-//! Owns: the runs of one case, and what is read of them. Must never: count a run as recovered without the agent's proof; leave a
-//! process stopped behind; go on after a run that did not end, which would answer for the next.
+//! Owns: the runs of one case, and what is read of them. Must never: count a run as recovered without the agent's proof; leave
+//! a process stopped behind; go on after a run that did not end, which would answer for the next.
 
 mod case;
 mod inject;
@@ -42,8 +42,8 @@ const CALM_LIMIT: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
 /// One question to an agent.
 const ASK: Duration = Duration::from_secs(5);
-/// The pause between two runs. Budgets are counted over 30 s in the profile `fast`, and flapping over 10 s: a node that is struck
-/// more often is left to a person, and rightly so.
+/// The pause between two runs. Budgets are counted over 30 s in the profile `fast`, and flapping over 10 s: a node that is
+/// struck more often is left to a person, and rightly so.
 const PAUSE: Duration = Duration::from_secs(7);
 
 /// What was read of one run.
@@ -194,8 +194,8 @@ async fn approve(host: &Host, agent: &HostInfo, incident: &str) -> anyhow::Resul
     Ok(())
 }
 
-/// Waits until every node is healthy, nothing is missing, no incident is open, and some agent holds the lease, as it is in a cluster
-/// at rest. The leader's name.
+/// Waits until every node is healthy, nothing is missing, no incident is open, and some agent holds the lease, as it is in a
+/// cluster at rest. The leader's name.
 async fn calm(host: &Host, target: &Target, client: &Client) -> anyhow::Result<String> {
     let mut why = String::new();
     let waiting = async {
