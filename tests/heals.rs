@@ -90,7 +90,7 @@ async fn members_that_differ_or_are_damaged_are_mended_by_their_agents() {
     let client = cluster.client();
     client.ensure_bucket(BUCKET, None).await.unwrap();
     put(&client, 0, 12).await;
-    configured(&cluster, "  sensors: { replicas_every: 1s }\n", "").await;
+    configured(&cluster, "  sensors: { replicas_every: 2s }\n", "").await;
     all_over(&cluster, &client).await;
     let disruptive =
         ["pause", "fresh", "corroborated", "authority", "budget", "quorum_kept", "one_at_a_time", "intent_first"];

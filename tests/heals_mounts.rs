@@ -32,6 +32,9 @@ const BUCKET: &str = "stories";
 const PUT: Duration = Duration::from_secs(15);
 /// Clients that write entries of the log.
 const CLIENTS: u32 = 4;
+/// How often each of them does. What agents know of each other is a second or two old: in that time fewer entries have to come than
+/// count as a lag, or everybody would be slow.
+const PACE: Duration = Duration::from_millis(100);
 /// What each write and sync of the slow disk takes: an entry needs some of them.
 const SLOW: &str = "slow 500";
 
@@ -84,7 +87,7 @@ async fn put(client: &Client, from: usize, to: usize) {
     }
 }
 
-/// Entries of the log, as many as the leader takes: locks that are taken and given back.
+/// Entries of the log, some eighty in a second: locks that are taken and given back.
 fn entries(cluster: &Cluster, leader: &str) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
@@ -92,7 +95,9 @@ fn entries(cluster: &Cluster, leader: &str) -> JoinSet<()> {
         let mut locks = LocksClient::new(transport::channel(&cluster.host.net, address, Profile::Bulk).unwrap());
         let (path, life) = (format!("load/{number}"), format!("{number:032x}"));
         clients.spawn(async move {
+            let mut pace = tokio::time::interval(PACE);
             loop {
+                pace.tick().await;
                 let wanted = AcquireRequest {
                     path: path.clone(),
                     label: "load".to_owned(),
@@ -131,7 +136,7 @@ async fn a_follower_that_lags_is_relieved_gives_its_vote_up_and_has_all_back_whe
     let cluster = Cluster::start_within(dir, 4, 2, &[], &within);
     let client = cluster.client();
     // Half a minute of a lag of ten seconds is too long for a test.
-    configured(&cluster, "", "lag: { entries: 32, behind: 2s, confirm_after: 4s }\n").await;
+    configured(&cluster, "", "lag: { entries: 160, behind: 2s, confirm_after: 4s }\n").await;
     all_over(&cluster, &client).await;
     if of_role(&cluster, "leader", "").await == slow {
         let ended = cluster.run(&["node", "restart", &slow, "--reason", "another is to lead"]);
