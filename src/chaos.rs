@@ -4,6 +4,7 @@
 
 mod fault_fs;
 mod metadata;
+mod modes;
 mod power_loss;
 mod restart;
 mod scrub;
@@ -86,6 +87,8 @@ enum Bench {
     Restore(restart::RestoreArgs),
     /// What gossip costs a host and how soon it tells, by size of the cluster. Modelled in this process
     Swim(swim::SwimArgs),
+    /// How soon agents detect and mend each failure that can be brought about on one machine
+    Modes(modes::ModesArgs),
     /// What agents and nodes cost in an idle cluster
     Idle {
         /// How long is looked
@@ -156,6 +159,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
         Bench::Restart(restart) => return restart::restart(cx, restart, args.keep).await,
         Bench::Restore(restore) => return restart::restore(cx, restore, args.keep).await,
         Bench::Scrub(scrub) => return scrub::scrub(cx, scrub, args.keep).await,
+        Bench::Modes(modes) => return modes::bench(cx, modes, args.keep).await,
         _ => {}
     }
     let upkeep = if matches!(args.what, Bench::S3(_)) { Upkeep::Production } else { Upkeep::Playful };
@@ -178,6 +182,7 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
         | Bench::Restart(_)
         | Bench::Restore(_)
         | Bench::Scrub(_)
+        | Bench::Modes(_)
         | Bench::Swim(_) => Ok(()),
         Bench::S3(s3) => {
             // It leaves the key where the benchmark looks for it: in the cluster's folder.

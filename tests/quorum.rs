@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+#[path = "support/agents.rs"]
+mod agents;
 mod support;
 
 use std::collections::BTreeSet;
@@ -97,6 +99,7 @@ async fn redundant(client: &Client) {
 async fn a_cluster_whose_metadata_is_lost_everywhere_goes_on_from_its_backup() {
     // Phase 1: a cluster, a backup, and what is stored after it.
     let cluster = Cluster::start(4, 2, &[]);
+    agents::configured(&cluster, "", agents::LOST_VOTERS_ARE_A_PERSONS).await;
     let client = cluster.client();
     client.ensure_bucket(BUCKET, None).await.unwrap();
     put(&client, "before", 15).await;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+#[path = "support/agents.rs"]
+mod agents;
 #[path = "support/lone.rs"]
 mod lone;
 mod support;
@@ -75,6 +77,8 @@ fn kept(cluster: &Cluster, name: &str) -> Vec<PathBuf> {
 async fn a_lost_voter_comes_back_as_a_learner_and_nothing_is_lost() {
     // Phase 1: a cluster with objects. A node that has lost nothing is not taken back.
     let cluster = Cluster::start(5, 2, &[]);
+    // What agents do about it by themselves is told in heals.rs.
+    agents::configured(&cluster, "", agents::LOST_VOTERS_ARE_A_PERSONS).await;
     let client = cluster.client();
     client.ensure_bucket(BUCKET, None).await.unwrap();
     put(&client, 0, 10).await;

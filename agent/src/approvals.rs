@@ -36,7 +36,7 @@ impl Tokens {
         let token = hex(&bytes);
         let hash = hash(&token);
         self.forget(incident);
-        // As many as incidents can be open: the oldest is of one that was closed.
+        // As many as incidents can be open, and those that are over are forgotten: never reached, but bounded here as well.
         if self.drawn.len() >= MAX_OPEN {
             self.offered.remove(&self.drawn.remove(0));
         }

@@ -247,6 +247,9 @@ impl MainLoop {
         match command {
             Command::Record { draft, durable } => {
                 let is_intent = draft.kind == RecordKind::Intent;
+                if let Some(over) = draft.incident.as_ref().filter(|_| draft.kind == RecordKind::Resolved) {
+                    self.tokens.forget(over);
+                }
                 self.record(*draft, durable).await;
                 if is_intent && durable {
                     resilver_host::fault::point("agent.after_intent");

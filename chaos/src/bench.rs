@@ -3,6 +3,7 @@
 pub mod clients;
 pub mod crash;
 pub mod idle;
+pub mod modes;
 pub mod power_loss;
 mod procfs;
 pub mod rebuild;

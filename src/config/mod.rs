@@ -17,8 +17,9 @@ use resilver_agent::options::{Invocation, Launch, Options as AgentOptions, Peer}
 use resilver_host::Host;
 use resilver_node::options::Options as NodeOptions;
 use resilver_strategies::config::{
-    AuthorityTable, Budget, Cascades, CorruptionPolicy, Detection, DiskPolicy, HealthPolicy, HostPolicy, PolicyConfig,
-    Profile, Recovery, Storm, TrendPolicy,
+    AuthorityTable, Budget, Cascades, ClockPolicy, CorruptionPolicy, DamagePolicy, DeadlockPolicy, Detection,
+    DiskPolicy, HealthPolicy, HostPolicy, LagPolicy, PartitionPolicy, PolicyConfig, Profile, QuorumPolicy, Recovery,
+    ReplicaPolicy, ResourcePolicy, SplitBrainPolicy, Storm, TermPolicy, TrendPolicy,
 };
 use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
@@ -52,6 +53,38 @@ pub(crate) struct Config {
     pub(crate) corruption: CorruptionPolicy,
     /// Waits and limits for a host that is gone.
     pub(crate) host: HostPolicy,
+    /// Waits and limits for a network that is cut.
+    pub(crate) partition: PartitionPolicy,
+    /// Waits and limits for a node that lost its vote by damage.
+    pub(crate) damage: DamagePolicy,
+    /// Waits and limits for two leaders.
+    pub(crate) split_brain: SplitBrainPolicy,
+    /// Waits and limits for a term that runs away.
+    pub(crate) terms: TermPolicy,
+    /// Waits and limits for a member whose metadata differs.
+    pub(crate) replicas: ReplicaPolicy,
+    /// Waits and limits for a node that does not get on, and for locks that are held too long.
+    pub(crate) deadlock: DeadlockPolicy,
+    /// Waits and limits for a host that runs full.
+    pub(crate) resources: ResourcePolicy,
+    /// Waits and limits for a follower that lags.
+    pub(crate) lag: LagPolicy,
+    /// Limits for a clock that is wrong.
+    pub(crate) clock: ClockPolicy,
+    /// Waits and limits for a quorum that is lost.
+    pub(crate) quorum: QuorumPolicy,
+    /// A step that a guard holds back for so long is told to a person, once; 10m by default. Scaled by the profile.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) told_when_held: Option<Duration>,
+    /// No disruptive step this long after the agent's start or a leader change; 60s by default. Scaled by the profile.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub(crate) grace: Option<Duration>,
+    /// Work of grade 5 waits while this many client operations are in flight on the node; 256 by default.
+    pub(crate) pressure_operations: Option<u64>,
+    /// Nor begins while clients take more than so many percent of the time of one of the node's disks; 80 by default.
+    pub(crate) pressure_percent: Option<u32>,
     /// How often at most.
     pub(crate) budget: Budget,
     /// When disruptive steps freeze because too much fails at once.
@@ -158,6 +191,20 @@ impl Config {
             disk: self.disk.clone(),
             corruption: self.corruption.clone(),
             host: self.host.clone(),
+            partition: self.partition.clone(),
+            damage: self.damage.clone(),
+            split_brain: self.split_brain.clone(),
+            terms: self.terms.clone(),
+            replicas: self.replicas.clone(),
+            deadlock: self.deadlock.clone(),
+            resources: self.resources.clone(),
+            lag: self.lag.clone(),
+            clock: self.clock.clone(),
+            quorum: self.quorum.clone(),
+            told_when_held: self.told_when_held.unwrap_or(profile.told_when_held),
+            grace: self.grace.unwrap_or(profile.grace),
+            pressure_operations: self.pressure_operations.unwrap_or(profile.pressure_operations),
+            pressure_percent: self.pressure_percent.unwrap_or(profile.pressure_percent),
             budget: self.budget.clone(),
             storm: self.storm.clone(),
             cascades: self.cascades.clone(),
@@ -206,5 +253,36 @@ impl Config {
         agent.rack = rack;
         agent.policy = policy;
         Ok(agent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the profile sets by itself.
+    const OF_THE_PROFILE: [&str; 1] = ["factor"];
+
+    #[test]
+    fn every_figure_of_the_policy_can_be_written_in_the_file() {
+        let figures = serde_json::to_value(PolicyConfig::default()).expect("figures are JSON");
+        for (key, default) in figures.as_object().expect("an object") {
+            if OF_THE_PROFILE.contains(&key.as_str()) {
+                continue;
+            }
+            let text = serde_json::json!({ key: default }).to_string();
+            let config: Config = parse(Path::new("resilver.yaml"), &text)
+                .unwrap_or_else(|failure| panic!("{key} is refused: {}", failure.message));
+            assert_eq!(config.policy(), PolicyConfig::default(), "{key}");
+        }
+    }
+
+    #[test]
+    fn figures_of_the_modes_reach_the_agents_policy() {
+        let text = "deadlock: { lock_limit: 7s }\nlag: { entries: 9 }\ngrace: 3s\npressure_percent: 50\n";
+        let policy = parse::<Config>(Path::new("resilver.yaml"), text).expect("accepted").policy();
+        assert_eq!((policy.deadlock.lock_limit, policy.grace), (Duration::from_secs(7), Duration::from_secs(3)));
+        assert_eq!((policy.lag.entries, policy.pressure_percent), (9, 50));
+        assert_eq!(policy.deadlock.stuck_after, PolicyConfig::default().deadlock.stuck_after);
     }
 }

@@ -130,6 +130,9 @@ pub struct Step {
     /// Who approved it; empty: nobody had to.
     #[serde(default)]
     pub approved_by: String,
+    /// It was done before, and is done anew beside the ladder because the node shows it no more.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// What shows that an incident is over: read by another probe than the one that found it.

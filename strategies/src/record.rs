@@ -79,7 +79,7 @@ pub struct Draft {
     pub duration_ms: Option<u64>,
     /// What applies of: node_id, node_ids, disk_id, reason (the mode), pid, resolution, from, to, guard, evidence,
     /// fence, backup_path. And of those that the agent needs to go on after its own restart: bucket, key, signature,
-    /// initial, attempt, disruptive, with (what the action needs beside its subject), owner, expires_ms. Of a cascade: pattern (in the record that counts it),
+    /// initial, again, attempt, disruptive, with (what the action needs beside its subject), owner, expires_ms. Of a cascade: pattern (in the record that counts it),
     /// initial_failure, severity; of what is folded under one: folded_under. Of a step that is passed over: skipped (its action).
     /// Of an approval: to, owner, token_sha256.
     #[serde(default)]
@@ -118,7 +118,11 @@ fn details_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         ("expires_ms", "Until when, milliseconds since the Unix epoch"),
         ("observed_ms", "For how long the cluster is known"),
     ];
-    let flags = [("initial", "The node's first start, no crash"), ("disruptive", "It can take something away")];
+    let flags = [
+        ("initial", "The node's first start, no crash"),
+        ("disruptive", "It can take something away"),
+        ("again", "It was done before, and is done anew because the node shows it no more"),
+    ];
     let mut known = serde_json::Map::new();
     let mut add = |name: &str, kind: &str, says: &str| {
         known.insert(name.to_owned(), serde_json::json!({ "type": kind, "description": says }));

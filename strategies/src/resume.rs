@@ -100,8 +100,8 @@ impl Reader {
         let (Some(id), Some(subject)) = (draft.step, draft.subject()) else { return };
         let step = step_of(draft, StepId(id), subject.clone());
         let at_ms = line.wall_ms();
-        // The first start of a node is no answer to a crash, and counts in no budget.
-        if !flag(draft, "initial") {
+        // The first start of a node is no answer to a crash, and counts in no budget; nor does what is done again.
+        if !flag(draft, "initial") && !step.again {
             let signature = draft.text("signature").map(str::to_owned);
             let disruptive = step.disruptive;
             self.history.push_back(PastStep { action: draft.action, subject, disruptive, at_ms, signature });
@@ -116,9 +116,15 @@ impl Reader {
         let Some(step) = draft.step.and_then(|id| self.unfinished.remove(&id)) else { return };
         let done = draft.text("resolution") == Some("done");
         if let Some(open) = step.incident.as_ref().and_then(|id| self.open.get_mut(id)).filter(|_| done) {
-            open.steps_done.push(step.action);
+            // What was done again is on no other step of the ladder for it, and was applied before.
+            if !step.again {
+                open.steps_done.push(step.action);
+            }
             if leaves(step.action, &step.with) {
-                open.applied.push((step.action, step.with.clone()));
+                let applied = (step.action, step.with.clone());
+                if !open.applied.contains(&applied) {
+                    open.applied.push(applied);
+                }
             } else if is_undo(step.action, &step.with) {
                 open.applied.pop();
             }
@@ -192,6 +198,7 @@ fn step_of(draft: &Draft, id: StepId, subject: Subject) -> Step {
         reason: draft.text("evidence").unwrap_or_default().to_owned(),
         with: draft.text("with").unwrap_or_default().to_owned(),
         approved_by: String::new(),
+        again: flag(draft, "again"),
     }
 }
 

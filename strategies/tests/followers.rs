@@ -254,3 +254,45 @@ fn slow_answers_of_all_nodes_or_of_a_busy_host_or_below_what_anybody_waits_are_n
     }
     assert!(bench.open().iter().all(|incident| incident.mode != Mode::SlowFollower));
 }
+
+/// Found on review: one busy look in the middle of an incident was taken for a node of which nothing is known, and it was proven well.
+#[test]
+fn a_busy_moment_does_not_make_a_slow_follower_well() {
+    let mut bench = Bench::of_five(auto());
+    answers(&mut bench, 200, Some(900), 30, 100);
+    let throttle = bench.running().expect("a step");
+    bench.done(throttle.id);
+    bench.fact.throttled = true;
+    answers(&mut bench, 5, Some(900), 30, 990);
+    answers(&mut bench, 100, Some(900), 30, 100);
+    assert!(!bench.actions().contains(&Action::SetMode), "{:?}", bench.actions());
+    assert_eq!(bench.executed().iter().filter(|step| step.with == "off").count(), 0);
+    assert_eq!(bench.only().mode, Mode::SlowFollower);
+    // When nobody's canaries are known any more, nothing is held against it.
+    for name in ["n2", "n3", "n4", "n5"] {
+        bench.peer(name).canary_ms = None;
+    }
+    bench.pass(400);
+    assert!(bench.executed().iter().any(|step| step.with == "off"));
+}
+
+/// Found on review: steps that were passed over because it was only slow to answer were never taken when it lagged.
+#[test]
+fn a_follower_that_is_slow_to_answer_and_then_lags_is_caught_up() {
+    let mut bench = Bench::of_five(auto());
+    answers(&mut bench, 200, Some(900), 30, 100);
+    let throttle = bench.running().expect("a step");
+    bench.done(throttle.id);
+    bench.fact.throttled = true;
+    answers(&mut bench, 65, Some(900), 30, 100);
+    let quiet = bench.running().expect("a step");
+    bench.done(quiet.id);
+    bench.fact.stands = Some(false);
+    answers(&mut bench, 300, Some(900), 30, 100);
+    assert!(bench.asked_slot().is_none());
+    for _ in 0..60 {
+        commits(&mut bench, 5, 10);
+        answers(&mut bench, 5, Some(900), 30, 100);
+    }
+    assert_eq!(bench.asked_slot().map(|step| step.action), Some(Action::InstallSnapshot));
+}

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use resilver_strategies::api::{Command, Observation, Proof, ReplicaFact, ReplicasFact, Step, Subject};
+use resilver_strategies::api::{Command, ExitClass, Observation, Proof, ReplicaFact, ReplicasFact, Step, Subject};
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::{IncidentState, ladder};
 use resilver_strategies::record::{Draft, RecordKind};
@@ -17,6 +17,52 @@ fn lose_vote(bench: &mut Bench, damage: &str) {
     (bench.fact.phase, bench.fact.damage) = ("lost_voter".into(), damage.into());
     bench.fact.phase_detail = "a record that was synced cannot be read".into();
     bench.fact.raft = None;
+    // Found by agents beside real nodes: such a node has opened nothing that would tell who votes, so that the guard of the quorum
+    // held every rejoining back for ever.
+    bench.fact.members.clear();
+}
+
+#[test]
+fn a_lost_voter_names_no_voters_and_comes_back_all_the_same_but_is_not_restarted_or_mended_blindly() {
+    let mut bench = Bench::of_five(auto());
+    lose_vote(&mut bench, "log");
+    bench.pass(2);
+    let step = bench.through(Action::RejoinLearner);
+    let intent = *bench.records(RecordKind::Intent).last().expect("an intent");
+    let judged = intent.guards.iter().find(|result| result.guard == GuardName::QuorumKept).expect("it was asked");
+    assert!(judged.passed && judged.evidence.contains("its vote is gone"), "{judged:?}");
+    assert!(step.fence.is_some());
+    // A node that takes part and does not know the voters is not touched.
+    let mut bench = Bench::of_five(auto());
+    bench.fact.members.clear();
+    for index in [100, 200] {
+        bench.observe(compared(index, &["n1"], 5));
+        bench.pass(2);
+    }
+    assert_eq!(bench.only().mode, Mode::StateDivergence);
+    bench.pass(10);
+    assert!(bench.asked_slot().is_none() && bench.refusals().contains(&GuardName::QuorumKept));
+}
+
+/// Found by agents beside real nodes: for each log that rotted a person was called to a crash, and had nothing to do there.
+#[test]
+fn a_crash_that_leaves_a_lost_voter_behind_calls_nobody_while_its_agent_brings_it_back() {
+    let mut bench = Bench::of_five(auto());
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let step = bench.last_step();
+    assert_eq!(step.action, Action::StartNode);
+    bench.done(step.id);
+    bench.process(running(101));
+    bench.fact.pid = 101;
+    lose_vote(&mut bench, "log");
+    bench.pass(3);
+    let modes: Vec<Mode> = bench.open().iter().map(|incident| incident.mode).collect();
+    assert!(modes.len() == 2 && modes.contains(&Mode::LogCorruption), "{modes:?}");
+    assert!(bench.records(RecordKind::Escalated).is_empty(), "its agent brings it back");
+    // It could not, for longer than a start may take to serve: then somebody has to know.
+    bench.pass(200);
+    let told = bench.records(RecordKind::Escalated);
+    assert!(told.iter().any(|record| record.mode == Some(Mode::ProcessCrash)), "{told:?}");
 }
 
 #[test]

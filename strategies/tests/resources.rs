@@ -269,15 +269,46 @@ fn a_node_that_begins_anew_while_it_is_full_is_made_read_only_again() {
         story.pass(125);
     }
     assert_eq!(story.bench.fact.mode, "read_only");
+    // The same process: somebody said so, a person or another incident's undoing.
     story.bench.fact.mode = "read_write".into();
+    story.pass(300);
+    assert!(story.bench.running().is_none(), "a word of somebody's is not fought");
+    // Another one.
+    story.bench.process(running(4711));
+    story.bench.fact.pid = 4711;
     story.pass(3);
     let step = story.bench.running().expect("said again");
-    assert_eq!((step.action, step.with.as_str()), (Action::SetMode, "read_only"));
+    assert_eq!((step.action, step.with.as_str(), step.again), (Action::SetMode, "read_only", true));
     // A person's word is not fought.
     story.bench.failed(step.id);
     story.bench.fact.mode_is_persons = true;
     story.pass(300);
     assert!(story.bench.running().is_none());
+    // Nor is a stricter one.
+    (story.bench.fact.mode_is_persons, story.bench.fact.mode) = (false, "isolated".into());
+    story.pass(300);
+    assert!(story.bench.running().is_none());
+}
+
+/// Found on review: a node that does not know the word was told it every minute, and the ladder stood still meanwhile.
+#[test]
+fn a_node_that_never_shows_a_pause_is_told_ever_more_seldom_and_the_ladder_goes_on() {
+    let mut story = Story::new();
+    story.room(10);
+    let (mut told, mut modes) = (0, 0);
+    for _ in 0..7200 {
+        if let Some(step) = story.bench.running() {
+            told += usize::from(step.action == Action::Throttle);
+            modes += usize::from(step.action == Action::SetMode);
+            if step.action == Action::SetMode {
+                story.bench.fact.mode = "read_only".into();
+            }
+            story.bench.done(step.id);
+        }
+        story.pass(1);
+    }
+    assert_eq!(modes, 1, "the ladder went on");
+    assert!((3..12).contains(&told), "told {told} times in two hours");
 }
 
 /// Found on review: an undo that failed three times told a person with every tick, and was never tried again.
@@ -325,4 +356,35 @@ fn what_cannot_be_taken_back_is_told_once_and_tried_on() {
     assert_eq!(proof, Proof::Serves);
     story.bench.proved(&incident);
     assert!(story.bench.open().is_empty(), "{:#?}", story.bench.open());
+}
+
+/// Found by agents beside real nodes: a node whose disk had room again took no writes for as long as other work kept its cores busy.
+#[test]
+fn room_that_is_back_is_enough_however_busy_the_cores_are() {
+    let mut story = Story::new();
+    story.host.cpu_pressure_per_mille = Some(590);
+    story.room(40);
+    for _ in 0..3 {
+        story.relieved(Action::Reclaim);
+        story.pass(110);
+    }
+    story.relieved(Action::Throttle);
+    assert_eq!(story.relieved(Action::SetMode).with, "read_only");
+    story.bench.fact.mode = "read_only".into();
+    story.room(200);
+    story.pass(45);
+    assert_eq!(story.relieved(Action::SetMode).with, "read_write");
+    story.bench.fact.mode = "read_write".into();
+    assert_eq!(story.relieved(Action::Throttle).with, "off");
+    // But what was the matter has to pass, whatever else is well: the cores, this time.
+    let mut story = Story::new();
+    story.host.cpu_pressure_per_mille = Some(700);
+    story.pass(700);
+    assert_eq!(story.relieved(Action::Throttle).with, "on");
+    story.host.cpu_pressure_per_mille = Some(590);
+    story.pass(120);
+    assert_eq!(story.bench.last_step().with, "on", "not five points under yet");
+    story.host.cpu_pressure_per_mille = Some(500);
+    story.pass(45);
+    assert_eq!(story.relieved(Action::Throttle).with, "off");
 }

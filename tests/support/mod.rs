@@ -44,9 +44,16 @@ impl Cluster {
 
     /// Starts or continues the cluster of a folder.
     pub fn start_in(dir: TempDir, nodes: u32, disks: u32, env: &[(&str, &str)]) -> Self {
+        Self::start_within(dir, nodes, disks, env, &[])
+    }
+
+    /// The same, by a command that runs the one that follows it, somewhere else for example.
+    pub fn start_within(dir: TempDir, nodes: u32, disks: u32, env: &[(&str, &str)], within: &[&str]) -> Self {
         // A story that failed says so itself; the next one starts afresh.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut process = Command::new(BINARY)
+        let command = [within, &[BINARY]].concat();
+        let mut process = Command::new(command[0])
+            .args(&command[1..])
             .args(["up", "--json", "--stop-with-stdin", "--nodes", &nodes.to_string(), "--disks", &disks.to_string()])
             .arg("--dir")
             .arg(dir.path())

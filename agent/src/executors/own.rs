@@ -17,7 +17,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::Tools;
 use super::node::{VERB_DEADLINE, follow, said, step_down, trigger_election, wire};
-use crate::links::{locks, node_control, node_recovery, replica_repair};
+use crate::links::{Link, locks, node_control, node_recovery, replica_repair};
 use crate::sensors::observe;
 
 /// How long giving room back may take: a snapshot of the whole state, and compacting its database.
@@ -177,9 +177,20 @@ pub(super) async fn set_voting(
         reason: reason.to_owned(),
     };
     let call = |channel| async { node_control(channel).set_voting(request).await };
-    let answer = tools.links.node.call(VERB_DEADLINE, call).await?.into_inner();
+    let door = if votes { &tools.links.node } else { door_of_another(tools, step.attempt).await };
+    let answer = door.call(VERB_DEADLINE, call).await?.into_inner();
     let may = |votes: bool| if votes { "may vote" } else { "has no vote" };
     Ok(format!("{node}: {} → {}", may(answer.before), may(answer.after)))
+}
+
+/// The leader's node, or another one where the own node names none. A node judges who votes by the newest map, and one that is to
+/// give its vote up because it lags would come to that too late. `attempt`: each later one asks somebody else.
+async fn door_of_another(tools: &Tools, attempt: u32) -> &Link {
+    let leader = observe(&tools.links, tools.deadline).await.ok().and_then(|seen| seen.raft).map(|raft| raft.leader);
+    let named = leader.and_then(|leader| tools.links.peers.get(&leader));
+    let doors: Vec<&Link> = named.into_iter().chain(tools.links.peers.values()).map(|peer| &peer.node).collect();
+    let turn = (attempt.saturating_sub(1) as usize).checked_rem(doors.len());
+    turn.map_or(&tools.links.node, |turn| doors[turn])
 }
 
 /// Has elections held until the term is above the one that is named. A leader hands over, whose successor's term is later; a

@@ -33,8 +33,10 @@ pub(super) struct Evidence {
     pub(super) found: Vec<Option<u32>>,
     /// What k of its shards make, each once. One: its shards agree.
     pub(super) codewords: Vec<Codeword>,
-    /// There are no other codewords than these.
+    /// There are no other codewords of these shards.
     pub(super) all: bool,
+    /// Shards that could not be asked for: they may be right, and make another.
+    pub(super) unheard: usize,
 }
 
 /// Why nothing is called wrong.
@@ -52,6 +54,12 @@ pub(super) enum Undecided {
          are more than are tried of so wide a coding: it cannot be told which shards are wrong, and nothing was changed"
     )]
     NotAll { expected: u32 },
+    /// Those that are there do not have it, and others could not be asked for.
+    #[error(
+        "the shards that can be read do not make the content that was stored (crc32c {expected:08x}), and {unheard} cannot be \
+         reached now: try again when their disks and nodes are back; nothing was changed"
+    )]
+    Unheard { unheard: usize, expected: u32 },
     /// More than one has.
     #[error(
         "several choices of its shards make contents of the stored checksum (crc32c {expected:08x}), so that it cannot be told \
@@ -93,8 +101,13 @@ pub(super) fn decide(extents: &[Evidence], k: u8, expected: u32) -> Result<Vec<C
     }
     let mut right = so_far.into_iter().filter(|(crc, _)| *crc == expected);
     let (Some((_, chosen)), others) = (right.next(), right.next()) else {
+        let unheard: usize = extents.iter().map(|extent| extent.unheard).sum();
         let left = extents.iter().any(|extent| !extent.all);
-        return Err(if left { Undecided::NotAll { expected } } else { Undecided::None { k, expected } });
+        return Err(match (unheard, left) {
+            (0, false) => Undecided::None { k, expected },
+            (0, true) => Undecided::NotAll { expected },
+            _ => Undecided::Unheard { unheard, expected },
+        });
     };
     if others.is_some() {
         return Err(Undecided::Several { expected });
@@ -154,6 +167,7 @@ mod tests {
             found: shards.iter().map(|shard| shard.as_deref().map(crc_of)).collect(),
             codewords,
             all,
+            unheard: 0,
         }
     }
 
@@ -255,6 +269,20 @@ mod tests {
         let undecided = decide(&[extent], 4, 7).unwrap_err();
         assert_eq!(undecided, Undecided::NotAll { expected: 7 });
         assert!(!undecided.to_string().contains("delete"), "{undecided}");
+    }
+
+    /// Found on review: with a node away, an object that can be mended when it is back was told to be deleted.
+    #[test]
+    fn what_cannot_be_reached_is_not_called_lost() {
+        let (stored, other) = (content(1, 50), content(2, 50));
+        let there = evidence(&mixed(&stored, &other, &[0, 1], &[5]), LAYOUT);
+        let extent = Evidence { unheard: 1, ..there };
+        let expected = crc32c::crc32c(&stored);
+        let undecided = decide(&[extent], 4, expected).unwrap_err();
+        assert_eq!(undecided, Undecided::Unheard { unheard: 1, expected });
+        assert!(!undecided.to_string().contains("delete"), "{undecided}");
+        let back = evidence(&mixed(&stored, &other, &[0, 1], &[]), LAYOUT);
+        assert!(decide(&[back], 4, expected).is_ok());
     }
 
     /// What was chosen for each extent was copied with each extent: 5 TiB have 327,680.

@@ -91,26 +91,37 @@ impl Gateway {
         let mut extents = Vec::with_capacity(record.extents.len());
         for (index, extent) in (0..).map(ExtentIndex).zip(&record.extents) {
             let spec = ExtentSpec::of(bucket, key, record, extent);
-            let of = verdict.shards.iter().filter(|check| check.extent == index);
-            let good = of.filter_map(|check| match check.state {
+            let of = || verdict.shards.iter().filter(|check| check.extent == index);
+            let unheard = of().filter(|check| matches!(check.state, ShardState::Unreachable(_))).count();
+            let good = of().filter_map(|check| match check.state {
                 ShardState::Ok { .. } => Some((check.shard, check.disk)),
                 _ => None,
             });
-            extents.push(self.evidence(&spec, good.collect()).await?);
+            extents.push(self.evidence(&spec, good.collect(), unheard).await?);
         }
         let right = decide(&extents, record.coding.k, record.crc32c);
         let right = right.map_err(|undecided| GatewayError::Undecided(undecided.to_string()))?;
         Ok(extents.into_iter().zip(right).collect())
     }
 
-    async fn evidence(&self, spec: &ExtentSpec, good: BTreeMap<ShardIndex, DiskId>) -> Result<Evidence, GatewayError> {
+    /// Of the shards that were good a moment ago; so many others could not be asked for.
+    async fn evidence(
+        &self,
+        spec: &ExtentSpec,
+        good: BTreeMap<ShardIndex, DiskId>,
+        mut unheard: usize,
+    ) -> Result<Evidence, GatewayError> {
         let layout = spec.layout();
         let mut shards: Vec<Option<Vec<Bytes>>> = vec![None; spec.coding.total()];
         let mut trouble = Vec::new();
         for (shard, disk) in good {
             match self.whole_shard(disk, spec.shard(shard), layout.stripes()).await {
                 Ok(blocks) => shards[shard.as_usize()] = Some(blocks),
-                Err(error) => trouble.push(error.to_string()),
+                Err(error) => {
+                    let is_told = matches!(error, TransportError::Missing { .. } | TransportError::Corrupt { .. });
+                    unheard += usize::from(!is_told);
+                    trouble.push(error.to_string());
+                }
             }
         }
         // What went bad meanwhile is as good as missing; too few are no evidence.
@@ -126,7 +137,14 @@ impl Gateway {
         // Seconds of computing, and half a minute for wide codings: off the loop.
         let made = self.inner.host.blocking(move || codewords(&shards, layout)).await;
         let made = made.map_err(|error| GatewayError::BadCoding(error.to_string()))?;
-        Ok(Evidence { extent: spec.id, len_bytes: spec.len_bytes, found, codewords: made.found, all: made.all })
+        Ok(Evidence {
+            extent: spec.id,
+            len_bytes: spec.len_bytes,
+            found,
+            codewords: made.found,
+            all: made.all,
+            unheard,
+        })
     }
 
     /// A whole shard, in blocks.

@@ -16,8 +16,10 @@ use tokio::time::{Instant, sleep_until};
 
 pub(crate) use self::throttled::THROTTLE_LASTS;
 use self::throttled::Throttled;
+use self::unmended::Waiting;
+pub(super) use self::unmended::{Again, Why};
 use super::pressure::Pressure;
-use super::queue::{Job, Queue};
+use super::queue::{Job, PARTS, Queue};
 use super::{Finding, FoundBy, RebuildReport, RebuildState, RepairStatus, Suspect, Timings, holder_of};
 use crate::meta::Meta;
 use crate::model::{ClusterMap, DEFAULT_REPAIR_PRIORITY, ObjectRecord, accounted_bucket};
@@ -77,6 +79,8 @@ struct Inner {
 struct State {
     queue: Queue,
     running: BTreeMap<ShardKey, (DiskId, BucketName)>,
+    /// Parts of slots that jobs of the queue have.
+    taken: u32,
     findings: VecDeque<Finding>,
     next_finding: u64,
     completed: u64,
@@ -89,7 +93,7 @@ struct State {
     moved: BTreeMap<DiskId, BTreeSet<ShardKey>>,
     moved_total: usize,
     /// Shards whose rebuild failed since the last check, or that had no place in the queue.
-    unmended: BTreeMap<ShardKey, (BucketName, String, DiskId)>,
+    unmended: Waiting,
     doubts: BTreeSet<(DiskId, u8)>,
     anti_entropy: AntiEntropy,
 }
@@ -122,6 +126,8 @@ pub struct Held {
 pub(super) struct Claim {
     board: Board,
     shard: ShardKey,
+    /// Of a slot, if it came from the queue.
+    parts: u32,
 }
 
 impl Board {
@@ -175,7 +181,7 @@ impl Board {
         }
         let pushed = state.queue.push(job);
         if let Some(Job { bucket, key, shard, disk, .. }) = pushed.left_out {
-            state.remember((bucket, key, shard, disk));
+            state.remember(Why::LeftOut, (bucket, key, shard, disk));
         }
         if !pushed.new {
             return false;
@@ -220,12 +226,12 @@ impl Board {
     }
 
     /// The most urgent job, once there is one, and the claim to its shard.
-    pub(super) async fn next(&self) -> (Job, Claim) {
+    pub(super) async fn next(&self, slots: u32) -> (Job, Claim) {
         let mut throttled = self.inner.throttled.subscribe();
         loop {
             let woken = self.inner.work.notified();
             let until = throttled.borrow_and_update().as_ref().map(|throttled| throttled.until);
-            if let Some(found) = self.try_next() {
+            if let Some(found) = self.try_next(slots) {
                 return found;
             }
             tokio::select! {
@@ -237,19 +243,21 @@ impl Board {
         }
     }
 
-    fn try_next(&self) -> Option<(Job, Claim)> {
+    fn try_next(&self, slots: u32) -> Option<(Job, Claim)> {
         let mut state = self.lock();
+        let room = slots.saturating_mul(PARTS).saturating_sub(state.taken);
         let job = match self.throttled() {
             // One more loss, and it could not be rebuilt any more.
-            Some(_) => state.queue.pop_without_spare()?,
-            None => state.queue.pop()?,
+            Some(_) => state.queue.pop_without_spare(room)?,
+            None => state.queue.pop(room)?,
         };
+        state.taken += job.parts();
         state.running.insert(job.shard, (job.disk, job.bucket.clone()));
         if !state.queue.is_empty() {
             // One notification may stand for several jobs.
             self.inner.work.notify_one();
         }
-        let claim = Claim { board: self.clone(), shard: job.shard };
+        let claim = Claim { board: self.clone(), shard: job.shard, parts: job.parts() };
         Some((job, claim))
     }
 
@@ -263,7 +271,7 @@ impl Board {
                 if let std::collections::btree_map::Entry::Vacant(entry) = state.running.entry(shard) {
                     entry.insert((disk, bucket.clone()));
                     state.queue.remove(shard);
-                    return Claim { board: self.clone(), shard };
+                    return Claim { board: self.clone(), shard, parts: 0 };
                 }
             }
             // The sender lives in this board.
@@ -281,7 +289,7 @@ impl Board {
                 state.failed += 1;
                 *state.failed_on.entry(disk).or_default() += 1;
                 *state.failed_of.entry(bucket.clone()).or_default() += 1;
-                state.remember((bucket.clone(), key.to_owned(), shard, disk));
+                state.remember(Why::Failed, (bucket.clone(), key.to_owned(), shard, disk));
             }
             RebuildState::Rebuilt | RebuildState::Intact | RebuildState::Obsolete => {
                 state.completed += u64::from(report.state == RebuildState::Rebuilt);
@@ -466,7 +474,14 @@ impl State {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.board.lock().running.remove(&self.shard);
+        let mut state = self.board.lock();
+        state.running.remove(&self.shard);
+        state.taken = state.taken.saturating_sub(self.parts);
+        if self.parts > 0 && !state.queue.is_empty() {
+            // What was too large for the room there was.
+            self.board.inner.work.notify_one();
+        }
+        drop(state);
         self.board.inner.changes.send_modify(|count| *count += 1);
     }
 }
@@ -508,11 +523,11 @@ mod tests {
         let board = Board::new(&resilver_host::real::host());
         assert!(!board.throttle(Some("the disks are busy")));
         board.push(job(0, 1));
-        assert!(board.try_next().is_none());
+        assert!(board.try_next(1).is_none());
         board.push(job(1, 0));
-        assert_eq!(board.next().await.0.shard.shard.0, 1);
+        assert_eq!(board.next(1).await.0.shard.shard.0, 1);
         let began = Instant::now();
-        assert_eq!(board.next().await.0.shard.shard.0, 0);
+        assert_eq!(board.next(1).await.0.shard.shard.0, 0);
         assert!(began.elapsed() >= THROTTLE_LASTS, "{:?}", began.elapsed());
         board.unthrottled().await;
         assert!(!board.throttle(Some("again")) && board.throttle(None), "told whether it was");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::board::job_of;
+use super::board::{Again, Why, job_of};
 use super::target::{delivery_of, target_of};
 use super::throttle::rest;
 use super::{Board, FoundBy, Only, RepairParts, Suspect, SuspectKind, compare, holder_of};
@@ -47,7 +47,7 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
 /// One look: at what is known to be out of place. At all objects only when somebody asks for it or that
 /// is the only way to find what is to be done.
 async fn round(parts: &RepairParts, asked: bool) -> Result<(), MetaError> {
-    try_again(parts).await?;
+    try_again(parts).await;
     compare::watch(parts).await?;
     let map = parts.meta.map();
     // Whether its host is there or not: one that is away takes nothing back. A disk that is forgotten is asked about no more.
@@ -82,21 +82,38 @@ fn is_left_behind(map: &ClusterMap, counts: &Counts) -> bool {
         .any(|(disk, shards)| *shards > 0 && map.disk_state(*disk).is_none_or(DiskState::is_left))
 }
 
-/// What failed since the last look, or found no place in the queue, is put into it again, whoever had found it. What this does
-/// not come to stays for the next look.
-async fn try_again(parts: &RepairParts) -> Result<(), MetaError> {
-    let mut failed = parts.board.take_failed();
-    while let Some((bucket, key, shard, disk)) = failed.next() {
-        if let Some((bucket, key, record)) = holder_of(&parts.meta, &bucket, &key, shard.extent_id()).await? {
-            let priority = priority_of(parts, &mut BTreeMap::new(), accounted_bucket(&bucket, &key)).await?;
-            let (kind, found_by, detail) = (SuspectKind::Corrupt, FoundBy::Check, String::new());
-            let suspect = Suspect { bucket, key, shard, disk, kind, found_by, detail };
-            if let Some(job) = job_of(&parts.meta.map(), &record, &suspect, priority) {
-                // Without a place it is remembered anew.
-                parts.board.push(job);
+/// Records that cannot be read in one look, before the rest is left for the next: then it is the metadata, and not they.
+const MAX_UNREAD: u32 = 3;
+
+/// What failed since the last look is put into the queue again, whoever had found it; and what had no place there, once it has. What
+/// this does not come to stays for the next look.
+async fn try_again(parts: &RepairParts) {
+    let (mut waiting, mut unread) = (parts.board.take_unmended(), 0);
+    while let Some((why, again)) = waiting.next() {
+        if unread == MAX_UNREAD || (why == Why::LeftOut && !parts.board.has_room()) {
+            return;
+        }
+        match queue_again(parts, again).await {
+            Ok(()) => waiting.settled(),
+            Err(error) => {
+                tracing::debug!(%error, "a shard that is to be rebuilt again is left for the next look");
+                unread += 1;
+                waiting.put_off();
             }
         }
-        failed.settled();
+    }
+}
+
+async fn queue_again(parts: &RepairParts, (bucket, key, shard, disk): Again) -> Result<(), MetaError> {
+    let Some((bucket, key, record)) = holder_of(&parts.meta, &bucket, &key, shard.extent_id()).await? else {
+        return Ok(());
+    };
+    let priority = priority_of(parts, &mut BTreeMap::new(), accounted_bucket(&bucket, &key)).await?;
+    let (kind, found_by, detail) = (SuspectKind::Corrupt, FoundBy::Check, String::new());
+    let suspect = Suspect { bucket, key, shard, disk, kind, found_by, detail };
+    if let Some(job) = job_of(&parts.meta.map(), &record, &suspect, priority) {
+        // Without a place it is remembered anew.
+        parts.board.push(job);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! Must never: touch the old shard before the new one is complete and has the checksum that is demanded; read a shard for it
 //! that is distrusted.
 
+use super::queue::PARTS;
 use super::rebuild::{RebuildError, Rebuilder, head_of};
 use super::{RebuildReport, RebuildState, holder_of};
 use crate::disk::ShardVerdict;
@@ -52,7 +53,7 @@ impl Rebuilder {
             return RebuildReport::failed(error.to_string());
         }
         let claim = self.inner.board.claim(shard, disk, bucket).await;
-        let _slot = self.inner.slots.acquire().await;
+        let _slot = self.inner.slots.acquire_many(PARTS).await;
         let report = self.replace(bucket, key, shard, disk, force).await;
         let report = report.unwrap_or_else(|error| RebuildReport::failed(error.to_string()));
         if report.state == RebuildState::Rebuilt {

@@ -105,7 +105,7 @@ impl Repair {
     /// Works until `shutdown` turns true. A rebuild in flight is dropped then: it leaves a temporary file.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
-        for _ in 0..self.parts.repair.in_flight.max(1) {
+        for _ in 0..rebuild::workers(&self.parts.repair) {
             tasks.spawn(rebuild::work(self.parts.clone()));
         }
         tasks.spawn(check::run(self.parts.clone()));

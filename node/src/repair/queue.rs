@@ -27,6 +27,21 @@ pub(super) struct Job {
     pub(super) bytes: u64,
 }
 
+impl Job {
+    /// What it takes while it is rebuilt.
+    pub(super) fn parts(&self) -> u32 {
+        let parts = self.bytes.div_ceil(SLOT_BYTES / u64::from(PARTS)).max(1);
+        u32::try_from(parts).unwrap_or(PARTS).min(PARTS)
+    }
+}
+
+/// What is rebuilt side by side is counted in parts of a slot, because a small shard is mostly waiting (its peers, two syncs, a log
+/// entry) and a large one is mostly work. A slot is a shard of [`SLOT_BYTES`] or more.
+pub(super) const PARTS: u32 = 4;
+
+/// From this size on a shard has a slot of its own: a quarter of the largest.
+const SLOT_BYTES: u64 = 1024 * 1024;
+
 /// A place in the queue: spare shards, the bucket's priority, then who came first.
 type Ticket = (u8, u8, u64);
 
@@ -83,28 +98,30 @@ impl Queue {
         ((ticket.0, ticket.1) > (job.spare, job.priority)).then_some(last.shard)
     }
 
-    /// Takes out the most urgent job that need not wait for clients.
-    pub(super) fn pop(&mut self) -> Option<Job> {
-        self.pop_of(u8::MAX)
+    /// Takes out the most urgent job that need not wait for clients, if so many parts are enough for it: smaller ones do not go
+    /// before it.
+    pub(super) fn pop(&mut self, room: u32) -> Option<Job> {
+        self.pop_of(u8::MAX, room)
     }
 
-    /// Takes out the first that could not be rebuilt after one more loss.
-    pub(super) fn pop_without_spare(&mut self) -> Option<Job> {
-        self.pop_of(0)
+    /// The same of those that could not be rebuilt after one more loss.
+    pub(super) fn pop_without_spare(&mut self, room: u32) -> Option<Job> {
+        self.pop_of(0, room)
     }
 
-    fn pop_of(&mut self, most_spare: u8) -> Option<Job> {
+    fn pop_of(&mut self, most_spare: u8, room: u32) -> Option<Job> {
         // Where the first of a disk has a spare all of them do.
         let firsts = self.disks.iter().filter_map(|(disk, jobs)| Some((*disk, *jobs.first_key_value()?.0)));
         let meant = firsts.filter(|(_, ticket)| ticket.0 <= most_spare);
         let free = meant.filter(|(disk, ticket)| !holds(self.pressure(*disk), ticket.0) || self.has_turn(*disk));
         let (disk, ticket) = free.min_by_key(|(_, ticket)| *ticket)?;
+        let first = self.disks.get(&disk)?.get(&ticket)?;
+        let shard = (first.parts() <= room).then_some(first.shard)?;
         let pressure = self.pressure(disk);
         if holds(pressure, ticket.0) {
             // What need not wait takes no turn from what does.
             pressure.lets_through(self.turns.entry(disk).or_default());
         }
-        let shard = self.disks.get(&disk)?.get(&ticket)?.shard;
         self.remove(shard)
     }
 
@@ -124,6 +141,11 @@ impl Queue {
         }
         self.bytes = self.bytes.saturating_sub(job.bytes);
         Some(job)
+    }
+
+    /// Whether it takes one more without giving one up.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < MAX_QUEUE
     }
 
     /// How busy each of our disks is with clients.
@@ -186,7 +208,7 @@ mod tests {
     }
 
     fn order(queue: &mut Queue) -> Vec<u8> {
-        std::iter::from_fn(|| queue.pop()).map(|job| job.shard.shard.0).collect()
+        std::iter::from_fn(|| queue.pop(PARTS)).map(|job| job.shard.shard.0).collect()
     }
 
     #[test]
@@ -230,13 +252,13 @@ mod tests {
         queue.set_pressures(long(1));
         assert_eq!(order(&mut queue), [1, 3], "the most urgent of each");
         queue.set_pressures(long(5));
-        assert!(queue.pop_without_spare().is_none(), "an agent's word stands");
+        assert!(queue.pop_without_spare(PARTS).is_none(), "an agent's word stands");
         assert_eq!(order(&mut queue), [0], "and not four at once");
         assert_eq!(queue.held(DiskId(1)), 1);
         queue.set_pressures([(DiskId(1), pressure(70, false))].into());
         queue.push(job(5, 1, 1, 128));
         queue.set_pressures(long(0));
-        assert!(queue.pop().is_none(), "a new pause");
+        assert!(queue.pop(PARTS).is_none(), "a new pause");
         queue.set_pressures(long(1));
         assert_eq!(order(&mut queue), [5]);
     }
@@ -256,7 +278,7 @@ mod tests {
         let promoted = queue.push(nth(7, 1, 0));
         assert!(promoted.new && promoted.left_out.is_none(), "it has a place already");
         assert_eq!((queue.len(), queue.waiting(&Only::Any)), (MAX_QUEUE, MAX_QUEUE as u64));
-        assert_eq!(queue.pop().map(|job| job.shard.version), Some(Version(7)));
+        assert_eq!(queue.pop(PARTS).map(|job| job.shard.version), Some(Version(7)));
     }
 
     /// A queue full of jobs that wait for clients of their disk left no place for a shard without a spare.
@@ -267,7 +289,7 @@ mod tests {
             queue.push(nth(number, 1 + number % 2, if number == 9 { 2 } else { 1 }));
         }
         queue.set_pressures([1, 2].map(|disk| (DiskId(disk), pressure(100, true))).into());
-        assert!(queue.pop().is_none(), "all of them wait");
+        assert!(queue.pop(PARTS).is_none(), "all of them wait");
         let pushed = queue.push(nth(1 << 100, 3, 0));
         assert!(pushed.new);
         assert_eq!(
@@ -280,7 +302,24 @@ mod tests {
         let pushed = queue.push(nth(1 << 101, 1, 0));
         let last = Version(MAX_QUEUE as u128 - 1);
         assert_eq!(pushed.left_out.map(|job| job.shard.version), Some(last), "then who came last");
-        let first = std::iter::from_fn(|| queue.pop()).map(|job| job.shard.version).collect::<Vec<_>>();
+        let first = std::iter::from_fn(|| queue.pop(PARTS)).map(|job| job.shard.version).collect::<Vec<_>>();
         assert_eq!(first, [Version(1 << 100), Version(1 << 101)]);
+    }
+
+    #[test]
+    fn small_shards_share_a_slot_and_do_not_overtake_a_large_one() {
+        let mut queue = Queue::default();
+        let sized = |number: u8, spare, bytes| Job { bytes, ..job(number, 1, spare, 128) };
+        let sizes = [(1, 1), (64 << 10, 1), (256 << 10, 1), ((256 << 10) + 1, 2), (1 << 20, 4), (16 << 20, 4)];
+        for (bytes, parts) in sizes {
+            assert_eq!(sized(0, 0, bytes).parts(), parts, "{bytes}");
+        }
+        queue.push(sized(0, 0, 64 << 10));
+        queue.push(sized(1, 1, 4 << 20));
+        queue.push(sized(2, 2, 64 << 10));
+        assert!(queue.pop(0).is_none());
+        assert_eq!(queue.pop(1).map(|job| job.shard.shard.0), Some(0));
+        assert!(queue.pop(PARTS - 1).is_none(), "the large one is next");
+        assert_eq!(order(&mut queue), [1, 2]);
     }
 }

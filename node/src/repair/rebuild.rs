@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::board::Board;
 use super::pause;
-use super::queue::Job;
+use super::queue::{Job, PARTS};
 use super::target::{delivery_of, target_of};
 use super::throttle::{Throttle, rest};
 use super::{RebuildReport, RebuildState, RepairParts, Timings, holder_of};
@@ -89,19 +89,29 @@ pub(super) async fn work(parts: Arc<RepairParts>) {
     loop {
         // What a worker waits for already when a pause begins, it still takes: one shard each.
         pause::ended(&parts.meta).await;
-        let (job, claim) = parts.board.next().await;
+        let (job, claim) = parts.board.next(slots_of(&parts.repair)).await;
         let began = Instant::now();
         let Job { bucket, key, shard, disk, .. } = &job;
-        parts.rebuilder.run(bucket, key, *shard, *disk, Task::Restore).await;
+        parts.rebuilder.run(bucket, key, *shard, *disk, Task::Restore, job.parts()).await;
         drop(claim);
         rest(began.elapsed(), REST_PERCENT).await;
     }
 }
 
+/// Shards of full size that are rebuilt side by side.
+fn slots_of(options: &RepairOptions) -> u32 {
+    u32::try_from(options.in_flight.max(1)).unwrap_or(u32::MAX)
+}
+
+/// Workers of the queue: enough for slots full of small shards.
+pub(super) fn workers(options: &RepairOptions) -> u32 {
+    slots_of(options).saturating_mul(PARTS)
+}
+
 impl Rebuilder {
     /// Over our disks and the way to all others, within the limits of `options`.
     pub fn new(meta: Meta, disks: Arc<DiskSet>, shards: ShardClient, board: Board, options: &RepairOptions) -> Self {
-        let slots = Semaphore::new(options.in_flight.max(1));
+        let slots = Semaphore::new(workers(options) as usize);
         let throttle = Throttle::new(options.rate_bytes_per_second);
         Self { inner: Arc::new(Inner { meta, disks, shards, board, slots, throttle }) }
     }
@@ -139,15 +149,23 @@ impl Rebuilder {
             return RebuildReport::failed(error.to_string());
         }
         let claim = self.inner.board.claim(shard, disk, bucket).await;
-        let report = self.run(bucket, key, shard, disk, task).await;
+        let report = self.run(bucket, key, shard, disk, task, PARTS).await;
         drop(claim);
         report
     }
 
-    /// The caller holds the claim.
-    async fn run(&self, bucket: &BucketName, key: &str, shard: ShardKey, disk: DiskId, task: Task) -> RebuildReport {
+    /// The caller holds the claim. It takes so many parts of a slot.
+    async fn run(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        shard: ShardKey,
+        disk: DiskId,
+        task: Task,
+        parts: u32,
+    ) -> RebuildReport {
         // Closed is no state of it: nobody closes it.
-        let _slot = self.inner.slots.acquire().await;
+        let _slot = self.inner.slots.acquire_many(parts).await;
         let report = match self.rebuild(bucket, key, shard, disk, task).await {
             Ok(report) => report,
             Err(error) => {

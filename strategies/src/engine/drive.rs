@@ -162,6 +162,7 @@ impl Engine {
             },
             with,
             approved_by: self.approved_by(now.mono, incident, rung).unwrap_or_default().to_owned(),
+            again: rung.does == ladder::AGAIN,
         };
         incident.guards = guards;
         if rung.disruptive {
@@ -177,7 +178,7 @@ impl Engine {
     /// Writes the intention down and begins.
     pub(crate) fn begin(&mut self, now: Now, incident: &mut Incident, step: Step) {
         let undo = ladder::is_undo(step.action, &step.with);
-        let again = self.is_again(incident, &step);
+        let again = step.again;
         match undo {
             _ if again => {}
             true => incident.undone += 1,
@@ -248,8 +249,11 @@ impl Engine {
         if ladder::leaves(step.action, &step.with) {
             // The heartbeat that is known is from before: what it shows not yet is not lost.
             incident.said_again = Some(now.mono);
+            if step.action == Action::SetMode && resolution == "done" {
+                incident.told_to = self.facts.running();
+            }
         }
-        if self.is_again(incident, &step) {
+        if step.again {
             incident.flight = Flight::Idle;
             return;
         }

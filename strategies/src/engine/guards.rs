@@ -162,7 +162,7 @@ fn corroborated_by_watch(look: &Look<'_>) -> (bool, String) {
         }
         Mode::SlowFollower => match watches.lag.common_cause() {
             Some(why) => (false, why),
-            None => (true, "the leader's word and the own node's agree, and the others are not slow".to_owned()),
+            None => (true, "the own node's word and the other hosts', and those are not slow".to_owned()),
         },
         Mode::SplitBrain => (true, "two nodes' own words, each with a quorum behind it".to_owned()),
         Mode::TermDivergence => (true, "the own node's term and the other voters', each from its own agent".to_owned()),
@@ -284,6 +284,14 @@ fn voters_kept(look: &Look<'_>) -> (bool, String) {
         .filter(|member| member.role == "voter" && member.state != "out")
         .map(|member| member.node.as_str())
         .collect();
+    // A lost voter has opened nothing that would name them. Its vote is gone already, the lease's holder counts the others' before it
+    // gives a slot, and without a quorum of them nobody takes the node back.
+    if voters.is_empty() && fact.phase == "lost_voter" && look.rung.action == Action::RejoinLearner {
+        return (
+            true,
+            "the node takes no part: its vote is gone, and the lease's holder counts the others'".to_owned(),
+        );
+    }
     if voters.is_empty() {
         return (false, "the voters are not known".to_owned());
     }

@@ -168,6 +168,12 @@ pub(crate) struct Incident {
     pub(crate) held: Option<(Moment, bool)>,
     /// When something was last done to the node that is to be taken back, or done again because it showed it no more.
     pub(crate) said_again: Option<Moment>,
+    /// How often in a row it was done again and the node did not show it.
+    #[serde(default)]
+    pub(crate) unheard: u32,
+    /// The process that a mode was last told to. Another one may have lost it; this one shows another because somebody said so.
+    #[serde(default)]
+    pub(crate) told_to: Option<Life>,
     pub(crate) not_before: Moment,
     pub(crate) flight: Flight,
     pub(crate) guards: Vec<GuardResult>,
@@ -213,6 +219,8 @@ impl Incident {
             unproven: false,
             held: None,
             said_again: None,
+            unheard: 0,
+            told_to: None,
             not_before: now.mono,
             flight: Flight::Idle,
             guards: Vec::new(),

@@ -100,6 +100,7 @@ impl Engine {
             reason: format!("{owner}: {reason}"),
             with: String::new(),
             approved_by: String::new(),
+            again: false,
         };
         if let Some(held) = guards.iter().find(|result| !result.passed).cloned() {
             let mut draft = self

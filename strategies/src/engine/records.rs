@@ -56,6 +56,9 @@ impl Engine {
             if incident.initial {
                 draft = draft.with("initial", true);
             }
+            if step.again {
+                draft = draft.with("again", true);
+            }
             if let Some(signature) = incident.signature.as_deref().filter(|_| step.action == Action::StartNode) {
                 draft = draft.with("signature", signature);
             }

@@ -36,7 +36,7 @@ impl Engine {
         let mut incident = Incident::open(id, now, symptom);
         incident.opened_ms = opened_ms;
         let rungs = ladder::ladder(mode, &self.policy);
-        let last = unfinished.as_ref().map(|step| step.action);
+        let last = unfinished.as_ref().filter(|step| !step.again).map(|step| step.action);
         let at = |action: Action| rungs.iter().position(|rung| rung.action == action);
         // Its place on the ladder: the unfinished step's, or the last one that was done (its effect is looked for).
         incident.rung = last.and_then(at).or_else(|| steps_done.iter().rev().find_map(|done| at(*done))).unwrap_or(0);
@@ -59,8 +59,9 @@ impl Engine {
             self.take_over_cascade(now, &mut incident, pattern.as_deref());
         }
         if let Some(step) = unfinished {
-            if ladder::leaves(step.action, &step.with) {
-                incident.applied.push((step.action, step.with.clone()));
+            let applied = (step.action, step.with.clone());
+            if ladder::leaves(step.action, &step.with) && !incident.applied.contains(&applied) {
+                incident.applied.push(applied);
             }
             incident.begun(now, &step);
             incident.flight = Flight::Reconciling { step, since: now.mono };
@@ -86,6 +87,8 @@ impl Engine {
         match became {
             // The ladder skips what its facts show as done.
             Became::Done(_) => {}
+            // It is said again in a minute, if it is still missing.
+            _ if step.again => {}
             Became::NotDone(_) => self.attempt_failed(now, incident),
             // One look: if the proof does not hold, the step is tried again.
             Became::AskProof(_) => self.prove(now, incident, std::time::Duration::ZERO),

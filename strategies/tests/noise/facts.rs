@@ -94,6 +94,7 @@ impl World {
             epoch: 1,
             hears_us: Some(self.answers(at) && !lost(&mut self.chance)),
             clock_offset_ms: Some(offset + wrong),
+            canary_ms: self.hosts[of].canary_ms,
             clock_error_ms: error,
             ..PeerFact::default()
         }

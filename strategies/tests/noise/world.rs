@@ -63,6 +63,7 @@ pub(crate) struct Host {
     pub(crate) mode: String,
     pub(crate) stands: bool,
     pub(crate) clock_ms: i64,
+    pub(crate) canary_ms: Option<u64>,
     pub(crate) room: u64,
     /// A client's long upload: since when, until when.
     pub(crate) upload: Option<(u64, u64)>,
@@ -126,6 +127,7 @@ impl World {
             mode: "read_write".into(),
             stands: true,
             clock_ms: 0,
+            canary_ms: None,
             room: 40,
             upload: None,
             finished: Vec::new(),
@@ -398,6 +400,7 @@ impl World {
         let turn = self.now + at as u64;
         if turn.is_multiple_of(5) {
             let canary = self.canary(at);
+            self.hosts[at].canary_ms = canary.millis;
             self.give(at, Input::Observed(Observation::Canary(canary)));
         }
         if turn.is_multiple_of(10) {

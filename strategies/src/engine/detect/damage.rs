@@ -20,7 +20,7 @@ pub(crate) struct Watch {
 }
 
 /// The mode that a node's word stands for.
-fn mode_of(damage: &str) -> Option<Mode> {
+pub(crate) fn mode_of(damage: &str) -> Option<Mode> {
     match damage {
         "database" => Some(Mode::DatabaseCorruption),
         // What is not there cannot be trusted either; the log is what promises were kept in.

@@ -35,6 +35,9 @@ struct Watched {
     over: Held,
     full: Held,
     back: Held,
+    /// It was over its threshold for long enough, and has not been back for long enough since: only what was the matter has to pass.
+    #[serde(default)]
+    was: bool,
     worst: String,
 }
 
@@ -58,6 +61,10 @@ struct Reading<'a> {
     limit: u32,
     full: u32,
 }
+
+/// The disk that a person is asked about stays the one it was until another is fuller by so much, per mille: disks of a node fill
+/// evenly, and an approval must not grow stale because of a tenth of a percent.
+const FULLER_BY: u32 = 10;
 
 /// What was seen of the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,9 +113,9 @@ impl Watch {
         for volume in &fact.volumes {
             let space = used(volume.available_bytes, volume.total_bytes);
             if let Some(space) = space.filter(|space| *space >= figures.disk_full && volume.name != "metadata") {
-                // Of equally full ones the one that was: what a person is asked for does not change with every look.
                 let was = self.fullest.as_deref() == Some(volume.name.as_str());
-                fullest = fullest.max(Some((space, was, volume.name.clone())));
+                let counts = space + if was { FULLER_BY } else { 0 };
+                fullest = fullest.max(Some((counts, was, volume.name.clone())));
             }
             room.extend(reading("room used of", &volume.name, space, figures.disk, figures.disk_full));
             let inodes = used(volume.inodes_free, volume.inodes_total);
@@ -138,6 +145,12 @@ impl Watch {
         }
         self.at = Some(now.mono);
         self.review(now, policy);
+        self.room.was |= self.predicted.is_some();
+        for of in [Of::Room, Of::Memory, Of::Cores] {
+            let over = self.lasts(of, figures);
+            let watched = self.of_mut(of);
+            watched.was = over || (watched.was && !watched.back.lasts(figures.back_for, LOOKS));
+        }
     }
 
     fn review(&mut self, now: Now, policy: &PolicyConfig) {
@@ -166,6 +179,14 @@ impl Watch {
             Of::Room => &self.room,
             Of::Memory => &self.memory,
             Of::Cores => &self.cores,
+        }
+    }
+
+    fn of_mut(&mut self, of: Of) -> &mut Watched {
+        match of {
+            Of::Room => &mut self.room,
+            Of::Memory => &mut self.memory,
+            Of::Cores => &mut self.cores,
         }
     }
 
@@ -202,8 +223,8 @@ impl Watch {
         if !over.is_empty() {
             return State::Ill(over.join("; "));
         }
-        // What is not read on this host (no PSI) is never over, and need not be back.
-        let back = |watched: &Watched| watched.worst.is_empty() || watched.back.lasts(back_for, LOOKS);
+        // What was not the matter need not pass: a disk that has room again takes writes, however busy the cores are.
+        let back = |watched: &Watched| !watched.was || watched.back.lasts(back_for, LOOKS);
         match back(&self.room) && back(&self.memory) && back(&self.cores) {
             true => State::Well,
             false => State::Unknown("five points under every threshold for long enough"),

@@ -25,12 +25,48 @@ const WORD_FRESH: Duration = Duration::from_secs(5);
 /// Others whose canaries are compared with, at least: of two nobody knows which is slow.
 const LEAST_OTHERS: usize = 2;
 
+/// Longer than this there is never between two canaries of interest: their period is configured by a person.
+const MAX_PERIOD: Duration = Duration::from_secs(3600);
+
 /// How the own node's answers compare with the others'.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Answers {
     own_ms: u64,
     median_ms: u64,
     others: usize,
+    /// When they were last compared; `None`: never.
+    compared: Option<Moment>,
+    /// When the own canary came last, and how long after the one before.
+    asked: Option<Moment>,
+    period: Duration,
+    late: Held,
+    prompt: Held,
+}
+
+impl Answers {
+    /// How long a comparison counts, and two in a row belong together.
+    fn good_for(&self, policy: &LagPolicy) -> Duration {
+        policy.answers_good_for.max(self.period * 3)
+    }
+
+    /// Whether anything is known of the present.
+    fn are_known(&self, now: Moment, policy: &LagPolicy) -> bool {
+        self.compared.is_some_and(|at| now.since(at) <= self.good_for(policy))
+    }
+
+    fn look(&mut self, now: Moment, own_ms: Option<u64>, mut others: Vec<u64>, counts: bool, policy: &LagPolicy) {
+        self.period = self.asked.map_or(self.period, |asked| now.since(asked)).min(MAX_PERIOD);
+        self.asked = Some(now);
+        let (Some(own_ms), true) = (own_ms, others.len() >= LEAST_OTHERS) else { return };
+        others.sort_unstable();
+        let median_ms = others[others.len() / 2];
+        (self.own_ms, self.median_ms, self.others, self.compared) = (own_ms, median_ms, others.len(), Some(now));
+        let floor = u64::try_from(policy.answers_floor.as_millis()).unwrap_or(u64::MAX);
+        let limit = median_ms.saturating_mul(u64::from(policy.answers_factor)).max(floor);
+        let gap = self.good_for(policy);
+        self.late.look(now, counts && own_ms > limit, gap);
+        self.prompt.look(now, own_ms <= limit, gap);
+    }
 }
 
 /// What was seen of the lag.
@@ -45,8 +81,8 @@ pub(crate) struct Watch {
     /// It follows, and is healthy, by its last heartbeat.
     follows: bool,
     answers: Answers,
-    late: Held,
-    prompt: Held,
+    /// When that was, or when the last canary came: the present, for whoever asks how it is.
+    seen: Moment,
     /// Nodes that are slow, this one among them, of how many that are known.
     together: (usize, usize),
 }
@@ -54,6 +90,7 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn heartbeat(&mut self, now: Moment, own: &str, fact: &NodeFact, peers: &Peers, policy: &PolicyConfig) {
         let (figures, gap) = (&policy.lag, policy.detection.heartbeat * 10);
+        self.seen = now;
         let Some(raft) = &fact.raft else {
             self.caught_up.look(now, false, gap);
             return;
@@ -73,7 +110,9 @@ impl Watch {
         let many = |entries: u64| entries >= u64::from(figures.entries);
         self.follows = raft.role == "follower" && fact.phase == "healthy";
         self.slow.look(now, self.follows && many(self.entries) && self.behind >= figures.behind, gap);
-        self.caught_up.look(now, leader.is_some() && self.behind < figures.caught_up, gap);
+        // One that leads has caught up.
+        let leads = raft.role == "leader" && raft.leader == own;
+        self.caught_up.look(now, leads || leader.is_some() && self.behind < figures.caught_up, gap);
         let (mut slow, mut known) = (usize::from(many(self.entries)), 1);
         for (_, _, other) in peers.raft(now, WORD_FRESH) {
             known += 1;
@@ -85,15 +124,9 @@ impl Watch {
     /// The own node's canary came back, or did not; that it did not is `deadlock`'s. On a host that is saturated, or of which nothing
     /// is known, all is slow, and it is not the node.
     pub(crate) fn canary(&mut self, now: Moment, fact: &CanaryFact, free: bool, peers: &Peers, policy: &LagPolicy) {
-        let mut others: Vec<u64> = peers.canaries(now, policy.answers_good_for).collect();
-        let (Some(own_ms), true) = (fact.millis, others.len() >= LEAST_OTHERS) else { return };
-        others.sort_unstable();
-        let median_ms = others[others.len() / 2];
-        self.answers = Answers { own_ms, median_ms, others: others.len() };
-        let floor = u64::try_from(policy.answers_floor.as_millis()).unwrap_or(u64::MAX);
-        let limit = median_ms.saturating_mul(u64::from(policy.answers_factor)).max(floor);
-        self.late.look(now, free && self.follows && own_ms > limit, policy.answers_good_for);
-        self.prompt.look(now, own_ms <= limit, policy.answers_good_for);
+        self.seen = now;
+        let others = peers.canaries(now, self.answers.good_for(policy)).collect();
+        self.answers.look(now, fact.millis, others, free && self.follows, policy);
     }
 
     /// What was committed is applied too late: more than being slow to answer.
@@ -118,17 +151,18 @@ impl Watch {
                 policy.behind.as_secs_f64()
             ));
         }
-        if self.late.lasts(policy.answers_after, 3) {
-            let Answers { own_ms, median_ms, others } = self.answers;
+        let Answers { own_ms, median_ms, others, late, prompt, .. } = &self.answers;
+        let known = self.answers.are_known(self.seen, policy);
+        if known && late.lasts(policy.answers_after, 3) {
             let (time, factor, floor) =
-                (self.late.time().as_secs_f64(), policy.answers_factor, policy.answers_floor.as_millis());
+                (late.time().as_secs_f64(), policy.answers_factor, policy.answers_floor.as_millis());
             return State::Ill(format!(
                 "a write and a read through this node take {own_ms} ms, through {others} others {median_ms} ms at the median (limit: {factor} \
                  times that, and {floor} ms), for {time:.0} s; what is committed is applied in time"
             ));
         }
         // Without others' canaries nothing is known of answers, and nothing is held against it.
-        let answers = self.late.looks() == 0 && (self.prompt.looks() == 0 || self.prompt.lasts(caught_up_for, 3));
+        let answers = !known || prompt.lasts(caught_up_for, 3);
         match (self.caught_up.lasts(caught_up_for, 3), answers) {
             (true, true) => State::Well,
             (true, false) => State::Unknown("answers as quick as the others' for long enough"),

@@ -49,7 +49,9 @@ impl Engine {
             ),
             (Mode::SlowFollower, Action::InstallSnapshot | Action::Demote) => yes_if(
                 self.watches.lag.lags(&self.policy.lag),
-                Applies::Skip("it is slow to answer, and applies what is committed in time"),
+                Applies::Wait(
+                    "the node to be as quick as the others; it applies what is committed in time, so that nothing more is done",
+                ),
             ),
             (Mode::TermDivergence, action) => self.applies_to_terms(action),
             (Mode::Deadlock, action) => self.applies_to_deadlock(now, rung, action),
@@ -150,7 +152,7 @@ impl Engine {
     }
 
     fn is_stuck_long(&self, lock: &LockFact) -> bool {
-        std::time::Duration::from_millis(lock.held_ms) >= self.policy.deadlock.stuck_lock_after
+        std::time::Duration::from_millis(lock.held_ms) >= self.policy.scaled(self.policy.deadlock.stuck_lock_after)
     }
 
     /// What the action needs beside its subject.

@@ -3,14 +3,21 @@
 use crate::api::ProcessFact;
 use crate::engine::Engine;
 use crate::engine::decide::Present;
-use crate::engine::detect::process_crash;
+use crate::engine::detect::{damage, process_crash};
 use crate::engine::incidents::Incident;
 
 impl Engine {
+    fn lost_by_damage(&self) -> bool {
+        self.facts.node_now().is_some_and(|fact| damage::mode_of(&fact.damage).is_some())
+    }
+
     pub(crate) fn present_process(&self, incident: &Incident) -> Present {
         match self.facts.process() {
             None => Present::Unknown("nothing is known of the process yet"),
             Some(ProcessFact::Running { pid, .. }) => match self.facts.phase() {
+                // What took its vote by damage has an incident of its own, whose steps bring it back: a person is called for the
+                // crash only when that takes longer than the proof may.
+                "lost_voter" if self.lost_by_damage() => Present::Prove(format!("process {pid} runs")),
                 "lost_voter" => Present::Beyond(format!(
                     "the node lost its vote: `resilver node rejoin {}` brings it back as a learner",
                     self.node
