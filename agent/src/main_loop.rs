@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use resilver_host::planted::{Bug, bug};
 use resilver_strategies::api::{Command, IncidentId, Input, Observation, OperatorCommand, Step, StepResult};
 use resilver_strategies::engine::Engine;
 use resilver_strategies::record::{Draft, RecordKind};
@@ -386,7 +387,7 @@ impl MainLoop {
         if let Some(open) = open {
             self.telemetry.incidents_open.set(i64::try_from(open).unwrap_or(i64::MAX));
         }
-        let eligible = self.engine.may_hold_lease() && !self.lost;
+        let eligible = (self.engine.may_hold_lease() || bug(Bug::IllHolder)) && !self.lost;
         if self.eligible.replace(eligible) != Some(eligible) {
             self.lease.set_eligible(eligible);
         }

@@ -50,11 +50,15 @@ pub enum Bug {
     KeepOldEpoch,
     /// A disk that is emptied is called empty once half of it is. [`drained_is_empty`]
     DrainGivesUpEarly,
+    /// What an agent did to its node is called taken back without the node being asked. [`treated`, `heals`]
+    CallItUndone,
+    /// An agent holds the lease whatever ails its own host. [`treated`]
+    IllHolder,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 21] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -74,6 +78,8 @@ impl Bug {
         Bug::ResyncSkipsRecord,
         Bug::KeepOldEpoch,
         Bug::DrainGivesUpEarly,
+        Bug::CallItUndone,
+        Bug::IllHolder,
     ];
 
     /// Its name on the command line.
@@ -98,6 +104,8 @@ impl Bug {
             Bug::ResyncSkipsRecord => "resync-skips-record",
             Bug::KeepOldEpoch => "keep-old-epoch",
             Bug::DrainGivesUpEarly => "drain-gives-up-early",
+            Bug::CallItUndone => "call-it-undone",
+            Bug::IllHolder => "ill-holder",
         }
     }
 }
@@ -169,11 +177,13 @@ mod planted {
     }
 }
 
-/// Damage to a member's state that no disk fault makes: records that are not what the log's entries made of them.
+/// Damage to a member that no disk fault makes: records that are not what the log's entries made of them, and a database that
+/// takes long (its calls are the synchronous face of a disk, which no simulated disk can make wait).
 #[cfg(feature = "planted-bugs")]
 pub mod damage {
     use std::cell::RefCell;
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     /// What is done to records.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,24 +196,49 @@ pub mod damage {
         Changed,
     }
 
-    thread_local! {
-        static WISHES: RefCell<BTreeMap<u64, (Tampering, u32)>> = const { RefCell::new(BTreeMap::new()) };
+    /// Something that happens to records.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Slip {
+        /// What.
+        pub how: Tampering,
+        /// To how many.
+        pub records: u32,
+        /// The digests that are kept in step with every change know of it, as they would of an entry that was applied wrongly;
+        /// else it is done behind their back, as rot is.
+        pub in_step: bool,
     }
 
-    /// The next time that the member of this id applies anything, this happens to so many records.
-    pub fn wish(member: u64, how: Tampering, records: u32) {
-        WISHES.with_borrow_mut(|wishes| wishes.insert(member, (how, records)));
+    thread_local! {
+        static WISHES: RefCell<BTreeMap<u64, Slip>> = const { RefCell::new(BTreeMap::new()) };
+        static SLOW: RefCell<BTreeMap<u64, Duration>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// The next time that the member of this id applies anything, this happens.
+    pub fn wish(member: u64, slip: Slip) {
+        WISHES.with_borrow_mut(|wishes| wishes.insert(member, slip));
+    }
+
+    /// From now on each batch of entries takes the member of this id so long; zero: no longer than usual.
+    pub fn slow(member: u64, batch: Duration) {
+        SLOW.with_borrow_mut(|slow| slow.insert(member, batch));
     }
 
     /// No more damage is done.
     pub fn clear() {
         WISHES.take();
+        SLOW.take();
     }
 
     /// What is to happen at this member, now.
     #[must_use]
-    pub fn due(member: u64) -> Option<(Tampering, u32)> {
+    pub fn due(member: u64) -> Option<Slip> {
         WISHES.with_borrow_mut(|wishes| wishes.remove(&member))
+    }
+
+    /// What a batch of entries takes this member on top of what it does.
+    #[must_use]
+    pub fn slowness(member: u64) -> Duration {
+        SLOW.with_borrow(|slow| slow.get(&member).copied().unwrap_or_default())
     }
 }
 

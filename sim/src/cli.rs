@@ -187,7 +187,7 @@ impl FromStr for Only {
 
 fn scenario_named(name: &str) -> Result<&'static Scenario, String> {
     scenario::find(name).ok_or_else(|| {
-        let names: Vec<&str> = scenario::SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        let names: Vec<&str> = scenario::all().map(|scenario| scenario.name).collect();
         format!("one of {} expected", names.join(", "))
     })
 }

@@ -132,7 +132,7 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
     }
 }
 
-fn agent_options(index: usize, nodes: usize) -> AgentOptions {
+fn agent_options(index: usize, nodes: usize, replicas_every: Option<Duration>) -> AgentOptions {
     let name = node_name(index);
     let peer = |other: usize| {
         let id = node_name(other);
@@ -160,7 +160,7 @@ fn agent_options(index: usize, nodes: usize) -> AgentOptions {
         gossip: None,
         // Simulated disks have no counters of their own.
         smart: None,
-        sensors: SensorOptions::default(),
+        sensors: SensorOptions { replicas_every, ..SensorOptions::default() },
         journal: JournalOptions::default(),
         // A run is repeated from its seed: nobody needs its recording, and compressing it would take from the seeds.
         flight: FlightOptions { enabled: false, ..FlightOptions::default() },
@@ -274,11 +274,16 @@ fn programs(nodes: BTreeMap<String, Program>) -> resilver_sim_kernel::Programs {
 
 impl Cluster {
     /// Machines `n1…` with an agent each and a machine for clients; founds a cluster and makes a bucket (4+2 from six
-    /// nodes on, else 2+2).
+    /// nodes on, else 2+2). `compare_every`: how often agents compare the members' metadata, if not as usual.
     ///
     /// # Errors
     /// [`BootError::Late`]: a bug of the product or of the simulator, since no fault is on yet.
-    pub(crate) fn boot(kernel: &mut Kernel, nodes: usize, disks: usize) -> Result<Cluster, BootError> {
+    pub(crate) fn boot(
+        kernel: &mut Kernel,
+        nodes: usize,
+        disks: usize,
+        compare_every: Option<Duration>,
+    ) -> Result<Cluster, BootError> {
         let machines: Vec<MachineId> = (0..nodes).map(|index| kernel.add_machine(&node_name(index))).collect();
         let client = kernel.add_machine("client");
         let log = PathBuf::from(AGENT_MOUNT).join("node.log");
@@ -292,7 +297,7 @@ impl Cluster {
             for disk in 0..=disks {
                 files.device(&disk_mount(disk), DISK_BYTES);
             }
-            agents.insert(*machine, agent_program(agent_options(index, nodes)));
+            agents.insert(*machine, agent_program(agent_options(index, nodes, compare_every)));
             node_programs.insert(node_name(index), node_program(node_options(index, nodes, disks), log.clone()));
         }
         kernel.on_spawn(programs(node_programs));

@@ -2,6 +2,10 @@
 //!
 //! Owns: the table. Must never: hold code that runs: a scenario is data, so that a new one is a new row.
 
+mod modes;
+
+use std::time::Duration;
+
 use crate::plan::Class;
 
 /// What redundancy has to bear.
@@ -43,6 +47,64 @@ pub(crate) enum Agents {
     Idle,
     /// One incident for each loss of power, its marks, the start of the node, and an emergency from the third on.
     OnceEach,
+    /// What this table has, in time: `treated` (`sim/src/run/treated.rs`) holds.
+    Treat(&'static [Treatment]),
+}
+
+impl Agents {
+    /// How often agents compare the members' metadata; `None`: as usual, which is far longer than a run.
+    pub(crate) fn compare_every(self) -> Option<Duration> {
+        let Agents::Treat(table) = self else { return None };
+        table.iter().find_map(|row| row.compare_every_s).map(Duration::from_secs)
+    }
+}
+
+/// Whose agents must find what fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FoundBy {
+    /// That of the machine that was struck.
+    Struck,
+    /// Those of both machines between which something fails, each about the other one.
+    Ends,
+    /// Those of all machines that were not struck.
+    Others,
+}
+
+/// Until when it must be over, seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heals {
+    /// By what agents do: from when it was found.
+    Itself(u64),
+    /// From the end of the fault.
+    AfterFault(u64),
+}
+
+/// What agents must do, and may do, about a fault. Steps are the actions of the journal, some with what they are done with:
+/// `set_mode read_only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Treatment {
+    /// The fault, as the counts call it.
+    pub(crate) fault: &'static str,
+    /// What it must be found as.
+    pub(crate) mode: &'static str,
+    /// By whom.
+    pub(crate) found_by: FoundBy,
+    /// How soon, seconds from the fault's begin.
+    pub(crate) within_s: u64,
+    /// The first step is one of these; none: it is told, and nothing is done.
+    pub(crate) first: &'static [&'static str],
+    /// All steps that may be taken about it, disruptive ones at the struck machines only.
+    pub(crate) steps: &'static [&'static str],
+    /// Steps that must be among them.
+    pub(crate) must: &'static [&'static str],
+    /// Modes that it shows as, too.
+    pub(crate) also: &'static [&'static str],
+    /// Steps that may be taken about those.
+    pub(crate) aside: &'static [&'static str],
+    /// Until when it must be over.
+    pub(crate) heals: Heals,
+    /// How often agents compare the members' metadata in such a run; `None`: as usual.
+    pub(crate) compare_every_s: Option<u64>,
 }
 
 /// When somebody is there who restarts what was given up, and brings back who lost his vote.
@@ -82,8 +144,8 @@ pub(crate) struct Scenario {
 const NOTHING: &str = "nothing";
 const DISKS: &str = "a disk that an injected fault struck may stay out of service; its shards are elsewhere by then";
 
-/// All scenarios.
-pub(crate) const SCENARIOS: &[Scenario] = &[
+/// Those that mix faults.
+const MIXES: &[Scenario] = &[
     Scenario {
         name: "calm",
         about: "no faults: no step may be taken, no incident opened",
@@ -433,7 +495,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// All scenarios.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    MIXES.iter().chain(modes::SCENARIOS)
+}
+
 /// The scenario of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Scenario> {
-    SCENARIOS.iter().find(|scenario| scenario.name == name)
+    all().find(|scenario| scenario.name == name)
 }

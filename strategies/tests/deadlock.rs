@@ -349,6 +349,10 @@ fn a_hung_voter_is_restarted_despite_the_brake_when_nobody_has_led_for_a_minute(
                 (peer.node_alive, peer.node_answers, peer.raft) = (Some(false), Some(false), None);
             }
         }
+        if led {
+            let raft = story.bench.raft_of("n5");
+            (raft.role, raft.leader, raft.quorum_ack_ms) = ("leader".into(), "n5".into(), Some(40));
+        }
         story
     };
     let mut story = ill(true);

@@ -100,6 +100,22 @@ fn the_minority_side_takes_no_writes_until_it_is_healed() {
     assert!(!bench.open().iter().any(|incident| incident.mode == Mode::NetworkPartition));
 }
 
+/// Found by the simulator (`network-partition`): who is cut off names the leader that it knew last.
+#[test]
+fn the_minority_side_is_one_although_it_names_the_leader_that_it_knew() {
+    let mut bench = bench();
+    cut_off(&mut bench);
+    (bench.raft().role, bench.raft().leader) = ("follower".into(), "n2".into());
+    bench.peer("n5").leader = "n2".into();
+    bench.pass(22);
+    assert!(!bench.engine.may_hold_lease(), "a minority orders nothing");
+    for _ in 0..3 {
+        bench.relieved(Action::Reclaim);
+        bench.pass(25);
+    }
+    assert_eq!(bench.relieved(Action::SetMode).with, "read_only");
+}
+
 #[test]
 fn what_was_read_only_by_somebody_elses_will_stays_so() {
     let mut bench = bench();

@@ -57,6 +57,8 @@ impl Machine {
         let Some(last) = changes.last() else { return Ok(Vec::new()) };
         let bytes = wire::encode(&note).map_err(|error| self.fail(ErrorVerb::Write, &error))?;
         let applied = Applied { index: last.index, note: bytes.to_vec() };
+        #[cfg(feature = "planted-bugs")]
+        self.take_long().await;
         let outcomes = self.state.apply(changes, applied).await.map_err(|error| self.fail(ErrorVerb::Write, &error))?;
         self.note = note;
         #[cfg(feature = "planted-bugs")]
@@ -74,11 +76,23 @@ impl Machine {
         Self { member: Some(member), ..self }
     }
 
+    /// Until the time is over, or the fault is.
+    #[cfg(feature = "planted-bugs")]
+    async fn take_long(&self) {
+        /// How soon the end of the fault is noticed.
+        const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+        let Some(crate::types::RaftId(member)) = self.member else { return };
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < resilver_host::planted::damage::slowness(member) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     #[cfg(feature = "planted-bugs")]
     async fn slip_in(&self) -> Result<(), crate::state::StateError> {
         let Some(crate::types::RaftId(member)) = self.member else { return Ok(()) };
-        let Some((how, records)) = resilver_host::planted::damage::due(member) else { return Ok(()) };
-        self.state.slip_in(member, how, records).await?;
+        let Some(slip) = resilver_host::planted::damage::due(member) else { return Ok(()) };
+        self.state.slip_in(member, slip).await?;
         resilver_host::audit::state(|| resilver_host::audit::Fact::StateTampered);
         Ok(())
     }

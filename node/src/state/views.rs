@@ -316,36 +316,48 @@ fn kept(txn: &ReadTransaction) -> Result<Vec<Range>, StateError> {
 
 #[cfg(feature = "planted-bugs")]
 impl State {
-    /// Changes records behind the leaves' back that nobody asks for again: versions that are given up. Where there are too few
-    /// to be removed or changed, others slip in that were never drawn.
+    /// Changes records that nobody asks for again: versions that are given up. Behind the leaves' back, or with them. Where there
+    /// are too few to be removed or changed, others slip in that were never drawn.
     pub(crate) async fn slip_in(
         &self,
         member: u64,
-        how: resilver_host::planted::damage::Tampering,
-        records: u32,
+        slip: resilver_host::planted::damage::Slip,
     ) -> Result<(), StateError> {
         use redb::ReadableTable as _;
-        use resilver_host::planted::damage::Tampering;
+        use resilver_host::planted::damage::{Slip, Tampering};
+        let Slip { how, records, in_step } = slip;
         self.write(Durability::Immediate, move |txn, _| {
-            let mut table = txn.open_table(super::tables::FORBIDDEN)?;
             let mut there = Vec::new();
             if how != Tampering::Inserted {
-                for entry in table.range::<&[u8]>(..)?.take(records as usize) {
+                for entry in txn.open_table(super::tables::FORBIDDEN)?.range::<&[u8]>(..)?.take(records as usize) {
                     there.push(entry?.0.value().to_vec());
                 }
             }
-            for key in &there {
-                match how {
-                    Tampering::Removed => drop(table.remove(key.as_slice())?),
-                    // Nobody reads what is written there.
-                    _ => drop(table.insert(key.as_slice(), [1].as_slice())?),
-                }
-            }
-            for number in 1..=records.saturating_sub(there.len() as u32) {
+            // Nobody reads what is written there.
+            let changed = |key| (key, (how != Tampering::Removed).then_some(&[1_u8][..]));
+            let mut changes: Vec<(Vec<u8>, Option<&[u8]>)> = there.into_iter().map(changed).collect();
+            for number in 1..=records.saturating_sub(changes.len() as u32) {
                 // Spread over the table, and so over many leaves.
                 let version = (u128::from(member) << 32 | u128::from(number))
                     .wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-                table.insert(version.to_be_bytes().as_slice(), [].as_slice())?;
+                changes.push((version.to_be_bytes().to_vec(), Some(&[])));
+            }
+            if in_step {
+                let mut table = super::tables::Tables::open(txn)?.forbidden;
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => table.insert(&key, value)?,
+                        None => drop(table.remove(&key)?),
+                    }
+                }
+                return Ok(());
+            }
+            let mut table = txn.open_table(super::tables::FORBIDDEN)?;
+            for (key, value) in changes {
+                match value {
+                    Some(value) => drop(table.insert(key.as_slice(), value)?),
+                    None => drop(table.remove(key.as_slice())?),
+                }
             }
             Ok(())
         })

@@ -94,6 +94,11 @@ pub enum DeviceFault {
     },
     /// No room, whatever the capacity: what needs a new page or entry fails with ENOSPC.
     Full,
+    /// Something else has written to it: so many per mille of its capacity are taken.
+    Crowded {
+        /// So many of a thousand.
+        permille: u32,
+    },
     /// Every operation takes so many times longer.
     Slow {
         /// How many times.
@@ -131,6 +136,7 @@ impl fmt::Display for DeviceFault {
             Self::WriteError { on, times } => write!(f, "write error on {on}, {times}"),
             Self::SyncError { on, times } => write!(f, "sync error on {on}, {times}"),
             Self::Full => f.write_str("full"),
+            Self::Crowded { permille } => write!(f, "{permille} per mille taken by something else"),
             Self::Slow { factor } => write!(f, "{factor} times slower"),
             Self::Hung => f.write_str("hung"),
             Self::Vanished => f.write_str("vanished"),
@@ -234,7 +240,12 @@ impl Device {
             return 0;
         }
         // After a power loss what was removed may be back beside what was written in its room.
-        (self.capacity_bytes / PAGE_BYTES).saturating_sub(self.used_pages)
+        let pages = self.capacity_bytes / PAGE_BYTES;
+        let others = self.faults.iter().map(|fault| match fault {
+            DeviceFault::Crowded { permille } => pages * u64::from((*permille).min(1000)) / 1000,
+            _ => 0,
+        });
+        pages.saturating_sub(self.used_pages + others.max().unwrap_or(0))
     }
 
     pub(crate) fn charge(&mut self, before_pages: u64, after_pages: u64) {

@@ -127,6 +127,21 @@ fn a_disk_without_room_takes_what_fits_and_says_so() {
 }
 
 #[test]
+fn a_crowded_disk_has_the_room_that_is_left_until_it_is_mended() {
+    run(async {
+        let (system, disk) = machine(1, 100 * 4096);
+        let file = create(&*disk, "/data/file").await;
+        file.allocate(8 * 4096, false).await.unwrap();
+        system.fault(path("/data"), DeviceFault::Crowded { permille: 900 });
+        assert_eq!(disk.space(path("/data")).await.unwrap().available_bytes, 2 * 4096);
+        assert_eq!(code(file.allocate(11 * 4096, false).await), ENOSPC);
+        file.allocate(10 * 4096, false).await.expect("what is left may be used");
+        system.mend(path("/data"));
+        assert_eq!(disk.space(path("/data")).await.unwrap().available_bytes, 90 * 4096);
+    });
+}
+
+#[test]
 fn no_file_grows_beyond_what_a_file_system_can_hold() {
     run(async {
         let (_, disk) = machine(1, ROOMY);

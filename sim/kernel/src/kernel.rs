@@ -221,6 +221,16 @@ impl Kernel {
         });
     }
 
+    /// It gets on no more, and nobody stopped it: it takes no step, and the process table calls it asleep.
+    pub fn hang(&mut self, pid: Pid) {
+        self.freeze(pid);
+        self.world.with(|state| {
+            if let Some(entry) = state.processes.get_mut(&pid) {
+                entry.hung = matches!(entry.state, ProcessState::Frozen(_));
+            }
+        });
+    }
+
     /// SIGCONT: the time it missed passes for it at once.
     pub fn thaw(&mut self, pid: Pid) {
         let missed = self.world.with(|state| {
@@ -228,6 +238,7 @@ impl Kernel {
             let entry = state.processes.get_mut(&pid)?;
             let ProcessState::Frozen(since) = entry.state else { return None };
             entry.state = ProcessState::Running;
+            entry.hung = false;
             state.note(pid, "thawed");
             Some(now.saturating_sub(since))
         });
@@ -294,6 +305,12 @@ impl Kernel {
     /// Puts a machine's wall clock back, as a time service does: whether it had been moved.
     pub fn right_clock(&mut self, machine: MachineId) -> bool {
         self.world.with(|state| std::mem::take(&mut state.machines[machine.0].clock_offset_ms) != 0)
+    }
+
+    /// Sets how much of a machine's memory is left, as it says; `None`: as usual.
+    pub fn set_memory_left(&mut self, machine: MachineId, permille: Option<u64>) {
+        let left = permille.unwrap_or(crate::machine::MEMORY_LEFT_PERMILLE);
+        self.world.with(|state| state.machines[machine.0].memory_left_permille = left);
     }
 
     /// Lets a machine's clocks run fast (or slow, when negative) by parts per million.

@@ -25,7 +25,12 @@ pub(crate) struct Machine {
     /// Since when, and what it showed then: a change of the rate bends the clock, it does not move it.
     pub(crate) rate_since: Duration,
     pub(crate) shown_then: Duration,
+    /// How much of its memory is left, as it says: nothing that runs here takes any.
+    pub(crate) memory_left_permille: u64,
 }
+
+/// Half of the memory is left, unless a fault says otherwise.
+pub(crate) const MEMORY_LEFT_PERMILLE: u64 = 500;
 
 impl Machine {
     pub(crate) fn new(name: &str, files: FileSystem) -> Machine {
@@ -38,6 +43,7 @@ impl Machine {
             rate_ppm: 0,
             rate_since: Duration::ZERO,
             shown_then: Duration::ZERO,
+            memory_left_permille: MEMORY_LEFT_PERMILLE,
         }
     }
 

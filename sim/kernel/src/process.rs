@@ -57,6 +57,8 @@ pub(crate) struct Entry {
     pub(crate) parent: Option<Pid>,
     pub(crate) started: Duration,
     pub(crate) state: ProcessState,
+    /// Nobody stopped it, it does not get on: the process table calls it asleep.
+    pub(crate) hung: bool,
     /// Those who wait for its end.
     pub(crate) waiting: Vec<Waker>,
     /// Disk operations so far.

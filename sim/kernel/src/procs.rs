@@ -45,6 +45,7 @@ impl State {
             parent,
             started: self.now,
             state: ProcessState::Running,
+            hung: false,
             waiting: Vec::new(),
             disk_ops: 0,
             forks: Default::default(),
@@ -104,6 +105,7 @@ impl Proc for Seat {
                 let same = entry.machine == self.machine && entry.start_ticks() == id.start_ticks;
                 match entry.state {
                     ProcessState::Running if same => Some(RunState::Sleeping),
+                    ProcessState::Frozen(_) if same && entry.hung => Some(RunState::Sleeping),
                     ProcessState::Frozen(_) if same => Some(RunState::Stopped),
                     _ => None,
                 }
@@ -118,14 +120,15 @@ impl Proc for Seat {
 
     fn load(&self, of: Option<ProcId>) -> HostLoad {
         let lives = of.is_some_and(|id| matches!(self.memory(id), Ok(Some(_))));
-        // Cores and memory are no part of the simulation: an idle machine, that stays so.
+        let left = self.world.with(|state| state.machine(self.machine).memory_left_permille);
+        // Cores and memory are no part of the simulation: an idle machine, that stays so, unless a fault says otherwise.
         HostLoad {
             cpu_per_mille: Some(0),
             cpu_pressure_per_mille: Some(0),
             memory_pressure_per_mille: Some(0),
             io_pressure_per_mille: Some(0),
             memory_total_bytes: Some(MEMORY.limit_bytes),
-            memory_available_bytes: Some(MEMORY.limit_bytes / 2),
+            memory_available_bytes: Some(MEMORY.limit_bytes * left / 1000),
             process_resident_bytes: lives.then_some(MEMORY.resident_bytes),
             process_descriptors: lives.then_some(DESCRIPTORS.0),
             process_descriptors_limit: lives.then_some(DESCRIPTORS.1),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Said, pass, program, until};
-use resilver_host::{ExitStatus, Signal, SpawnSpec};
+use resilver_host::{ExitStatus, RunState, Signal, SpawnSpec};
 use resilver_sim_kernel::{Kernel, ProcessState};
 use tokio::time::Instant;
 
@@ -137,4 +137,27 @@ fn two_forks_of_one_label_draw_different_numbers() {
     pass(&mut kernel, 5);
     let drawn = said.all();
     assert_ne!(drawn[0], drawn[1]);
+}
+
+#[test]
+fn a_hung_process_looks_asleep_and_a_stopped_one_stopped_and_memory_is_what_is_left_of_it() {
+    let mut kernel = Kernel::new(4);
+    let a = kernel.add_machine("a");
+    let idle = program(&Said::default(), |_, _, _| async move { std::future::pending().await });
+    let pid = kernel.start(a, "idle", &idle);
+    pass(&mut kernel, 5);
+    let host = kernel.observer(a);
+    let id = host.proc.identify(pid.0).unwrap().unwrap();
+    let state = || host.proc.state(id).unwrap();
+    kernel.hang(pid);
+    assert_eq!(state(), Some(RunState::Sleeping));
+    kernel.thaw(pid);
+    kernel.freeze(pid);
+    assert_eq!(state(), Some(RunState::Stopped), "what hung before is stopped like any other");
+    kernel.set_memory_left(a, Some(30));
+    let load = host.proc.load(None);
+    let share = load.memory_available_bytes.unwrap() * 1000 / load.memory_total_bytes.unwrap();
+    assert_eq!(share, 30);
+    kernel.set_memory_left(a, None);
+    assert_eq!(host.proc.load(None).memory_available_bytes, load.memory_total_bytes.map(|all| all / 2));
 }

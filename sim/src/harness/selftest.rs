@@ -30,6 +30,9 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         // Persons give disks of several machines up at a time.
         Bug::GiveUpLastCopy | Bug::GiveUpTwoAtOnce | Bug::DrainGivesUpEarly => &["disk-verbs"],
         Bug::ResyncSkipsRecord => &["resync"],
+        // What was done to a node has to be taken back there.
+        Bug::CallItUndone => &["slow-follower"],
+        Bug::IllHolder => &["clock-skew"],
         // Two persons ask two survivors at a time.
         Bug::KeepOldEpoch => &["quorum"],
     }

@@ -116,6 +116,7 @@ fn node_span(event: &Event) -> Option<Impaired> {
     let until = match (event.fault, event.target) {
         (fault, target) if fault.damages_metadata(target) => FOR_EVER,
         (Fault::Kill(Role::Node | Role::All) | Fault::PowerOff | Fault::Freeze(Role::Node | Role::All), _)
+        | (Fault::Hang | Fault::SlowApply { .. } | Fault::Apart { .. }, _)
         | (Fault::KillAtOp { role: Role::Node, .. } | Fault::Partition(_), _)
         // An operator's restart is not here: one that would cost the quorum has to be refused.
         | (Fault::SlowLinks { .. } | Fault::LossyLinks { .. } | Fault::Saturated { .. }, _)
@@ -149,7 +150,7 @@ fn agent_span(event: &Event) -> Option<Impaired> {
 fn ended(event: &Event) -> Vec<usize> {
     let ends = match event.fault {
         Fault::Kill(role) | Fault::KillAtOp { role, .. } | Fault::Freeze(role) => role != Role::Agent,
-        Fault::PowerOff | Fault::OperatorRestart { .. } => true,
+        Fault::PowerOff | Fault::Hang | Fault::OperatorRestart { .. } => true,
         _ => matches!(event.target, Target::MetaDisk(_)),
     };
     match (ends, event.machine()) {
@@ -170,13 +171,17 @@ fn places(event: &Event) -> Vec<String> {
         | Fault::KillAtOp { .. }
         | Fault::PowerOff
         | Fault::Freeze(_)
+        | Fault::Hang
+        | Fault::SlowApply { .. }
         | Fault::Saturated { .. }
         | Fault::OperatorRestart { .. } => machines("processes"),
         Fault::OperatorPause => machines("pause"),
         Fault::Partition(Cut::Both | Cut::Inbound | Cut::Outbound | Cut::Flapping { .. })
+        | Fault::Apart { .. }
         | Fault::SlowLinks { .. }
         | Fault::LossyLinks { .. } => machines("links"),
         Fault::ClockJump { .. } | Fault::ClockRate { .. } => machines("clock"),
+        Fault::MemoryShort { .. } => machines("memory"),
         Fault::KillInRecovery { .. } => vec!["recovery".to_owned()],
         Fault::IsolateInGrant { .. } => machines("links"),
         // The same verb twice, and two at once, are what is wanted.

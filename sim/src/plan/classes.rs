@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Ask, Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, SPARE, Tampering, Target, VOTERS, verbs};
+use super::{Ask, Cut, DISKS, DiskOp, Fault, Files, MACHINES, Role, SPARE, Tampering, Target, VOTERS, lasting, verbs};
 
 /// A kind of fault. A scenario gives each a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +108,8 @@ pub(crate) enum Class {
     LoseQuorum,
     /// All machines lose their power, and their metadata for good; people restore a backup, likewise.
     LoseAll,
+    /// One of `lasting.rs`: what makes a failure mode last until agents have found it.
+    Lasting(lasting::Kind),
 }
 
 impl Class {
@@ -153,11 +155,11 @@ const OPS: (u64, u64) = (1, 60);
 /// What quartz does at worst. More is a broken clock, and the lease's margin (5 %) covers far more.
 const RATE_PPM: i64 = 200;
 
-fn between(rng: &mut StdRng, (low, high): (u64, u64)) -> u64 {
+pub(super) fn between(rng: &mut StdRng, (low, high): (u64, u64)) -> u64 {
     rng.random_range(low..=high)
 }
 
-fn pick<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
+pub(super) fn pick<T: Copy>(rng: &mut StdRng, of: &[T]) -> T {
     of[rng.random_range(0..of.len())]
 }
 
@@ -179,6 +181,7 @@ impl Class {
             (Fault::Asked { ask, through: rng.random_range(1..=MACHINES) }, target, 0)
         };
         match self {
+            Class::Lasting(kind) => kind.draw(rng),
             Class::DrainDisk | Class::RemoveDisk => {
                 let target = asked_about(rng.random_range(1..=MACHINES));
                 asked(rng, Ask::Drain, target)
@@ -204,7 +207,7 @@ impl Class {
                 let machine = if rng.random_bool(0.5) { victim } else { victim % MACHINES + 1 };
                 let records = if rng.random_bool(0.5) { 1 } else { rng.random_range(2..=300) };
                 let how = pick(rng, &[Tampering::Inserted, Tampering::Removed, Tampering::Changed]);
-                (Fault::Tampered { how, records }, Target::Machine(machine), 0)
+                (Fault::Tampered { how, records, in_step: false }, Target::Machine(machine), 0)
             }
             Class::KillNode => (Fault::Kill(Role::Node), any, 0),
             Class::KillAgent => (Fault::Kill(Role::Agent), any, seconds(rng, AGENT_AWAY_MS)),

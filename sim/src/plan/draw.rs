@@ -7,8 +7,9 @@ use rand::{Rng, SeedableRng};
 use resilver_sim_kernel::mix;
 
 use super::budget::Budget;
+use super::classes::between;
 use super::verbs;
-use super::{Class, Event, Fault, MACHINES, Plan, Target};
+use super::{Class, Event, Fault, Kind, MACHINES, Plan, Target, VOTERS};
 use crate::scenario::{Bounds, Scenario};
 
 /// Attempts to place one fault within the budget; then it is left out.
@@ -65,7 +66,9 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
     let (fault, target, for_ms) = class.draw(rng, victim);
     // What people ask for is still asked for.
     let latest = if class.is_verb() { safety_ms - VERB_MS } else { safety_ms };
-    let at_ms = if matches!(class, Class::LoseQuorum | Class::LoseAll) {
+    let at_ms = if let Class::Lasting(kind) = class {
+        between(rng, kind.begins_ms())
+    } else if matches!(class, Class::LoseQuorum | Class::LoseAll) {
         rng.random_range(QUIET_MS..2 * QUIET_MS)
     } else {
         rng.random_range(QUIET_MS..latest)
@@ -82,6 +85,12 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
             let (fault, _, away_ms) = class.draw(rng, victim);
             events.push(event(at_ms, fault, Target::Machine(machine), away_ms));
         }
+    }
+    if class == Class::Lasting(Kind::TwoVoters)
+        && let Target::Machine(first) = target
+    {
+        let second = 1 + (first - 1 + rng.random_range(1..VOTERS)) % VOTERS;
+        events.push(event(at_ms + rng.random_range(0..=1_000), fault, Target::Machine(second), for_ms));
     }
     if class == Class::Thrice {
         let began = rng.random_range(QUIET_MS..2 * QUIET_MS);

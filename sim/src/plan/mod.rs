@@ -11,6 +11,7 @@
 mod budget;
 mod classes;
 mod draw;
+mod lasting;
 mod verbs;
 mod words;
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::classes::Class;
 pub(crate) use self::draw::draw;
+pub(crate) use self::lasting::Kind;
 
 /// Machines of a run: 4+2 has one shard on each.
 pub(crate) const MACHINES: usize = 6;
@@ -205,6 +207,8 @@ pub(crate) enum Fault {
     PowerOff,
     /// SIGSTOP, then SIGCONT.
     Freeze(Role),
+    /// The node gets on no more, and nobody stopped it.
+    Hang,
     /// Something else takes the machine's processor: all three processes run and wait by turns.
     Saturated {
         /// They run so long,
@@ -214,6 +218,13 @@ pub(crate) enum Fault {
     },
     /// The machine is cut off from all other machines and from the clients.
     Partition(Cut),
+    /// The machine and another one do not reach each other; everybody else reaches both.
+    Apart {
+        /// The other one.
+        other: usize,
+        /// How.
+        cut: Cut,
+    },
     /// Messages from and to the machine take long.
     SlowLinks {
         /// At least.
@@ -230,6 +241,21 @@ pub(crate) enum Fault {
     DiskError(DiskOp),
     /// No room.
     DiskFull,
+    /// Something else takes most of the room.
+    DiskCrowded {
+        /// So many of a thousand.
+        permille: u32,
+    },
+    /// Something else takes most of the memory.
+    MemoryShort {
+        /// So many of a thousand are left.
+        left_permille: u64,
+    },
+    /// The node takes long to apply what was committed.
+    SlowApply {
+        /// Each batch of entries.
+        batch_ms: u64,
+    },
     /// Every operation takes this many times as long.
     DiskSlow {
         /// So many times.
@@ -282,6 +308,8 @@ pub(crate) enum Fault {
         how: Tampering,
         /// How many.
         records: u32,
+        /// The digests that are kept in step know of it, as of an entry that was applied wrongly.
+        in_step: bool,
     },
     /// The next agent that grants a slot is cut off with its machine in that very moment, for longer than its lease: its
     /// order is held up on the way, and arrives when another one holds.
@@ -317,6 +345,8 @@ pub(crate) enum Target {
     AgentDisk(usize),
     /// The machine of the Raft leader at that time.
     RaftLeader,
+    /// The machine of a voter that does not lead at that time.
+    Follower,
     /// The machine of the agent that holds the lease at that time.
     LeaseHolder,
     /// Whichever agent acts next.
@@ -380,7 +410,7 @@ impl Event {
             | Target::Disk { machine, .. }
             | Target::MetaDisk(machine)
             | Target::AgentDisk(machine) => Some(machine),
-            Target::RaftLeader | Target::LeaseHolder | Target::WhoeverActs => None,
+            Target::RaftLeader | Target::Follower | Target::LeaseHolder | Target::WhoeverActs => None,
         }
     }
 }
@@ -397,6 +427,8 @@ impl Fault {
             Fault::PowerOff => "power_off",
             Fault::Freeze(Role::Agent) => "freeze_agent",
             Fault::Freeze(_) => "freeze_node",
+            Fault::Hang => "hang_node",
+            Fault::Apart { .. } => "apart",
             Fault::Saturated { .. } => "saturated",
             Fault::Partition(Cut::Both) => "partition",
             Fault::Partition(Cut::Inbound | Cut::Outbound) => "one_way_partition",
@@ -407,6 +439,9 @@ impl Fault {
             Fault::DiskError(DiskOp::Write) => "disk_write_error",
             Fault::DiskError(DiskOp::Sync) => "disk_sync_error",
             Fault::DiskFull => "disk_full",
+            Fault::DiskCrowded { .. } => "disk_crowded",
+            Fault::MemoryShort { .. } => "memory_short",
+            Fault::SlowApply { .. } => "slow_apply",
             Fault::DiskSlow { .. } => "disk_slow",
             Fault::DiskHung => "disk_hung",
             Fault::DiskVanished => "disk_vanished",
@@ -422,6 +457,7 @@ impl Fault {
             Fault::OperatorRestart { .. } => "operator_restart",
             Fault::OperatorPause => "operator_pause",
             Fault::Asked { .. } => "asked",
+            Fault::Tampered { in_step: true, .. } => "misapplied",
             Fault::Tampered { .. } => "tampering",
             Fault::Quiet => "quiet",
             Fault::IsolateInGrant { .. } => "trap_in_grant",

@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::scenario::{Bounds, SCENARIOS};
+use crate::scenario::{self, Bounds};
 
 /// Seeds looked at: enough that every class of every scenario is drawn many times.
 const SEEDS: u64 = 300;
 
 #[test]
 fn a_plan_depends_on_seed_and_scenario_only() {
-    for scenario in SCENARIOS {
+    for scenario in scenario::all() {
         assert_eq!(draw(7, scenario), draw(7, scenario), "{}", scenario.name);
     }
     let mixed = crate::scenario::find("mixed").expect("there is one");
@@ -17,7 +17,7 @@ fn a_plan_depends_on_seed_and_scenario_only() {
 
 #[test]
 fn every_class_of_a_scenario_is_drawn() {
-    for scenario in SCENARIOS {
+    for scenario in scenario::all() {
         let drawn: usize = (0..SEEDS).map(|seed| draw(seed, scenario).events.len()).sum();
         assert_eq!(drawn == 0, scenario.faults.1 == 0, "{}: {drawn} faults in {SEEDS} seeds", scenario.name);
     }
@@ -25,7 +25,7 @@ fn every_class_of_a_scenario_is_drawn() {
 
 #[test]
 fn damage_stays_on_one_machine_and_one_voter() {
-    for scenario in SCENARIOS.iter().filter(|scenario| scenario.bounds == Bounds::Redundancy) {
+    for scenario in scenario::all().filter(|scenario| scenario.bounds == Bounds::Redundancy) {
         for seed in 0..SEEDS {
             let plan = draw(seed, scenario);
             let mut damaged: BTreeSet<usize> = plan.metadata_victims();

@@ -37,6 +37,7 @@ impl fmt::Display for Target {
             Target::MetaDisk(machine) => format!("n{machine}/meta"),
             Target::AgentDisk(machine) => format!("n{machine}/agent"),
             Target::RaftLeader => "raft leader".to_owned(),
+            Target::Follower => "a follower".to_owned(),
             Target::LeaseHolder => "lease holder".to_owned(),
             Target::WhoeverActs => "who acts".to_owned(),
         };
@@ -74,6 +75,10 @@ impl fmt::Display for Fault {
             Fault::KillAtOp { role, nth } => write!(f, "kill {role} at disk operation {nth} from now"),
             Fault::PowerOff => f.write_str("power off"),
             Fault::Freeze(role) => write!(f, "freeze {role}"),
+            Fault::Hang => f.write_str("its node hangs"),
+            Fault::Apart { other, cut: Cut::Outbound } => write!(f, "does not reach n{other}"),
+            Fault::Apart { other, cut: Cut::Inbound } => write!(f, "is not reached by n{other}"),
+            Fault::Apart { other, .. } => write!(f, "cut off from n{other}"),
             Fault::Saturated { run_ms, wait_ms } => write!(f, "its processes run {run_ms} ms and wait {wait_ms}"),
             Fault::Partition(Cut::Both) => f.write_str("cut off"),
             Fault::Partition(Cut::Outbound) => f.write_str("cut off outbound"),
@@ -85,6 +90,9 @@ impl fmt::Display for Fault {
             Fault::DiskError(DiskOp::Write) => f.write_str("EIO on write"),
             Fault::DiskError(DiskOp::Sync) => f.write_str("EIO on sync"),
             Fault::DiskFull => f.write_str("full"),
+            Fault::DiskCrowded { permille } => write!(f, "{permille} of 1000 taken by something else"),
+            Fault::MemoryShort { left_permille } => write!(f, "{left_permille} of 1000 of its memory left"),
+            Fault::SlowApply { batch_ms } => write!(f, "its node applies entries in batches of {batch_ms} ms"),
             Fault::DiskSlow { factor } => write!(f, "{factor} times slower"),
             Fault::DiskHung => f.write_str("hung"),
             Fault::DiskVanished => f.write_str("vanished"),
@@ -102,13 +110,24 @@ impl fmt::Display for Fault {
                 write!(f, "a person asks n{through} to replace it by {by}")
             }
             Fault::Quiet => f.write_str("clients ask for nothing"),
-            Fault::Tampered { how: Tampering::Inserted, records } => {
+            Fault::Tampered { how, records, in_step: true } => {
+                write!(
+                    f,
+                    "it applies an entry wrongly: {records} records {}",
+                    match how {
+                        Tampering::Inserted => "more",
+                        Tampering::Removed => "less",
+                        Tampering::Changed => "say something else",
+                    }
+                )
+            }
+            Fault::Tampered { how: Tampering::Inserted, records, .. } => {
                 write!(f, "{records} records slip into its metadata")
             }
-            Fault::Tampered { how: Tampering::Removed, records } => {
+            Fault::Tampered { how: Tampering::Removed, records, .. } => {
                 write!(f, "{records} records of its metadata are gone")
             }
-            Fault::Tampered { how: Tampering::Changed, records } => {
+            Fault::Tampered { how: Tampering::Changed, records, .. } => {
                 write!(f, "{records} records of its metadata say something else")
             }
             Fault::Asked { ask, through } => write!(f, "a person asks n{through} to {} it", ask.name()),

@@ -19,7 +19,7 @@ pub(super) fn mount(target: Target) -> Option<PathBuf> {
         Target::Disk { disk, .. } => Some(disk_mount(disk - 1)),
         Target::MetaDisk(_) => Some(PathBuf::from(META_MOUNT)),
         Target::AgentDisk(_) => Some(PathBuf::from(AGENT_MOUNT)),
-        Target::Machine(_) | Target::RaftLeader | Target::LeaseHolder | Target::WhoeverActs => None,
+        Target::Machine(_) | Target::RaftLeader | Target::Follower | Target::LeaseHolder | Target::WhoeverActs => None,
     }
 }
 
@@ -30,6 +30,7 @@ pub(super) fn lasting(fault: Fault) -> Option<DeviceFault> {
         Fault::DiskError(DiskOp::Write) => DeviceFault::write_error(Filter::Any, Times::Always),
         Fault::DiskError(DiskOp::Sync) => DeviceFault::sync_error(Filter::Any, Times::Always),
         Fault::DiskFull => DeviceFault::Full,
+        Fault::DiskCrowded { permille } => DeviceFault::Crowded { permille },
         Fault::DiskSlow { factor } => DeviceFault::Slow { factor },
         Fault::DiskHung => DeviceFault::Hung,
         Fault::DiskVanished | Fault::DiskReplaced => DeviceFault::Vanished,

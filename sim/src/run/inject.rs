@@ -7,7 +7,7 @@
 //! Invariant: a fault counts as taken effect only when it did. One without a target is counted as skipped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use resilver_host::planted::damage;
@@ -15,71 +15,22 @@ use resilver_sim_check::Happening;
 use resilver_sim_disk::Damage;
 use resilver_sim_kernel::{Kernel, MachineId, Pid};
 
+use super::active::{Active, Flap, Struck, Undo};
+use super::aim::{alive, folder, ill, machines, make_folder, processes, resolve};
 use super::errands::{Errand, Errands};
-use super::links::{Ill, Links};
+use super::links::Links;
 use super::places::Places;
 use super::views::{Intent, Views};
 use super::{devices, people};
-use crate::cluster::{Cluster, disk_mount, node_name, shards_folder};
+use crate::cluster::{Cluster, node_name};
 use crate::outcome::Coverage;
-use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, SPARE, Tampering, Target, VOTERS};
+use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, Tampering, VOTERS};
 use crate::workload::Notes;
 
 /// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 /// How often processes are looked after: none of what is waited for there is shorter.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(50);
-
-/// How an event is taken back.
-enum Undo {
-    Thaw(Vec<Pid>),
-    /// Of a saturated machine: those that wait now.
-    Ease(usize, Vec<Pid>),
-    Links(MachineId),
-    Mend {
-        machine: MachineId,
-        mount: PathBuf,
-        wipe: bool,
-    },
-    PowerOn(usize),
-    Rate(MachineId),
-    Disarm,
-}
-
-/// An event that is on.
-struct Active {
-    until: Duration,
-    undo: Undo,
-    /// For what goes on and off meanwhile.
-    flap: Option<Flap>,
-}
-
-/// A fault that goes on and off.
-struct Flap {
-    /// How long it is on, and then off.
-    on: Duration,
-    off: Duration,
-    is_on: bool,
-    /// When that changes.
-    next: Duration,
-}
-
-impl Flap {
-    /// Begins now, with what it is on for.
-    fn begin(now: Duration, on: Duration, off: Duration) -> Self {
-        Self { on, off, is_on: true, next: now + on }
-    }
-
-    /// Whether it changes now, and to what.
-    fn turn(&mut self, now: Duration) -> Option<bool> {
-        if now < self.next {
-            return None;
-        }
-        self.is_on = !self.is_on;
-        self.next = now + if self.is_on { self.on } else { self.off };
-        Some(self.is_on)
-    }
-}
 
 /// A trap for the next agent that writes an intent.
 struct Trap {
@@ -118,6 +69,8 @@ pub(crate) struct Injector {
     wanted: BTreeMap<(MachineId, PathBuf), PathBuf>,
     /// How many pieces of a machine's damage were told of.
     damage_told: BTreeMap<MachineId, usize>,
+    /// What took effect.
+    struck: Vec<Struck>,
 }
 
 impl Injector {
@@ -138,7 +91,13 @@ impl Injector {
             supervised: Duration::ZERO,
             wanted: BTreeMap::new(),
             damage_told: BTreeMap::new(),
+            struck: Vec::new(),
         }
+    }
+
+    /// What took effect so far.
+    pub(crate) fn struck(&self) -> &[Struck] {
+        &self.struck
     }
 
     /// Does what is due after a tick; what that makes happen.
@@ -148,7 +107,13 @@ impl Injector {
         while self.todo.front().is_some_and(|event| self.began + event.at() <= now) {
             if let Some(event) = self.todo.pop_front() {
                 field.kernel.note("fault", &event.to_string());
+                // Who leads is asked once: what is struck may change it.
+                let machines = machines(field, &event);
                 let done = self.begin(field, &event, &mut happened);
+                if done {
+                    let until = now + Duration::from_millis(event.for_ms);
+                    self.struck.push(Struck { fault: event.fault, machines, from: now, until });
+                }
                 let name = event.fault.name();
                 field.coverage.count(&if done { format!("fault.{name}") } else { format!("skipped.{name}") });
             }
@@ -200,6 +165,9 @@ impl Injector {
         self.trap = None;
         self.grant_trap = None;
         damage::clear();
+        for struck in &mut self.struck {
+            struck.until = struck.until.min(field.kernel.now());
+        }
         let mut happened = self.links.mend(field.kernel);
         for active in std::mem::take(&mut self.active) {
             self.undo(field, active.undo, &mut happened);
@@ -253,6 +221,36 @@ impl Injector {
                 self.active.push(Active { until, undo: Undo::Thaw(found), flap: None });
                 any
             }
+            Fault::Hang => {
+                let found = processes(field, index, Role::Node);
+                found.iter().for_each(|pid| field.kernel.hang(*pid));
+                let any = !found.is_empty();
+                self.active.push(Active { until, undo: Undo::Thaw(found), flap: None });
+                any
+            }
+            Fault::Apart { other, cut } => {
+                let other = field.cluster.machine(field.places.index(other));
+                let (out, into) = ((machine, other), (other, machine));
+                let pairs = match cut {
+                    Cut::Outbound => vec![out],
+                    Cut::Inbound => vec![into],
+                    Cut::Both | Cut::Flapping { .. } => vec![out, into],
+                };
+                happened.extend(self.links.part(field.kernel, &pairs, true));
+                self.active.push(Active { until, undo: Undo::Apart(pairs), flap: None });
+                true
+            }
+            Fault::MemoryShort { left_permille } => {
+                field.kernel.set_memory_left(machine, Some(left_permille));
+                self.active.push(Active { until, undo: Undo::Memory(machine), flap: None });
+                true
+            }
+            Fault::SlowApply { batch_ms } => {
+                let Some(member) = field.views.member_on(&name) else { return false };
+                damage::slow(member, Duration::from_millis(batch_ms));
+                self.active.push(Active { until, undo: Undo::Slow(member), flap: None });
+                true
+            }
             Fault::Saturated { run_ms, wait_ms } => {
                 let waiting = processes(field, index, Role::All);
                 waiting.iter().for_each(|pid| field.kernel.freeze(*pid));
@@ -297,14 +295,14 @@ impl Injector {
                 field.notes.be_quiet(Duration::from_millis(event.for_ms));
                 true
             }
-            Fault::Tampered { how, records } => {
+            Fault::Tampered { how, records, in_step } => {
                 let Some(member) = field.views.member_on(&name) else { return false };
                 let how = match how {
                     Tampering::Inserted => damage::Tampering::Inserted,
                     Tampering::Removed => damage::Tampering::Removed,
                     Tampering::Changed => damage::Tampering::Changed,
                 };
-                damage::wish(member, how, records);
+                damage::wish(member, damage::Slip { how, records, in_step });
                 true
             }
             Fault::Asked { ask, through } => {
@@ -327,6 +325,10 @@ impl Injector {
             Fault::ClockJump { by_ms } => {
                 field.kernel.jump_clock(machine, by_ms);
                 happened.push(Happening::ClockJumped { machine: name });
+                // Of those that only jump nobody puts the clock back before all is mended.
+                if event.for_ms > 0 {
+                    self.active.push(Active { until, undo: Undo::Clock(machine), flap: None });
+                }
                 true
             }
             Fault::ClockRate { ppm } => {
@@ -420,6 +422,14 @@ impl Injector {
         match undo {
             Undo::Thaw(pids) | Undo::Ease(_, pids) => pids.into_iter().for_each(|pid| kernel.thaw(pid)),
             Undo::Links(machine) => happened.extend(self.links.set(kernel, machine, None)),
+            Undo::Apart(pairs) => happened.extend(self.links.part(kernel, &pairs, false)),
+            Undo::Memory(machine) => kernel.set_memory_left(machine, None),
+            Undo::Slow(member) => damage::slow(member, Duration::ZERO),
+            Undo::Clock(machine) => {
+                if kernel.right_clock(machine) {
+                    happened.push(Happening::ClockJumped { machine: kernel.machine_name(machine) });
+                }
+            }
             Undo::Mend { machine, mount, wipe } => {
                 let system = kernel.file_system(machine);
                 if wipe {
@@ -469,66 +479,5 @@ impl Injector {
         field.coverage.add("fault.killed_at_op", struck as u64);
         let kernel = &*field.kernel;
         self.at_op.retain(|pid| alive(kernel, *pid));
-    }
-}
-
-fn alive(kernel: &Kernel, pid: Pid) -> bool {
-    kernel.processes().iter().any(|process| process.pid == pid && process.state.is_alive())
-}
-
-/// The machine an event strikes, now.
-fn resolve(field: &Field<'_>, target: Target) -> Option<usize> {
-    let named = |name: &str| {
-        (0..field.cluster.machines().len()).find(|at| field.kernel.machine_name(field.cluster.machine(*at)) == name)
-    };
-    match target {
-        Target::Machine(place)
-        | Target::Disk { machine: place, .. }
-        | Target::MetaDisk(place)
-        | Target::AgentDisk(place) => Some(field.places.index(place)),
-        Target::RaftLeader => named(field.views.leader()?),
-        Target::LeaseHolder => named(field.views.holder()?),
-        Target::WhoeverActs => None,
-    }
-}
-
-fn processes(field: &Field<'_>, index: usize, role: Role) -> Vec<Pid> {
-    let machine = field.cluster.machine(index);
-    let roles: &[&str] = match role {
-        Role::Node => &["node"],
-        Role::Agent => &["agent"],
-        Role::Keeper => &["keeper"],
-        Role::All => &["agent", "keeper", "node"],
-    };
-    roles.iter().filter_map(|role| field.kernel.find(machine, role)).collect()
-}
-
-/// The folder that becomes a disk: the spare's is a file system of its own; of a disk that the node was configured with it is
-/// the configured one.
-fn folder(ask: Ask, mount: &Path) -> PathBuf {
-    let spare = disk_mount(SPARE - 1);
-    if ask == (Ask::Replace { spare: true }) || mount == spare { spare } else { shards_folder(mount) }
-}
-
-/// What whoever puts a new disk in does: makes the folder on it, if nothing is there.
-fn make_folder(kernel: &Kernel, machine: MachineId, mount: &Path, folder: &Path) {
-    let system = kernel.file_system(machine);
-    // What a new file system has in its root.
-    if system.files(mount).is_empty()
-        && let Err(error) = system.put(&folder.join("lost+found").join("none"), "")
-    {
-        tracing::warn!(%error, "a folder for a new disk could not be made");
-    }
-}
-
-fn ill(fault: Fault) -> Ill {
-    match fault {
-        Fault::Partition(cut) => Ill { no_in: cut != Cut::Outbound, no_out: cut != Cut::Inbound, ..Ill::default() },
-        Fault::SlowLinks { low_ms, high_ms } => {
-            let latency = Some((Duration::from_millis(low_ms), Duration::from_millis(high_ms)));
-            Ill { latency, ..Ill::default() }
-        }
-        Fault::LossyLinks { permille } => Ill { loss_permille: permille, ..Ill::default() },
-        _ => Ill::default(),
     }
 }

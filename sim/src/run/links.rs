@@ -3,7 +3,7 @@
 //! Owns: which fault each machine's links have now. Invariant: a link is as bad as the worse of its two ends, and whole
 //! again only when both are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use resilver_sim_check::Happening;
@@ -33,13 +33,15 @@ struct Link {
 pub(crate) struct Links {
     machines: Vec<MachineId>,
     ill: BTreeMap<MachineId, Ill>,
+    /// From one to another nothing gets through.
+    apart: BTreeSet<(MachineId, MachineId)>,
     shown: BTreeMap<(MachineId, MachineId), Link>,
 }
 
 impl Links {
     /// Whole ones.
     pub(crate) fn new(machines: Vec<MachineId>) -> Links {
-        Links { machines, ill: BTreeMap::new(), shown: BTreeMap::new() }
+        Links { machines, ill: BTreeMap::new(), apart: BTreeSet::new(), shown: BTreeMap::new() }
     }
 
     /// Sets what is wrong with a machine's links; what that makes happen.
@@ -51,9 +53,26 @@ impl Links {
         self.apply(kernel)
     }
 
+    /// Sets whether nothing gets from one machine to another; what that makes happen.
+    pub(crate) fn part(
+        &mut self,
+        kernel: &mut Kernel,
+        pairs: &[(MachineId, MachineId)],
+        apart: bool,
+    ) -> Vec<Happening> {
+        for pair in pairs {
+            match apart {
+                true => self.apart.insert(*pair),
+                false => self.apart.remove(pair),
+            };
+        }
+        self.apply(kernel)
+    }
+
     /// Makes all links whole.
     pub(crate) fn mend(&mut self, kernel: &mut Kernel) -> Vec<Happening> {
         self.ill.clear();
+        self.apart.clear();
         self.apply(kernel)
     }
 
@@ -67,7 +86,7 @@ impl Links {
             }
             options.loss_permille = options.loss_permille.max(end.loss_permille);
         }
-        Link { cut: here.no_out || there.no_in, options }
+        Link { cut: here.no_out || there.no_in || self.apart.contains(&(from, to)), options }
     }
 
     fn apply(&mut self, kernel: &mut Kernel) -> Vec<Happening> {

@@ -9,6 +9,8 @@
 //!
 //! Must never: let a run depend on anything but seed, scenario, kept events and planted bug. The real clock is not asked.
 
+mod active;
+mod aim;
 mod devices;
 mod errands;
 pub(crate) mod inject;
@@ -20,6 +22,7 @@ mod shelf;
 mod stage;
 mod survey;
 mod tap;
+mod treated;
 mod unharmed;
 mod views;
 
@@ -37,7 +40,7 @@ use self::stage::Stage;
 use self::survey::{Board, Spared};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::{self, Plan};
-use crate::scenario::{Clients, OnCall, Scenario};
+use crate::scenario::{Agents, Clients, OnCall, Scenario};
 use crate::workload;
 
 /// Within which, from the last fault on, all must be well: a scrub pass (20 s) finds what rotted, budgets of the agents
@@ -106,6 +109,11 @@ fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Fai
         liveness(stage, plan, &person)?;
         if let Some(detail) = overdone::overdone(scenario.agents, &stage.coverage) {
             return Err(stage.failure("nothing_overdone", detail));
+        }
+        if let Agents::Treat(table) = scenario.agents
+            && let Some(detail) = stage.untreated(table)
+        {
+            return Err(stage.failure("treated", detail));
         }
         read_back(stage, true)?;
     } else {

@@ -15,7 +15,8 @@ const EMERGENCY_AT: u64 = 3;
 pub(super) fn overdone(allowed: Agents, seen: &Coverage) -> Option<String> {
     let outages = seen.get("fault.power_off");
     match allowed {
-        Agents::MayAct => None,
+        // Of what a table has, `treated` says more.
+        Agents::MayAct | Agents::Treat(_) => None,
         Agents::Idle => {
             let (steps, incidents) = (listed(seen, "step."), listed(seen, "incident."));
             let acted = !(steps.is_empty() && incidents.is_empty());

@@ -16,12 +16,13 @@ use super::inject::{Field, Injector};
 use super::places::Places;
 use super::shelf::Shelf;
 use super::tap::Tap;
+use super::treated::{self, Chart};
 use super::unharmed::Struck;
 use super::views::Views;
 use crate::cluster::Cluster;
 use crate::outcome::{Coverage, Failure, Outcome};
 use crate::plan::{self, DISKS, MACHINES, Plan, VOTERS};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Treatment};
 use crate::workload::Notes;
 
 /// Starts of a node count together within this: the budget's window (30 min) in the profile `fast` (a 60th).
@@ -39,6 +40,7 @@ pub(crate) struct Stage {
     pub(crate) coverage: Coverage,
     pub(crate) errands: Errands,
     views: Views,
+    chart: Chart,
     tap: Tap,
     checker: Checker,
     injector: Injector,
@@ -61,7 +63,7 @@ impl Stage {
         }
         kernel.note("plan", &plan.to_string());
         let mut tap = Tap::new();
-        let cluster = Cluster::boot(&mut kernel, MACHINES, DISKS)?;
+        let cluster = Cluster::boot(&mut kernel, MACHINES, DISKS, scenario.agents.compare_every())?;
         let (mut views, mut coverage) = (Views::default(), Coverage::default());
         let mut checker = Checker::new(&Limits { starts_window: STARTS_WINDOW, ..Limits::default() });
         // What happened while it was founded comes at once, all of it with the present time.
@@ -78,6 +80,8 @@ impl Stage {
         let notes = Notes::new();
         let places = Places::of(&kernel, &cluster, &views.voters());
         let injector = Injector::new(&kernel, &cluster, &Plan { events: Vec::new(), ..plan.clone() });
+        let mut chart = Chart::default();
+        chart.take(&events);
         for event in &events {
             // A rule broken before any fault is a finding like any other, reported with the first tick.
             if let Err(violation) = checker.observe(event) {
@@ -87,7 +91,21 @@ impl Stage {
         coverage = Coverage::default();
         let (shelf, bounded) = (Shelf::default(), scenario.bounds.must_heal());
         let errands = Errands::default();
-        Ok(Stage { kernel, cluster, places, notes, coverage, errands, views, tap, checker, injector, shelf, bounded })
+        Ok(Stage {
+            kernel,
+            cluster,
+            places,
+            notes,
+            coverage,
+            errands,
+            views,
+            chart,
+            tap,
+            checker,
+            injector,
+            shelf,
+            bounded,
+        })
     }
 
     /// The plan's time begins.
@@ -110,6 +128,7 @@ impl Stage {
         self.kernel.step();
         let events = self.tap.drain(&self.kernel);
         self.views.take(&events, &mut self.coverage);
+        self.chart.take(&events);
         for (who, what) in &self.views.notes {
             self.kernel.note(who, what);
         }
@@ -239,6 +258,11 @@ impl Stage {
             self.kernel.kill(*pid);
         }
         Ok(())
+    }
+
+    /// What agents did not do, or should not have done, about what the plan made fail.
+    pub(super) fn untreated(&mut self, table: &[Treatment]) -> Option<String> {
+        treated::untreated(table, self.injector.struck(), &self.chart, &mut self.coverage)
     }
 
     /// What is judged at the end.

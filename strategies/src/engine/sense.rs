@@ -5,6 +5,7 @@
 
 use crate::api::{LogMatchFact, NodeFact, Observation, PeerFact, Subject};
 use crate::engine::Engine;
+use crate::engine::detect::leader::Around;
 use crate::engine::detect::{State, Symptom};
 use crate::engine::incidents::Incident;
 use crate::record::RecordKind;
@@ -63,8 +64,14 @@ impl Engine {
         self.watches.leaders.heard(at, at, node, fact.raft.as_ref());
         self.watches.terms.heartbeat(at, node, fact, &self.peers, &self.watches.leaders, &self.policy);
         self.watches.lag.heartbeat(at, node, fact, &self.peers, &self.policy);
-        self.watches.deadlock.heartbeat(at, fact, &self.policy);
+        let led = self.around().own_sees(at, fact.raft.as_ref());
+        self.watches.deadlock.heartbeat(at, fact, led, &self.policy);
         self.look_around(now);
+    }
+
+    fn around(&self) -> Around<'_> {
+        let within = self.policy.detection.suspect_after;
+        Around { own: &self.node, peers: &self.peers, liveness: &self.liveness, within }
     }
 
     fn sense_peer(&mut self, at: Moment, fact: &PeerFact) {
@@ -109,7 +116,7 @@ impl Engine {
             &self.liveness,
             &self.policy,
         );
-        self.watches.voters.look(at, &self.node, node, answers, &self.peers, &self.policy);
+        self.watches.voters.look(at, &self.node, node, answers, &self.peers, &self.liveness, &self.policy);
         self.watches.clock.look(at, &self.peers, &self.policy.clock);
         let cluster = node.map_or("", |fact| fact.cluster.as_str());
         self.watches.leaders.look(at, cluster, &self.peers, &self.policy.split_brain);

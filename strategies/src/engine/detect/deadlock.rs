@@ -98,9 +98,9 @@ impl Watch {
         self.line = Some(now);
     }
 
-    pub(crate) fn heartbeat(&mut self, now: Moment, fact: &NodeFact, policy: &PolicyConfig) {
+    /// `led`: a leader is seen. Without one nothing gets on anywhere, and it is not this node.
+    pub(crate) fn heartbeat(&mut self, now: Moment, fact: &NodeFact, led: bool, policy: &PolicyConfig) {
         let (figures, gap) = (&policy.deadlock, policy.detection.heartbeat * 10);
-        let led = fact.raft.as_ref().is_some_and(|raft| !raft.leader.is_empty());
         let serves = fact.phase == "healthy" && led && fact.mode != "isolated";
         self.fine.look(now, serves, gap);
         self.hung.look(now, false, gap);

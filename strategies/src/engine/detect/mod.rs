@@ -8,6 +8,7 @@ pub(crate) mod disk_degrading;
 pub(crate) mod disk_failure;
 pub(crate) mod held;
 pub(crate) mod host_down;
+pub(crate) mod leader;
 pub(crate) mod network_partition;
 pub(crate) mod process_crash;
 pub(crate) mod quorum_loss;

@@ -12,7 +12,8 @@ use crate::api::NodeFact;
 use crate::config::PolicyConfig;
 use crate::engine::detect::State;
 use crate::engine::detect::held::Held;
-use crate::engine::peers::{Peers, is_cut_off};
+use crate::engine::detect::leader::Around;
+use crate::engine::peers::Peers;
 use crate::lease::majority;
 use crate::liveness::{Liveness, MAX_SILENT, Verdict};
 use crate::types::Moment;
@@ -58,7 +59,8 @@ impl Watch {
             heard += usize::from(voter.node == own || peers.is_heard(now, policy.detection.suspect_after, &voter.node));
         }
         self.voters = (heard, all);
-        let leader = fact.raft.as_ref().is_some_and(|raft| !raft.leader.is_empty() && !is_cut_off(raft));
+        let within = policy.detection.suspect_after;
+        let leader = Around { own, peers, liveness, within }.own_sees(now, fact.raft.as_ref());
         let minority = all > 0 && heard < majority(all) && !leader;
         self.minority.look(now, minority, gap);
         self.majority.look(now, all > 0 && heard >= majority(all) && leader, gap);

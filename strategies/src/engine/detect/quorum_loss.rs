@@ -1,4 +1,4 @@
-//! `quorum_loss`: a majority of the metadata's voters cannot be reached, and nobody names a leader.
+//! `quorum_loss`: a majority of the metadata's voters cannot be reached, and nobody names a leader that anybody hears.
 //!
 //! Never: calls a quorum lost while anybody sees a leader, or while the voters are not known; says that something is to be forced.
 
@@ -12,8 +12,10 @@ use crate::api::NodeFact;
 use crate::config::PolicyConfig;
 use crate::engine::detect::State;
 use crate::engine::detect::held::Held;
-use crate::engine::peers::{Peers, is_cut_off};
+use crate::engine::detect::leader::Around;
+use crate::engine::peers::Peers;
 use crate::lease::majority;
+use crate::liveness::Liveness;
 use crate::types::Moment;
 
 /// How long a survivor's last word is shown: that it is old is shown with it. There are 7 voters at most.
@@ -24,7 +26,7 @@ const MAX_VOTERS: usize = 16;
 pub(crate) struct Watch {
     lost: Held,
     there: Held,
-    /// No leader is named by anybody that is heard, and somebody is.
+    /// No leader that lives is named by anybody that is heard, and somebody is.
     leaderless: Held,
     /// Voters, and whether each was reached.
     voters: BTreeMap<String, bool>,
@@ -41,15 +43,13 @@ impl Watch {
         fact: Option<&NodeFact>,
         answers: bool,
         peers: &Peers,
+        liveness: &Liveness,
         policy: &PolicyConfig,
     ) {
         let gap = policy.detection.heartbeat * 10;
         let within = policy.detection.suspect_after;
-        let own_leader = fact
-            .filter(|_| answers)
-            .and_then(|fact| fact.raft.as_ref())
-            .is_some_and(|raft| !raft.leader.is_empty() && !is_cut_off(raft));
-        let named = own_leader || peers.leaders(now, within).next().is_some();
+        let raft = fact.filter(|_| answers).and_then(|fact| fact.raft.as_ref());
+        let named = Around { own, peers, liveness, within }.anybody_sees(now, raft);
         self.leaderless.look(now, !named && peers.answering(now, within) > 0, gap);
         let Some(fact) = fact else { return };
         self.voters.clear();
@@ -100,7 +100,7 @@ impl Watch {
         if self.lost.lasts(policy.quorum.lost_after, 3) {
             let time = self.lost.time().as_secs();
             return State::Ill(format!(
-                "{reached} of {all} voters reached and no leader named by anybody, for {time} s: {}",
+                "{reached} of {all} voters reached and no leader named by anybody that anybody hears, for {time} s: {}",
                 self.survivors()
             ));
         }

@@ -1,0 +1,106 @@
+//! Faults that last until agents must have found them: one for each failure mode that takes time to see.
+//!
+//! Must never: be shorter than the mode's detection, which no profile scales (`strategies/src/config/modes.rs`).
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::classes::{between, pick};
+use super::{Cut, DISKS, Fault, MACHINES, Tampering, Target, VOTERS};
+
+/// What goes wrong, for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// A follower applies entries slowly.
+    SlowFollower,
+    /// A node applies an entry wrongly.
+    Misapplied,
+    /// Something else takes the room of a disk.
+    Crowded,
+    /// Something else takes the memory of a machine.
+    MemoryShort,
+    /// Two machines do not reach each other.
+    Apart,
+    /// A machine is cut off for longer than it takes to call itself the minority, and shorter than it takes others to rebuild.
+    Minority,
+    /// A wall clock jumps and stays wrong.
+    WrongClock,
+    /// A node hangs.
+    Hang,
+    /// Two of three voters lose their power.
+    TwoVoters,
+}
+
+/// A batch longer than `lag.behind` (10 s), so that the oldest entry is older than that at every moment.
+const BATCH_MS: (u64, u64) = (13_000, 17_000);
+/// `lag.confirm_after` (30 s) from the second batch on, and time for the ladder.
+const SLOW_MS: (u64, u64) = (72_000, 78_000);
+/// `resources.confirm_after` (30 s), looked at every 10 s and told of every 5 s, and time for the ladder.
+const SHORT_MS: (u64, u64) = (58_000, 64_000);
+/// `detection.suspect_after` and `partition.confirm_after` (13 s), and time for the ladder.
+const APART_MS: (u64, u64) = (22_000, 34_000);
+/// `partition.minority_after` (15 s); a convicted host (15 s) is rebuilt elsewhere 10 s later in the profile `fast`.
+const MINORITY_MS: (u64, u64) = (20_500, 23_500);
+/// `clock.confirm_after` (30 s), and the time of a lease.
+const CLOCK_MS: (u64, u64) = (48_000, 54_000);
+/// `deadlock.hung_after` (30 s), the lease, and a restart.
+const HANG_MS: (u64, u64) = (56_000, 60_000);
+/// `quorum.lost_after` (60 s).
+const VOTERS_MS: (u64, u64) = (82_000, 86_000);
+
+/// When it begins: once there is something to lose.
+const BEGINS_MS: (u64, u64) = (2_000, 4_000);
+/// Once an agent holds the lease, which takes an agent that has just begun some ten seconds.
+const HELD_MS: (u64, u64) = (13_000, 15_000);
+
+impl Kind {
+    /// When it begins.
+    pub(super) fn begins_ms(self) -> (u64, u64) {
+        if self == Kind::WrongClock { HELD_MS } else { BEGINS_MS }
+    }
+
+    /// Draws what happens, where and for how long.
+    pub(super) fn draw(self, rng: &mut StdRng) -> (Fault, Target, u64) {
+        let machine = rng.random_range(1..=MACHINES);
+        let any = Target::Machine(machine);
+        match self {
+            Kind::SlowFollower => {
+                (Fault::SlowApply { batch_ms: between(rng, BATCH_MS) }, Target::Follower, between(rng, SLOW_MS))
+            }
+            Kind::Misapplied => {
+                let records = if rng.random_bool(0.5) { 1 } else { rng.random_range(2..=300) };
+                let how = pick(rng, &[Tampering::Inserted, Tampering::Removed, Tampering::Changed]);
+                let target = if rng.random_bool(0.3) { Target::RaftLeader } else { any };
+                (Fault::Tampered { how, records, in_step: true }, target, 0)
+            }
+            Kind::Crowded => {
+                // Over 900 it is cleaned up, over 950 no more writes are taken.
+                let permille = rng.random_range(905..=985);
+                let disk = Target::Disk { machine, disk: rng.random_range(1..=DISKS) };
+                (Fault::DiskCrowded { permille }, disk, between(rng, SHORT_MS))
+            }
+            Kind::MemoryShort => {
+                // Under 100 background work rests, under 30 leadership goes.
+                let left_permille = rng.random_range(2..=95);
+                let target = if rng.random_bool(0.4) { Target::RaftLeader } else { any };
+                (Fault::MemoryShort { left_permille }, target, between(rng, SHORT_MS))
+            }
+            Kind::Apart => {
+                let other = 1 + (machine - 1 + rng.random_range(1..MACHINES)) % MACHINES;
+                let cut = pick(rng, &[Cut::Both, Cut::Inbound, Cut::Outbound]);
+                (Fault::Apart { other, cut }, any, between(rng, APART_MS))
+            }
+            Kind::Minority => (Fault::Partition(Cut::Both), any, between(rng, MINORITY_MS)),
+            Kind::WrongClock => {
+                let far = rng.random_bool(0.7);
+                let by_ms = if far { rng.random_range(700..=7_200_000i64) } else { rng.random_range(80..=400) };
+                let target = if rng.random_bool(0.5) { Target::LeaseHolder } else { any };
+                (Fault::ClockJump { by_ms: by_ms * pick(rng, &[1, -1]) }, target, between(rng, CLOCK_MS))
+            }
+            Kind::Hang => (Fault::Hang, any, between(rng, HANG_MS)),
+            Kind::TwoVoters => {
+                (Fault::PowerOff, Target::Machine(rng.random_range(1..=VOTERS)), between(rng, VOTERS_MS))
+            }
+        }
+    }
+}

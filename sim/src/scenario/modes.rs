@@ -1,0 +1,201 @@
+//! One scenario for each failure mode that takes long to see, and what agents must do about it.
+//!
+//! Times are detection's (`strategies/src/config/modes.rs`), which no profile scales, and what a look, a heartbeat and an answer
+//! may take on top.
+
+use super::{Agents, Bounds, Clients, FoundBy, Heals, NOTHING, OnCall, Scenario, Treatment};
+use crate::plan::{Class, Kind};
+
+/// What is the same in all of them: one fault, that clients may notice, and that must be over in the end.
+const ONE: Scenario = Scenario {
+    name: "",
+    about: "",
+    mix: &[],
+    faults: (1, 1),
+    safety_seconds: (0, 0),
+    bounds: Bounds::Redundancy,
+    clients: Clients::MayWait,
+    agents: Agents::MayAct,
+    on_call: OnCall::Afterwards,
+    accounts: NOTHING,
+};
+
+/// Nothing else happens, nothing is done.
+const NONE: Treatment = Treatment {
+    fault: "",
+    mode: "",
+    found_by: FoundBy::Struck,
+    within_s: 0,
+    first: &[],
+    steps: &[],
+    must: &[],
+    also: &[],
+    aside: &[],
+    heals: Heals::AfterFault(0),
+    compare_every_s: None,
+};
+
+/// The scenarios.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "slow-follower",
+        about: "a voter that does not lead applies entries far too slowly, for over a minute",
+        mix: &[(Class::Lasting(Kind::SlowFollower), 1)],
+        safety_seconds: (80, 84),
+        agents: Agents::Treat(&[Treatment {
+            fault: "slow_apply",
+            mode: "slow_follower",
+            within_s: 58,
+            first: &["throttle on"],
+            steps: &[
+                "throttle on",
+                "throttle off",
+                "set_mode quiet",
+                "set_mode standing",
+                "install_snapshot",
+                "demote",
+                "promote",
+            ],
+            must: &["throttle on", "throttle off", "set_mode quiet", "set_mode standing"],
+            // Its canaries do not come through either: found, and refused for want of a second source.
+            also: &["deadlock"],
+            heals: Heals::AfterFault(60),
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "state-divergence",
+        about: "a member applies an entry wrongly; agents compare every 15 s and mend it by themselves",
+        mix: &[(Class::Lasting(Kind::Misapplied), 1)],
+        safety_seconds: (50, 54),
+        agents: Agents::Treat(&[Treatment {
+            fault: "misapplied",
+            mode: "state_divergence",
+            within_s: 45,
+            first: &["resync", "step_down"],
+            steps: &["resync", "step_down"],
+            must: &["resync"],
+            heals: Heals::Itself(60),
+            compare_every_s: Some(15),
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "resource-exhaustion",
+        about: "something else takes the room of a disk, or the memory of a machine, for a minute",
+        mix: &[(Class::Lasting(Kind::Crowded), 1), (Class::Lasting(Kind::MemoryShort), 1)],
+        safety_seconds: (66, 70),
+        agents: Agents::Treat(&[
+            Treatment {
+                fault: "disk_crowded",
+                mode: "resource_exhaustion",
+                within_s: 52,
+                first: &["reclaim space"],
+                steps: &["reclaim space", "throttle on", "throttle off", "set_mode read_only", "set_mode read_write"],
+                must: &["reclaim space", "throttle on", "throttle off"],
+                heals: Heals::AfterFault(45),
+                ..NONE
+            },
+            Treatment {
+                fault: "memory_short",
+                mode: "resource_exhaustion",
+                within_s: 48,
+                first: &["throttle on"],
+                steps: &["throttle on", "throttle off", "step_down"],
+                must: &["throttle on", "throttle off"],
+                heals: Heals::AfterFault(45),
+                ..NONE
+            },
+        ]),
+        ..ONE
+    },
+    Scenario {
+        name: "network-partition",
+        about: "two machines do not reach each other, or one is cut off until it calls itself the minority",
+        mix: &[(Class::Lasting(Kind::Apart), 2), (Class::Lasting(Kind::Minority), 1)],
+        safety_seconds: (38, 42),
+        agents: Agents::Treat(&[
+            Treatment {
+                fault: "apart",
+                mode: "network_partition",
+                found_by: FoundBy::Ends,
+                within_s: 18,
+                first: &["reclaim connections"],
+                steps: &["reclaim connections"],
+                heals: Heals::AfterFault(30),
+                ..NONE
+            },
+            Treatment {
+                fault: "partition",
+                mode: "network_partition",
+                within_s: 20,
+                first: &["reclaim connections"],
+                steps: &["reclaim connections", "set_mode read_only", "set_mode read_write"],
+                must: &["set_mode read_only", "set_mode read_write"],
+                // To all others it is a host that is down.
+                also: &["host_down"],
+                aside: &["mark_down", "mark_up"],
+                heals: Heals::AfterFault(45),
+                ..NONE
+            },
+        ]),
+        ..ONE
+    },
+    Scenario {
+        name: "clock-skew",
+        about: "a wall clock jumps and stays wrong for most of a minute",
+        mix: &[(Class::Lasting(Kind::WrongClock), 1)],
+        safety_seconds: (70, 72),
+        agents: Agents::Treat(&[Treatment {
+            fault: "clock_jump",
+            mode: "clock_skew",
+            within_s: 36,
+            heals: Heals::AfterFault(20),
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "deadlock",
+        about: "a node hangs, and nobody stopped it",
+        mix: &[(Class::Lasting(Kind::Hang), 1)],
+        safety_seconds: (64, 68),
+        agents: Agents::Treat(&[Treatment {
+            fault: "hang_node",
+            mode: "deadlock",
+            within_s: 38,
+            first: &["restart_node"],
+            steps: &["restart_node"],
+            heals: Heals::Itself(80),
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "quorum-loss",
+        about: "two of three voters lose power for longer than a minute, and come back",
+        mix: &[(Class::Lasting(Kind::TwoVoters), 1)],
+        safety_seconds: (94, 98),
+        bounds: Bounds::Quorum,
+        agents: Agents::Treat(&[Treatment {
+            fault: "power_off",
+            mode: "quorum_loss",
+            found_by: FoundBy::Others,
+            within_s: 72,
+            also: &["host_down", "process_crash", "network_partition"],
+            aside: &[
+                "mark_down",
+                "mark_up",
+                "start_node",
+                "reclaim connections",
+                "set_mode read_only",
+                "set_mode read_write",
+            ],
+            heals: Heals::AfterFault(60),
+            ..NONE
+        }]),
+        ..ONE
+    },
+];
