@@ -64,6 +64,8 @@ impl Agents {
 pub(crate) enum FoundBy {
     /// That of the machine that was struck.
     Struck,
+    /// That of the machine that was struck, about all others: to it they are what is gone.
+    Alone,
     /// Those of both machines between which something fails, each about the other one.
     Ends,
     /// Those of all machines that were not struck.

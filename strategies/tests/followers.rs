@@ -180,6 +180,7 @@ fn a_quorum_is_lost_although_those_that_are_left_name_the_leader_that_is_gone() 
             bench.peer(name).agent_answers = !silent;
         }
         bench.peer("n2").leader = "n3".into();
+        bench.peer("n2").silent = None;
         (bench.raft_of("n2").role, bench.raft_of("n2").leader) = ("follower".into(), "n3".into());
         (bench.raft().role, bench.raft().leader) = ("follower".into(), "n3".into());
         for _ in 0..14 {

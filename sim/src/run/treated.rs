@@ -157,7 +157,7 @@ pub(super) fn untreated(table: &[Treatment], struck: &[Struck], chart: &Chart, s
 /// The agents that must find it.
 fn finders(row: &Treatment, struck: &Struck, machines: &BTreeSet<&str>) -> Vec<String> {
     match row.found_by {
-        FoundBy::Struck => struck.machines.iter().take(1).cloned().collect(),
+        FoundBy::Struck | FoundBy::Alone => struck.machines.iter().take(1).cloned().collect(),
         FoundBy::Ends => struck.machines.clone(),
         FoundBy::Others => {
             (1..=MACHINES).map(|number| format!("n{number}")).filter(|name| !machines.contains(name.as_str())).collect()
@@ -192,6 +192,7 @@ fn found(
         }
         let about_it = match row.found_by {
             FoundBy::Struck => incident.about.contains(&agent),
+            FoundBy::Alone => !incident.about.is_empty() && !incident.about.contains(&agent),
             FoundBy::Ends => struck.machines.iter().any(|end| *end != agent && incident.about.contains(end)),
             FoundBy::Others => true,
         };

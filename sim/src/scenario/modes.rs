@@ -130,6 +130,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             Treatment {
                 fault: "partition",
                 mode: "network_partition",
+                found_by: FoundBy::Alone,
                 within_s: 20,
                 first: &["reclaim connections"],
                 steps: &["reclaim connections", "set_mode read_only", "set_mode read_write"],
