@@ -116,7 +116,9 @@ impl Engine {
             &self.liveness,
             &self.policy,
         );
-        self.watches.voters.look(at, &self.node, node, answers, &self.peers, &self.liveness, &self.policy);
+        let within = self.policy.detection.suspect_after;
+        let around = Around { own: &self.node, peers: &self.peers, liveness: &self.liveness, within };
+        self.watches.voters.look(at, around, node, answers, &self.policy);
         self.watches.clock.look(at, &self.peers, &self.policy.clock);
         let cluster = node.map_or("", |fact| fact.cluster.as_str());
         self.watches.leaders.look(at, cluster, &self.peers, &self.policy.split_brain);

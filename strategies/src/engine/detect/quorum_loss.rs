@@ -13,9 +13,7 @@ use crate::config::PolicyConfig;
 use crate::engine::detect::State;
 use crate::engine::detect::held::Held;
 use crate::engine::detect::leader::Around;
-use crate::engine::peers::Peers;
 use crate::lease::majority;
-use crate::liveness::Liveness;
 use crate::types::Moment;
 
 /// How long a survivor's last word is shown: that it is old is shown with it. There are 7 voters at most.
@@ -39,17 +37,15 @@ impl Watch {
     pub(crate) fn look(
         &mut self,
         now: Moment,
-        own: &str,
+        around: Around<'_>,
         fact: Option<&NodeFact>,
         answers: bool,
-        peers: &Peers,
-        liveness: &Liveness,
         policy: &PolicyConfig,
     ) {
         let gap = policy.detection.heartbeat * 10;
-        let within = policy.detection.suspect_after;
+        let Around { own, peers, within, .. } = around;
         let raft = fact.filter(|_| answers).and_then(|fact| fact.raft.as_ref());
-        let named = Around { own, peers, liveness, within }.anybody_sees(now, raft);
+        let named = around.anybody_sees(now, raft);
         self.leaderless.look(now, !named && peers.answering(now, within) > 0, gap);
         let Some(fact) = fact else { return };
         self.voters.clear();
