@@ -156,8 +156,7 @@ fn a_hung_process_looks_asleep_and_a_stopped_one_stopped_and_memory_is_what_is_l
     assert_eq!(state(), Some(RunState::Stopped), "what hung before is stopped like any other");
     kernel.set_memory_left(a, Some(30));
     let load = host.proc.load(None);
-    let share = load.memory_available_bytes.unwrap() * 1000 / load.memory_total_bytes.unwrap();
-    assert_eq!(share, 30);
+    assert_eq!(load.memory_available_bytes, load.memory_total_bytes.map(|all| all * 30 / 1000));
     kernel.set_memory_left(a, None);
     assert_eq!(host.proc.load(None).memory_available_bytes, load.memory_total_bytes.map(|all| all / 2));
 }
