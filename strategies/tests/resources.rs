@@ -252,9 +252,8 @@ fn a_pause_that_ends_by_itself_is_said_again_and_keeps_no_person_from_being_aske
     );
 }
 
-/// Found on review: an agent's mode is not on the node's disk. A node that died of a full one came back and took writes.
-#[test]
-fn a_node_that_begins_anew_while_it_is_full_is_made_read_only_again() {
+/// A disk is full, and every step that relieves it was done.
+fn full_and_read_only() -> Story {
     let mut story = Story::new();
     story.room(10);
     story.pass(60);
@@ -268,6 +267,13 @@ fn a_node_that_begins_anew_while_it_is_full_is_made_read_only_again() {
         }
         story.pass(125);
     }
+    story
+}
+
+/// Found on review: an agent's mode is not on the node's disk. A node that died of a full one came back and took writes.
+#[test]
+fn a_node_that_begins_anew_while_it_is_full_is_made_read_only_again() {
+    let mut story = full_and_read_only();
     assert_eq!(story.bench.fact.mode, "read_only");
     // The same process: somebody said so, a person or another incident's undoing.
     story.bench.fact.mode = "read_write".into();
@@ -314,19 +320,7 @@ fn a_node_that_never_shows_a_pause_is_told_ever_more_seldom_and_the_ladder_goes_
 /// Found on review: an undo that failed three times told a person with every tick, and was never tried again.
 #[test]
 fn what_cannot_be_taken_back_is_told_once_and_tried_on() {
-    let mut story = Story::new();
-    story.room(10);
-    story.pass(60);
-    for _ in 0..8 {
-        if let Some(step) = story.bench.running() {
-            if step.action == Action::SetMode {
-                story.bench.fact.mode = "read_only".into();
-            }
-            story.bench.fact.throttled |= step.action == Action::Throttle;
-            story.bench.done(step.id);
-        }
-        story.pass(125);
-    }
+    let mut story = full_and_read_only();
     story.room(500);
     let mut failed = 0;
     for _ in 0..3600 {

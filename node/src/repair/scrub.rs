@@ -1,5 +1,6 @@
 //! The scrub: reads every shard of a disk back, whether anyone asks for it or not, at a pace that spreads one pass over
-//! its period. It rests while clients need the disk ([`super::pressure`]: a shard in turn, if that has no end), and goes on where it was after a restart.
+//! its period. It rests while clients need the disk ([`super::pressure`]: a shard in turn, if that has no end), and goes on where
+//! it was after a restart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
