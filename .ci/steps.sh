@@ -63,7 +63,8 @@ tests() {
         END { print good + 0, bad + 0, ignored + 0 }' "$log")
     passed=$((passed + good))
     if [ "$bad" -gt 0 ]; then
-        fail "$bad" "$name: $bad of $((good + bad)) tests"
+        # Their names, and where each gave up: of a long log often only the end is kept.
+        fail "$bad" "$name: $bad of $((good + bad)) tests$(gave_up "$log")"
     elif [ "$status" -ne 0 ]; then
         fail 1 "$name (status $status)"
     elif [ "$good" -eq 0 ]; then
@@ -72,6 +73,15 @@ tests() {
     if [ "$ignored" -gt 0 ]; then
         fail "$ignored" "$name: $ignored tests are ignored, and nothing else runs them"
     fi
+}
+
+# "test NAME ... FAILED", "thread 'NAME' (4711) panicked at FILE:LINE:COLUMN:" and what it says.
+gave_up() {
+    local test said
+    while read -r test; do
+        said=$(grep -F -A 1 -m 1 "thread '$test'" "$1" | cut -c 1-300 | sed 's/^/        /') || true
+        printf '\n    %s\n%s' "$test" "$said"
+    done < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$1")
 }
 
 # Through `tee` into the caller's `log`, for the counting: `pipefail` keeps the command's status.

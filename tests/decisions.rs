@@ -42,7 +42,7 @@ async fn kill(cluster: &Cluster, node: &str) {
 
 /// The newest incident of this node's agent that is about a crash.
 fn crash(cluster: &Cluster, node: &str) -> Option<Value> {
-    let incidents = cluster.json(&["incident", "list", "--json"]);
+    let incidents = cluster.try_json(&["incident", "list", "--json"])?;
     let of_it = |incident: &&Value| {
         incident["agent"] == node && incident["initial"] == false && incident["mode"] == "process_crash"
     };
@@ -193,7 +193,7 @@ async fn approvals(cluster: &Cluster) {
     eventually("an offer", async || {
         let Some(open) = crash(cluster, "n1").filter(|incident| incident["state"] == "open") else { return false };
         id = open["id"].as_str().unwrap().to_owned();
-        let shown = cluster.json(&["incident", "show", &id, "--json"]);
+        let Some(shown) = cluster.try_json(&["incident", "show", &id, "--json"]) else { return false };
         offer = shown["explanation"]["incident"]["approval"].clone();
         offer["token"].is_string()
     })

@@ -184,13 +184,9 @@ async fn a_quorum_that_is_gone_for_good_is_recovered_from_the_survivor_that_has_
     client.ensure_bucket(BUCKET, None).await.unwrap();
     put(&client, "before", 15).await;
     whole(&client).await;
-    let meta = cluster.json(&["meta", "status", "--json"]);
-    let role = |wanted: &str| {
-        let nodes = meta["nodes"].as_array().unwrap().iter();
-        nodes.filter(|node| node["role"] == wanted).map(|node| text(&node["node"])).collect::<Vec<_>>()
-    };
-    let (leader, voters, learners) = (role("leader").remove(0), role("voter"), role("learner"));
-    let gone = [leader.clone(), voters[0].clone()];
+    spread(&client, "before", 15).await;
+    let (leader, voters, learners) = roles(&cluster).await;
+    let gone = [leader, voters[0].clone()];
     let (survivor, confirm) = (voters[1].clone(), format!("--confirm={}", text(&status(&cluster)["cluster_name"])));
     let force = ["meta", "recover-quorum", "--gone", &gone[0], "--gone", &gone[1], &confirm, "--json"];
     let (code, why) = said(&cluster, &force);
@@ -220,7 +216,7 @@ async fn a_quorum_that_is_gone_for_good_is_recovered_from_the_survivor_that_has_
         }
     }
     eventually("three nodes vote", async || {
-        let meta = cluster.json(&["meta", "status", "--json"]);
+        let Some(meta) = cluster.try_json(&["meta", "status", "--json"]) else { return false };
         let roles = meta["nodes"].as_array().unwrap().iter().map(|node| text(&node["role"]));
         let alive = meta["nodes"].as_array().unwrap().iter().filter(|node| node["state"] == "healthy").count();
         alive == 3 && roles.filter(|role| role == "leader" || role == "voter").count() == 3
@@ -256,8 +252,7 @@ async fn a_quorum_that_is_gone_for_good_is_recovered_from_the_survivor_that_has_
 async fn roles(cluster: &Cluster) -> (String, Vec<String>, Vec<String>) {
     let mut found = (String::new(), Vec::new(), Vec::new());
     eventually("a leader and two other voters are there", async || {
-        let output = cluster.run(&["meta", "status", "--json"]);
-        let Ok(meta) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
+        let Some(meta) = cluster.try_json(&["meta", "status", "--json"]) else { return false };
         let role = |wanted: &str| {
             let nodes = meta["nodes"].as_array().unwrap().iter();
             nodes.filter(|node| node["role"] == wanted).map(|node| text(&node["node"])).collect::<Vec<_>>()

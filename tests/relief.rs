@@ -142,13 +142,14 @@ async fn an_agent_sees_its_host_its_canary_the_replicas_its_process_and_its_logs
     let host = &seen["host"]["fact"];
     assert!(host["memory_available_bytes"].as_u64().unwrap() <= host["memory_total_bytes"].as_u64().unwrap());
     assert!(seen["canary"]["fact"]["millis"].is_u64(), "{seen}");
-    let verdicts: Vec<&str> = seen["replicas"]["fact"]["members"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|member| member["verdict"].as_str().unwrap())
-        .collect();
-    assert_eq!(verdicts, ["right"; 3], "{seen}");
+    // One that was late at the first look says it at a later one.
+    support::eventually("all three members are seen right", async || {
+        let members = sensors(&cluster)["replicas"]["fact"]["members"].as_array().cloned().unwrap_or_default();
+        let verdicts: Vec<&str> = members.iter().map(|member| member["verdict"].as_str().unwrap()).collect();
+        assert!(verdicts.iter().all(|verdict| matches!(*verdict, "right" | "silent")), "{members:?}");
+        verdicts == ["right"; 3]
+    })
+    .await;
     support::eventually("the cores, and what the node says of its room and descriptors, are known", async || {
         let host = sensors(&cluster)["host"]["fact"].clone();
         let volumes = host["volumes"].as_array().cloned().unwrap_or_default();

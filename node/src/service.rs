@@ -50,8 +50,8 @@ use crate::types::{Epoch, LifeId};
 /// How long parts may take to end before the process ends without them: nothing acknowledged depends on it.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the last answer may take to be sent.
-const ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// How long the last answer may take to be sent. On two full cores a second was too short for a few bytes.
+const ANSWER_GRACE: Duration = Duration::from_secs(3);
 
 /// How a node ended when nothing was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,10 +243,34 @@ async fn serve(
         .add_service(late.locks)
         .add_service(late.store);
     let grpc = transport::serve(router, grpc, stop_future(stopping.clone()));
-    let http = web::serve(crate::http::router(shared), http, stop_future(stopping));
+    let http = web::serve(crate::http::router(shared), http, stop_future(stopping.clone()));
+    let grpc = async { grpc.await.err().map_or("the gRPC server ended".to_owned(), |error| error.to_string()) };
+    let http = async { http.await.err().map_or("the HTTP server ended".to_owned(), |error| error.to_string()) };
+    NodeError::Server(first_to_end(grpc, http, &stopping).await)
+}
+
+/// What ended first. Servers that were told to stop both get to finish: one that has nobody to answer must not cut the other's
+/// last answer off.
+async fn first_to_end(
+    grpc: impl Future<Output = String>,
+    http: impl Future<Output = String>,
+    stopping: &watch::Receiver<bool>,
+) -> String {
+    let (mut grpc, mut http) = (std::pin::pin!(grpc), std::pin::pin!(http));
+    let told = || *stopping.borrow();
     tokio::select! {
-        ended = grpc => NodeError::Server(ended.err().map_or("the gRPC server ended".to_owned(), |error| error.to_string())),
-        ended = http => NodeError::Server(ended.err().map_or("the HTTP server ended".to_owned(), |error| error.to_string())),
+        why = &mut grpc => {
+            if told() {
+                http.await;
+            }
+            why
+        }
+        why = &mut http => {
+            if told() {
+                grpc.await;
+            }
+            why
+        }
     }
 }
 
@@ -467,5 +491,35 @@ impl Life {
             () = repair.run(self.stopping.clone()) => NodeError::Server("the repair service ended".to_owned()),
             () = watching => NodeError::Server("the watch over the other nodes ended".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found in CI: what `meta recover-quorum --undo` had set aside was not told, because the HTTP server had nobody to answer,
+    /// ended at once, and the process with it, before the gRPC server had sent its last answer.
+    #[tokio::test(start_paused = true)]
+    async fn the_last_answer_is_sent_also_when_the_other_server_has_nobody_to_answer() {
+        let (stop, stopping) = watch::channel(false);
+        let sent = watch::Sender::new(false);
+        let answers = async {
+            stop_future(stopping.clone()).await;
+            tokio::time::sleep(ANSWER_GRACE / 2).await;
+            sent.send_replace(true);
+            "grpc".to_owned()
+        };
+        let idle = async {
+            stop_future(stopping.clone()).await;
+            "http".to_owned()
+        };
+        stop.send_replace(true);
+        assert_eq!(first_to_end(answers, idle, &stopping).await, "http");
+        assert!(*sent.borrow());
+        // One that ends without having been told is the end of both.
+        let (_stop, stopping) = watch::channel(false);
+        let ended = first_to_end(async { "grpc".to_owned() }, std::future::pending(), &stopping).await;
+        assert_eq!(ended, "grpc");
     }
 }

@@ -82,6 +82,45 @@ fn a_damaged_database_comes_back_as_a_learner_and_is_compared() {
     prove(&mut bench, &Proof::ReplicaEqual);
 }
 
+/// Found by the simulator (restore, seed 790978000): a member whose vote came back by a person's hand, in a cluster that had yet to come
+/// back, could not be proven well at first. From then on its agent wanted it as a learner once a minute, and was refused for ever.
+#[test]
+fn who_has_its_vote_again_is_proven_on_and_not_made_a_learner_because_a_proof_did_not_hold() {
+    for heals in [true, false] {
+        let mut bench = Bench::of_five(auto());
+        lose_vote(&mut bench, "absent");
+        bench.pass(2);
+        let incident = bench.only().id;
+        // Its agent asks for the slot, nobody answers, and a person restores the metadata meanwhile: it is a voter again.
+        let asked = bench.asked_slot().map(|step| step.id);
+        (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
+        bench.fact.raft = healthy().raft;
+        bench.fact.members = healthy().members;
+        let (mut proofs, mut waited) = (0, 0);
+        while bench.state() != IncidentState::Escalated && !(heals && proofs > 8) {
+            bench.pass(1);
+            if bench.state() == IncidentState::Verifying {
+                proofs += 1;
+                bench.not_proved(&incident);
+            }
+            waited += 1;
+            assert!(waited < 3600, "it is neither proven nor told: {:#?}", bench.open());
+        }
+        assert!(bench.actions().is_empty(), "there is nothing to do to it");
+        assert_eq!(bench.asked_slot().map(|step| step.id), asked, "and nothing to ask for");
+        if !heals {
+            let why = bench.only().resolution.expect("why");
+            assert!(why.contains("resilver meta compare"), "{why}");
+        }
+        // Another proof is sought in time, and holds.
+        for _ in 0..600 {
+            bench.pass(1);
+            bench.proved(&incident);
+        }
+        assert!(bench.open().is_empty(), "{:#?}", bench.open());
+    }
+}
+
 #[test]
 fn a_damaged_log_is_never_truncated_and_goes_to_a_person_when_rejoining_does_not_help() {
     for damage in ["log", "vote", "absent"] {

@@ -61,11 +61,18 @@ pub async fn reaches(cluster: &Cluster, node: &str, mode: &str, state: &str) -> 
     found.unwrap()
 }
 
-/// Everything that the agent of a node wrote down of an incident, oldest first.
-pub fn records(cluster: &Cluster, node: &str, incident: &Value) -> Vec<Value> {
-    let listed = cluster.json(&["journal", "list", "--node", node, "--limit", "100000", "--json"]);
-    let of_it = |record: &&Value| record["incident"] == incident["id"];
-    listed.as_array().unwrap().iter().filter(of_it).cloned().collect()
+/// Everything that the agent of a node wrote down of an incident, oldest first; once it says it.
+pub async fn records(cluster: &Cluster, node: &str, incident: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    eventually("the agent shows its journal", async || {
+        let args = ["journal", "list", "--node", node, "--limit", "100000", "--json"];
+        let Some(listed) = cluster.try_json(&args) else { return false };
+        let of_it = |record: &&Value| record["incident"] == incident["id"];
+        found = listed.as_array().unwrap().iter().filter(of_it).cloned().collect();
+        true
+    })
+    .await;
+    found
 }
 
 /// What was begun, in order.
@@ -119,8 +126,7 @@ pub fn verified(cluster: &Cluster) {
 pub async fn of_role(cluster: &Cluster, role: &str, but: &str) -> String {
     let mut found = None;
     eventually(&format!("a {role} is there"), async || {
-        let output = cluster.run(&["meta", "status", "--json"]);
-        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let status = cluster.try_json(&["meta", "status", "--json"]).unwrap_or_default();
         let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
         let named = nodes.iter().find(|node| node["role"] == role && node["node"] != but);
         found = named.map(|node| node["node"].as_str().unwrap().to_owned());
@@ -134,7 +140,7 @@ pub async fn of_role(cluster: &Cluster, role: &str, but: &str) -> String {
 pub async fn all_over(cluster: &Cluster, client: &Client) {
     whole(client).await;
     eventually("no incident is open", async || {
-        cluster.json(&["incident", "list", "--open", "--json"]) == Value::Array(vec![])
+        cluster.try_json(&["incident", "list", "--open", "--json"]) == Some(Value::Array(vec![]))
     })
     .await;
 }

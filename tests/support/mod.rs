@@ -84,6 +84,13 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// The same, if it succeeds and says JSON. For a look inside a poll, which may come at a moment without a leader,
+    /// or while an agent is silent (exit code 3).
+    pub fn try_json(&self, args: &[&str]) -> Option<Value> {
+        let output = self.run(args);
+        serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
+    }
+
     /// Starts the command without waiting for it.
     pub fn spawn(&self, args: &[&str]) -> Child {
         self.spawn_with(args, &[])
@@ -178,6 +185,21 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(LIMIT, waiting).await.is_ok(), "{what}: not within {} s", LIMIT.as_secs());
+}
+
+/// All members have stored the same. One that is silent, or a moment in which nobody can be asked, says nothing of it
+/// (exit codes 3 and 4): it is asked again. Members that differ are no matter of time.
+pub async fn stored_equal(cluster: &Cluster) {
+    let mut compared = Value::Null;
+    eventually("every member says what it has stored", async || {
+        let output = cluster.run(&["meta", "compare", "--stored", "--json"]);
+        compared = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(0 | 3 | 4)), "{compared} {why}");
+        output.status.success()
+    })
+    .await;
+    assert_eq!(compared["equal"], true, "{compared}");
 }
 
 /// Waits until every node is healthy under a leader and nothing is left to repair.

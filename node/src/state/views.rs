@@ -22,8 +22,10 @@ use super::{Applied, State, StateError, read_memory, snapshot};
 
 /// How long a moment is kept: a comparison that reads every record anew takes some seconds per million objects.
 pub(crate) const VIEW_LIFE: Duration = Duration::from_secs(120);
-/// Moments kept at once. The oldest goes when another comes: each pins the pages that changed since.
-const MAX_VIEWS: usize = 2;
+/// Moments kept at once. With another the one goes that was asked for least lately: agents look by themselves, several in a second where
+/// they are told to, and must not take a moment away from whoever mends by it or proves by it. What all of them pin is what the
+/// oldest pins; each costs its leaves beside that.
+pub(super) const MAX_VIEWS: usize = 8;
 
 /// All moments that are kept, by checkpoint.
 #[derive(Default)]
@@ -40,6 +42,7 @@ impl Views {
 pub(crate) struct Held {
     txn: Arc<ReadTransaction>,
     since: Instant,
+    used: Instant,
     /// What was applied last.
     pub(crate) applied: Applied,
     kept: Arc<Mutex<Option<Arc<Vec<Range>>>>>,
@@ -50,7 +53,7 @@ impl Held {
     fn now(txn: ReadTransaction) -> Result<Self, StateError> {
         let applied = read_memory(&txn.open_table(CLUSTER)?, &txn.open_table(LOCKS)?)?.applied;
         let (txn, since, applied) = (Arc::new(txn), Instant::now(), applied.unwrap_or_default());
-        Ok(Self { txn, since, applied, kept: Arc::default(), recomputed: Arc::default() })
+        Ok(Self { txn, since, used: since, applied, kept: Arc::default(), recomputed: Arc::default() })
     }
 }
 
@@ -103,8 +106,8 @@ impl State {
             let held = Held::now(database.begin_read()?)?;
             let mut views = inner.views.lock().unwrap_or_else(PoisonError::into_inner);
             while views.0.len() >= MAX_VIEWS {
-                let oldest = views.0.iter().min_by_key(|(_, held)| held.since).map(|(id, _)| *id);
-                oldest.and_then(|id| views.0.remove(&id));
+                let idlest = views.0.iter().min_by_key(|(_, held)| held.used).map(|(id, _)| *id);
+                idlest.and_then(|id| views.0.remove(&id));
             }
             views.0.insert(checkpoint, held);
             inner.holds.send_modify(|holds| *holds += 1);
@@ -115,7 +118,10 @@ impl State {
 
     /// The moment of this name, while it is kept.
     pub(crate) fn held(&self, checkpoint: u128) -> Option<Held> {
-        self.inner.views.lock().unwrap_or_else(PoisonError::into_inner).0.get(&checkpoint).cloned()
+        let mut views = self.inner.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = views.0.get_mut(&checkpoint)?;
+        held.used = Instant::now();
+        Some(held.clone())
     }
 
     /// Waits until the moment is kept; `None` when it is not to be expected any more: its entry, if its index is known, lies

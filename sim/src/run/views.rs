@@ -158,7 +158,11 @@ impl Views {
             "reconciled" => coverage.count("reconciliations"),
             _ => {}
         }
-        self.say(stamped, format!("journal: {kind} {} {} {}", text("action"), text("mode"), text("incident")));
+        // What a reader of a trace asks next: which guard refused, why a person was asked, what proved it.
+        let why = [detail("guard"), text("guard"), detail("evidence"), detail("resolution")];
+        let why: Vec<&str> = why.iter().map(String::as_str).filter(|word| !word.is_empty()).collect();
+        let about = format!("{} {} {}", text("action"), text("mode"), text("incident"));
+        self.say(stamped, format!("journal: {kind} {about}: {}", why.join("; ")));
     }
 
     fn vote_set<'a>(&mut self, index: u64, voters: impl Iterator<Item = &'a u64>) {

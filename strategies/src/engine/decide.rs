@@ -18,6 +18,10 @@ pub(crate) const MAX_IN_FLIGHT: usize = 4;
 /// How often an escalated incident is looked at again: a person may have mended it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
+/// Proofs that did not hold before a person hears of it. Each lasts until its own deadline; the cluster around the node may have to come
+/// back first.
+const PROOFS_IN_VAIN: u32 = 3;
+
 /// What an incident's subject looks like now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Present {
@@ -73,6 +77,15 @@ impl Engine {
             Present::Over(why) => return Move::Close { why },
             Present::Beyond(why) if !escalated => return Move::Escalate { why, guards: Vec::new() },
             Present::Beyond(why) => return Move::Wait(why),
+            // It has its vote again, so that no step of the ladder is called for, and yet its copy may be another.
+            Present::Prove(_) if !escalated && self.is_in_doubt(incident) => {
+                let why = format!(
+                    "the node has its vote again, and its copy of the metadata was not proven equal in {} tries: `resilver meta \
+                     compare` shows who differs and where",
+                    incident.in_vain
+                );
+                return Move::Escalate { why, guards: Vec::new() };
+            }
             // The ladder's clock is for going up it: that hosts came back, or are given up, is looked at as soon as it is so.
             Present::Prove(why)
                 if now >= incident.not_before || incident.mode == Mode::HostDown || self.is_first_proof(incident) =>
@@ -218,6 +231,11 @@ impl Engine {
     /// The first proof of what a watch sees is sought at once: the ladder's clock is for going up it.
     fn is_first_proof(&self, incident: &Incident) -> bool {
         is_watched(incident.mode) && !incident.unproven
+    }
+
+    /// What took a vote is over by the node's own word, and no proof held: that is a person's, and is proven on meanwhile.
+    fn is_in_doubt(&self, incident: &Incident) -> bool {
+        matches!(incident.mode, Mode::DatabaseCorruption | Mode::LogCorruption) && incident.in_vain >= PROOFS_IN_VAIN
     }
 
     /// What a person is told who has to decide.

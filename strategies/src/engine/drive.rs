@@ -186,7 +186,7 @@ impl Engine {
         }
         let of_disk = matches!(step.subject, Subject::Disk { .. });
         incident.throttled |= of_disk && step.action == Action::Throttle;
-        incident.unproven = false;
+        (incident.unproven, incident.in_vain) = (false, 0);
         if ladder::leaves(step.action, &step.with)
             && !incident.applied.iter().any(|known| (known.0, known.1.as_str()) == (step.action, step.with.as_str()))
         {
@@ -325,7 +325,7 @@ impl Engine {
         incident.flight = Flight::Idle;
         incident.state =
             if incident.state == IncidentState::Escalated { incident.state } else { IncidentState::Recovering };
-        let attempt = incident.attempt.max(incident.undone);
+        let attempt = incident.attempt.max(incident.undone).max(incident.in_vain);
         incident.not_before = now.mono + jitter::spread(self.policy.wait_before(attempt), &incident.id, attempt);
     }
 

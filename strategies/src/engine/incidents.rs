@@ -164,6 +164,9 @@ pub(crate) struct Incident {
     pub(crate) applied: Vec<(Action, String)>,
     /// The last proof did not hold, and no step was begun since.
     pub(crate) unproven: bool,
+    /// How many proofs in a row did not hold, with no step begun between them.
+    #[serde(default)]
+    pub(crate) in_vain: u32,
     /// Since when a guard has held its next step back, and whether a person was told.
     pub(crate) held: Option<(Moment, bool)>,
     /// When something was last done to the node that is to be taken back, or done again because it showed it no more.
@@ -217,6 +220,7 @@ impl Incident {
             evacuating: false,
             applied: Vec::new(),
             unproven: false,
+            in_vain: 0,
             held: None,
             said_again: None,
             unheard: 0,

@@ -133,6 +133,7 @@ impl Engine {
         incident.event(now, format!("not proven: {why}"));
         incident.mended = false;
         incident.unproven = true;
+        incident.in_vain = incident.in_vain.saturating_add(1);
         self.attempt_failed(now, incident);
         if incident.state == IncidentState::Escalated {
             incident.not_before = now.mono + self.look_again();

@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// Slower than in production, as in `node::testing`: a stall of a machine that is shared must not move the term.
+fn unhurried() -> Tuning {
+    Tuning {
+        heartbeat: Duration::from_millis(200),
+        election_min: Duration::from_millis(1500),
+        election_max: Duration::from_millis(3000),
+        ..Tuning::default()
+    }
+}
+
 fn refused(member: &Member) -> u64 {
     member.meta.asked().refused.load(Ordering::Relaxed)
 }
@@ -21,7 +31,7 @@ async fn until_refused(member: &Member, times: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_voter_that_hears_nobody_does_not_depose_its_leader() {
     let dir = tempfile::tempdir().unwrap();
-    let members = cluster(dir.path(), 3, &Tuning::default()).await;
+    let members = cluster(dir.path(), 3, &unhurried()).await;
     let before = members[0].meta.status();
     let leader = before.leader.unwrap();
     let at = members.iter().position(|member| member.meta.raft_id() != leader).unwrap();
@@ -45,7 +55,7 @@ async fn a_voter_that_hears_nobody_does_not_depose_its_leader() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_made_to_stand_against_a_leader_that_lives() {
     let dir = tempfile::tempdir().unwrap();
-    let members = cluster(dir.path(), 4, &Tuning::default()).await;
+    let members = cluster(dir.path(), 4, &unhurried()).await;
     let before = members[0].meta.status();
     for member in &members {
         let status = member.meta.status();

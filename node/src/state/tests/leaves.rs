@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::state::tables::{OBJECTS, object_key};
+use crate::state::views::MAX_VIEWS;
 
 impl Story {
     /// The leaves as they were kept are those that the records make.
@@ -109,7 +110,7 @@ async fn a_whole_state_takes_the_place_of_another_of_the_same_entry_only() {
 }
 
 #[tokio::test]
-async fn a_moment_stays_what_it_was_and_goes_when_another_comes() {
+async fn a_moment_stays_what_it_was_and_goes_when_others_come_and_nobody_asks_for_it() {
     let (mut story, _) = two().await;
     story.state.hold(1).await.unwrap();
     let held = story.state.held(1).unwrap();
@@ -122,8 +123,16 @@ async fn a_moment_stays_what_it_was_and_goes_when_another_comes() {
     let (page, next) = story.state.records(&held, (Vec::new(), None), false, (3, usize::MAX)).await.unwrap();
     assert_eq!(page.len(), 3);
     assert!(next.is_some());
-    story.state.hold(2).await.unwrap();
-    story.state.hold(3).await.unwrap();
-    assert!(story.state.held(1).is_none(), "three moments are kept");
+    // Others come, and who works with this one goes on asking for it.
+    let others = MAX_VIEWS as u128;
+    for other in 2..=2 * others {
+        assert!(story.state.held(1).is_some(), "{other}: it is in use");
+        story.state.hold(other).await.unwrap();
+    }
+    assert!(story.state.held(2).is_none(), "more moments are kept than {MAX_VIEWS}");
+    for other in 0..others {
+        story.state.hold(100 + other).await.unwrap();
+    }
+    assert!(story.state.held(1).is_none(), "nobody asked for it any more");
     assert_eq!(story.state.will_hold(1, Some(held.applied.index)).await.map(|held| held.applied.index), None);
 }

@@ -81,15 +81,13 @@ impl Engine {
             },
             // It was mended, and is compared by the proof; a proof that did not hold leaves it ill.
             State::Unknown(_) if mended => Present::Prove("mended: compared anew".to_owned()),
-            State::Unknown(_) | State::Well if incident.unproven && self.is_of_replica(incident.mode) => Present::Ill,
+            // Its proof reads what the watch cannot see.
+            State::Unknown(_) | State::Well if incident.unproven && incident.mode == Mode::StateDivergence => {
+                Present::Ill
+            }
             State::Unknown(what) => Present::Unknown(what),
             State::Over(why) => undo_or(Present::Over(why)),
             State::Well => undo_or(Present::Prove("well for long enough".to_owned())),
         }
-    }
-
-    /// Its proof reads what the watch cannot see.
-    fn is_of_replica(&self, mode: Mode) -> bool {
-        matches!(mode, Mode::StateDivergence | Mode::DatabaseCorruption | Mode::LogCorruption)
     }
 }
