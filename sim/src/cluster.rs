@@ -14,6 +14,7 @@ use resilver_agent::Agent;
 use resilver_agent::keeper::{KeeperOptions, run_keeper};
 use resilver_agent::options::{
     FlightOptions, Invocation, JournalOptions, Launch, Options as AgentOptions, Peer, SensorOptions, ServiceOptions,
+    SmartSource,
 };
 use resilver_host::{Host, SpawnSpec};
 use resilver_node::deadlines::{Deadlines, Defences};
@@ -25,6 +26,8 @@ use resilver_proto::store::{Coding, CreateBucketRequest, InitRequest, StatusRequ
 use resilver_proto::transport;
 use resilver_sim_kernel::{Kernel, MachineId, Pid, ProcessState, Program};
 use resilver_strategies::config::{PolicyConfig, Profile};
+
+use crate::smartctl;
 
 /// The bucket every workload writes to.
 pub(crate) const BUCKET: &str = "data";
@@ -67,6 +70,7 @@ pub(crate) struct Cluster {
     client: MachineId,
     disks: usize,
     agents: BTreeMap<MachineId, Program>,
+    counters: smartctl::Counters,
 }
 
 /// Why there is no cluster.
@@ -132,8 +136,30 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
     }
 }
 
-fn agent_options(index: usize, nodes: usize, replicas_every: Option<Duration>) -> AgentOptions {
+/// How closely agents look in a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Watching {
+    /// How often they compare the members' metadata, if not as usual.
+    pub(crate) compare_every: Option<Duration>,
+    /// Whether disks have counters of their own, and a helper that writes what they say.
+    pub(crate) smart: bool,
+}
+
+/// Where the helper writes what disks say of themselves.
+fn smart_source(disks: usize) -> SmartSource {
+    let of = |disk: usize| (shards_folder(&disk_mount(disk)), smartctl::file(disk + 1));
+    SmartSource { folder: Some(smart_folder()), devices: (0..disks).map(of).collect(), ..SmartSource::default() }
+}
+
+fn smart_folder() -> PathBuf {
+    PathBuf::from(AGENT_MOUNT).join("smart")
+}
+
+fn agent_options(index: usize, nodes: usize, disks: usize, watching: Watching) -> AgentOptions {
     let name = node_name(index);
+    // What is compared or sampled as usual is so less often than a run lasts.
+    let usual = Duration::from_secs(600);
+    let replicas_every = watching.compare_every.or(Some(usual));
     let peer = |other: usize| {
         let id = node_name(other);
         Peer {
@@ -158,13 +184,12 @@ fn agent_options(index: usize, nodes: usize, replicas_every: Option<Duration>) -
         heartbeat_deadline: Duration::from_secs(1),
         // Hosts are judged by pings alone: simulated machines have names, and gossip wants numbers.
         gossip: None,
-        // Simulated disks have no counters of their own.
-        smart: None,
+        smart: watching.smart.then(|| smart_source(disks)),
         sensors: SensorOptions { replicas_every, ..SensorOptions::default() },
         journal: JournalOptions::default(),
         // A run is repeated from its seed: nobody needs its recording, and compressing it would take from the seeds.
         flight: FlightOptions { enabled: false, ..FlightOptions::default() },
-        interval: Duration::from_secs(600),
+        interval: if watching.smart { smartctl::LOOK_EVERY } else { usual },
         rack: String::new(),
         peers: (0..nodes).map(peer).collect(),
         policy: PolicyConfig::of(Profile::Fast),
@@ -274,7 +299,7 @@ fn programs(nodes: BTreeMap<String, Program>) -> resilver_sim_kernel::Programs {
 
 impl Cluster {
     /// Machines `n1…` with an agent each and a machine for clients; founds a cluster and makes a bucket (4+2 from six
-    /// nodes on, else 2+2). `compare_every`: how often agents compare the members' metadata, if not as usual.
+    /// nodes on, else 2+2).
     ///
     /// # Errors
     /// [`BootError::Late`]: a bug of the product or of the simulator, since no fault is on yet.
@@ -282,7 +307,7 @@ impl Cluster {
         kernel: &mut Kernel,
         nodes: usize,
         disks: usize,
-        compare_every: Option<Duration>,
+        watching: Watching,
     ) -> Result<Cluster, BootError> {
         let machines: Vec<MachineId> = (0..nodes).map(|index| kernel.add_machine(&node_name(index))).collect();
         let client = kernel.add_machine("client");
@@ -297,13 +322,17 @@ impl Cluster {
             for disk in 0..=disks {
                 files.device(&disk_mount(disk), DISK_BYTES);
             }
-            agents.insert(*machine, agent_program(agent_options(index, nodes, compare_every)));
+            agents.insert(*machine, agent_program(agent_options(index, nodes, disks, watching)));
             node_programs.insert(node_name(index), node_program(node_options(index, nodes, disks), log.clone()));
         }
         kernel.on_spawn(programs(node_programs));
-        let cluster = Cluster { machines, client, disks, agents };
+        let cluster = Cluster { machines, client, disks, agents, counters: smartctl::Counters::default() };
         for index in 0..nodes {
             cluster.start_agent(kernel, index);
+            if watching.smart {
+                let helper = cluster.counters.helper(node_name(index), disks, smart_folder());
+                kernel.start(cluster.machine(index), "helper", &helper);
+            }
         }
         cluster.found(kernel)?;
         Ok(cluster)
@@ -361,6 +390,11 @@ impl Cluster {
     /// The clients' machine.
     pub(crate) fn client(&self) -> MachineId {
         self.client
+    }
+
+    /// What its disks say of themselves.
+    pub(crate) fn counters(&self) -> &smartctl::Counters {
+        &self.counters
     }
 
     /// How many shard disks each machine has, the spare with them.

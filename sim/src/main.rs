@@ -10,6 +10,7 @@ mod outcome;
 mod plan;
 mod run;
 mod scenario;
+mod smartctl;
 mod workload;
 
 use std::process::ExitCode;

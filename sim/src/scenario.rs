@@ -6,6 +6,7 @@ mod modes;
 
 use std::time::Duration;
 
+use crate::cluster::Watching;
 use crate::plan::Class;
 
 /// What redundancy has to bear.
@@ -52,10 +53,11 @@ pub(crate) enum Agents {
 }
 
 impl Agents {
-    /// How often agents compare the members' metadata; `None`: as usual, which is far longer than a run.
-    pub(crate) fn compare_every(self) -> Option<Duration> {
-        let Agents::Treat(table) = self else { return None };
-        table.iter().find_map(|row| row.compare_every_s).map(Duration::from_secs)
+    /// How closely agents look.
+    pub(crate) fn watching(self) -> Watching {
+        let Agents::Treat(table) = self else { return Watching::default() };
+        let compare_every = table.iter().find_map(|row| row.compare_every_s).map(Duration::from_secs);
+        Watching { compare_every, smart: table.iter().any(|row| row.smart) }
     }
 }
 
@@ -107,6 +109,8 @@ pub(crate) struct Treatment {
     pub(crate) heals: Heals,
     /// How often agents compare the members' metadata in such a run; `None`: as usual.
     pub(crate) compare_every_s: Option<u64>,
+    /// Whether disks have counters of their own in such a run.
+    pub(crate) smart: bool,
 }
 
 /// When somebody is there who restarts what was given up, and brings back who lost his vote.

@@ -27,6 +27,10 @@ pub(crate) enum Kind {
     WrongClock,
     /// A node hangs.
     Hang,
+    /// A disk's counters show losses, and that is all.
+    Wears,
+    /// They do, and its node fails to read there.
+    WearsOut,
     /// Two of three voters lose their power.
     TwoVoters,
 }
@@ -45,6 +49,8 @@ const MINORITY_MS: (u64, u64) = (20_500, 23_500);
 const CLOCK_MS: (u64, u64) = (48_000, 54_000);
 /// `deadlock.hung_after` (30 s), the lease, and a restart.
 const HANG_MS: (u64, u64) = (56_000, 60_000);
+/// Two samples, looked at every 10 s, the lease, and time to move what is there.
+const WEARS_MS: (u64, u64) = (52_000, 58_000);
 /// `quorum.lost_after` (60 s).
 const VOTERS_MS: (u64, u64) = (82_000, 86_000);
 
@@ -98,6 +104,11 @@ impl Kind {
                 (Fault::ClockJump { by_ms: by_ms * pick(rng, &[1, -1]) }, target, between(rng, CLOCK_MS))
             }
             Kind::Hang => (Fault::Hang, any, between(rng, HANG_MS)),
+            Kind::Wears | Kind::WearsOut => {
+                let sectors = rng.random_range(1..=400);
+                let disk = Target::Disk { machine, disk: rng.random_range(1..=DISKS) };
+                (Fault::DiskWears { sectors, unread: self == Kind::WearsOut }, disk, between(rng, WEARS_MS))
+            }
             Kind::TwoVoters => {
                 (Fault::PowerOff, Target::Machine(rng.random_range(1..=VOTERS)), between(rng, VOTERS_MS))
             }

@@ -246,6 +246,13 @@ pub(crate) enum Fault {
         /// So many of a thousand.
         permille: u32,
     },
+    /// The disk's counters show sectors that cannot be read.
+    DiskWears {
+        /// So many.
+        sectors: u64,
+        /// The node meets some of them.
+        unread: bool,
+    },
     /// Something else takes most of the memory.
     MemoryShort {
         /// So many of a thousand are left.
@@ -440,6 +447,8 @@ impl Fault {
             Fault::DiskError(DiskOp::Sync) => "disk_sync_error",
             Fault::DiskFull => "disk_full",
             Fault::DiskCrowded { .. } => "disk_crowded",
+            Fault::DiskWears { unread: false, .. } => "disk_wears",
+            Fault::DiskWears { .. } => "disk_wears_out",
             Fault::MemoryShort { .. } => "memory_short",
             Fault::SlowApply { .. } => "slow_apply",
             Fault::DiskSlow { .. } => "disk_slow",
@@ -484,6 +493,7 @@ impl Fault {
                 | Fault::DiskVanished
                 | Fault::DiskReplaced
                 | Fault::DiskSlow { .. }
+                | Fault::DiskWears { unread: true, .. }
                 | Fault::BitRot { .. }
                 | Fault::MisdirectedWrite(_)
         )

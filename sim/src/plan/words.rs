@@ -91,6 +91,10 @@ impl fmt::Display for Fault {
             Fault::DiskError(DiskOp::Sync) => f.write_str("EIO on sync"),
             Fault::DiskFull => f.write_str("full"),
             Fault::DiskCrowded { permille } => write!(f, "{permille} of 1000 taken by something else"),
+            Fault::DiskWears { sectors, unread: false } => write!(f, "its counters show {sectors} unreadable sectors"),
+            Fault::DiskWears { sectors, .. } => {
+                write!(f, "its counters show {sectors} unreadable sectors, and reads of shards fail")
+            }
             Fault::MemoryShort { left_permille } => write!(f, "{left_permille} of 1000 of its memory left"),
             Fault::SlowApply { batch_ms } => write!(f, "its node applies entries in batches of {batch_ms} ms"),
             Fault::DiskSlow { factor } => write!(f, "{factor} times slower"),

@@ -18,6 +18,12 @@ pub(super) enum Undo {
     /// Machines that do not reach each other, by direction.
     Apart(Vec<(MachineId, MachineId)>),
     Memory(MachineId),
+    /// What a disk says of itself, and its reads that fail.
+    Wear {
+        machine: MachineId,
+        mount: PathBuf,
+        disk: usize,
+    },
     Clock(MachineId),
     /// The member of Raft that is slow.
     Slow(u64),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use resilver_host::planted::damage;
 use resilver_sim_check::Happening;
-use resilver_sim_disk::Damage;
+use resilver_sim_disk::{Damage, DeviceFault, Times};
 use resilver_sim_kernel::{Kernel, MachineId, Pid};
 
 use super::active::{Active, Flap, Struck, Undo};
@@ -24,13 +24,16 @@ use super::views::{Intent, Views};
 use super::{devices, people};
 use crate::cluster::{Cluster, node_name};
 use crate::outcome::Coverage;
-use crate::plan::{Ask, Cut, Event, Fault, Plan, Role, Tampering, VOTERS};
+use crate::plan::{Ask, Cut, Event, Fault, Files, Plan, Role, Tampering, Target, VOTERS};
 use crate::workload::Notes;
 
 /// How long an init waits before it starts an agent again (systemd's RestartSec in deploy/).
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 /// How often processes are looked after: none of what is waited for there is shorter.
 const SUPERVISE_EVERY: Duration = Duration::from_millis(50);
+
+/// Reads of shards that fail on a disk that wears out: enough to be met, and too few to be a disk that failed.
+const UNREAD: u32 = 2;
 
 /// A trap for the next agent that writes an intent.
 struct Trap {
@@ -245,6 +248,19 @@ impl Injector {
                 self.active.push(Active { until, undo: Undo::Memory(machine), flap: None });
                 true
             }
+            Fault::DiskWears { sectors, unread } => {
+                let (Target::Disk { disk, .. }, Some(mount)) = (event.target, devices::mount(event.target)) else {
+                    return false;
+                };
+                let system = field.kernel.file_system(machine);
+                if unread {
+                    let Some(shards) = devices::filter(&system, &mount, Files::Shards) else { return false };
+                    system.fault(&mount, DeviceFault::read_error(shards, Times::Next(UNREAD)));
+                }
+                field.cluster.counters().show(&name, disk, sectors);
+                self.active.push(Active { until, undo: Undo::Wear { machine, mount, disk }, flap: None });
+                true
+            }
             Fault::SlowApply { batch_ms } => {
                 let Some(member) = field.views.member_on(&name) else { return false };
                 damage::slow(member, Duration::from_millis(batch_ms));
@@ -424,6 +440,10 @@ impl Injector {
             Undo::Links(machine) => happened.extend(self.links.set(kernel, machine, None)),
             Undo::Apart(pairs) => happened.extend(self.links.part(kernel, &pairs, false)),
             Undo::Memory(machine) => kernel.set_memory_left(machine, None),
+            Undo::Wear { machine, mount, disk } => {
+                kernel.file_system(machine).mend(&mount);
+                field.cluster.counters().show(&kernel.machine_name(machine), disk, 0);
+            }
             Undo::Slow(member) => damage::slow(member, Duration::ZERO),
             Undo::Clock(machine) => {
                 if kernel.right_clock(machine) {

@@ -63,7 +63,7 @@ impl Stage {
         }
         kernel.note("plan", &plan.to_string());
         let mut tap = Tap::new();
-        let cluster = Cluster::boot(&mut kernel, MACHINES, DISKS, scenario.agents.compare_every())?;
+        let cluster = Cluster::boot(&mut kernel, MACHINES, DISKS, scenario.agents.watching())?;
         let (mut views, mut coverage) = (Views::default(), Coverage::default());
         let mut checker = Checker::new(&Limits { starts_window: STARTS_WINDOW, ..Limits::default() });
         // What happened while it was founded comes at once, all of it with the present time.

@@ -33,6 +33,7 @@ const NONE: Treatment = Treatment {
     aside: &[],
     heals: Heals::AfterFault(0),
     compare_every_s: None,
+    smart: false,
 };
 
 /// The scenarios.
@@ -172,6 +173,38 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             heals: Heals::Itself(80),
             ..NONE
         }]),
+        ..ONE
+    },
+    Scenario {
+        name: "disk-degrading",
+        about: "a disk's own counters show sectors that cannot be read; in half of the runs its node fails to read there, too",
+        mix: &[(Class::Lasting(Kind::Wears), 1), (Class::Lasting(Kind::WearsOut), 1)],
+        safety_seconds: (64, 68),
+        agents: Agents::Treat(&[
+            // By its counters alone nothing is done to a disk.
+            Treatment {
+                fault: "disk_wears",
+                mode: "disk_degrading",
+                within_s: 24,
+                heals: Heals::AfterFault(40),
+                smart: true,
+                ..NONE
+            },
+            Treatment {
+                fault: "disk_wears_out",
+                mode: "disk_degrading",
+                within_s: 24,
+                first: &["evacuate_disk"],
+                steps: &["evacuate_disk", "repair_shards"],
+                must: &["evacuate_disk", "repair_shards"],
+                // What could not be read is damage, too.
+                also: &["data_corruption"],
+                aside: &["repair_shards"],
+                heals: Heals::Itself(70),
+                smart: true,
+                ..NONE
+            },
+        ]),
         ..ONE
     },
     Scenario {

@@ -14,6 +14,7 @@ const TABLE: &[Treatment] = &[
         aside: &[],
         heals: Heals::AfterFault(45),
         compare_every_s: None,
+        smart: false,
     },
     Treatment {
         fault: "apart",
@@ -27,6 +28,7 @@ const TABLE: &[Treatment] = &[
         aside: &[],
         heals: Heals::AfterFault(30),
         compare_every_s: None,
+        smart: false,
     },
     Treatment {
         fault: "clock_jump",
@@ -40,6 +42,7 @@ const TABLE: &[Treatment] = &[
         aside: &[],
         heals: Heals::AfterFault(20),
         compare_every_s: None,
+        smart: false,
     },
 ];
 
