@@ -162,7 +162,11 @@ pub(crate) async fn bench(cx: &Context, args: BenchArgs) -> Result<Code, Failure
         Bench::Modes(modes) => return modes::bench(cx, modes, args.keep).await,
         _ => {}
     }
-    let upkeep = if matches!(args.what, Bench::S3(_)) { Upkeep::Production } else { Upkeep::Playful };
+    // Reading all disks through every 20 s, as `up` has it, would be most of what is measured.
+    let upkeep = match args.what {
+        Bench::S3(_) | Bench::Rebuild { .. } => Upkeep::Production,
+        _ => Upkeep::Playful,
+    };
     in_a_cluster(cx, "bench", upkeep, args.keep, async |cluster, target| match &args.what {
         Bench::Crash { runs } => {
             figures(cx, crash::run(&cx.host, target, *runs).await.map_err(|error| harness(&error))?)

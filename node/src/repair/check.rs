@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::board::{Again, Why, job_of};
 use super::target::{delivery_of, target_of};
 use super::throttle::rest;
+use super::walks::{Walked, Walks};
 use super::{Board, FoundBy, Only, RepairParts, Suspect, SuspectKind, compare, holder_of};
 use crate::disk::{DiskError, Health, shard_file_bytes};
 use crate::gateway::ExtentSpec;
@@ -29,16 +30,22 @@ const REST_PERCENT: u32 = 100;
 /// Looks for ever: at each interval, whenever the cluster map changes, and when asked.
 pub(super) async fn run(parts: Arc<RepairParts>) {
     let mut maps = parts.meta.map_changes();
-    let mut asked = false;
+    let (mut asked, mut walks) = (false, Walks::default());
     loop {
+        if maps.has_changed().unwrap_or(false) {
+            walks.anew();
+        }
         maps.borrow_and_update();
-        if let Err(error) = round(&parts, asked).await {
+        if let Err(error) = round(&parts, asked, &mut walks).await {
             tracing::warn!(%error, "the check of what should be on this node's disks was cut short");
         }
         let pause = sleep(parts.repair.check_interval);
         asked = tokio::select! {
             () = pause => false,
-            Ok(()) = maps.changed() => false,
+            Ok(()) = maps.changed() => {
+                walks.anew();
+                false
+            }
             () = parts.board.check_requested() => true,
         };
     }
@@ -46,14 +53,15 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
 
 /// One look: at what is known to be out of place. At all objects only when somebody asks for it or that
 /// is the only way to find what is to be done.
-async fn round(parts: &RepairParts, asked: bool) -> Result<(), MetaError> {
+async fn round(parts: &RepairParts, asked: bool, walks: &mut Walks) -> Result<(), MetaError> {
     try_again(parts).await;
     compare::watch(parts).await?;
     let map = parts.meta.map();
     // Whether its host is there or not: one that is away takes nothing back. A disk that is forgotten is asked about no more.
     parts.board.forget_moves(|disk| !map.is_emptied(disk));
+    let walks_now = asked || walks.is_due(Instant::now(), parts.board.has_room());
     match parts.meta.unsettled() {
-        Unsettled::These(versions) if !asked && !is_left_behind(&map, &parts.meta.counts()) => {
+        Unsettled::These(versions) if !asked && !(walks_now && is_left_behind(&map, &parts.meta.counts())) => {
             for version in versions {
                 if let Some((bucket, key)) = parts.meta.owner_of(version).await? {
                     let began = Instant::now();
@@ -63,8 +71,10 @@ async fn round(parts: &RepairParts, asked: bool) -> Result<(), MetaError> {
             }
             Ok(())
         }
+        _ if !walks_now => Ok(()),
         unsettled => {
-            pass(parts, &Only::Any).await?;
+            let walked = pass(parts, &Only::Any).await?;
+            walks.walked(Instant::now(), parts.repair.check_interval, walked);
             if unsettled == Unsettled::TooMany {
                 // Perhaps they are not any more: counted anew at the next look.
                 parts.meta.watch_disks(BTreeSet::new()).await?;
@@ -119,10 +129,10 @@ async fn queue_again(parts: &RepairParts, (bucket, key, shard, disk): Again) -> 
 }
 
 /// One walk over all objects, for the part of the shards that is meant.
-pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<(), MetaError> {
+pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<Walked, MetaError> {
     let map = parts.meta.map();
     parts.board.forget_moves(|disk| !map.is_emptied(disk));
-    let mut after = None;
+    let (mut after, mut new) = (None, 0);
     let mut priorities = BTreeMap::new();
     loop {
         let began = Instant::now();
@@ -130,10 +140,10 @@ pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<(), MetaErr
         let scan = parts.meta.scan(after.take(), PAGE).await?;
         for (bucket, key, record) in &scan.objects {
             let priority = priority_of(parts, &mut priorities, accounted_bucket(bucket, key)).await?;
-            check_object(parts, &map, &Checked { bucket, key, record, priority }, only).await;
+            new += check_object(parts, &map, &Checked { bucket, key, record, priority }, only).await;
         }
         if scan.end {
-            return Ok(());
+            return Ok(Walked { new, full: !parts.board.has_room() });
         }
         after = scan.objects.last().map(|(bucket, key, _)| (bucket.clone(), key.clone()));
         rest(began.elapsed(), REST_PERCENT).await;
@@ -171,8 +181,10 @@ struct Checked<'a> {
     priority: u8,
 }
 
-async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_>, only: &Only) {
+/// How many jobs of it are new.
+async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_>, only: &Only) -> u64 {
     let Checked { bucket, key, record, priority } = *object;
+    let mut new = 0;
     for extent in &record.extents {
         let spec = ExtentSpec::of(bucket, key, record, extent);
         for (shard, home) in (0u8..).map(ShardIndex).zip(&extent.homes) {
@@ -186,9 +198,10 @@ async fn check_object(parts: &RepairParts, map: &ClusterMap, object: &Checked<'_
             if home.at == Some(found.disk) {
                 parts.board.note(found);
             }
-            parts.board.push(job);
+            new += u64::from(parts.board.push(job));
         }
     }
+    new
 }
 
 /// A shard that one of our disks has in place of a home that will not take it any more: from now on it belongs here, or

@@ -33,6 +33,7 @@ mod target;
 mod throttle;
 mod timings;
 mod uploads;
+mod walks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::api::NodeFact;
 use crate::engine::Engine;
 use crate::engine::decide::Present;
+use crate::engine::drive::Turn;
 use crate::engine::guards;
 use crate::engine::incidents::{Incident, IncidentState};
 use crate::engine::ladder;
@@ -45,7 +46,7 @@ impl Engine {
         incident.said_again = Some(now.mono);
         incident.unheard = incident.unheard.saturating_add(1);
         incident.event(now, format!("the node shows {action} {with} no more: it is done again"));
-        self.act(now, incident, &rung, guards);
+        self.act(now, incident, &rung, guards, Turn::Again);
         true
     }
 

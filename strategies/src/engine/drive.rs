@@ -24,6 +24,15 @@ pub(crate) const ANSWER_MARGIN: Duration = Duration::from_secs(5);
 /// Moves of one incident in one turn: a whole ladder's steps may be there already.
 const MAX_MOVES: usize = 8;
 
+/// Whose turn a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The ladder's next.
+    Ladder,
+    /// Beside the ladder: done again because the node shows it no more.
+    Again,
+}
+
 impl Engine {
     /// Moves every open incident as far as it goes.
     pub(crate) fn advance(&mut self, now: Now) {
@@ -93,7 +102,7 @@ impl Engine {
                 self.tell_when_held(now, incident, &held);
                 incident.guards = guards;
             }
-            Move::Act { rung, guards } => self.act(now, incident, &rung, guards),
+            Move::Act { rung, guards } => self.act(now, incident, &rung, guards, Turn::Ladder),
             Move::Skip { why } => {
                 self.record_skip(incident, &why);
                 self.next_rung(now, incident, &why);
@@ -140,7 +149,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn act(&mut self, now: Now, incident: &mut Incident, rung: &Rung, guards: Vec<GuardResult>) {
+    pub(crate) fn act(&mut self, now: Now, incident: &mut Incident, rung: &Rung, guards: Vec<GuardResult>, turn: Turn) {
         let with = if is_watched(incident.mode) { self.with_of(incident, rung) } else { String::new() };
         let undo = ladder::is_undo(rung.action, &with);
         let attempt = if undo { incident.undone } else { incident.attempt } + 1;
@@ -162,7 +171,7 @@ impl Engine {
             },
             with,
             approved_by: self.approved_by(now.mono, incident, rung).unwrap_or_default().to_owned(),
-            again: rung.does == ladder::AGAIN,
+            again: turn == Turn::Again,
         };
         incident.guards = guards;
         if rung.disruptive {

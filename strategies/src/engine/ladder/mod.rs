@@ -212,13 +212,10 @@ pub(crate) fn undo(mode: Mode, applied: Option<&(Action, String)>, policy: &Poli
     }
 }
 
-/// What such a step does, in words; by these it is told from the ladder's own.
-pub(crate) const AGAIN: &str = "do again what the node shows no more";
-
 /// What does again, beside the ladder, what was done to the node and it shows no more.
 pub(crate) fn again(action: Action, with: &str, policy: &PolicyConfig) -> Option<Rung> {
     let with = ["on", "read_only", "isolated", "quiet"].into_iter().find(|known| *known == with)?;
-    Some(Rung { guards: UNDO, ..relief(policy, action, AGAIN, with, Duration::ZERO) })
+    Some(Rung { guards: UNDO, ..relief(policy, action, "do again what the node shows no more", with, Duration::ZERO) })
 }
 
 /// Whether a step takes something back.
