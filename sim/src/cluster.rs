@@ -141,18 +141,15 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
 pub(crate) struct Watching {
     /// How often they compare the members' metadata, if not as usual.
     pub(crate) compare_every: Option<Duration>,
-    /// Whether disks have counters of their own, and a helper that writes what they say.
+    /// Whether disks have counters of their own.
     pub(crate) smart: bool,
 }
 
-/// Where the helper writes what disks say of themselves.
-fn smart_source(disks: usize) -> SmartSource {
-    let of = |disk: usize| (shards_folder(&disk_mount(disk)), smartctl::file(disk + 1));
-    SmartSource { folder: Some(smart_folder()), devices: (0..disks).map(of).collect(), ..SmartSource::default() }
-}
-
-fn smart_folder() -> PathBuf {
-    PathBuf::from(AGENT_MOUNT).join("smart")
+/// What disks say of themselves, from the program that is asked.
+fn smart_source(node: &str, disks: usize) -> SmartSource {
+    let of = |disk: usize| (shards_folder(&disk_mount(disk)), smartctl::device(node, disk + 1));
+    let command = Some(vec![smartctl::PROGRAM.to_owned()]);
+    SmartSource { command, devices: (0..disks).map(of).collect(), ..SmartSource::default() }
 }
 
 fn agent_options(index: usize, nodes: usize, disks: usize, watching: Watching) -> AgentOptions {
@@ -184,7 +181,7 @@ fn agent_options(index: usize, nodes: usize, disks: usize, watching: Watching) -
         heartbeat_deadline: Duration::from_secs(1),
         // Hosts are judged by pings alone: simulated machines have names, and gossip wants numbers.
         gossip: None,
-        smart: watching.smart.then(|| smart_source(disks)),
+        smart: watching.smart.then(|| smart_source(&name, disks)),
         sensors: SensorOptions { replicas_every, ..SensorOptions::default() },
         journal: JournalOptions::default(),
         // A run is repeated from its seed: nobody needs its recording, and compressing it would take from the seeds.
@@ -281,8 +278,8 @@ fn keeper_options(args: &[String]) -> Option<KeeperOptions> {
     })
 }
 
-/// The programs a process may start: `keeper …` and `node NAME`.
-fn programs(nodes: BTreeMap<String, Program>) -> resilver_sim_kernel::Programs {
+/// The programs a process may start: `keeper …`, `node NAME`, and smartctl.
+fn programs(nodes: BTreeMap<String, Program>, counters: smartctl::Counters) -> resilver_sim_kernel::Programs {
     Arc::new(move |spec: &SpawnSpec| match spec.args.split_first()? {
         (verb, args) if verb == "keeper" => {
             let options = keeper_options(args)?;
@@ -293,7 +290,7 @@ fn programs(nodes: BTreeMap<String, Program>) -> resilver_sim_kernel::Programs {
             Some(program)
         }
         (verb, [name]) if verb == "node" => nodes.get(name).cloned(),
-        _ => None,
+        _ => counters.program(spec),
     })
 }
 
@@ -325,14 +322,11 @@ impl Cluster {
             agents.insert(*machine, agent_program(agent_options(index, nodes, disks, watching)));
             node_programs.insert(node_name(index), node_program(node_options(index, nodes, disks), log.clone()));
         }
-        kernel.on_spawn(programs(node_programs));
-        let cluster = Cluster { machines, client, disks, agents, counters: smartctl::Counters::default() };
+        let counters = smartctl::Counters::default();
+        kernel.on_spawn(programs(node_programs, counters.clone()));
+        let cluster = Cluster { machines, client, disks, agents, counters };
         for index in 0..nodes {
             cluster.start_agent(kernel, index);
-            if watching.smart {
-                let helper = cluster.counters.helper(node_name(index), disks, smart_folder());
-                kernel.start(cluster.machine(index), "helper", &helper);
-            }
         }
         cluster.found(kernel)?;
         Ok(cluster)
