@@ -14,6 +14,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 CI_SECONDS=5400
 CI_RESERVE=180
 
+# The simulator's scenarios of one failure mode each that lasts (docs/simulation.md, Modes).
+# shellcheck disable=SC2034 # for those that source this
+MODES=(slow-follower state-divergence resource-exhaustion network-partition clock-skew deadlock disk-degrading quorum-loss)
+
 passed=0
 failed=0
 failures=()

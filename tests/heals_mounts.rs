@@ -175,6 +175,7 @@ async fn a_follower_that_lags_is_relieved_gives_its_vote_up_and_has_all_back_whe
     let mut in_order = begun.clone();
     in_order.dedup();
     assert_eq!(in_order, done, "{written:#?}");
+    assert!(begun.len() <= done.len() + 2, "{written:#?}");
     told(&written, &slow, &begun, &["pause", "fresh", "authority", "intent_first"], "canary");
     eventually("three nodes vote", async || {
         let Some(status) = cluster.try_json(&["meta", "status", "--json"]) else { return false };

@@ -58,9 +58,11 @@ pub(super) async fn undo(cx: &Context, confirm: &Confirm, reason: String) -> Res
     };
     let answer = within(REBIRTH_DEADLINE, async { node.meta_recovery().undo_recover_quorum(request).await });
     let answer = match answer.await {
+        // Where it is kept is not known then; how much it is was told before.
         Err(status) if was_cut::<()>(&Err(status.clone())) => moved_on(node, forced.epoch).await.map(|seen| {
             let (epoch, undone_epoch, raft_id) = (seen.epoch, forced.epoch, seen.raft_id);
-            UndoRecoverQuorumResponse { epoch, undone_epoch, raft_id, ..UndoRecoverQuorumResponse::default() }
+            let (entries, aside) = (forced.entries_since, String::new());
+            UndoRecoverQuorumResponse { epoch, undone_epoch, raft_id, entries, aside }
         }),
         answer => answer,
     };
@@ -134,9 +136,11 @@ impl Undone {
             "epoch {} is undone: {} is what it was before, in epoch {}\n",
             self.undone_epoch, self.node, self.epoch
         );
-        if let Some(aside) = &self.aside {
-            out.push_str(&format!("what was written since ({} entries) is kept in {aside}\n", self.entries));
-        }
+        let aside = match &self.aside {
+            Some(aside) => aside.clone(),
+            None => format!("`aside` in the data folder of {}", self.node),
+        };
+        out.push_str(&format!("what was written since ({} entries) is kept in {aside}\n", self.entries));
         out.push_str("next: start the voters that are back, or `resilver meta recover-quorum` again\n");
         out
     }

@@ -121,6 +121,52 @@ fn who_has_its_vote_again_is_proven_on_and_not_made_a_learner_because_a_proof_di
     }
 }
 
+/// A person was told of a doubt; damage that comes after it is nobody's but its agent's.
+#[test]
+fn a_member_in_doubt_that_loses_its_vote_again_is_brought_back_as_at_first() {
+    let mut bench = Bench::of_five(auto());
+    lose_vote(&mut bench, "absent");
+    bench.pass(2);
+    let incident = bench.only().id;
+    (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
+    (bench.fact.raft, bench.fact.members) = (healthy().raft, healthy().members);
+    for _ in 0..3600 {
+        bench.pass(1);
+        bench.not_proved(&incident);
+        if bench.state() == IncidentState::Escalated {
+            break;
+        }
+    }
+    assert_eq!(bench.state(), IncidentState::Escalated);
+    lose_vote(&mut bench, "log");
+    bench.pass(3);
+    assert_eq!((bench.only().id, bench.state()), (incident, IncidentState::Recovering));
+    assert!(bench.only().evidence.contains("(log)"), "{}", bench.only().evidence);
+    bench.through(Action::RejoinLearner);
+}
+
+/// A node that is neither well nor a lost voter: its proof is sought on, and a person told in the end.
+#[test]
+fn who_does_not_say_how_it_is_after_a_proof_in_vain_is_not_waited_for_for_ever() {
+    let mut bench = Bench::of_five(auto());
+    lose_vote(&mut bench, "absent");
+    bench.pass(2);
+    let incident = bench.only().id;
+    (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
+    (bench.fact.raft, bench.fact.members) = (healthy().raft, healthy().members);
+    let mut waited = 0;
+    while bench.state() != IncidentState::Escalated {
+        bench.pass(1);
+        bench.not_proved(&incident);
+        waited += 1;
+        if waited == 60 {
+            bench.fact.phase = "recovering".into();
+        }
+        assert!(waited < 3600, "{:#?}", bench.open());
+    }
+    assert!(waited > 60, "it was told before");
+}
+
 #[test]
 fn a_damaged_log_is_never_truncated_and_goes_to_a_person_when_rejoining_does_not_help() {
     for damage in ["log", "vote", "absent"] {

@@ -32,11 +32,12 @@ pub(super) async fn run(parts: Arc<RepairParts>) {
     let mut maps = parts.meta.map_changes();
     let (mut asked, mut walks) = (false, Walks::default());
     loop {
-        if maps.has_changed().unwrap_or(false) {
+        if maps.borrow_and_update().has_changed() {
             walks.anew();
         }
-        maps.borrow_and_update();
         if let Err(error) = round(&parts, asked, &mut walks).await {
+            // What was asked for, or called for, is still to be done.
+            walks.anew();
             tracing::warn!(%error, "the check of what should be on this node's disks was cut short");
         }
         let pause = sleep(parts.repair.check_interval);
@@ -132,7 +133,7 @@ async fn queue_again(parts: &RepairParts, (bucket, key, shard, disk): Again) -> 
 pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<Walked, MetaError> {
     let map = parts.meta.map();
     parts.board.forget_moves(|disk| !map.is_emptied(disk));
-    let (mut after, mut new) = (None, 0);
+    let (mut after, mut walked) = (None, Walked::default());
     let mut priorities = BTreeMap::new();
     loop {
         let began = Instant::now();
@@ -140,10 +141,11 @@ pub(super) async fn pass(parts: &RepairParts, only: &Only) -> Result<Walked, Met
         let scan = parts.meta.scan(after.take(), PAGE).await?;
         for (bucket, key, record) in &scan.objects {
             let priority = priority_of(parts, &mut priorities, accounted_bucket(bucket, key)).await?;
-            new += check_object(parts, &map, &Checked { bucket, key, record, priority }, only).await;
+            walked.new += check_object(parts, &map, &Checked { bucket, key, record, priority }, only).await;
+            walked.full |= !parts.board.has_room();
         }
         if scan.end {
-            return Ok(Walked { new, full: !parts.board.has_room() });
+            return Ok(walked);
         }
         after = scan.objects.last().map(|(bucket, key, _)| (bucket.clone(), key.clone()));
         rest(began.elapsed(), REST_PERCENT).await;

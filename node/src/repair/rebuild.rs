@@ -18,12 +18,12 @@ use super::pause;
 use super::queue::{Job, PARTS};
 use super::target::{delivery_of, target_of};
 use super::throttle::{Throttle, rest};
-use super::{RebuildReport, RebuildState, RepairParts, Timings, holder_of};
+use super::{FoundBy, RebuildReport, RebuildState, RepairParts, Suspect, SuspectKind, Timings, holder_of};
 use crate::codec::{CodecError, ErasureCodec, codec};
 use crate::disk::{DiskError, DiskSet, Purpose, ShardHead, ShardVerdict, ShardWriter, Volume};
 use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
 use crate::meta::{Meta, MetaError};
-use crate::model::{Command, Home, Outcome};
+use crate::model::{Command, Home, Outcome, Refusal};
 use crate::options::RepairOptions;
 use crate::transport::{Preference, ShardClient};
 use crate::types::{BucketName, DiskId, Epoch, ShardIndex, ShardKey};
@@ -201,7 +201,10 @@ impl Rebuilder {
             Task::StandIn => home.at.is_none() && home.wanted != disk && !spec.has(disk),
         };
         if !due {
-            return Ok(RebuildReport::without_work(RebuildState::Obsolete, "the shard belongs elsewhere by now"));
+            return match task == Task::Restore && self.is_ours_after_all(bucket, key, shard, disk).await? {
+                true => Box::pin(self.rebuild(bucket, key, shard, disk, task)).await,
+                false => Ok(RebuildReport::without_work(RebuildState::Obsolete, "the shard belongs elsewhere by now")),
+            };
         }
         let volume = self.inner.disks.volume(disk).ok_or(RebuildError::NotHere(disk))?;
 
@@ -224,6 +227,34 @@ impl Rebuilder {
         }
         let report = self.copy(&spec, head, &volume, corrupt, home).await?;
         if home.at == Some(disk) { Ok(report) } else { self.record_home(&spec, shard, home, disk, task, report).await }
+    }
+
+    /// Whether a shard that seems to belong elsewhere belongs here, as of what is committed by now. If not, whoever has it to rebuild is
+    /// told: of two shards of an extent that are lost at once both belong on one disk, until the first of them is there; then the second
+    /// belongs elsewhere, and nobody would look for it before the next walk over all objects.
+    async fn is_ours_after_all(
+        &self,
+        bucket: &BucketName,
+        key: &str,
+        shard: ShardKey,
+        disk: DiskId,
+    ) -> Result<bool, RebuildError> {
+        // Who is told asks the same: by then it must know no less than this node, or the two hand it to and fro.
+        self.inner.meta.barrier().await?;
+        let Some((bucket, key, record)) = holder_of(&self.inner.meta, bucket, key, shard.extent_id()).await? else {
+            return Ok(false);
+        };
+        let Some(extent) = record.extent(shard.extent_id()) else { return Ok(false) };
+        let spec = ExtentSpec::of(&bucket, &key, &record, extent);
+        let at = spec.homes.get(shard.shard.as_usize()).and_then(|home| home.at);
+        let target = target_of(&self.inner.meta.map(), &spec, shard.shard);
+        if let Some(target) = target.filter(|target| *target != disk && at != Some(*target)) {
+            let detail = "another shard of its extent has taken its place".to_owned();
+            // As of an upload's: it is known to be lost, and no finding.
+            let (kind, found_by) = (SuspectKind::Missing, FoundBy::Write);
+            self.inner.shards.report(Suspect { bucket, key, shard, disk: target, kind, found_by, detail });
+        }
+        Ok(target == Some(disk))
     }
 
     /// Computes the shard and puts it in its place.
@@ -395,6 +426,12 @@ impl Rebuilder {
             Outcome::Done => Ok(report),
             // The file stays as a stray and is collected as one.
             Outcome::Refused(refusal) => {
+                let ours =
+                    task == Task::Restore && self.is_ours_after_all(&spec.bucket, &spec.key, shard, disk).await?;
+                if ours && refusal == Refusal::Moved {
+                    // Another rebuild was recorded first, on a disk that is given up since. What is here is good all the same.
+                    return Box::pin(self.rebuild(&spec.bucket, &spec.key, shard, disk, task)).await;
+                }
                 Ok(RebuildReport::without_work(RebuildState::Obsolete, &format!("not recorded: {refusal}")))
             }
             other => Err(RebuildError::Unexpected(format!("{other:?}"))),

@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A walk that found nothing new puts the next one off for twice as long as the one before, so often at most: for 16 intervals.
-const MAX_DOUBLINGS: u32 = 4;
+/// A walk that found nothing new puts the next one off for twice as long as the one before, so often at most: for 8 intervals. What
+/// becomes this node's to rebuild meanwhile, it is told (`Rebuilder::is_ours_after_all`).
+const MAX_DOUBLINGS: u32 = 3;
 
 /// What a walk came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Walked {
     /// Jobs that were not in the queue before.
     pub(super) new: u64,
-    /// The queue was full at its end: what else there is only another walk finds.
+    /// The queue was full meanwhile: what else there is only another walk finds.
     pub(super) full: bool,
 }
 
@@ -69,7 +70,7 @@ mod tests {
             }
             waited.push((now - began).as_secs());
         }
-        assert_eq!(waited, [2, 4, 8, 16, 16, 16, 16]);
+        assert_eq!(waited, [2, 4, 8, 8, 8, 8, 8]);
         // One that finds something does not.
         walks.walked(now, SECOND, Walked { new: 1, full: false });
         assert!(!walks.is_due(now, true) && walks.is_due(now + SECOND, true));

@@ -62,7 +62,11 @@ const HELD_MS: (u64, u64) = (13_000, 15_000);
 impl Kind {
     /// When it begins.
     pub(super) fn begins_ms(self) -> (u64, u64) {
-        if self == Kind::WrongClock { HELD_MS } else { BEGINS_MS }
+        match self {
+            // And once its disk has shards to be read.
+            Kind::WrongClock | Kind::Wears | Kind::WearsOut => HELD_MS,
+            _ => BEGINS_MS,
+        }
     }
 
     /// Draws what happens, where and for how long.

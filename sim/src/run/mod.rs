@@ -41,7 +41,7 @@ use self::survey::{Board, Spared};
 use crate::outcome::{Failure, Outcome};
 use crate::plan::{self, Plan};
 use crate::scenario::{Agents, Clients, OnCall, Scenario};
-use crate::workload;
+use crate::workload::{self, Load};
 
 /// Within which, from the last fault on, all must be well: a scrub pass (20 s) finds what rotted, budgets of the agents
 /// (30 s in the profile `fast`) run out and are full again, and what was rebuilt is verified.
@@ -96,7 +96,8 @@ pub(crate) fn run(options: Options) -> Result<Outcome, HarnessError> {
 fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Failure> {
     let struck = stage.struck(plan);
     let person = Person::new(scenario.on_call);
-    safety(stage, plan, &person)?;
+    let load = if matches!(scenario.agents, Agents::Treat(_)) { Load::Leisurely } else { Load::Full };
+    safety(stage, plan, &person, load)?;
     let harm = match scenario.clients {
         Clients::MayWait => None,
         Clients::Unharmed => unharmed::harmed(&stage.notes.answered(), plan, &struck),
@@ -110,7 +111,9 @@ fn phases(stage: &mut Stage, plan: &Plan, scenario: &Scenario) -> Result<(), Fai
         if let Some(detail) = overdone::overdone(scenario.agents, &stage.coverage) {
             return Err(stage.failure("nothing_overdone", detail));
         }
+        // Of a plan that was shrunk to nothing nothing can be said.
         if let Agents::Treat(table) = scenario.agents
+            && !plan.events.is_empty()
             && let Some(detail) = stage.untreated(table)
         {
             return Err(stage.failure("treated", detail));
@@ -140,13 +143,13 @@ impl Person {
     }
 }
 
-fn safety(stage: &mut Stage, plan: &Plan, person: &Person) -> Result<(), Failure> {
+fn safety(stage: &mut Stage, plan: &Plan, person: &Person, load: Load) -> Result<(), Failure> {
     if !plan.events.is_empty() {
         stage.tell(vec![Happening::FaultsOn])?;
     }
     let clients: Vec<_> = (0..workload::CLIENTS)
         .map(|number| {
-            let program = workload::write(plan.seed, number, stage.notes.clone());
+            let program = workload::write(plan.seed, number, load, stage.notes.clone());
             stage.kernel.start(stage.cluster.client(), &format!("client{number}"), &program)
         })
         .collect();

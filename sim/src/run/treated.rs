@@ -146,6 +146,9 @@ pub(super) fn untreated(table: &[Treatment], struck: &[Struck], chart: &Chart, s
         .iter()
         .filter_map(|struck| Some((table.iter().find(|row| row.fault == struck.fault.name())?, struck)))
         .collect();
+    if cases.is_empty() {
+        return Some("nothing that the table has was made to fail: there was nothing to find".to_owned());
+    }
     let machines: BTreeSet<&str> = struck.iter().flat_map(|struck| &struck.machines).map(String::as_str).collect();
     let wrong = cases.iter().find_map(|(row, struck)| found(row, struck, &machines, chart, seen).err());
     wrong.or_else(|| {

@@ -179,7 +179,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "disk-degrading",
         about: "a disk's own counters show sectors that cannot be read; in half of the runs its node fails to read there, too",
         mix: &[(Class::Lasting(Kind::Wears), 1), (Class::Lasting(Kind::WearsOut), 1)],
-        safety_seconds: (64, 68),
+        safety_seconds: (76, 80),
         agents: Agents::Treat(&[
             // By its counters alone nothing is done to a disk.
             Treatment {

@@ -18,7 +18,7 @@ mod writer;
 pub(crate) use self::client::DEADLINE as CLIENT_DEADLINE;
 pub(crate) use self::notes::{Answered, Notes, ORACLE_RULES};
 pub(crate) use self::reader::read_back;
-pub(crate) use self::writer::write;
+pub(crate) use self::writer::{Load, write};
 
 /// Clients of a run. Two contend; a third one meets the others' answers.
 pub(crate) const CLIENTS: u64 = 3;

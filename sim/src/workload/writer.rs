@@ -16,18 +16,29 @@ use crate::plan::MACHINES;
 
 /// The pause between two operations: a load that keeps every path warm and leaves a seed affordable.
 const PAUSE_MS: (u64, u64) = (20, 180);
+/// Where agents are what is looked at, for a minute and more: clients are nine tenths of what such a run costs.
+const LEISURE: u32 = 6;
 /// After a call that brought nothing, as a client with manners.
 const RETRY_PAUSE_MS: (u64, u64) = (50, 300);
 /// How often, of a hundred, a client turns to another node though the last one answered.
 const WANDER_PERCENT: u32 = 20;
 
+/// How much clients ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Some thirty operations a second.
+    Full,
+    /// A few.
+    Leisurely,
+}
+
 /// The program of client `number`.
-pub(crate) fn write(seed: u64, number: u64, notes: Notes) -> Program {
+pub(crate) fn write(seed: u64, number: u64, load: Load, notes: Notes) -> Program {
     std::sync::Arc::new(move |host, _| {
         let notes = notes.clone();
         Box::pin(async move {
             let stop = notes.stopped();
-            let Some(mut writer) = Writer::new(&host, seed, number, notes) else { return 1 };
+            let Some(mut writer) = Writer::new(&host, seed, (number, load), notes) else { return 1 };
             writer.run(stop).await;
             0
         })
@@ -36,6 +47,7 @@ pub(crate) fn write(seed: u64, number: u64, notes: Notes) -> Program {
 
 struct Writer {
     number: u64,
+    load: Load,
     rng: StdRng,
     doors: Vec<Door>,
     door: usize,
@@ -46,12 +58,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(host: &Host, seed: u64, number: u64, notes: Notes) -> Option<Writer> {
+    fn new(host: &Host, seed: u64, (number, load): (u64, Load), notes: Notes) -> Option<Writer> {
         let doors = (1..=MACHINES).map(|node| Door::new(host, &format!("n{node}"))).collect::<Result<Vec<_>, _>>();
         let mut rng = StdRng::seed_from_u64(mix(seed, &format!("client/{number}")));
         let door = rng.random_range(0..MACHINES);
         let versions = BTreeMap::new();
-        Some(Writer { number, rng, doors: doors.ok()?, door, notes, sequence: 0, versions })
+        Some(Writer { number, load, rng, doors: doors.ok()?, door, notes, sequence: 0, versions })
     }
 
     async fn run(&mut self, mut stop: watch::Receiver<bool>) {
@@ -62,7 +74,10 @@ impl Writer {
                 self.door = self.rng.random_range(0..self.doors.len());
             }
             let (low, high) = if answered { PAUSE_MS } else { RETRY_PAUSE_MS };
-            let pause = Duration::from_millis(self.rng.random_range(low..=high));
+            let mut pause = Duration::from_millis(self.rng.random_range(low..=high));
+            if answered && self.load == Load::Leisurely {
+                pause *= LEISURE;
+            }
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::api::Subject;
 use crate::engine::Engine;
+use crate::engine::detect::damage;
 use crate::engine::guards::{self, Look};
 use crate::engine::incidents::{Incident, IncidentState};
 use crate::engine::ladder::{self, Effect, Otherwise, Rung};
@@ -18,8 +19,8 @@ pub(crate) const MAX_IN_FLIGHT: usize = 4;
 /// How often an escalated incident is looked at again: a person may have mended it.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Proofs that did not hold before a person hears of it. Each lasts until its own deadline; the cluster around the node may have to come
-/// back first.
+/// Proofs that did not hold before a person hears of it. Each is several looks, five seconds apart: the cluster around the node may have
+/// to come back first.
 const PROOFS_IN_VAIN: u32 = 3;
 
 /// What an incident's subject looks like now.
@@ -62,6 +63,11 @@ pub(crate) enum Move {
     Escalate { why: String, guards: Vec<GuardResult> },
 }
 
+/// What took a vote is over by the node's own word, and no proof held: that is a person's, and is proven on meanwhile.
+pub(crate) fn is_in_doubt(incident: &Incident) -> bool {
+    damage::is_damage(incident.mode) && incident.in_vain >= PROOFS_IN_VAIN
+}
+
 impl Engine {
     /// What an idle incident would do now. A person is told once.
     pub(crate) fn next_move(&self, now: Moment, incident: &Incident) -> Move {
@@ -77,11 +83,11 @@ impl Engine {
             Present::Over(why) => return Move::Close { why },
             Present::Beyond(why) if !escalated => return Move::Escalate { why, guards: Vec::new() },
             Present::Beyond(why) => return Move::Wait(why),
-            // It has its vote again, so that no step of the ladder is called for, and yet its copy may be another.
-            Present::Prove(_) if !escalated && self.is_in_doubt(incident) => {
+            // It says no more that it lost its vote, so that no step of the ladder is called for, and yet its copy may be another.
+            Present::Prove(_) if !escalated && is_in_doubt(incident) => {
                 let why = format!(
-                    "the node has its vote again, and its copy of the metadata was not proven equal in {} tries: `resilver meta \
-                     compare` shows who differs and where",
+                    "the node does not say any more that it lost its vote, and its copy of the metadata was not proven equal in {} \
+                     attempts: `resilver meta compare` shows who differs and where",
                     incident.in_vain
                 );
                 return Move::Escalate { why, guards: Vec::new() };
@@ -231,11 +237,6 @@ impl Engine {
     /// The first proof of what a watch sees is sought at once: the ladder's clock is for going up it.
     fn is_first_proof(&self, incident: &Incident) -> bool {
         is_watched(incident.mode) && !incident.unproven
-    }
-
-    /// What took a vote is over by the node's own word, and no proof held: that is a person's, and is proven on meanwhile.
-    fn is_in_doubt(&self, incident: &Incident) -> bool {
-        matches!(incident.mode, Mode::DatabaseCorruption | Mode::LogCorruption) && incident.in_vain >= PROOFS_IN_VAIN
     }
 
     /// What a person is told who has to decide.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::api::{Command, ProcessFact, Step, StepId, StepResult, Subject};
 use crate::engine::Engine;
-use crate::engine::decide::Move;
-use crate::engine::detect::host_down;
+use crate::engine::decide::{Move, is_in_doubt};
 use crate::engine::detect::process_crash::Planned;
+use crate::engine::detect::{State, damage, host_down};
 use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::jitter;
 use crate::engine::ladder::{self, Effect, Rung};
@@ -71,6 +71,7 @@ impl Engine {
 
     fn decide(&mut self, now: Now, incident: &mut Incident) {
         self.take_back(now, incident);
+        self.lost_again(now, incident);
         // What died while its copy was to be mended is dead first of all.
         if incident.mode == Mode::ProcessCrash && incident.rung > 0 && self.facts.running().is_none() {
             (incident.rung, incident.attempt) = (0, 0);
@@ -145,6 +146,20 @@ impl Engine {
             incident.flight = Flight::Idle;
             (incident.left_before, incident.left_running) = (false, None);
             incident.rung = 0;
+            incident.not_before = now.mono;
+        }
+    }
+
+    /// A member that was in doubt while it was well has lost its vote again: that is for its agent, as if it was the first time.
+    fn lost_again(&self, now: Now, incident: &mut Incident) {
+        if incident.state != IncidentState::Escalated || !is_in_doubt(incident) {
+            return;
+        }
+        if let State::Ill(evidence) = self.state_of(now.mono, incident.mode, &[]) {
+            incident.event(now, format!("it lost its vote again: {evidence}"));
+            incident.evidence = evidence;
+            incident.state = IncidentState::Recovering;
+            (incident.rung, incident.attempt, incident.in_vain, incident.unproven) = (0, 0, 0, false);
             incident.not_before = now.mono;
         }
     }
@@ -334,7 +349,9 @@ impl Engine {
         incident.flight = Flight::Idle;
         incident.state =
             if incident.state == IncidentState::Escalated { incident.state } else { IncidentState::Recovering };
-        let attempt = incident.attempt.max(incident.undone).max(incident.in_vain);
+        // Elsewhere the ladder's next step must not wait for what proofs did.
+        let in_vain = if damage::is_damage(incident.mode) { incident.in_vain } else { 0 };
+        let attempt = incident.attempt.max(incident.undone).max(in_vain);
         incident.not_before = now.mono + jitter::spread(self.policy.wait_before(attempt), &incident.id, attempt);
     }
 

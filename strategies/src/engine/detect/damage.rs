@@ -29,6 +29,11 @@ pub(crate) fn mode_of(damage: &str) -> Option<Mode> {
     }
 }
 
+/// Whether a mode is of what is seen here.
+pub(crate) fn is_damage(mode: Mode) -> bool {
+    matches!(mode, Mode::DatabaseCorruption | Mode::LogCorruption)
+}
+
 impl Watch {
     pub(crate) fn heartbeat(&mut self, fact: &NodeFact) {
         let mode = mode_of(&fact.damage).filter(|_| fact.phase == "lost_voter");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::api::Subject;
 use crate::engine::Engine;
 use crate::engine::decide::Present;
-use crate::engine::detect::State;
+use crate::engine::detect::{State, damage};
 use crate::engine::incidents::Incident;
 use crate::types::{Mode, Moment};
 
@@ -84,6 +84,10 @@ impl Engine {
             // Its proof reads what the watch cannot see.
             State::Unknown(_) | State::Well if incident.unproven && incident.mode == Mode::StateDivergence => {
                 Present::Ill
+            }
+            // Neither ill nor well by its own word: the proof would tell, and whom it tells nothing hears of it in the end.
+            State::Unknown(_) if incident.unproven && damage::is_damage(incident.mode) => {
+                Present::Prove("it does not say any more that it lost its vote".to_owned())
             }
             State::Unknown(what) => Present::Unknown(what),
             State::Over(why) => undo_or(Present::Over(why)),
