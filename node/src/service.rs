@@ -487,6 +487,7 @@ impl Life {
         self.late.store.fill(StoreService::new(gateway, meta.clone(), phase.clone()).into_server());
         phase.set(Phase::Healthy, "serving");
         meta.serves();
+        tokio::spawn(membership::refute_late_mark(self.shared.clone(), self.disks.clone(), meta.clone()));
         tokio::select! {
             () = repair.run(self.stopping.clone()) => NodeError::Server("the repair service ended".to_owned()),
             () = watching => NodeError::Server("the watch over the other nodes ended".to_owned()),

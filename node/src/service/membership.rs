@@ -32,6 +32,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(300);
 /// A member that heard from no leader for so long asks the others whether it is one still. Longer than elections take.
 const ASK_OTHERS: Duration = Duration::from_secs(5);
 
+/// How long after the start a mark that this member is away counts as one of the time when it was: longer than whoever ordered it waited, and
+/// than a conviction takes.
+const LATE_MARK: Duration = Duration::from_secs(30);
+
 /// How long one of them may take to say so. It needs nobody else for that.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -302,14 +306,41 @@ pub(super) async fn until_undone(shared: &Shared, meta: &Meta, epoch: Epoch) {
     }
 }
 
+/// What was ordered while this member was away may be committed once it is back, and enough to commit it again: that it is marked down then
+/// nobody else takes back where its own agent holds the lease. For a while after the start it refutes such a mark, once: a host that others
+/// convict again and again is not to argue with them.
+pub(super) async fn refute_late_mark(shared: Arc<Shared>, disks: Arc<DiskSet>, meta: Meta) {
+    let waiting = async {
+        let mut maps = meta.map_changes();
+        while !is_believed_away(&shared, &meta) {
+            // A map that cannot change any more belongs to a node that ends.
+            if maps.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    if tokio::time::timeout(LATE_MARK, waiting).await.is_err() {
+        return;
+    }
+    let Some(instance) = meta.map().nodes.get(&shared.name).map(|node| node.instance) else { return };
+    let outcome = meta.propose(own_join(&shared, &disks, instance, None)).await;
+    tracing::warn!(node = %shared.name, ?outcome, operation = "refute", "this node was marked down after it had come back, and says that it is here");
+}
+
+fn is_believed_away(shared: &Shared, meta: &Meta) -> bool {
+    let map = meta.map();
+    map.nodes
+        .get(&shared.name)
+        .is_some_and(|node| node.state == HostState::Down && node.marked_by == MarkedBy::Automatic)
+}
+
 fn known_as_we_are(shared: &Shared, disks: &DiskSet, meta: &Meta) -> bool {
     let map = meta.map();
     let disks_known = disks.volumes().iter().all(|volume| map.disks.contains_key(&volume.id()));
     map.nodes.get(&shared.name).is_some_and(|node| {
-        // That we were convicted while we were away is refuted by saying that we are here.
-        let believed_away = node.state == HostState::Down && node.marked_by == MarkedBy::Automatic;
         let as_configured = node.address == shared.options.address && node.location == location(&shared.options);
-        as_configured && disks_known && !believed_away
+        // That we were convicted while we were away is refuted by saying that we are here.
+        as_configured && disks_known && !is_believed_away(shared, meta)
     })
 }
 
