@@ -61,8 +61,9 @@ async fn round(parts: &RepairParts, asked: bool, walks: &mut Walks) -> Result<()
     // Whether its host is there or not: one that is away takes nothing back. A disk that is forgotten is asked about no more.
     parts.board.forget_moves(|disk| !map.is_emptied(disk));
     let walks_now = asked || walks.is_due(Instant::now(), parts.board.has_room());
+    let everything = asked || (walks_now && is_left_behind(&map, &parts.meta.counts()));
     match parts.meta.unsettled() {
-        Unsettled::These(versions) if !asked && !(walks_now && is_left_behind(&map, &parts.meta.counts())) => {
+        Unsettled::These(versions) if !everything => {
             for version in versions {
                 if let Some((bucket, key)) = parts.meta.owner_of(version).await? {
                     let began = Instant::now();
