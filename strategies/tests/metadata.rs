@@ -3,7 +3,9 @@
 mod common;
 
 use common::*;
-use resilver_strategies::api::{Command, ExitClass, Observation, Proof, ReplicaFact, ReplicasFact, Step, Subject};
+use resilver_strategies::api::{
+    Command, ExitClass, IncidentId, Observation, Proof, ReplicaFact, ReplicasFact, Step, Subject,
+};
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::{IncidentState, ladder};
 use resilver_strategies::record::{Draft, RecordKind};
@@ -20,6 +22,22 @@ fn lose_vote(bench: &mut Bench, damage: &str) {
     // Found by agents beside real nodes: such a node has opened nothing that would tell who votes, so that the guard of the quorum
     // held every rejoining back for ever.
     bench.fact.members.clear();
+}
+
+/// The node says that it is well, and a voter.
+fn have_vote_back(bench: &mut Bench) {
+    (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
+    (bench.fact.raft, bench.fact.members) = (healthy().raft, healthy().members);
+}
+
+/// Of one that had lost its metadata a person restored it before its agent did anything.
+fn restored_by_hand() -> (Bench, IncidentId) {
+    let mut bench = Bench::of_five(auto());
+    lose_vote(&mut bench, "absent");
+    bench.pass(2);
+    let incident = bench.only().id;
+    have_vote_back(&mut bench);
+    (bench, incident)
 }
 
 #[test]
@@ -93,9 +111,7 @@ fn who_has_its_vote_again_is_proven_on_and_not_made_a_learner_because_a_proof_di
         let incident = bench.only().id;
         // Its agent asks for the slot, nobody answers, and a person restores the metadata meanwhile: it is a voter again.
         let asked = bench.asked_slot().map(|step| step.id);
-        (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
-        bench.fact.raft = healthy().raft;
-        bench.fact.members = healthy().members;
+        have_vote_back(&mut bench);
         let (mut proofs, mut waited) = (0, 0);
         while bench.state() != IncidentState::Escalated && !(heals && proofs > 8) {
             bench.pass(1);
@@ -124,12 +140,7 @@ fn who_has_its_vote_again_is_proven_on_and_not_made_a_learner_because_a_proof_di
 /// A person was told of a doubt; damage that comes after it is nobody's but its agent's.
 #[test]
 fn a_member_in_doubt_that_loses_its_vote_again_is_brought_back_as_at_first() {
-    let mut bench = Bench::of_five(auto());
-    lose_vote(&mut bench, "absent");
-    bench.pass(2);
-    let incident = bench.only().id;
-    (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
-    (bench.fact.raft, bench.fact.members) = (healthy().raft, healthy().members);
+    let (mut bench, incident) = restored_by_hand();
     for _ in 0..3600 {
         bench.pass(1);
         bench.not_proved(&incident);
@@ -148,12 +159,7 @@ fn a_member_in_doubt_that_loses_its_vote_again_is_brought_back_as_at_first() {
 /// A node that is neither well nor a lost voter: its proof is sought on, and a person told in the end.
 #[test]
 fn who_does_not_say_how_it_is_after_a_proof_in_vain_is_not_waited_for_for_ever() {
-    let mut bench = Bench::of_five(auto());
-    lose_vote(&mut bench, "absent");
-    bench.pass(2);
-    let incident = bench.only().id;
-    (bench.fact.phase, bench.fact.damage) = ("healthy".into(), String::new());
-    (bench.fact.raft, bench.fact.members) = (healthy().raft, healthy().members);
+    let (mut bench, incident) = restored_by_hand();
     let mut waited = 0;
     while bench.state() != IncidentState::Escalated {
         bench.pass(1);
