@@ -17,14 +17,14 @@ use resilver_host::planted::{Bug, bug};
 use resilver_strategies::api::{Command, IncidentId, Input, Observation, OperatorCommand, Step, StepResult};
 use resilver_strategies::engine::Engine;
 use resilver_strategies::record::{Draft, RecordKind};
-use resilver_strategies::types::{Fence, Grade, GuardName};
+use resilver_strategies::types::{Action, Fence, Grade, GuardName};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::approvals::{self, Tokens};
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, HELD_BY};
 use crate::executors::{Executors, chain};
 use crate::flight::Recorder;
 use crate::journal::Journal;
@@ -174,6 +174,20 @@ impl MainLoop {
                 self.take(Input::Operator(command)).await;
                 // Whoever asked may have stopped waiting.
                 let _ = done.send(());
+            }
+            // One lease, one fence: a node's start, which needs no slot, may be asked for by two people at once.
+            Request::Restart { owner, fence, dead, done, .. } if self.waiting.contains_key(&fence) => {
+                let action = if dead { Action::StartNode } else { Action::RestartNode };
+                let why = "another person's start of this node is under way".to_owned();
+                let told = Told::OrderRefused {
+                    step: action.as_str().to_owned(),
+                    fence: fence.to_string(),
+                    operator: owner,
+                    why: why.clone(),
+                };
+                self.tell(&told, false).await;
+                // Whoever asked may have stopped waiting.
+                let _ = done.send((false, format!("{HELD_BY}{}: {why}", GuardName::OneAtATime)));
             }
             Request::Restart { owner, reason, fence, dead, done } => {
                 self.waiting.insert(fence.clone(), done);

@@ -71,8 +71,8 @@ pub(crate) enum Told {
         /// How it went.
         detail: String,
     },
-    /// A step ordered under an old fence was refused here, where it would have taken effect.
-    StaleFence {
+    /// An ordered step was refused here, where it would have taken effect: its fence is old, or another one runs.
+    OrderRefused {
         /// Which action.
         step: String,
         /// The fence it came with.
@@ -123,7 +123,7 @@ impl Told {
                 .with("to", step.as_str())
                 .with("verified", *verified)
                 .with("resolution", detail.as_str()),
-            Told::StaleFence { step, fence, operator, why } => {
+            Told::OrderRefused { step, fence, operator, why } => {
                 let action = Action::ALL.iter().copied().find(|action| action.as_str() == step).unwrap_or(Action::Skip);
                 Draft::new(RecordKind::Refused, action)
                     .with("guard", GuardName::OneAtATime.as_str())

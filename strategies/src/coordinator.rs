@@ -7,7 +7,8 @@
 //! What is judged, with the facts there are: a node is *well* when its own agent says that it lives and is healthy (for
 //! the holder's own node: its heartbeat). Voters come from the cluster map. Acknowledged data survives the loss of one
 //! failure domain; a step takes its target away for a while, so no other node may be down and no shard may be without
-//! a home, unless the disk in question holds nothing readable anyway. Targets of open slots count as down.
+//! a home, unless the disk in question holds nothing readable anyway, or the target is mute and serves none already.
+//! Targets of open slots count as down. Starting what does not run takes nothing away, and asks for no slot.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub struct NodeView {
     pub voter: bool,
     /// It is well, by fresh evidence.
     pub well: bool,
+    /// Its process runs, as its own agent says, and has just answered neither that agent nor the holder's.
+    pub mute: bool,
 }
 
 /// The cluster, as the holder sees it now.
@@ -132,10 +135,6 @@ fn storm_brake(view: &View, ask: &SlotAsk) -> GuardResult {
 }
 
 fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
-    if ask.action == Action::StartNode {
-        let evidence = "its own agent says that no process runs: starting it takes nothing away".to_owned();
-        return result(GuardName::QuorumKept, true, evidence);
-    }
     if let Some(why) = revives(view, ask) {
         return result(GuardName::QuorumKept, true, why);
     }
@@ -169,9 +168,14 @@ fn quorum_kept(view: &View, ask: &SlotAsk) -> GuardResult {
     if of_metadata {
         return result(GuardName::QuorumKept, true, votes);
     }
-    let shards =
-        format!("{} shards without a home, nodes down besides the target: {others_down:?}", view.missing_shards);
-    let kept = others_down.len() <= view.others_down as usize && view.missing_shards == 0;
+    // A shard without a home may wait for this very node.
+    let mute = ask.action == Action::RestartNode && view.nodes.iter().any(|node| node.node == ask.target && node.mute);
+    let shards = format!(
+        "{} shards without a home{}, nodes down besides the target: {others_down:?}",
+        view.missing_shards,
+        if mute { " (the target answers nobody: its own it does not serve already)" } else { "" }
+    );
+    let kept = others_down.len() <= view.others_down as usize && (view.missing_shards == 0 || mute);
     result(GuardName::QuorumKept, kept, format!("{votes}; {shards}"))
 }
 
@@ -205,6 +209,8 @@ pub struct Coordinator {
     well: BTreeMap<String, (bool, Moment)>,
     /// Whose agent says that no process runs, and when it said so.
     dead: BTreeMap<String, Moment>,
+    /// Whose process runs and answered neither its own agent nor this one, and when.
+    mute: BTreeMap<String, Moment>,
     members: Vec<MemberFact>,
     missing_shards: u64,
     map_seen: Option<Moment>,
@@ -228,6 +234,7 @@ impl Coordinator {
             storm,
             well: BTreeMap::new(),
             dead: BTreeMap::new(),
+            mute: BTreeMap::new(),
             members: Vec::new(),
             missing_shards: 0,
             map_seen: None,
@@ -269,16 +276,18 @@ impl Coordinator {
         if fact.agent_answers && !fact.leader.is_empty() && !fact.raft.as_ref().is_some_and(is_cut_off) {
             self.led = now;
         }
-        if fact.node_alive == Some(false) {
-            self.dead.insert(fact.node.clone(), now);
-        } else {
-            self.dead.remove(&fact.node);
-        }
+        let note = |known: &mut BTreeMap<String, Moment>, applies: bool| match applies {
+            true => _ = known.insert(fact.node.clone(), now),
+            false => _ = known.remove(&fact.node),
+        };
+        note(&mut self.dead, fact.node_alive == Some(false));
+        // Asked directly only while its own agent does not hear it either.
+        note(&mut self.mute, fact.node_alive == Some(true) && fact.node_answers == Some(false));
     }
 
     /// Whether the node's own agent says, freshly, that no process of it runs.
     pub fn is_dead(&self, now: Moment, node: &str) -> bool {
-        self.dead.get(node).is_some_and(|seen| now.since(*seen) <= self.policy.fresh_within())
+        is_fresh(self.dead.get(node), now, self.policy.fresh_within())
     }
 
     /// Judges a wish, and counts it when it is admitted.
@@ -302,6 +311,7 @@ impl Coordinator {
             node: member.node.clone(),
             voter: member.role != "learner",
             well: well(&member.node),
+            mute: is_fresh(self.mute.get(&member.node), now, fresh_within),
         });
         let within = |window: Duration, of: Option<&str>| {
             let window = self.policy.scaled(window);
@@ -339,6 +349,10 @@ impl Coordinator {
         let in_window = |end: &Moment| times.iter().filter(|at| *at <= end && end.since(**at) <= ten).count();
         u32::try_from(times.iter().map(in_window).max().unwrap_or(0)).unwrap_or(u32::MAX)
     }
+}
+
+fn is_fresh(seen: Option<&Moment>, now: Moment, within: Duration) -> bool {
+    seen.is_some_and(|seen| now.since(*seen) <= within)
 }
 
 /// How much of the grace is left after the agent's start and the last leader change.
@@ -398,19 +412,35 @@ mod tests {
         (refusal.guard, refusal.evidence)
     }
 
-    /// Found by the simulator (`metadata`, seed 3): its own missing shards kept a dead node from being started by hand.
     #[test]
-    fn a_dead_node_may_be_started_while_its_shards_are_missing() {
+    fn that_a_node_is_dead_is_the_word_of_its_own_agent_while_it_is_fresh() {
         let now = at(3600);
         let mut coordinator = calm(now);
-        coordinator.heartbeat(now, &NodeFact { missing_shards: 20, ..fact() });
         coordinator.peer(now, &peer("n3", false));
         assert!(coordinator.is_dead(now, "n3") && !coordinator.is_dead(now, "n2"));
         assert!(!coordinator.is_dead(at(3700), "n3"), "what it said long ago says nothing");
-        let ask = |action| SlotAsk { target: "n3".into(), action, operator: true, disk_unreadable: false };
-        let view = coordinator.view(now, &SlotBook::inherit(fence(), vec![]), "n3");
-        assert!(admit(&view, &ask(Action::StartNode)).is_ok());
-        assert_eq!(admit(&view, &ask(Action::RestartNode)).unwrap_err().guard, GuardName::QuorumKept);
+    }
+
+    /// Found by the simulator (`deadlock`, seed 72128001): the shard without a home waited for the hung node, and the hung node
+    /// for the shard.
+    #[test]
+    fn a_hung_node_is_restarted_while_a_shard_waits_for_it() {
+        let now = at(3600);
+        let mut coordinator = calm(now);
+        coordinator.heartbeat(now, &NodeFact { missing_shards: 1, ..fact() });
+        let book = SlotBook::inherit(fence(), vec![]);
+        let mut own = |answers: Option<bool>, target: &str, action| {
+            let said = PeerFact { node_phase: "healthy".into(), node_answers: answers, ..peer("n3", true) };
+            coordinator.peer(now, &said);
+            let ask = SlotAsk { action, operator: false, ..restart(target) };
+            coordinator.request(now, &book, &ask).map(drop).map_err(|held| held.guard)
+        };
+        let held = Err(GuardName::QuorumKept);
+        assert_eq!(own(Some(false), "n3", Action::RestartNode), Ok(()));
+        assert_eq!(own(None, "n3", Action::RestartNode), held, "its own agent hears it");
+        assert_eq!(own(Some(true), "n3", Action::RestartNode), held, "it answers us");
+        assert_eq!(own(Some(false), "n2", Action::RestartNode), held, "another one");
+        assert_eq!(own(Some(false), "n3", Action::EvacuateDisk), held, "its disks may hold the last copy");
     }
 
     #[test]

@@ -44,7 +44,7 @@ macro_rules! named {
             /// All of them, in the order of the specification.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
             /// The name used in code, records, metrics, runbooks and alert rules.
-            pub fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text),+ }
             }
         }

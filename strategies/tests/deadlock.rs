@@ -308,6 +308,19 @@ fn a_process_that_runs_and_answers_nobody_is_restarted_under_a_fence() {
     assert_eq!(story.bench.actions(), [Action::RestartNode]);
 }
 
+/// Found by the simulator (`deadlock`, seed 72128001): the shard without a home waited for the hung node, and the hung node for
+/// the shard.
+#[test]
+fn a_hung_node_is_restarted_while_a_shard_waits_for_it() {
+    let mut story = Story::new();
+    story.bench.fact.missing_shards = 1;
+    story.pass(2);
+    hang(&mut story.bench, Some(false));
+    story.bench.pass_missing(49);
+    assert_eq!(story.bench.asked_slot().expect("a slot").action, Action::RestartNode);
+    assert!(!story.bench.refusals().contains(&GuardName::QuorumKept), "{:?}", story.bench.refusals());
+}
+
 #[test]
 fn a_process_that_peers_hear_is_not_restarted_because_its_agent_does_not() {
     for hears in [Some(true), None] {

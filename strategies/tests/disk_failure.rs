@@ -5,11 +5,11 @@
 mod common;
 
 use common::*;
-use resilver_strategies::api::{Command, ExitClass, Input, Proof, StepResult, Subject};
+use resilver_strategies::api::{Command, ExitClass, Input, OperatorCommand, Proof, StepResult, Subject};
 use resilver_strategies::config::{PolicyConfig, Profile};
-use resilver_strategies::engine::IncidentState;
+use resilver_strategies::engine::{IncidentState, IncidentView};
 use resilver_strategies::record::RecordKind;
-use resilver_strategies::types::{Action, Grade, GuardName};
+use resilver_strategies::types::{Action, Grade, GuardName, Mode};
 
 /// The disk fails; the story goes on until the engine asks for the slot to detach it.
 fn until_slot(bench: &mut Bench, health: &str) {
@@ -314,6 +314,35 @@ fn a_node_that_dies_meanwhile_is_started_and_its_disk_waits() {
     assert_eq!(bench.open().len(), 2);
     let commands = bench.give(Input::Tick);
     assert!(!commands.iter().any(|command| matches!(command, Command::Execute(_))));
+}
+
+/// Found by the simulator (`mixed`, seed 582020262): the node had died while a disk of it was being detached, and was given up. A
+/// person's start of it was to wait for the disk, whose proof waited for the node.
+#[test]
+fn a_dead_node_is_started_by_hand_while_a_disk_of_it_is_being_detached() {
+    // Waits are a 60th there, deadlines are not: it is given up before the detaching is.
+    let mut bench = Bench::calm(Profile::Fast);
+    until_slot(&mut bench, "gone");
+    let asked = bench.asked_slot().expect("asked");
+    bench.grant(asked.id, 7);
+    bench.beat(1);
+    assert_eq!(bench.last_step().action, Action::DetachDisk);
+    bench.process(exited(100, ExitClass::Signal(9)));
+    let given_up =
+        |bench: &Bench| bench.records(RecordKind::Escalated).iter().any(|draft| draft.mode == Some(Mode::ProcessCrash));
+    while !given_up(&bench) {
+        let step = bench.last_step();
+        if step.action == Action::StartNode {
+            bench.failed(step.id);
+        }
+        bench.miss(1);
+    }
+    let detaching = |incident: &IncidentView| incident.mode == Mode::DiskFailure && incident.closed_ms.is_none();
+    assert!(bench.slots_closed().is_empty() && bench.open().iter().any(detaching), "how it ended is not known");
+    let before = bench.actions().len();
+    let (owner, reason) = ("ada".into(), "the disk is mended".into());
+    bench.give(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence: fence(8), dead: true }));
+    assert_eq!(bench.actions()[before..], [Action::StartNode]);
 }
 
 /// Found by the simulator (`disk-verbs`, seed 38): a person had put another disk in the place of one that failed, and the node

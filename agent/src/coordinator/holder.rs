@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{CALL_DEADLINE, Coordinator, Outcome, RESTART, START, SlotReply, Wish, action_named, no_such_order};
+use super::{CALL_DEADLINE, Coordinator, Order, Outcome, RESTART, START, SlotReply, Wish, action_named, no_such_order};
 use crate::facts;
 use crate::lease::{ballot_to_wire, slot_to_wire};
 use crate::links::agent_peer;
@@ -42,6 +42,11 @@ async fn seen_through<T: Send + 'static>(work: impl Future<Output = T> + Send + 
     tokio::spawn(work).await.map_err(|error| format!("the agent could not see it through: {error}"))
 }
 
+/// The target's agent was told, and whether it did anything is not known.
+fn unsaid(target: &str, status: &Status) -> Outcome {
+    Outcome::failed(format!("{target}'s agent did not say how the step ended: {}", status.message()))
+}
+
 impl Coordinator {
     /// Looks at the desk, if there is one. Never held across an await.
     pub(super) fn with_desk<T>(&self, work: impl FnOnce(&mut Desk) -> T) -> Option<T> {
@@ -65,8 +70,10 @@ impl Coordinator {
         if step != RESTART {
             return no_such_order(step);
         }
-        // Another thing to judge: a node that does not run has nothing that a restart could take away.
-        let step = if self.is_dead(target) { START } else { step };
+        // Another thing to judge: a node that does not run has nothing that a start could take away.
+        if self.is_dead(target) {
+            return self.start_dead(target, reason, operator).await;
+        }
         let name = format!("{step}:{target}-{}", self.setup.time.wall_ms());
         let ask =
             SlotAsk { target: target.to_owned(), action: action_named(step), operator: true, disk_unreadable: false };
@@ -85,7 +92,7 @@ impl Coordinator {
             opened_ms: self.setup.time.wall_ms(),
         };
         resilver_host::fault::point("coordinator.before_step");
-        match self.order(&slot, step, reason, operator).await {
+        match self.order(&Order { target, step, fence: &slot.fence }, reason, operator).await {
             Ok(outcome) => {
                 self.finish_slot(slot, matches!(outcome, Outcome::Done { .. })).await;
                 outcome
@@ -93,9 +100,19 @@ impl Coordinator {
             Err(status) => {
                 // It may be under way: the slot stays, and the target counts as down until it is seen well.
                 self.counts_as_down(target);
-                Outcome::failed(format!("{target}'s agent did not say how the step ended: {}", status.message()))
+                unsaid(target, &status)
             }
         }
+    }
+
+    /// Under the fence of the lease, and without a slot. The one place there is may be taken by a step of this very node, whose proof
+    /// waits for the node to run; and what a storm has ended a person has to be able to start. Its own agent refuses if it runs by now.
+    async fn start_dead(&self, target: &str, reason: &str, operator: &str) -> Outcome {
+        let Some(fence) = self.setup.lease.fence().await else {
+            return Outcome::refused(GuardName::OneAtATime, format!("{} does not hold the lease", self.setup.own));
+        };
+        let order = Order { target, step: START, fence: &fence };
+        self.order(&order, reason, operator).await.unwrap_or_else(|status| unsaid(target, &status))
     }
 
     fn is_dead(&self, target: &str) -> bool {

@@ -41,9 +41,9 @@ const STEP_DEADLINE: Duration = Duration::from_secs(300);
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The only steps that one agent may order on another's host. A closed list: an order is never a script.
-const RESTART: &str = "restart_node";
+const RESTART: &str = Action::RestartNode.as_str();
 /// As a restart, of a node that does not run.
-const START: &str = "start_node";
+const START: &str = Action::StartNode.as_str();
 
 /// Why another step is not done.
 fn no_such_order(step: &str) -> Outcome {
@@ -109,6 +109,14 @@ pub(crate) struct Wish<'a> {
     pub(crate) incident: &'a str,
     /// The other steps of the target's agent that may have a slot.
     pub(crate) under_way: &'a BTreeSet<String>,
+}
+
+/// What the holder has the agent of `target` do, for a person.
+struct Order<'a> {
+    target: &'a str,
+    step: &'a str,
+    /// Of the holder's lease.
+    fence: &'a Fence,
 }
 
 impl Coordinator {
@@ -267,7 +275,7 @@ impl Coordinator {
         // Persisted before the engine even hears of it: from now on lower fences are refused, whatever comes of this.
         if let Err(error) = self.setup.lease.admit(fence.clone()).await {
             let why = error.to_string();
-            let told = Told::StaleFence {
+            let told = Told::OrderRefused {
                 step: step.to_owned(),
                 fence: fence.to_string(),
                 operator: operator.to_owned(),
@@ -313,21 +321,22 @@ impl Coordinator {
     }
 
     /// Orders a step at the target's agent, which may be this one. `Err`: it did not answer, nobody knows.
-    async fn order(&self, slot: &Slot, step: &str, reason: &str, operator: &str) -> Result<Outcome, Status> {
-        if slot.target == self.setup.own {
-            return Ok(self.run_here(slot.fence.clone(), step, reason, operator).await);
+    async fn order(&self, order: &Order<'_>, reason: &str, operator: &str) -> Result<Outcome, Status> {
+        let Order { target, step, fence } = *order;
+        if target == self.setup.own {
+            return Ok(self.run_here(fence.clone(), step, reason, operator).await);
         }
         let request = RunStepRequest {
-            fence: Some(fence_to_wire(&slot.fence)),
+            fence: Some(fence_to_wire(fence)),
             step: step.to_owned(),
-            incident: slot.incident.clone(),
+            incident: String::new(),
             reason: reason.to_owned(),
             operator: operator.to_owned(),
         };
         let call = |channel| async { agent_peer(channel).run_step(request).await };
-        let answer = self.setup.links.agent(&slot.target)?.call(STEP_DEADLINE, call).await?.into_inner();
+        let answer = self.setup.links.agent(target)?.call(STEP_DEADLINE, call).await?.into_inner();
         Ok(match (answer.done, answer.refusal.is_empty()) {
-            (true, _) => Outcome::Done { detail: answer.detail, fence: Some(slot.fence.clone()) },
+            (true, _) => Outcome::Done { detail: answer.detail, fence: Some(fence.clone()) },
             (false, false) => {
                 refusal_in(&answer.refusal).unwrap_or_else(|| Outcome::refused(GuardName::OneAtATime, answer.refusal))
             }

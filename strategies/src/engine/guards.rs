@@ -307,8 +307,13 @@ fn voters_kept(look: &Look<'_>) -> (bool, String) {
         return (healthy >= need, votes);
     }
     let ill: Vec<String> = ill.into_iter().filter(|node| node != look.node).collect();
-    let kept = ill.len() <= look.policy.disk.others_down as usize && fact.missing_shards == 0;
-    let missing = fact.missing_shards;
+    // A shard without a home may wait for this very node, which serves none while it hangs.
+    let hung = look.watches.deadlock.is_hung(&look.policy.deadlock);
+    let kept = ill.len() <= look.policy.disk.others_down as usize && (fact.missing_shards == 0 || hung);
+    let missing = match hung {
+        true => format!("{} (this node hangs: its own it does not serve already)", fact.missing_shards),
+        false => fact.missing_shards.to_string(),
+    };
     (healthy >= need && kept, format!("{votes}; other nodes ill: {ill:?}, shards without a home: {missing}"))
 }
 

@@ -1,7 +1,8 @@
 //! What a person asks for: pause, resume, and the restart of this node.
 //!
-//! An operator's restart was admitted by the lease's holder; here only what this host knows is judged. Grace, backoff
-//! and budget restrain automation, not people; a pause restrains both: it says that nobody touches this node.
+//! An operator's restart was admitted by the lease's holder (the start of what does not run needs no slot); here only what
+//! this host knows is judged. Grace, backoff and budget restrain automation, not people; a pause restrains both: it says
+//! that nobody touches this node.
 
 use std::time::Duration;
 
@@ -133,12 +134,12 @@ impl Engine {
         let mut busy = self.operator.as_ref().map(|other| format!("{} for {}", other.step.action, other.owner));
         let node = Subject::Node(self.node.clone());
         for incident in self.incidents.open.values() {
-            let step = incident.step().filter(|step| step.disruptive || step.subject == node);
+            // Starting what is dead waits for nothing but another step on the process.
+            let step = incident.step().filter(|step| (step.disruptive && !dead) || step.subject == node);
             busy = busy.or_else(|| step.map(|step| format!("{} of {}", step.action, step.subject)));
         }
-        let evidence = busy
-            .as_ref()
-            .map_or_else(|| format!("slot open under fence {fence}"), |what| format!("{what} is under way"));
+        let evidence =
+            busy.as_ref().map_or_else(|| format!("ordered under fence {fence}"), |what| format!("{what} is under way"));
         ask(GuardName::OneAtATime, busy.is_none(), evidence);
         ask(GuardName::IntentFirst, true, "the intention is written and synced before the step".to_owned());
         guards
