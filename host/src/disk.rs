@@ -92,7 +92,8 @@ pub trait File: Send + Sync + 'static {
     /// `StorageFull` when there is no room; `Unsupported` without `grow` on a file system that cannot reserve room
     /// beyond the visible end.
     async fn allocate(&self, len_bytes: u64, grow: bool) -> io::Result<()>;
-    /// Forgets what the page cache holds of this file, so that the next read asks the disk. Best effort.
+    /// Forgets what the page cache holds of this file and is synced, so that the next read of it asks the disk. Best effort. It
+    /// syncs nothing itself: a file system may flush the device's cache for a file in which nothing changed.
     async fn drop_cache(&self) -> io::Result<()>;
 }
 
@@ -174,6 +175,17 @@ pub trait Disk: Send + Sync + 'static {
     async fn open_and_read(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
         let file = self.open(path, OpenMode::Read).await?;
         let start = file.read_at(0, len).await?;
+        Ok((file, start))
+    }
+    /// The same of a file that was synced, past the page cache: what it holds of the file is forgotten before, and again after a
+    /// read that saw all of it.
+    async fn open_and_reread(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
+        let file = self.open(path, OpenMode::Read).await?;
+        file.drop_cache().await?;
+        let start = file.read_at(0, len).await?;
+        if start.len() < len {
+            file.drop_cache().await?;
+        }
         Ok((file, start))
     }
     /// Creates a file with this content, which is durable but for the file's name. An error (`AlreadyExists`) when present.

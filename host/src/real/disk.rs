@@ -137,6 +137,21 @@ impl Disk for RealDisk {
         Ok((Arc::new(RealFile(Arc::new(file))), start))
     }
 
+    async fn open_and_reread(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
+        let path = path.to_owned();
+        let opened = off_loop(move || {
+            let file = open(&path, OpenMode::Read)?;
+            drop_cache(&file)?;
+            let start = read_at(&file, 0, len)?;
+            if start.len() < len {
+                drop_cache(&file)?;
+            }
+            Ok((file, start))
+        });
+        let (file, start) = opened.await?;
+        Ok((Arc::new(RealFile(Arc::new(file))), start))
+    }
+
     async fn create_synced(&self, path: &Path, data: Bytes) -> io::Result<()> {
         let path = path.to_owned();
         off_loop(move || {
@@ -272,13 +287,13 @@ impl File for RealFile {
     }
 
     async fn drop_cache(&self) -> io::Result<()> {
-        self.call(|file| {
-            // The kernel drops only clean pages.
-            file.sync_data()?;
-            Ok(fadvise(file, 0, None, Advice::DontNeed)?)
-        })
-        .await
+        self.call(drop_cache).await
     }
+}
+
+/// The kernel drops clean pages only.
+fn drop_cache(file: &fs::File) -> io::Result<()> {
+    Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
 fn read_at(file: &fs::File, offset: u64, len: usize) -> io::Result<Bytes> {

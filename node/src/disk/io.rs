@@ -186,6 +186,11 @@ impl Io {
         self.run("opening and reading a file", path, async move { disk.open_and_read(&owned, len).await }).await
     }
 
+    pub(super) async fn open_and_reread(&self, path: &Path, len: usize) -> Result<(Arc<dyn File>, Bytes), DiskError> {
+        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
+        self.run("reading a file from the device", path, async move { disk.open_and_reread(&owned, len).await }).await
+    }
+
     pub(super) async fn create_synced(&self, path: &Path, data: Bytes) -> Result<(), DiskError> {
         let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
         self.run("writing and syncing a file", path, async move { disk.create_synced(&owned, data).await }).await

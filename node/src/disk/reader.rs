@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use resilver_host::File;
 use resilver_host::audit::{self, Fact};
 use resilver_host::planted::{Bug, bug};
-use resilver_host::{File, OpenMode};
 
 use super::ShardVerdict;
 use super::core::Core;
@@ -172,18 +172,19 @@ fn missing(core: &Core, key: ShardKey, error: DiskError) -> DiskError {
 }
 
 /// Reads a whole shard from the device and judges it. The page cache is emptied of it first, or this would only prove
-/// that memory is sound; and afterwards, because a scrub must not push out what clients read.
+/// that memory is sound; and afterwards, because a scrub must not push out what clients read. A shard was synced before it
+/// got its name.
 pub(super) async fn verify(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdict, DiskError> {
     core.admit(false)?;
     let path = core.shard_path(key);
-    let opened = core.io.open(&path, OpenMode::Read).await;
-    let file = match opened.map_err(|error| missing(core, key, error)) {
+    audit::state(|| Fact::ShardVerifying { path: path.display().to_string() });
+    let opened = core.io.open_and_reread(&path, FIRST_WINDOW_BYTES).await;
+    let (file, window) = match opened.map_err(|error| missing(core, key, error)) {
         Err(DiskError::Missing { .. }) => return Ok(ShardVerdict::Missing),
         result => result?,
     };
-    core.io.drop_cache(&file, &path).await?;
-    audit::state(|| Fact::ShardVerifying { path: path.display().to_string() });
-    let verdict = match read_through(core, key, path.clone(), Arc::clone(&file)).await {
+    let more = window.len() == FIRST_WINDOW_BYTES;
+    let verdict = match read_through(core, key, path.clone(), Arc::clone(&file), window).await {
         Ok((bytes, crc)) => ShardVerdict::Ok { bytes, crc },
         Err(DiskError::Corrupt { .. }) if bug(Bug::TrustBadShard) => ShardVerdict::Ok { bytes: 0, crc: 0 },
         Err(DiskError::Corrupt { expected, got, detail, .. }) => ShardVerdict::Corrupt { expected, got, detail },
@@ -191,7 +192,9 @@ pub(super) async fn verify(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdi
     };
     let sound = matches!(verdict, ShardVerdict::Ok { .. });
     audit::state(|| Fact::ShardVerified { path: path.display().to_string(), sound });
-    core.io.drop_cache(&file, &path).await?;
+    if more {
+        core.io.drop_cache(&file, &path).await?;
+    }
     Ok(verdict)
 }
 
@@ -201,8 +204,8 @@ async fn read_through(
     key: ShardKey,
     path: PathBuf,
     file: Arc<dyn File>,
+    window: Bytes,
 ) -> Result<(u64, u32), DiskError> {
-    let window = core.io.read(&file, &path, 0, FIRST_WINDOW_BYTES).await?;
     let mut reader = ShardReader::with_window(core, key, path, file, window).await?;
     let mut whole = 0;
     for block in 0..reader.blocks() {
