@@ -175,10 +175,10 @@ impl MainLoop {
                 // Whoever asked may have stopped waiting.
                 let _ = done.send(());
             }
-            // One lease, one fence: a node's start, which needs no slot, may be asked for by two people at once.
+            // One lease, one fence: a start, which needs no slot, may be asked for while another order is under way.
             Request::Restart { owner, fence, dead, done, .. } if self.waiting.contains_key(&fence) => {
                 let action = if dead { Action::StartNode } else { Action::RestartNode };
-                let why = "another person's start of this node is under way".to_owned();
+                let why = "another person's order for this node is under way".to_owned();
                 let told = Told::OrderRefused {
                     step: action.as_str().to_owned(),
                     fence: fence.to_string(),
@@ -314,6 +314,10 @@ impl MainLoop {
         {
             // The holder closes the slot when it hears this.
             let _ = waiting.send((verified, detail));
+            return;
+        }
+        // A person's start has none; what an agent that ended left of one must not close the slot of another step.
+        if step.incident.is_none() && !step.disruptive {
             return;
         }
         let coordinator = self.coordinator.clone();

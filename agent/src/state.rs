@@ -55,7 +55,9 @@ impl PeerViews {
     pub(crate) fn is_well(&self, name: &str) -> bool {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.get(name).is_some_and(|(fact, _)| {
-            fact.agent_answers && fact.node_alive == Some(true) && fact.node_phase == "healthy"
+            // Its phase is its last word: one that hangs was healthy when it gave it.
+            let mute = fact.node_answers == Some(false);
+            fact.agent_answers && fact.node_alive == Some(true) && fact.node_phase == "healthy" && !mute
         })
     }
 }
@@ -158,6 +160,11 @@ impl NodeView {
     /// Whether its process runs.
     pub(crate) fn alive(&self) -> bool {
         matches!(self.process, Some(ProcessFact::Running { .. }))
+    }
+
+    /// Whether it is known that no process of it runs.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.process, Some(ProcessFact::Exited { .. } | ProcessFact::Absent))
     }
 
     /// running | ended | absent | unknown.

@@ -71,6 +71,15 @@ pub(crate) enum Told {
         /// How it went.
         detail: String,
     },
+    /// A node that does not run is to be started by its agent, for a person. No slot is needed.
+    StartOrdered {
+        /// The node.
+        target: String,
+        /// Under which fence.
+        fence: String,
+        /// Who asked.
+        operator: String,
+    },
     /// An ordered step was refused here, where it would have taken effect: its fence is old, or another one runs.
     OrderRefused {
         /// Which action.
@@ -123,6 +132,11 @@ impl Told {
                 .with("to", step.as_str())
                 .with("verified", *verified)
                 .with("resolution", detail.as_str()),
+            Told::StartOrdered { target, fence, operator } => note(Action::Approve, "start ordered, no slot needed")
+                .with("node_id", target.as_str())
+                .with("to", Action::StartNode.as_str())
+                .with("fence", fence.as_str())
+                .with("from", operator.as_str()),
             Told::OrderRefused { step, fence, operator, why } => {
                 let action = Action::ALL.iter().copied().find(|action| action.as_str() == step).unwrap_or(Action::Skip);
                 Draft::new(RecordKind::Refused, action)

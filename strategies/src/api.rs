@@ -223,7 +223,7 @@ pub enum OperatorCommand {
         owner: String,
         /// Why.
         reason: String,
-        /// The slot's fence.
+        /// The slot's fence; of a start, which has no slot, the lease's.
         fence: Fence,
         /// Admitted because no process runs: it is started, and nothing is taken away. One that runs by now is left be.
         dead: bool,

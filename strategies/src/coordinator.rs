@@ -50,7 +50,7 @@ pub struct NodeView {
     pub voter: bool,
     /// It is well, by fresh evidence.
     pub well: bool,
-    /// Its process runs, as its own agent says, and has just answered neither that agent nor the holder's.
+    /// Its process runs, as its own agent says, and has answered neither that agent nor the holder's for `deadlock.hung_after`.
     pub mute: bool,
 }
 
@@ -209,8 +209,8 @@ pub struct Coordinator {
     well: BTreeMap<String, (bool, Moment)>,
     /// Whose agent says that no process runs, and when it said so.
     dead: BTreeMap<String, Moment>,
-    /// Whose process runs and answered neither its own agent nor this one, and when.
-    mute: BTreeMap<String, Moment>,
+    /// Whose process runs and answers neither its own agent nor this one, since when, and when that was seen last.
+    mute: BTreeMap<String, (Moment, Moment)>,
     members: Vec<MemberFact>,
     missing_shards: u64,
     map_seen: Option<Moment>,
@@ -272,22 +272,32 @@ impl Coordinator {
 
     /// A peer's agent answered, or did not.
     pub fn peer(&mut self, now: Moment, fact: &PeerFact) {
-        self.see(now, &fact.node, fact.node_alive == Some(true) && fact.node_phase == "healthy");
+        // Its phase is its last word: one that hangs was healthy when it gave it.
+        let mute = fact.node_answers == Some(false);
+        self.see(now, &fact.node, fact.node_alive == Some(true) && fact.node_phase == "healthy" && !mute);
         if fact.agent_answers && !fact.leader.is_empty() && !fact.raft.as_ref().is_some_and(is_cut_off) {
             self.led = now;
         }
-        let note = |known: &mut BTreeMap<String, Moment>, applies: bool| match applies {
-            true => _ = known.insert(fact.node.clone(), now),
-            false => _ = known.remove(&fact.node),
-        };
-        note(&mut self.dead, fact.node_alive == Some(false));
+        match fact.node_alive {
+            Some(false) => _ = self.dead.insert(fact.node.clone(), now),
+            _ => _ = self.dead.remove(&fact.node),
+        }
         // Asked directly only while its own agent does not hear it either.
-        note(&mut self.mute, fact.node_alive == Some(true) && fact.node_answers == Some(false));
+        match fact.node_alive == Some(true) && mute {
+            true => self.mute.entry(fact.node.clone()).or_insert((now, now)).1 = now,
+            false => _ = self.mute.remove(&fact.node),
+        }
+    }
+
+    /// Mute without a break for as long as an agent takes to call its own node hung: a slow one still serves.
+    fn is_mute(&self, now: Moment, node: &str) -> bool {
+        let seen = self.mute.get(node).filter(|(_, last)| now.since(*last) <= self.policy.fresh_within());
+        seen.is_some_and(|(first, _)| now.since(*first) >= self.policy.deadlock.hung_after)
     }
 
     /// Whether the node's own agent says, freshly, that no process of it runs.
     pub fn is_dead(&self, now: Moment, node: &str) -> bool {
-        is_fresh(self.dead.get(node), now, self.policy.fresh_within())
+        self.dead.get(node).is_some_and(|seen| now.since(*seen) <= self.policy.fresh_within())
     }
 
     /// Judges a wish, and counts it when it is admitted.
@@ -311,7 +321,7 @@ impl Coordinator {
             node: member.node.clone(),
             voter: member.role != "learner",
             well: well(&member.node),
-            mute: is_fresh(self.mute.get(&member.node), now, fresh_within),
+            mute: self.is_mute(now, &member.node),
         });
         let within = |window: Duration, of: Option<&str>| {
             let window = self.policy.scaled(window);
@@ -349,10 +359,6 @@ impl Coordinator {
         let in_window = |end: &Moment| times.iter().filter(|at| *at <= end && end.since(**at) <= ten).count();
         u32::try_from(times.iter().map(in_window).max().unwrap_or(0)).unwrap_or(u32::MAX)
     }
-}
-
-fn is_fresh(seen: Option<&Moment>, now: Moment, within: Duration) -> bool {
-    seen.is_some_and(|seen| now.since(*seen) <= within)
 }
 
 /// How much of the grace is left after the agent's start and the last leader change.
@@ -425,22 +431,37 @@ mod tests {
     /// for the shard.
     #[test]
     fn a_hung_node_is_restarted_while_a_shard_waits_for_it() {
-        let now = at(3600);
-        let mut coordinator = calm(now);
-        coordinator.heartbeat(now, &NodeFact { missing_shards: 1, ..fact() });
         let book = SlotBook::inherit(fence(), vec![]);
-        let mut own = |answers: Option<bool>, target: &str, action| {
-            let said = PeerFact { node_phase: "healthy".into(), node_answers: answers, ..peer("n3", true) };
-            coordinator.peer(now, &said);
+        let own = |seconds: u64, answers: Option<bool>, target: &str, action| {
+            let mut coordinator = calm(at(3600));
+            let now = at(3600 + seconds);
+            for second in 3600..=3600 + seconds {
+                let said = PeerFact { node_phase: "healthy".into(), node_answers: answers, ..peer("n3", true) };
+                coordinator.peer(at(second), &said);
+            }
+            for number in [2, 4, 5, 6] {
+                coordinator.peer(now, &peer(&format!("n{number}"), true));
+            }
+            coordinator.heartbeat(now, &NodeFact { missing_shards: 1, ..fact() });
             let ask = SlotAsk { action, operator: false, ..restart(target) };
             coordinator.request(now, &book, &ask).map(drop).map_err(|held| held.guard)
         };
         let held = Err(GuardName::QuorumKept);
-        assert_eq!(own(Some(false), "n3", Action::RestartNode), Ok(()));
-        assert_eq!(own(None, "n3", Action::RestartNode), held, "its own agent hears it");
-        assert_eq!(own(Some(true), "n3", Action::RestartNode), held, "it answers us");
-        assert_eq!(own(Some(false), "n2", Action::RestartNode), held, "another one");
-        assert_eq!(own(Some(false), "n3", Action::EvacuateDisk), held, "its disks may hold the last copy");
+        assert_eq!(own(30, Some(false), "n3", Action::RestartNode), Ok(()));
+        assert_eq!(own(29, Some(false), "n3", Action::RestartNode), held, "it may be slow");
+        assert_eq!(own(30, None, "n3", Action::RestartNode), held, "its own agent hears it");
+        assert_eq!(own(30, Some(true), "n3", Action::RestartNode), held, "it answers us");
+        assert_eq!(own(30, Some(false), "n2", Action::RestartNode), held, "another one");
+        assert_eq!(own(30, Some(false), "n3", Action::EvacuateDisk), held, "its disks may hold the last copy");
+    }
+
+    /// Found on review: a node's phase is its last word, so that one that hung while it was healthy counted as well for ever.
+    #[test]
+    fn a_voter_that_hangs_is_no_healthy_voter() {
+        let mut coordinator = calm(at(100));
+        coordinator.peer(at(100), &PeerFact { node_answers: Some(false), ..peer("n3", true) });
+        let book = SlotBook::inherit(fence(), vec![]);
+        assert_eq!(refused(coordinator.request(at(100), &book, &restart("n2"))).0, GuardName::QuorumKept);
     }
 
     #[test]

@@ -223,6 +223,26 @@ fn a_host_that_comes_back_is_unmarked_and_nothing_is_rebuilt() {
     assert_eq!(town.actions(), [Action::MarkDown, Action::MarkUp]);
 }
 
+/// Found on reading: the holder looked after all hosts but its own, and after its first half minute the node refutes no mark.
+#[test]
+fn a_former_holders_mark_on_the_holders_own_host_is_taken_back() {
+    let mut town = Town::new(Profile::Production);
+    town.mark(NODE, "down", false);
+    town.pass(30);
+    assert!(town.actions().is_empty(), "an operator's is an operator's");
+    town.mark(NODE, "down", true);
+    town.bench.fact.phase = "recovering".into();
+    town.pass(30);
+    assert!(town.actions().is_empty(), "its node does not serve yet");
+    town.bench.fact.phase = "healthy".into();
+    town.pass(2);
+    assert_eq!((town.actions(), town.bench.last_step().subject), (vec![Action::MarkUp], hosts(&[NODE])));
+    town.done();
+    let (incident, _) = town.bench.last_proof();
+    town.bench.proved(&incident);
+    assert!(town.bench.open().is_empty());
+}
+
 #[test]
 fn three_losses_of_power_within_an_hour_are_three_incidents() {
     let mut town = Town::new(Profile::Production);

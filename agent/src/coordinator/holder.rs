@@ -57,8 +57,8 @@ impl Coordinator {
         *self.desk.lock().unwrap_or_else(PoisonError::into_inner) = desk;
     }
 
-    /// The holder: opens a slot for the target and has its agent do the step. Seen to its end also when whoever asked
-    /// hangs up.
+    /// The holder: opens a slot for the target (none to start what does not run) and has its agent do the step. Seen to
+    /// its end also when whoever asked hangs up.
     pub(crate) async fn coordinate(&self, target: &str, step: &str, reason: &str, operator: &str) -> Outcome {
         let (own, target, step) = (self.clone(), target.to_owned(), step.to_owned());
         let (reason, operator) = (reason.to_owned(), operator.to_owned());
@@ -111,11 +111,18 @@ impl Coordinator {
         let Some(fence) = self.setup.lease.fence().await else {
             return Outcome::refused(GuardName::OneAtATime, format!("{} does not hold the lease", self.setup.own));
         };
+        let told =
+            Told::StartOrdered { target: target.to_owned(), fence: fence.to_string(), operator: operator.to_owned() };
+        // Only a stopping agent has dropped the receiver.
+        let _ = self.setup.requests.send(Request::Tell { told, durable: None }).await;
         let order = Order { target, step: START, fence: &fence };
         self.order(&order, reason, operator).await.unwrap_or_else(|status| unsaid(target, &status))
     }
 
     fn is_dead(&self, target: &str) -> bool {
+        if target == self.setup.own {
+            return self.setup.view.borrow().node.is_dead();
+        }
         let judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
         judge.is_dead(self.setup.time.mono(), target)
     }
@@ -225,15 +232,18 @@ impl Coordinator {
         match self.at_majority(Verb::Close, ballot, slot).await {
             Ok(()) => {
                 self.with_desk(|desk| {
-                    desk.opened.remove(&slot.target);
-                    desk.book.closed(slot)
+                    if desk.book.closed(slot) {
+                        desk.opened.remove(&slot.target);
+                    }
                 });
                 true
             }
             Err(why) => {
                 // It blocks further steps until its target was seen well: then closing is tried again.
                 tracing::warn!(target = slot.target, step = slot.step, why, "a slot could not be closed at a majority");
-                self.counts_as_down(&slot.target);
+                if self.with_desk(|desk| desk.book.all().any(|(known, _)| known == slot)).unwrap_or(false) {
+                    self.counts_as_down(&slot.target);
+                }
                 false
             }
         }

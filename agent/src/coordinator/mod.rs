@@ -3,7 +3,8 @@
 //! Owns: the way of a disruptive step from who wants it to where it takes effect (slot at a majority, durable intent,
 //! order, close), and what a successor does with slots that its predecessor left open.
 //!
-//! Must never: do a step (the target's agent does), or order one without an open slot at a majority of the acceptors.
+//! Must never: do a step (the target's agent does), or order one without an open slot at a majority of the acceptors;
+//! but for the start of a node that does not run, which takes nothing away.
 //!
 //! Invariants: the lease is asked anew before every use, because a process may have been frozen in between; whatever
 //! was true before a freeze, the target's persisted fence decides. A slot is closed only when its step is known to have

@@ -406,6 +406,9 @@ mod tests {
             let (file, start) = RealDisk.open_and_read(&name, 6).await.unwrap();
             assert_eq!(&start[..], &content[..content.len().min(6)]);
             assert_eq!(file.len().await.unwrap(), content.len() as u64);
+            let (file, start) = RealDisk.open_and_reread(&name, 6).await.unwrap();
+            assert_eq!(&start[..], &content[..content.len().min(6)]);
+            assert_eq!(&file.read_at(0, 100).await.unwrap()[..], content, "read to its end or not");
         }
         assert_eq!(RealDisk.publish(&draft, &name).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read(&name).unwrap(), b"the second", "what is there stays when nothing takes its place");

@@ -43,8 +43,9 @@ const SLOW_MS: (u64, u64) = (72_000, 78_000);
 const SHORT_MS: (u64, u64) = (58_000, 64_000);
 /// `detection.suspect_after` and `partition.confirm_after` (13 s), and time for the ladder.
 const APART_MS: (u64, u64) = (22_000, 34_000);
-/// `partition.minority_after` (15 s); a convicted host (15 s) is rebuilt elsewhere 10 s later in the profile `fast`.
-const MINORITY_MS: (u64, u64) = (20_500, 23_500);
+/// A leader is none once no quorum has acknowledged it for 5 s; then `partition.minority_after` (15 s). A convicted host
+/// (15 s) is rebuilt elsewhere 10 s later in the profile `fast`.
+const MINORITY_MS: (u64, u64) = (22_500, 24_500);
 /// `clock.confirm_after` (30 s), and the time of a lease.
 const CLOCK_MS: (u64, u64) = (48_000, 54_000);
 /// `deadlock.hung_after` (30 s), the lease, and a restart.

@@ -132,7 +132,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 fault: "partition",
                 mode: "network_partition",
                 found_by: FoundBy::Alone,
-                within_s: 20,
+                within_s: 22,
                 first: &["reclaim connections"],
                 steps: &["reclaim connections", "set_mode read_only", "set_mode read_write"],
                 must: &["set_mode read_only", "set_mode read_write"],

@@ -75,9 +75,9 @@ impl Engine {
     pub(crate) fn read_hosts(&mut self, now: Now) {
         let fresh = self.facts.heartbeat_age(now.mono).is_some_and(|age| age <= self.policy.fresh_within());
         let Some(fact) = self.facts.node_now().filter(|_| fresh && self.lease.fence.is_some()) else { return };
-        let others =
-            fact.members.iter().filter(|member| member.node != self.node && !self.is_looked_after(&member.node));
-        let judged = others.filter_map(|member| host_down::read(member, &self.liveness.judge(now.mono, &member.node)));
+        // The own one among them: a former holder's mark on it is nobody else's to take back.
+        let members = fact.members.iter().filter(|member| !self.is_looked_after(&member.node));
+        let judged = members.filter_map(|member| host_down::read(member, &self.judged(&member.node)));
         for symptom in judged.collect::<Vec<_>>() {
             self.see_host(now, symptom);
         }
@@ -142,15 +142,30 @@ impl Engine {
         self.record(draft, true);
     }
 
+    /// The own host is heard by definition; whether its node runs its heartbeat says.
+    fn judged(&self, host: &str) -> Judgement {
+        if host == self.node {
+            return Judgement { verdict: Verdict::Heard, evidence: "this host".to_owned() };
+        }
+        self.liveness.judge(self.now, host)
+    }
+
     fn is_heard(&self, host: &str) -> bool {
-        self.liveness.judge(self.now, host).verdict == Verdict::Heard
+        self.judged(host).verdict == Verdict::Heard
+    }
+
+    fn node_runs(&self, host: &str) -> bool {
+        if host == self.node {
+            return self.facts.node_now().is_some_and(|fact| fact.phase == "healthy");
+        }
+        self.liveness.node_answers(self.now, host)
     }
 
     /// Those that came back and are still marked by an agent. Their node must run: a mark that is taken back sends it work.
     fn returned(&self, hosts: &[String]) -> Vec<String> {
         let marked =
             |host: &&String| self.facts.member(host).is_some_and(|member| !in_service(member) && member.automatic);
-        let back = |host: &&String| self.is_heard(host) && self.liveness.node_answers(self.now, host);
+        let back = |host: &&String| self.is_heard(host) && self.node_runs(host);
         hosts.iter().filter(marked).filter(back).cloned().collect()
     }
 

@@ -544,7 +544,7 @@ impl Decide for Engine {
     }
 }
 
-/// Agent and node silent, or its own agent says that the node is dead.
+/// Its own agent says that the node is dead; or it does not hear the node, or is silent itself, and the node did not answer us either.
 fn ill(fact: &PeerFact) -> bool {
-    fact.node_alive == Some(false) || (!fact.agent_answers && fact.node_answers == Some(false))
+    fact.node_alive == Some(false) || fact.node_answers == Some(false)
 }

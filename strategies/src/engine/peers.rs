@@ -56,10 +56,11 @@ impl Peers {
             self.0.insert(fact.node.clone(), Peer::default());
         }
         let Some(peer) = self.0.get_mut(&fact.node) else { return };
-        if fact.node_alive == Some(true) || fact.node_answers == Some(true) {
-            peer.alive = Some(now);
-        } else if fact.node_alive == Some(false) {
-            peer.alive = None;
+        match (fact.node_answers, fact.node_alive) {
+            (Some(true), _) | (None, Some(true)) => peer.alive = Some(now),
+            // Dead, or its process runs and answers neither its own agent nor us.
+            (_, Some(_)) => peer.alive = None,
+            (_, None) => {}
         }
         if let Some(offset) = fact.clock_offset_ms {
             peer.clock = Some((now, offset, fact.clock_error_ms));

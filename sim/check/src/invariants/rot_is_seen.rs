@@ -24,6 +24,8 @@ impl RotIsSeen {
         match &stamped.fact {
             Fact::ShardWritten { path } => {
                 self.rotten.remove(&key(path));
+                // Readings that found nothing there do not end.
+                self.reading.remove(&key(path));
             }
             Fact::ShardVerifying { path } => self.reading.entry(key(path)).or_default().push_back(stamped.at),
             Fact::ShardVerified { path, sound } => {
