@@ -45,7 +45,7 @@ const SHORT_MS: (u64, u64) = (58_000, 64_000);
 const APART_MS: (u64, u64) = (22_000, 34_000);
 /// A leader is none once no quorum has acknowledged it for 5 s; then `partition.minority_after` (15 s). A convicted host
 /// (15 s) is rebuilt elsewhere 10 s later in the profile `fast`.
-const MINORITY_MS: (u64, u64) = (22_500, 24_500);
+const MINORITY_MS: (u64, u64) = (22_800, 24_000);
 /// `clock.confirm_after` (30 s), and the time of a lease.
 const CLOCK_MS: (u64, u64) = (48_000, 54_000);
 /// `deadlock.hung_after` (30 s), the lease, and a restart.
