@@ -284,14 +284,27 @@ impl Coordinator {
         }
         // Asked directly only while its own agent does not hear it either.
         match fact.node_alive == Some(true) && mute {
-            true => self.mute.entry(fact.node.clone()).or_insert((now, now)).1 = now,
+            true => {
+                let within = self.mute_within();
+                let (first, last) = self.mute.entry(fact.node.clone()).or_insert((now, now));
+                // Nobody looked in between: it begins anew.
+                if now.since(*last) > within {
+                    *first = now;
+                }
+                *last = now;
+            }
             false => _ = self.mute.remove(&fact.node),
         }
     }
 
+    /// A look at a mute node takes as long as it is given to answer.
+    fn mute_within(&self) -> Duration {
+        self.policy.fresh_within() * 2
+    }
+
     /// Mute without a break for as long as an agent takes to call its own node hung: a slow one still serves.
     fn is_mute(&self, now: Moment, node: &str) -> bool {
-        let seen = self.mute.get(node).filter(|(_, last)| now.since(*last) <= self.policy.fresh_within());
+        let seen = self.mute.get(node).filter(|(_, last)| now.since(*last) <= self.mute_within());
         seen.is_some_and(|(first, _)| now.since(*first) >= self.policy.deadlock.hung_after)
     }
 
