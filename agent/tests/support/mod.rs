@@ -2,9 +2,12 @@
 #![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use resilver_agent::{Invocation, KeeperOptions, Launch};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long anything may take before a test gives up. Generous: the machine is shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,4 +57,29 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look
         assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// One HTTP exchange, without a client's help.
+pub(crate) async fn request(address: &str, head: &str, body: &str) -> (u16, Value) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("the agent listens");
+    let text = format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, serde_json::from_str(body).unwrap_or(Value::String(body.to_owned())))
+}
+
+/// Below the range that the kernel hands to outgoing connections (32768 and up): while an agent is away one of those once sat
+/// on its port.
+pub(crate) fn free_port() -> String {
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    let free = (0..12_000).find_map(|_| {
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (std::process::id().wrapping_mul(97).wrapping_add(turn)) % 12_000;
+        let address = format!("127.0.0.1:{port}");
+        std::net::TcpListener::bind(&address).is_ok().then_some(address)
+    });
+    free.expect("a free port")
 }
