@@ -4,10 +4,11 @@
 //! In no production build: part of the feature `audit`.
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join_all;
 use futures_util::{Stream, StreamExt, stream};
 
 use super::{Complete, Gateway, GatewayError, NewUpload, PartTarget, PutDone, PutOptions, RESERVED_PREFIX};
-use crate::model::{Attributes, MIN_PART_BYTES};
+use crate::model::{Attributes, MIN_PART_BYTES, UploadRecord};
 
 /// One put of so many: a dozen in a run, and each costs as much as four others.
 const ONE_IN: u128 = 16;
@@ -18,8 +19,8 @@ impl Gateway {
         !options.bucket.as_str().starts_with(RESERVED_PREFIX) && self.draw_version().0.is_multiple_of(ONE_IN)
     }
 
-    /// A put by way of an upload in two parts, or one if it is too small. One that fails is left as it is: somebody has to
-    /// find what clients leave behind.
+    /// A put by way of an upload in two parts, or one if it is too small: side by side, as clients send parts, so that what
+    /// a client waits for is one part. One that fails is left as it is: somebody has to find what clients leave behind.
     pub(super) async fn put_in_parts<S, E>(&self, options: PutOptions, mut body: S) -> Result<PutDone, GatewayError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -39,20 +40,11 @@ impl Gateway {
         let new = NewUpload { bucket, key, attributes, checksum: None, initiator };
         let upload = self.create_upload(new).await?;
         let first = if got >= 2 * MIN_PART_BYTES { content.len() / 2 } else { content.len() };
-        let (mut parts, mut shards_missing) = (Vec::new(), 0);
-        for (part, piece) in (1u16..).zip([content.slice(..first), content.slice(first..)]) {
-            if piece.is_empty() && part > 1 {
-                continue;
-            }
-            let size = Some(piece.len() as u64);
-            let one = stream::iter([Ok::<_, String>(piece)]);
-            let uploaded = self.upload_part(&upload.bucket, &upload.key, upload.id, size, one).await?;
-            let (bucket, key) = (upload.bucket.clone(), upload.key.clone());
-            let target = PartTarget { bucket, key, upload: upload.id, part, checksum: None };
-            let done = self.commit_part(uploaded, target).await?;
-            parts.push((part, done.etag));
-            shards_missing += done.shards_missing;
-        }
+        let pieces = (1u16..).zip([content.slice(..first), content.slice(first..)]);
+        let pieces = pieces.filter(|(part, piece)| *part == 1 || !piece.is_empty());
+        let sent = try_join_all(pieces.map(|(part, piece)| self.put_part(&upload, part, piece))).await?;
+        let shards_missing = sent.iter().map(|(_, done)| done.shards_missing).sum();
+        let parts = sent.into_iter().map(|(part, done)| (part, done.etag)).collect();
         let (bucket, key, upload) = (upload.bucket, upload.key, upload.id);
         let complete = Complete { bucket, key, upload, parts, checksum: None, condition };
         let done = self.complete_upload(complete).await?;
@@ -65,5 +57,13 @@ impl Gateway {
             shards_missing,
             replaced: None,
         })
+    }
+    async fn put_part(&self, upload: &UploadRecord, part: u16, piece: Bytes) -> Result<(u16, PutDone), GatewayError> {
+        let size = Some(piece.len() as u64);
+        let one = stream::iter([Ok::<_, String>(piece)]);
+        let uploaded = self.upload_part(&upload.bucket, &upload.key, upload.id, size, one).await?;
+        let (bucket, key) = (upload.bucket.clone(), upload.key.clone());
+        let target = PartTarget { bucket, key, upload: upload.id, part, checksum: None };
+        Ok((part, self.commit_part(uploaded, target).await?))
     }
 }
