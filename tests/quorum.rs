@@ -123,14 +123,21 @@ async fn a_cluster_whose_metadata_is_lost_everywhere_goes_on_from_its_backup() {
     }
     for node in nodes {
         std::fs::remove_dir_all(cluster.node_dir(node).join("meta")).unwrap();
-        hands_off(&cluster, node, false).await;
     }
-    for node in nodes {
+    let comes_back = async |node| {
+        hands_off(&cluster, node, false).await;
         eventually("the node says that it is a lost voter", async || {
             client.observe(node).await.is_some_and(|seen| seen.phase == "lost_voter")
         })
         .await;
+    };
+    for node in ["n1", "n2", "n3"] {
+        comes_back(node).await;
     }
+    // For all that n1 knows the silent one has gone on from the backup.
+    let (code, why) = said(&cluster, &["meta", "restore", &path, "--node", "n1", &confirm]);
+    assert!(code == Some(5) && why.contains("node n4 does not answer") && why.contains("--gone"), "{why}");
+    comes_back("n4").await;
 
     // Phase 3: half a backup, the wrong word, and no word at all restore nothing.
     let half = cluster.dir.path().join("half.backup");

@@ -54,11 +54,13 @@ pub enum Bug {
     CallItUndone,
     /// An agent holds the lease whatever ails its own host. [`treated`]
     IllHolder,
+    /// A node goes on from a backup beside one that is silent, and may have done so itself. [`committed_kept`]
+    RestoreBesideSilent,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 22] = [
         Bug::TruncateAtBadRecord,
         Bug::AckBeforeLogSync,
         Bug::AckBeforeShardSync,
@@ -80,6 +82,7 @@ impl Bug {
         Bug::DrainGivesUpEarly,
         Bug::CallItUndone,
         Bug::IllHolder,
+        Bug::RestoreBesideSilent,
     ];
 
     /// Its name on the command line.
@@ -106,6 +109,7 @@ impl Bug {
             Bug::DrainGivesUpEarly => "drain-gives-up-early",
             Bug::CallItUndone => "call-it-undone",
             Bug::IllHolder => "ill-holder",
+            Bug::RestoreBesideSilent => "restore-beside-silent",
         }
     }
 }

@@ -253,7 +253,8 @@ async fn restored(
     (path, name): (&Path, &str),
 ) -> Result<(), Failure> {
     let file = cx.host.disk.open(path, OpenMode::Read).await.map_err(|error| failed(&error))?;
-    let begin = RestoreBegin { confirm: name.to_owned(), members: others, reason: "a benchmark".to_owned() };
+    let begin =
+        RestoreBegin { confirm: name.to_owned(), members: others, reason: "a benchmark".to_owned(), gone: Vec::new() };
     let pieces = stream::unfold(Some((file, 0)), |reading| async move {
         let (file, offset) = reading?;
         // What cannot be read ends the stream early, which the node refuses as not whole.

@@ -52,6 +52,9 @@ pub(crate) struct RestoreArgs {
     /// The node that goes on from it: one that the backup knows, in no cluster or a lost voter
     #[arg(long, value_name = "NODE")]
     node: String,
+    /// A node of the backup that is gone for good (repeatable): all others have to answer, or one of them may have been restored, too
+    #[arg(long, value_name = "NODE")]
+    gone: Vec<String>,
     /// Why, for the node's log
     #[arg(long, default_value = "an operator says so")]
     reason: String,
@@ -189,6 +192,7 @@ pub(crate) async fn restore(cx: &Context, args: RestoreArgs) -> Result<Code, Fai
         confirm: found.name.clone(),
         members: others.map(|member| member.address.clone()).collect(),
         reason: args.reason,
+        gone: args.gone,
     };
     let file = cx.host.disk.open(&args.file, OpenMode::Read).await;
     let file = file.map_err(|error| Failure::failed(format!("{} cannot be read: {error}", args.file.display())))?;

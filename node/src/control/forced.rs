@@ -3,6 +3,7 @@
 //!
 //! Must never: let anybody go on while a quorum could come back, or while it is not known what another one has.
 
+use resilver_host::planted::{Bug, bug};
 use resilver_proto::contract::SurveyResponse;
 
 use crate::phase::Phase;
@@ -79,9 +80,32 @@ pub(super) fn may_be_forced(
     }
 }
 
-/// Whether a node may go on from a backup of this cluster, as far as what others say tells: nobody has its metadata, or is about
-/// to. Pure.
-pub(super) fn may_be_restored(cluster: &str, seen: &[(String, SurveyResponse)]) -> Result<(), String> {
+/// What a backup says.
+pub(super) struct Kept<'a> {
+    /// The cluster that it is of.
+    pub(super) cluster: &'a str,
+    /// Its nodes.
+    pub(super) nodes: &'a [String],
+}
+
+/// Whether `own` may go on from a backup, as far as what others say tells: nobody has the cluster's metadata, or is about to, and
+/// nobody who may have gone on from a backup himself is only silent. Pure.
+pub(super) fn may_be_restored(
+    own: &str,
+    kept: &Kept<'_>,
+    gone: &[String],
+    seen: &[(String, SurveyResponse)],
+) -> Result<(), String> {
+    let Kept { cluster, nodes } = *kept;
+    if let Some(unknown) = gone.iter().find(|node| !nodes.contains(node)) {
+        return Err(format!(
+            "node {unknown} is said to be gone, and is not in the backup, which knows {}",
+            nodes.join(", ")
+        ));
+    }
+    if gone.iter().any(|node| node == own) {
+        return Err(format!("node {own} is said to be gone, and answers"));
+    }
     if let Some((node, seen)) = seen.iter().find(|(_, seen)| seen.cluster_id == cluster) {
         return Err(format!(
             "node {node} serves this cluster in epoch {}: a backup is for when nobody has the metadata any more",
@@ -92,6 +116,13 @@ pub(super) fn may_be_restored(cluster: &str, seen: &[(String, SurveyResponse)]) 
         return Err(format!(
             "node {node} is asked to go on from a backup, or alone, at the same time, and two of them would be two clusters: \
              ask one, and again"
+        ));
+    }
+    let heard = |node: &&String| *node == own || gone.contains(node) || seen.iter().any(|(other, _)| other == *node);
+    if let Some(silent) = nodes.iter().find(|node| !heard(node) && !bug(Bug::RestoreBesideSilent)) {
+        return Err(format!(
+            "node {silent} does not answer, and may have gone on from a backup itself: two of them would be two clusters; start \
+             it, or say that it is gone for good with --gone"
         ));
     }
     let settled = [Phase::LostVoter.as_str(), Phase::Waiting.as_str()];
@@ -196,7 +227,7 @@ mod tests {
     /// both have been the only voter of the same epoch, under the same id.
     #[test]
     fn of_two_that_are_restored_at_the_same_time_neither_goes_on_beside_the_other() {
-        let judged = |seen: SurveyResponse| may_be_restored("c", &[("n2".to_owned(), seen)]);
+        let judged = |seen: SurveyResponse| restored(&[], &[seen]);
         let lost = SurveyResponse { phase: "lost_voter".to_owned(), cluster_id: String::new(), ..at("n2", 0, 0) };
         assert_eq!(judged(lost.clone()), Ok(()));
         assert_eq!(judged(SurveyResponse { phase: "waiting".to_owned(), ..lost.clone() }), Ok(()));
@@ -205,6 +236,29 @@ mod tests {
         let starts = judged(SurveyResponse { phase: "recovering".to_owned(), ..lost }).unwrap_err();
         assert!(starts.contains("n2 is recovering, and does not say yet"), "{starts}");
         assert!(judged(at("n2", 1, 1)).unwrap_err().contains("serves this cluster in epoch 1"));
+    }
+
+    /// Found by the simulator (`restore`, seed 7002): the node that had just gone on from the backup was down for a moment when
+    /// another was asked for it. Both became member 7 of epoch 2.
+    #[test]
+    fn nobody_is_restored_while_another_that_may_have_been_is_silent() {
+        let lost = SurveyResponse { phase: "lost_voter".to_owned(), cluster_id: String::new(), ..at("n2", 0, 0) };
+        let silent = restored(&[], &[]).unwrap_err();
+        assert!(silent.contains("n2 does not answer") && silent.contains("--gone"), "{silent}");
+        assert_eq!(restored(&["n2"], &[]), Ok(()), "a person's word");
+        assert_eq!(restored(&["n2"], std::slice::from_ref(&lost)), Ok(()), "it has nothing, and will not come back");
+        assert!(restored(&["n2"], &[at("n2", 1, 1)]).unwrap_err().contains("serves this cluster"), "the word is wrong");
+        assert!(
+            restored(&["n1"], std::slice::from_ref(&lost)).unwrap_err().contains("n1 is said to be gone, and answers")
+        );
+        assert!(restored(&["n9"], &[lost]).unwrap_err().contains("n9 is said to be gone, and is not in the backup"));
+    }
+
+    /// At n1, from a backup that knows n1 and n2.
+    fn restored(gone: &[&str], seen: &[SurveyResponse]) -> Result<(), String> {
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let seen: Vec<_> = seen.iter().map(|seen| (seen.node.clone(), seen.clone())).collect();
+        may_be_restored("n1", &Kept { cluster: "c", nodes: &named(&["n1", "n2"]) }, &named(gone), &seen)
     }
 
     #[test]

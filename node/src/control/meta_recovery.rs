@@ -23,7 +23,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::forced::{Scene, may_be_forced, may_be_restored};
+use super::forced::{Kept, Scene, may_be_forced, may_be_restored};
 use super::{Shared, journal, meta_status, undo};
 use crate::meta::rebirth::passing;
 use crate::peers::Profile;
@@ -250,7 +250,7 @@ async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Resu
     let Some(Of::Begin(begin)) = stream.message().await?.and_then(|message| message.of) else {
         return Err(Status::invalid_argument("the first message of a restore is `begin`"));
     };
-    let RestoreBegin { confirm, members, reason } = begin;
+    let RestoreBegin { confirm, members, reason, gone } = begin;
     let phase = shared.phase.get().phase;
     if !matches!(phase, Phase::Waiting | Phase::LostVoter) {
         return Err(Status::failed_precondition(format!(
@@ -264,7 +264,7 @@ async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Resu
     let one = shared.forcing.clone().try_lock_owned().map_err(busy)?;
     let number = shared.host.clock.now().as_millis();
     let path = passing(&shared.options.data_dir, &format!("restore-{number}"));
-    let wish = (confirm.as_str(), members.as_slice(), reason);
+    let wish = Wish { confirm: &confirm, members: &members, gone: &gone, reason };
     let ordered = order_restore(shared, &path, wish, one, &mut stream).await;
     match ordered {
         // The file is the service's from now on.
@@ -282,14 +282,26 @@ async fn restore(shared: &Shared, mut stream: Streaming<RestoreRequest>) -> Resu
     }
 }
 
+/// What whoever restores says.
+struct Wish<'a> {
+    /// The cluster's name, as a person typed it.
+    confirm: &'a str,
+    /// Addresses of the others.
+    members: &'a [String],
+    /// Nodes of the backup that are gone for good.
+    gone: &'a [String],
+    reason: String,
+}
+
 /// Takes the file in, judges, and orders; what will be answered.
 async fn order_restore(
     shared: &Shared,
     path: &std::path::Path,
-    (confirm, members, reason): (&str, &[String], String),
+    wish: Wish<'_>,
     one: OwnedMutexGuard<()>,
     stream: &mut Streaming<RestoreRequest>,
 ) -> Result<oneshot::Receiver<Result<Reborn, Status>>, Status> {
+    let Wish { confirm, members, gone, reason } = wish;
     receive(shared, path, stream).await?;
     let found = describe(&shared.host, path).await.map_err(|error| {
         Status::failed_precondition(format!("the backup is not whole: {error}; nothing was changed"))
@@ -309,7 +321,8 @@ async fn order_restore(
         )));
     }
     let seen = others(shared, members).await;
-    may_be_restored(&found.cluster.to_string(), &seen)
+    let (cluster, nodes) = (found.cluster.to_string(), found.nodes.iter().map(ToString::to_string).collect::<Vec<_>>());
+    may_be_restored(shared.name.as_str(), &Kept { cluster: &cluster, nodes: &nodes }, gone, &seen)
         .map_err(|why| Status::failed_precondition(format!("{why}; nothing was changed")))?;
     let above = seen.iter().map(|(_, seen)| Epoch(seen.undone_epoch)).max().unwrap_or_default();
     let (answer, answered) = oneshot::channel();

@@ -35,6 +35,8 @@ pub(crate) fn hunting_ground(bug: Bug) -> &'static [&'static str] {
         Bug::IllHolder => &["clock-skew"],
         // Two persons ask two survivors at a time.
         Bug::KeepOldEpoch => &["quorum"],
+        // Two ask two nodes, one of which dies right after it went on.
+        Bug::RestoreBesideSilent => &["restore"],
     }
 }
 

@@ -64,6 +64,7 @@ impl Person {
                 confirm: CLUSTER_NAME.to_owned(),
                 members: (1..=MACHINES).map(|number| node_address(&format!("n{number}"))).collect(),
                 reason: "all metadata is gone".to_owned(),
+                gone: Vec::new(),
             };
             let pieces = backup.chunks(CHUNK_BYTES).map(|piece| Part::Data(Bytes::copy_from_slice(piece)));
             let parts = std::iter::once(Part::Begin(begin)).chain(pieces);
