@@ -109,17 +109,25 @@ async fn a_quiet_voter_votes_and_does_not_stand() {
     until("somebody leads", async || leader(&cluster).is_some()).await;
     let first = leader(&cluster).unwrap();
     assert_ne!(first, quiet);
-    if first != stands {
-        cluster.node(first).meta.step_down(Some(cluster.node(stands).meta.raft_id())).await.unwrap();
-        until("the one that stands leads", async || leader(&cluster) == Some(stands)).await;
-    }
+    hands_over(&cluster, first, stands).await;
     // Its vote counts: with the leader gone, the other one needs it. And it leads no term itself.
     let other = (0..3).find(|at| *at != stands && *at != quiet).unwrap();
     cluster.stop(stands).await;
     until("the only one that stands leads", async || leader(&cluster) == Some(other)).await;
     say(&cluster, quiet, Word::Stand(true)).await;
-    cluster.node(other).meta.step_down(None).await.unwrap();
-    until("it stands again", async || leader(&cluster) == Some(quiet)).await;
+    hands_over(&cluster, other, quiet).await;
+}
+
+/// Has one lead in the place of the other. On a busy machine a successor may not answer in time: it is asked again then.
+async fn hands_over(cluster: &Cluster, from: usize, to: usize) {
+    until("it leads in the other's place", async || {
+        if leader(cluster) == Some(from) && from != to {
+            // Refused: what counts is who leads.
+            let _ = cluster.node(from).meta.step_down(Some(cluster.node(to).meta.raft_id())).await;
+        }
+        leader(cluster) == Some(to)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
