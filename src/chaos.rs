@@ -65,7 +65,7 @@ enum Bench {
         #[arg(long, default_value_t = 10)]
         runs: usize,
     },
-    /// How fast a wiped disk is rebuilt, and where the time goes
+    /// How fast a lost disk is rebuilt, and where the time goes
     Rebuild {
         /// Objects of 256 KiB that are stored before
         #[arg(long, default_value_t = 20_000, value_name = "COUNT")]

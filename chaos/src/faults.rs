@@ -38,6 +38,30 @@ pub async fn wipe_disk(host: &Host, target: &Target, disk: &Path) -> anyhow::Res
     Ok(removed)
 }
 
+/// Takes away what is on a disk, all at once and for now, as when a drive is pulled and an empty one put in its place. Where it
+/// went: beside the disk, for [`remove_pulled`] later. To delete thousands of files at that moment would be a load of its own, and
+/// ext4 makes new files slowly (0.8 ms each, measured) for five minutes where many were deleted.
+///
+/// # Errors
+/// When the folder is outside the target's own, or something in it cannot be moved.
+pub async fn pull_disk(host: &Host, target: &Target, disk: &Path) -> anyhow::Result<PathBuf> {
+    let within = disk.starts_with(&target.dir) && disk != target.dir;
+    anyhow::ensure!(within, "{} is not below {}", disk.display(), target.dir.display());
+    let name = disk.file_name().with_context(|| format!("{} is no folder of a disk", disk.display()))?;
+    let away = disk.with_file_name(format!("{}.pulled", name.to_string_lossy()));
+    let there = host.disk.metadata(&away).await.is_ok();
+    anyhow::ensure!(!there, "{} is there already, of a disk that was pulled before: remove it first", away.display());
+    host.disk.create_dir_all(&away).await?;
+    for entry in host.disk.list(disk).await? {
+        match host.disk.rename(&disk.join(&entry.name), &away.join(&entry.name)).await {
+            // Removed meanwhile: gone is gone.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            moved => moved.with_context(|| format!("{} cannot be taken away", disk.join(&entry.name).display()))?,
+        }
+    }
+    Ok(away)
+}
+
 /// Flips bytes in the middle of a file, past any page of its head.
 ///
 /// # Errors
@@ -68,7 +92,21 @@ pub async fn find_file(host: &Host, disk: &Path, name_contains: &str) -> anyhow:
 /// # Errors
 /// When something in it cannot be removed.
 pub async fn remove_folder(host: &Host, target: &Target) -> anyhow::Result<()> {
-    let tree = walk(host, &target.dir).await?;
+    remove(host, &target.dir).await
+}
+
+/// Removes what [`pull_disk`] took away.
+///
+/// # Errors
+/// When it is outside the target's own folder, or something in it cannot be removed.
+pub async fn remove_pulled(host: &Host, target: &Target, pulled: &Path) -> anyhow::Result<()> {
+    let within = pulled.starts_with(&target.dir) && pulled != target.dir;
+    anyhow::ensure!(within, "{} is not below {}", pulled.display(), target.dir.display());
+    remove(host, pulled).await
+}
+
+async fn remove(host: &Host, folder: &Path) -> anyhow::Result<()> {
+    let tree = walk(host, folder).await?;
     for file in &tree.files {
         host.disk.remove_file(file).await?;
     }

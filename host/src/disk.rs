@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 /// How a file is opened. All modes but `Read` allow reading too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +206,25 @@ pub trait Disk: Send + Sync + 'static {
         self.rename(from, to).await?;
         self.sync_dir(to.parent().unwrap_or(Path::new("/"))).await?;
         Ok(replaced)
+    }
+
+    // The same of several side by side, each with a result of its own, in their order: one trip where one of them is.
+
+    /// [`Disk::open_and_read`] of several.
+    async fn open_and_read_all(&self, paths: Vec<PathBuf>, len: usize) -> Vec<io::Result<(Arc<dyn File>, Bytes)>> {
+        join_all(paths.iter().map(|path| self.open_and_read(path, len))).await
+    }
+    /// [`Disk::open_and_reread`] of several.
+    async fn open_and_reread_all(&self, paths: Vec<PathBuf>, len: usize) -> Vec<io::Result<(Arc<dyn File>, Bytes)>> {
+        join_all(paths.iter().map(|path| self.open_and_reread(path, len))).await
+    }
+    /// [`Disk::create_synced`] of several.
+    async fn create_all_synced(&self, files: Vec<(PathBuf, Bytes)>) -> Vec<io::Result<()>> {
+        join_all(files.iter().map(|(path, data)| self.create_synced(path, data.clone()))).await
+    }
+    /// [`Disk::publish`] of several. A folder that cannot be synced fails all names in it.
+    async fn publish_all(&self, names: Vec<(PathBuf, PathBuf)>) -> Vec<io::Result<Option<u64>>> {
+        join_all(names.iter().map(|(from, to)| self.publish(from, to))).await
     }
 }
 

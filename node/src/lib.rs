@@ -5,6 +5,7 @@
 //! [`service`] wires one node together and decides when it may serve.
 
 pub mod codec;
+mod company;
 pub mod control;
 pub mod deadlines;
 pub mod disk;

@@ -126,7 +126,8 @@ impl Default for ScrubOptions {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RepairOptions {
-    /// Shards of 1 MiB or more rebuilt side by side on one node; of those up to 256 KiB four times as many, because they mostly wait.
+    /// Shards of 1 MiB or more rebuilt side by side on one node; of smaller ones as many as are as large together, at most 16 times as
+    /// many, because they mostly wait.
     /// Four: while one waits for its peers another computes and two sync; two left disk and network idle half of the time.
     pub in_flight: usize,
     /// The most it writes, bytes per second and node. 400 MB/s: above what one disk takes, so the disk is the limit.

@@ -1,6 +1,7 @@
-//! How fast a wiped disk is rebuilt, where the time goes, and what clients notice of it.
+//! How fast a lost disk is rebuilt, where the time goes, and what clients notice of it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -37,8 +38,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long the whole rebuild may take before the benchmark gives up.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// How often progress is asked.
-const POLL: Duration = Duration::from_millis(50);
+/// How often progress is asked: seldom enough to be no load, and often enough for what takes seconds.
+const POLL: Duration = Duration::from_millis(200);
 
 /// Busy clients: what keeps two cores full.
 const CLIENTS: u64 = 8;
@@ -60,11 +61,11 @@ pub struct RebuildOptions {
 /// How a rebuild went.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rebuild {
-    /// Bytes of shards on the disk when it was wiped.
+    /// Bytes of shards on the disk when it was pulled.
     pub lost_bytes: u64,
     /// Shards on it.
     pub lost_shards: u64,
-    /// From the wipe to the first rebuilt shard: detection, detaching, the waiting time of the profile.
+    /// From the loss to the first rebuilt shard: detection, detaching, the waiting time of the profile.
     pub until_start_ms: u64,
     /// From the first rebuilt shard to the last.
     pub rebuild_ms: u64,
@@ -99,7 +100,7 @@ pub struct BusyRebuild {
     pub gave_way_percent: f64,
 }
 
-/// Fills, wipes a disk, and watches; then another, while clients are busy.
+/// Fills, pulls a disk, and watches; then another, while clients are busy.
 ///
 /// # Errors
 /// When the cluster is not up, or does not heal.
@@ -115,8 +116,8 @@ pub async fn run(
     fill(&client, options.small, options.large, (LARGE_BYTES, SIDE_BY_SIDE / 4), say).await?;
     let mut hosts = target.hosts.iter().rev();
     let before = timings(host, target, &client).await?;
-    let (lost, wiped, completed) = lose(host, target, hosts.next().context("no hosts")?, &client, say).await?;
-    let (first, last) = tokio::time::timeout(LIMIT, rebuilt(&client, &lost.disk_id, completed))
+    let lost = lose(host, target, hosts.next().context("no hosts")?, &client, say).await?;
+    let (first, last) = tokio::time::timeout(LIMIT, rebuilt(&client, &lost.disk.disk_id, lost.completed))
         .await
         .context("the disk was not rebuilt in time")?;
     let rebuild = last.duration_since(first);
@@ -127,34 +128,47 @@ pub async fn run(
             Some(beside_clients(host, target, hosts.next().context("one host")?, &client, (options, span), say).await?)
         }
     };
+    faults::remove_pulled(host, target, &lost.pulled).await?;
+    let Lost { disk, at, .. } = lost;
     Ok(Rebuild {
-        lost_bytes: lost.used_bytes,
-        lost_shards: lost.objects,
-        until_start_ms: crate::demo::millis(first.duration_since(wiped)),
+        lost_bytes: disk.used_bytes,
+        lost_shards: disk.objects,
+        until_start_ms: crate::demo::millis(first.duration_since(at)),
         rebuild_ms: crate::demo::millis(rebuild),
-        megabytes_per_second: lost.used_bytes as f64 / 1e6 / rebuild.as_secs_f64(),
-        shards_per_second: lost.objects as f64 / rebuild.as_secs_f64(),
+        megabytes_per_second: disk.used_bytes as f64 / 1e6 / rebuild.as_secs_f64(),
+        shards_per_second: disk.objects as f64 / rebuild.as_secs_f64(),
         time_goes,
         busy,
     })
 }
 
-/// Wipes the last disk of a host: what was on it, when, and how many shards had been repaired by then.
+/// A disk that was lost.
+struct Lost {
+    /// What was on it.
+    disk: DiskStatus,
+    at: Instant,
+    /// How many shards had been repaired by then.
+    completed: u64,
+    /// Where what was on it is now.
+    pulled: PathBuf,
+}
+
+/// Takes the last disk of a host away.
 async fn lose(
     host: &Host,
     target: &Target,
     node: &HostInfo,
     client: &Client,
     say: &(dyn Fn(&str) + Send + Sync),
-) -> anyhow::Result<(DiskStatus, Instant, u64)> {
+) -> anyhow::Result<Lost> {
     let disk = node.disks.last().context("no disks")?;
     let path = disk.display().to_string();
     let status = client.status().await.context("no node answers")?;
     let lost = status.disks.iter().find(|d| d.node == node.name && d.path == path).context("the disk is not known")?;
-    say(&format!("wiping {path}: {} shards, {} MiB", lost.objects, lost.used_bytes >> 20));
+    say(&format!("pulling {path}: {} shards, {} MiB", lost.objects, lost.used_bytes >> 20));
     let wiped = Instant::now();
-    faults::wipe_disk(host, target, disk).await?;
-    Ok((lost.clone(), wiped, status.repair_completed))
+    let pulled = faults::pull_disk(host, target, disk).await?;
+    Ok(Lost { disk: lost.clone(), at: wiped, completed: status.repair_completed, pulled })
 }
 
 async fn beside_clients(
@@ -169,13 +183,14 @@ async fn beside_clients(
     say(&format!("{CLIENTS} clients are busy"));
     let ((), before) = busy.during(client, 1, tokio::time::sleep(BASELINE)).await;
     say(&before.line());
-    let (lost, _, completed) = lose(host, target, node, client, say).await?;
+    let Lost { disk: lost, completed, pulled, .. } = lose(host, target, node, client, say).await?;
     // Clients go on meanwhile, and are not counted: nothing is rebuilt yet.
     let (begun, _) = busy.during(client, 2, begins(client, completed)).await;
     begun?;
     let (watched, during) = busy.during(client, 3, watch(client, &lost.disk_id, span)).await;
     let (left, gave_way) = watched?;
     say(&during.line());
+    faults::remove_pulled(host, target, &pulled).await?;
     let part = 1.0 - left as f64 / lost.objects.max(1) as f64;
     Ok(BusyRebuild {
         put_p99_times: during.put_p99_ms / before.put_p99_ms.max(f64::MIN_POSITIVE),

@@ -1,7 +1,9 @@
 //! Files and folders of Linux. Every call runs on the blocking pool; durability is exactly what was asked for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,54 +130,148 @@ impl Disk for RealDisk {
 
     async fn open_and_read(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
         let path = path.to_owned();
-        let opened = off_loop(move || {
-            let file = open(&path, OpenMode::Read)?;
-            let start = read_at(&file, 0, len)?;
-            Ok((file, start))
-        });
-        let (file, start) = opened.await?;
-        Ok((Arc::new(RealFile(Arc::new(file))), start))
+        off_loop(move || open_and_read(&path, len)).await.map(shared)
     }
 
     async fn open_and_reread(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
         let path = path.to_owned();
-        let opened = off_loop(move || {
-            let file = open(&path, OpenMode::Read)?;
-            drop_cache(&file)?;
-            let start = read_at(&file, 0, len)?;
-            if start.len() < len {
-                drop_cache(&file)?;
-            }
-            Ok((file, start))
-        });
-        let (file, start) = opened.await?;
-        Ok((Arc::new(RealFile(Arc::new(file))), start))
+        off_loop(move || open_and_reread(&path, len)).await.map(shared)
     }
 
     async fn create_synced(&self, path: &Path, data: Bytes) -> io::Result<()> {
         let path = path.to_owned();
-        off_loop(move || {
-            let file = open(&path, OpenMode::CreateNew)?;
-            file.write_all_at(&data, 0)?;
-            file.sync_data()
-        })
-        .await
+        off_loop(move || create(&path, &data)?.sync_data()).await
     }
 
     async fn publish(&self, from: &Path, to: &Path) -> io::Result<Option<u64>> {
         let (from, to) = (from.to_owned(), to.to_owned());
         off_loop(move || {
-            let replaced = match fs::metadata(&to) {
-                Ok(found) => Some(found.len()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
-            };
-            fs::rename(&from, &to)?;
-            sync_dir(folder(to.parent().unwrap_or(Path::new("/"))))?;
+            let replaced = rename(&from, &to)?;
+            sync_dir(parent(&to))?;
             Ok(replaced)
         })
         .await
     }
+
+    async fn open_and_read_all(&self, paths: Vec<PathBuf>, len: usize) -> Vec<io::Result<(Arc<dyn File>, Bytes)>> {
+        open_all(paths, len, false).await
+    }
+
+    async fn open_and_reread_all(&self, paths: Vec<PathBuf>, len: usize) -> Vec<io::Result<(Arc<dyn File>, Bytes)>> {
+        open_all(paths, len, true).await
+    }
+
+    async fn create_all_synced(&self, files: Vec<(PathBuf, Bytes)>) -> Vec<io::Result<()>> {
+        let count = files.len();
+        let made = off_loop(move || {
+            // All are on their way to the device before the first is waited for: the file system commits them together.
+            let begun = |(path, data): (PathBuf, Bytes)| {
+                let file = create(&path, &data)?;
+                // Only advice: the sync tells what is wrong.
+                let _ = begin_writing(&file);
+                Ok(file)
+            };
+            let files: Vec<io::Result<fs::File>> = files.into_iter().map(begun).collect();
+            Ok(files.into_iter().map(|file| file?.sync_data()).collect())
+        });
+        each(made.await, count)
+    }
+
+    async fn publish_all(&self, names: Vec<(PathBuf, PathBuf)>) -> Vec<io::Result<Option<u64>>> {
+        let count = names.len();
+        let named = off_loop(move || {
+            let renamed: Vec<_> = names.iter().map(|(from, to)| rename(from, to)).collect();
+            let folders: BTreeSet<&Path> = names.iter().map(|(_, to)| parent(to)).collect();
+            let synced: BTreeMap<&Path, io::Result<()>> =
+                folders.into_iter().map(|folder| (folder, sync_dir(folder))).collect();
+            let durable = |(to, renamed): (&Path, io::Result<Option<u64>>)| match synced.get(parent(to)) {
+                Some(Err(error)) => renamed.and(Err(same(error))),
+                _ => renamed,
+            };
+            Ok(names.iter().map(|(_, to)| to.as_path()).zip(renamed).map(durable).collect())
+        });
+        each(named.await, count)
+    }
+}
+
+/// Opens and reads the start of all, in one trip off the loop. The device has all reads before the first is waited for.
+async fn open_all(paths: Vec<PathBuf>, len: usize, past_cache: bool) -> Vec<io::Result<(Arc<dyn File>, Bytes)>> {
+    let count = paths.len();
+    let read = off_loop(move || {
+        let begun = |path: PathBuf| {
+            let file = open(&path, OpenMode::Read)?;
+            if past_cache {
+                drop_cache(&file)?;
+            }
+            // Only advice: the read itself tells what is wrong.
+            let _ = fadvise(&file, 0, NonZeroU64::new(len as u64), Advice::WillNeed);
+            Ok(file)
+        };
+        let files: Vec<io::Result<fs::File>> = paths.into_iter().map(begun).collect();
+        let read = |file: io::Result<fs::File>| {
+            let file = file?;
+            let start = read_at(&file, 0, len)?;
+            if past_cache && start.len() < len {
+                drop_cache(&file)?;
+            }
+            Ok((file, start))
+        };
+        Ok(files.into_iter().map(read).collect())
+    });
+    each(read.await, count).into_iter().map(|opened| opened.map(shared)).collect()
+}
+
+/// A result for each; of a trip that failed, its error.
+fn each<T>(trip: io::Result<Vec<io::Result<T>>>, count: usize) -> Vec<io::Result<T>> {
+    trip.unwrap_or_else(|error| (0..count).map(|_| Err(same(&error))).collect())
+}
+
+/// The error once more: one failed step may be several callers'.
+fn same(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
+
+fn shared((file, start): (fs::File, Bytes)) -> (Arc<dyn File>, Bytes) {
+    (Arc::new(RealFile(Arc::new(file))), start)
+}
+
+fn open_and_read(path: &Path, len: usize) -> io::Result<(fs::File, Bytes)> {
+    let file = open(path, OpenMode::Read)?;
+    let start = read_at(&file, 0, len)?;
+    Ok((file, start))
+}
+
+fn open_and_reread(path: &Path, len: usize) -> io::Result<(fs::File, Bytes)> {
+    let file = open(path, OpenMode::Read)?;
+    drop_cache(&file)?;
+    let start = read_at(&file, 0, len)?;
+    if start.len() < len {
+        drop_cache(&file)?;
+    }
+    Ok((file, start))
+}
+
+/// A new file with this content, not yet durable.
+fn create(path: &Path, data: &[u8]) -> io::Result<fs::File> {
+    let file = open(path, OpenMode::CreateNew)?;
+    file.write_all_at(data, 0)?;
+    Ok(file)
+}
+
+/// Renames, not yet durably. The length of the file that was replaced, if there was one.
+fn rename(from: &Path, to: &Path) -> io::Result<Option<u64>> {
+    let replaced = match fs::metadata(to) {
+        Ok(found) => Some(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    fs::rename(from, to)?;
+    Ok(replaced)
+}
+
+/// The folder of a file.
+fn parent(path: &Path) -> &Path {
+    folder(path.parent().unwrap_or(Path::new("/")))
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
@@ -289,6 +385,12 @@ impl File for RealFile {
     async fn drop_cache(&self) -> io::Result<()> {
         self.call(drop_cache).await
     }
+}
+
+/// Has the kernel write what it holds of a file, without waiting for it: that is what this advice does to pages that are not
+/// clean.
+fn begin_writing(file: &fs::File) -> io::Result<()> {
+    drop_cache(file)
 }
 
 /// The kernel drops clean pages only.
@@ -412,5 +514,35 @@ mod tests {
         }
         assert_eq!(RealDisk.publish(&draft, &name).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(fs::read(&name).unwrap(), b"the second", "what is there stays when nothing takes its place");
+    }
+
+    #[tokio::test]
+    async fn of_several_at_a_time_each_has_its_own_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["a", "b"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        fs::write(at("b/2"), b"before").unwrap();
+        let files = ["1", "2", "1", "nowhere/3"].map(|name| (at(name), Bytes::copy_from_slice(name.as_bytes())));
+        let made: Vec<_> =
+            RealDisk.create_all_synced(files.into()).await.into_iter().map(|m| m.map_err(|e| e.kind())).collect();
+        assert_eq!(made, [Ok(()), Ok(()), Err(io::ErrorKind::AlreadyExists), Err(io::ErrorKind::NotFound)]);
+
+        let names = [("1", "a/1"), ("missing", "a/3"), ("2", "b/2")].map(|(from, to)| (at(from), at(to)));
+        let named: Vec<_> =
+            RealDisk.publish_all(names.into()).await.into_iter().map(|n| n.map_err(|e| e.kind())).collect();
+        assert_eq!(named, [Ok(None), Err(io::ErrorKind::NotFound), Ok(Some(6))]);
+
+        for again in [false, true] {
+            let paths = ["b/2", "a/3", "a/1"].map(at).to_vec();
+            let found = match again {
+                false => RealDisk.open_and_read_all(paths, 9).await,
+                true => RealDisk.open_and_reread_all(paths, 9).await,
+            };
+            let found: Vec<_> =
+                found.into_iter().map(|read| read.map(|(_, start)| start).map_err(|e| e.kind())).collect();
+            assert_eq!(found, [Ok("2".into()), Err(io::ErrorKind::NotFound), Ok("1".into())]);
+        }
     }
 }

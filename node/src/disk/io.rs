@@ -16,6 +16,8 @@ use resilver_host::{DirEntry, File, Host, Metadata, OpenMode, Space};
 use tokio::sync::{Notify, Semaphore};
 
 use super::error::DiskError;
+use super::together::Companies;
+use crate::company::Company;
 use crate::deadlines::Deadlines;
 use crate::types::DiskId;
 
@@ -61,6 +63,9 @@ pub(super) async fn within<T>(ticks: u32, work: impl Future<Output = T>) -> Opti
     None
 }
 
+/// An open file and its first bytes.
+type Opened = Result<(Arc<dyn File>, Bytes), DiskError>;
+
 /// One disk's door to the system.
 pub(super) struct Io {
     pub(super) host: Host,
@@ -68,6 +73,7 @@ pub(super) struct Io {
     pub(super) root: PathBuf,
     pub(super) patience: Patience,
     permits: Arc<Semaphore>,
+    companies: Companies,
     errors: AtomicU64,
     /// Asks for a canary now.
     pub(super) doubt: Notify,
@@ -76,7 +82,8 @@ pub(super) struct Io {
 impl Io {
     pub(super) fn new(host: Host, disk: DiskId, root: PathBuf, patience: Patience) -> Self {
         let permits = Arc::new(Semaphore::new(OPERATIONS_IN_FLIGHT));
-        Self { host, disk, root, patience, permits, errors: AtomicU64::new(0), doubt: Notify::new() }
+        let companies = Companies::new(&host.disk, &permits);
+        Self { host, disk, root, patience, permits, companies, errors: AtomicU64::new(0), doubt: Notify::new() }
     }
 
     /// Operations that failed so far.
@@ -110,6 +117,30 @@ impl Io {
             });
             task.await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
         };
+        self.judged(operation, path, bounded).await
+    }
+
+    /// The same of what goes in company: the permit is the company's.
+    async fn joined<T: Send + 'static, R: Send + 'static>(
+        &self,
+        operation: &'static str,
+        path: &Path,
+        (company, item): (&Company<T, io::Result<R>>, T),
+    ) -> Result<R, DiskError> {
+        let bounded = async {
+            let lost = || Err(io::Error::other("the steps that went together with it panicked"));
+            company.join(item, 1).await.unwrap_or_else(lost)
+        };
+        self.judged(operation, path, bounded).await
+    }
+
+    /// Waits for an operation as long as one may take, and says what its failure means.
+    async fn judged<T>(
+        &self,
+        operation: &'static str,
+        path: &Path,
+        bounded: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, DiskError> {
         let ticks = self.patience.hanging_ticks;
         match within(ticks, bounded).await {
             Some(Ok(value)) => Ok(value),
@@ -186,9 +217,20 @@ impl Io {
         self.run("opening and reading a file", path, async move { disk.open_and_read(&owned, len).await }).await
     }
 
-    pub(super) async fn open_and_reread(&self, path: &Path, len: usize) -> Result<(Arc<dyn File>, Bytes), DiskError> {
-        let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
-        self.run("reading a file from the device", path, async move { disk.open_and_reread(&owned, len).await }).await
+    /// [`Io::open_and_read`] of several, as one operation.
+    pub(super) async fn open_and_read_all(&self, paths: &[PathBuf], len: usize) -> Result<Vec<Opened>, DiskError> {
+        let operation = "opening and reading a file";
+        let (disk, asked) = (Arc::clone(&self.host.disk), paths.to_vec());
+        let reading = async move { Ok(disk.open_and_read_all(asked, len).await) };
+        let opened = self.run(operation, &self.root, reading).await?;
+        let told = paths.iter().zip(opened);
+        Ok(told.map(|(path, opened)| opened.map_err(|error| self.explain(operation, path, error))).collect())
+    }
+
+    /// Opens a file and reads its first window from the device, past the page cache.
+    pub(super) async fn open_and_reread(&self, path: &Path) -> Result<(Arc<dyn File>, Bytes), DiskError> {
+        let item = (&self.companies.rereads, path.to_owned());
+        self.joined("reading a file from the device", path, item).await
     }
 
     pub(super) async fn create_synced(&self, path: &Path, data: Bytes) -> Result<(), DiskError> {
@@ -199,6 +241,18 @@ impl Io {
     pub(super) async fn publish(&self, from: &Path, to: &Path) -> Result<Option<u64>, DiskError> {
         let (disk, source, target) = (Arc::clone(&self.host.disk), from.to_owned(), to.to_owned());
         self.run("giving a file its name", to, async move { disk.publish(&source, &target).await }).await
+    }
+
+    /// [`Io::create_synced`] of what nobody waits for.
+    pub(super) async fn create_synced_together(&self, path: &Path, data: Bytes) -> Result<(), DiskError> {
+        let item = (&self.companies.creates, (path.to_owned(), data));
+        self.joined("writing and syncing a file", path, item).await
+    }
+
+    /// [`Io::publish`] of what nobody waits for.
+    pub(super) async fn publish_together(&self, from: &Path, to: &Path) -> Result<Option<u64>, DiskError> {
+        let item = (&self.companies.names, (from.to_owned(), to.to_owned()));
+        self.joined("giving a file its name", to, item).await
     }
 
     pub(super) async fn metadata(&self, path: &Path) -> Result<Metadata, DiskError> {

@@ -33,6 +33,7 @@ mod shard_file;
 mod superblock;
 #[cfg(test)]
 mod tests;
+mod together;
 mod volume;
 mod walks;
 mod writer;

@@ -25,7 +25,7 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// The first window, read together with the header: holds the whole shard of a small object, which is then opened and
 /// read in one trip.
-const FIRST_WINDOW_BYTES: usize = 128 * 1024 + HEADER_BYTES;
+pub(super) const FIRST_WINDOW_BYTES: usize = 128 * 1024 + HEADER_BYTES;
 
 /// An open shard.
 pub struct ShardReader {
@@ -60,6 +60,24 @@ impl ShardReader {
         let (file, window) = opened.map_err(|error| missing(core, key, error))?;
         let reader = Self::with_window(core, key, path, file, window).await?;
         Ok(Self { purpose, ..reader })
+    }
+
+    /// [`ShardReader::open`] of several that nobody waits for, as one operation. An error is the disk's.
+    pub(super) async fn open_all(
+        core: &Arc<Core>,
+        keys: &[ShardKey],
+    ) -> Result<Vec<Result<Self, DiskError>>, DiskError> {
+        core.admit(false)?;
+        let paths: Vec<PathBuf> = keys.iter().map(|key| core.shard_path(*key)).collect();
+        let opened = core.io.open_and_read_all(&paths, FIRST_WINDOW_BYTES).await?;
+        let mut readers = Vec::with_capacity(keys.len());
+        for ((key, path), opened) in keys.iter().copied().zip(paths).zip(opened) {
+            readers.push(match opened.map_err(|error| missing(core, key, error)) {
+                Ok((file, window)) => Self::with_window(core, key, path, file, window).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(readers)
     }
 
     async fn with_window(
@@ -178,7 +196,7 @@ pub(super) async fn verify(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdi
     core.admit(false)?;
     let path = core.shard_path(key);
     audit::state(|| Fact::ShardVerifying { path: path.display().to_string() });
-    let opened = core.io.open_and_reread(&path, FIRST_WINDOW_BYTES).await;
+    let opened = core.io.open_and_reread(&path).await;
     let (file, window) = match opened.map_err(|error| missing(core, key, error)) {
         Err(DiskError::Missing { .. }) => return Ok(ShardVerdict::Missing),
         result => result?,

@@ -94,6 +94,14 @@ impl Volume {
         ShardReader::open(&self.core, key, purpose).await
     }
 
+    /// The same of several that nobody waits for, as one operation, with a result of its own for each.
+    ///
+    /// # Errors
+    /// When the disk does not serve.
+    pub async fn open_shards(&self, keys: &[ShardKey]) -> Result<Vec<Result<ShardReader, DiskError>>, DiskError> {
+        ShardReader::open_all(&self.core, keys).await
+    }
+
     /// How much of the disk's time clients have taken since the node started.
     pub fn foreground_busy(&self) -> Duration {
         self.core.foreground.busy()

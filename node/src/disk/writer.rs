@@ -2,8 +2,8 @@
 //!
 //! Blocks are gathered and written [`GATHER_BYTES`] at a time, because every write is a trip to the blocking pool. So a
 //! writer holds that much and one block, whatever the length of the shard. A shard that fits is made in two trips: the
-//! durable file, then its name. There is one sync of data and one of a folder per shard, both at the end: neither can be
-//! left out, and more would only cost.
+//! durable file, then its name; what nobody waits for shares both with whatever else is written so (`together.rs`). There is
+//! one sync of data and one of a folder per shard, both at the end: neither can be left out, and more would only cost.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -162,8 +162,12 @@ impl ShardWriter {
         if self.file.is_none() && !acknowledge_early {
             let data = self.gathered.split().freeze();
             self.written = data.len() as u64;
-            let result = self.core.io.create_synced(self.temporary_path(), data).await;
-            return result.map_err(|error| self.told(error));
+            let (io, path) = (&self.core.io, self.temporary_path());
+            let made = match self.purpose {
+                Purpose::Client => io.create_synced(path, data).await,
+                Purpose::Background => io.create_synced_together(path, data).await,
+            };
+            return made.map_err(|error| self.told(error));
         }
         let file = self.flush().await?;
         if acknowledge_early {
@@ -177,10 +181,11 @@ impl ShardWriter {
     async fn publish(&self, path: &Path) -> Result<Option<u64>, DiskError> {
         let _step = self.core.foreground.begin(self.purpose);
         // Only the new name must be durable. That the old one is gone need not be: what is under tmp/ is removed at open.
-        let named = if bug(Bug::AckBeforeShardSync) {
-            self.core.io.rename(self.temporary_path(), path).await.map(|()| None)
-        } else {
-            self.core.io.publish(self.temporary_path(), path).await
+        let (io, from) = (&self.core.io, self.temporary_path());
+        let named = match self.purpose {
+            _ if bug(Bug::AckBeforeShardSync) => io.rename(from, path).await.map(|()| None),
+            Purpose::Client => io.publish(from, path).await,
+            Purpose::Background => io.publish_together(from, path).await,
         };
         named.map_err(|error| self.told(error))
     }

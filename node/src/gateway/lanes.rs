@@ -39,7 +39,13 @@ impl Lane {
     pub(super) fn open(shard: ShardIndex, feed: Feed, opened: Instant, hedge: Option<OwnedSemaphorePermit>) -> Self {
         let (blocks, arriving) = mpsc::channel(2 * feed.run as usize);
         let (disk, key) = (feed.disk, feed.key);
-        let patience = (feed.client.answer_deadline(disk), feed.client.deadlines().block);
+        let deadlines = feed.client.deadlines();
+        let first = match feed.purpose {
+            Purpose::Client => feed.client.answer_deadline(disk),
+            // It goes in company, and may have to let another call end first.
+            Purpose::Background => 2 * deadlines.first_block,
+        };
+        let patience = (first, deadlines.block);
         let task = tokio::spawn(async move {
             tokio::time::sleep_until(opened).await;
             feed.run(blocks).await;

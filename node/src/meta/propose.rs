@@ -292,7 +292,7 @@ pub(crate) fn name_of(command: &Command) -> &'static str {
         Command::RevokeKey { .. } => "revoking an access key",
         Command::GrantKey { .. } => "changing what an access key may do",
         Command::SetMetadataRoom { .. } => "telling of a metadata disk",
-        Command::SetHome { .. } => "recording a shard's home",
+        Command::SetHome { .. } | Command::SetHomes { .. } => "recording where shards are",
         Command::ForbidVersion { .. } => "giving up a version",
         Command::AcquireLock { .. } => "asking for a lock",
         Command::RenewLock { .. } => "renewing a lock",

@@ -385,6 +385,25 @@ pub enum Command {
         /// Required of agents when something is to be changed by what is found; refused when lower than the highest seen.
         fence: Option<Fence>,
     },
+    /// [`Command::SetHome`] of several shards, each for itself: of small shards the entry of the log is a good part of what their
+    /// rebuild costs.
+    SetHomes {
+        /// Which, and where they are now.
+        homes: Vec<HomeMove>,
+    },
+}
+
+/// Where a shard is now, as repair says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeMove {
+    /// The shard.
+    pub shard: ShardKey,
+    /// Where it was believed to be.
+    pub expected: Option<DiskId>,
+    /// Where it is now.
+    pub at: Option<DiskId>,
+    /// Where it should be from now on.
+    pub wanted: DiskId,
 }
 
 /// What a command came to. The same for everybody.
@@ -439,4 +458,6 @@ pub enum Outcome {
         /// Every token from now on is higher than this.
         token: LockToken,
     },
+    /// Of each of several shards whether its home was set, or why not.
+    HomesSet(Vec<Option<Refusal>>),
 }

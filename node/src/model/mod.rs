@@ -20,7 +20,7 @@ pub use self::cluster::{
     ClusterMap, DiskRecord, DiskState, HostState, JoiningDisk, Location, Mark, MarkedBy, NodeRecord, RemovedNode,
     RepairPause,
 };
-pub use self::command::{Command, Outcome};
+pub use self::command::{Command, HomeMove, Outcome};
 pub(crate) use self::lock::LockDraw;
 pub use self::lock::{BadLockPath, Holder, LockCounters, LockOwner, LockPath, LockRecord, LockTable, Waiter};
 pub use self::object::{

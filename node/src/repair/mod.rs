@@ -18,6 +18,7 @@ mod collect;
 mod compare;
 mod finding;
 mod force;
+mod homes;
 mod orphans;
 mod pace;
 mod pause;

@@ -36,8 +36,9 @@ impl Job {
 }
 
 /// What is rebuilt side by side is counted in parts of a slot, because a small shard is mostly waiting (its peers, two syncs, a log
-/// entry) and a large one is mostly work. A slot is a shard of [`SLOT_BYTES`] or more.
-pub(super) const PARTS: u32 = 4;
+/// entry), shares what it waits for with those beside it (`company.rs`), and a large one is mostly work. A slot is a shard of
+/// [`SLOT_BYTES`] or more, and a part one of 64 KiB.
+pub(super) const PARTS: u32 = 16;
 
 /// From this size on a shard has a slot of its own: a quarter of the largest.
 const SLOT_BYTES: u64 = 1024 * 1024;
@@ -310,7 +311,7 @@ mod tests {
     fn small_shards_share_a_slot_and_do_not_overtake_a_large_one() {
         let mut queue = Queue::default();
         let sized = |number: u8, spare, bytes| Job { bytes, ..job(number, 1, spare, 128) };
-        let sizes = [(1, 1), (64 << 10, 1), (256 << 10, 1), ((256 << 10) + 1, 2), (1 << 20, 4), (16 << 20, 4)];
+        let sizes = [(1, 1), (64 << 10, 1), ((64 << 10) + 1, 2), (256 << 10, 4), (1 << 20, 16), (16 << 20, 16)];
         for (bytes, parts) in sizes {
             assert_eq!(sized(0, 0, bytes).parts(), parts, "{bytes}");
         }

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::board::Board;
+use super::homes::{Homes, Moved};
 use super::pause;
 use super::queue::{Job, PARTS};
 use super::target::{delivery_of, target_of};
@@ -23,7 +24,7 @@ use crate::codec::{CodecError, ErasureCodec, codec};
 use crate::disk::{DiskError, DiskSet, Purpose, ShardHead, ShardVerdict, ShardWriter, Volume};
 use crate::gateway::{ExtentReader, ExtentSpec, ReadAhead, ReadPlan, Unreadable};
 use crate::meta::{Meta, MetaError};
-use crate::model::{Command, Home, Outcome, Refusal};
+use crate::model::{Home, HomeMove, Outcome, Refusal};
 use crate::options::RepairOptions;
 use crate::transport::{Preference, ShardClient};
 use crate::types::{BucketName, DiskId, Epoch, ShardIndex, ShardKey};
@@ -46,6 +47,8 @@ pub(super) enum RebuildError {
     NotHere(DiskId),
     #[error("metadata: {0}")]
     Meta(#[from] MetaError),
+    #[error("metadata: {0}")]
+    NotRecorded(Arc<MetaError>),
     #[error(transparent)]
     Disk(#[from] DiskError),
     #[error(transparent)]
@@ -73,6 +76,7 @@ pub(super) struct Inner {
     pub(super) board: Board,
     pub(super) slots: Semaphore,
     pub(super) throttle: Throttle,
+    homes: Homes,
 }
 
 /// Why a shard is written on a disk.
@@ -87,9 +91,14 @@ enum Task {
 /// A worker of the queue.
 pub(super) async fn work(parts: Arc<RepairParts>) {
     loop {
-        // What a worker waits for already when a pause begins, it still takes: one shard each.
         pause::ended(&parts.meta).await;
         let (job, claim) = parts.board.next(slots_of(&parts.repair)).await;
+        if pause::lasts(&parts.meta).is_some() {
+            // One that began while this worker waited: the job waits for its end.
+            drop(claim);
+            parts.board.push(job);
+            continue;
+        }
         let began = Instant::now();
         let Job { bucket, key, shard, disk, .. } = &job;
         parts.rebuilder.run(bucket, key, *shard, *disk, Task::Restore, job.parts()).await;
@@ -113,7 +122,8 @@ impl Rebuilder {
     pub fn new(meta: Meta, disks: Arc<DiskSet>, shards: ShardClient, board: Board, options: &RepairOptions) -> Self {
         let slots = Semaphore::new(workers(options) as usize);
         let throttle = Throttle::new(options.rate_bytes_per_second);
-        Self { inner: Arc::new(Inner { meta, disks, shards, board, slots, throttle }) }
+        let homes = Homes::new(meta.clone());
+        Self { inner: Arc::new(Inner { meta, disks, shards, board, slots, throttle, homes }) }
     }
 
     /// Rebuilds a shard on `disk`, wherever that is, now.
@@ -410,19 +420,15 @@ impl Rebuilder {
         if let Some(volume) = self.inner.disks.volume(disk) {
             audit::state(|| Fact::HomeRecorded { path: volume.shard_file(shard).display().to_string() });
         }
-        let command = Command::SetHome {
+        // A stand-in is the hint: where the shard is, beside where it belongs.
+        let wanted = if task == Task::Restore { disk } else { home.wanted };
+        let moved = Moved {
             bucket: spec.bucket.clone(),
             key: spec.key.clone(),
-            shard,
-            expected: home.at,
-            at: Some(disk),
-            // A stand-in is the hint: where the shard is, beside where it belongs.
-            wanted: match task {
-                Task::Restore => disk,
-                Task::StandIn => home.wanted,
-            },
+            home: HomeMove { shard, expected: home.at, at: Some(disk), wanted },
         };
-        match self.inner.meta.propose(command).await? {
+        let lost = || RebuildError::Unexpected("a panic where homes are recorded".to_owned());
+        match self.inner.homes.record(moved).await.ok_or_else(lost)?.map_err(RebuildError::NotRecorded)? {
             Outcome::Done => Ok(report),
             // The file stays as a stray and is collected as one.
             Outcome::Refused(refusal) => {

@@ -11,7 +11,7 @@ use super::placed::Told;
 use super::sessions::{self, Proposal};
 use super::tables::Tables;
 use super::{StateError, Totals, buckets, complete, hosts, keys, leaving, locks, members, objects, pauses, uploads};
-use crate::model::{ClusterMap, Command, Condition, LockTable, Outcome, Refusal};
+use crate::model::{ClusterMap, Command, Condition, HomeMove, LockTable, Outcome, Refusal};
 use crate::types::Epoch;
 
 /// The epoch a cluster is born with.
@@ -137,8 +137,10 @@ fn command(work: &mut Work<'_>, command: &Command) -> Result<Outcome, Stop> {
         Command::RevokeKey { id } => keys::revoke(work, id),
         Command::GrantKey { id, bucket, grant } => keys::grant(work, id, bucket, *grant),
         Command::SetHome { bucket: _, key: _, shard, expected, at, wanted } => {
-            objects::set_home(work, *shard, &objects::Move { expected: *expected, at: *at, wanted: *wanted })
+            let change = HomeMove { shard: *shard, expected: *expected, at: *at, wanted: *wanted };
+            objects::set_home(work, &change)
         }
+        Command::SetHomes { homes } => objects::set_homes(work, homes),
         Command::ForbidVersion { version } => objects::forbid_version(work, *version),
         Command::AcquireLock { path, owner, lease, queue } => locks::acquire(work, path, owner, *lease, *queue),
         Command::RenewLock { path, owner, token } => locks::renew(work, path, owner, *token),

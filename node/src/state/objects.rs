@@ -11,9 +11,9 @@ use super::apply::{Stop, Work};
 use super::buckets::{change_usage, demand, demand_room};
 use super::tables::{get, object_key, put, version_key};
 use crate::model::{
-    Condition, DiskState, GarbageRecord, Home, MAX_DELETES, MAX_PUT_BYTES, ObjectRecord, Outcome, Refusal,
+    Condition, DiskState, GarbageRecord, Home, HomeMove, MAX_DELETES, MAX_PUT_BYTES, ObjectRecord, Outcome, Refusal,
 };
-use crate::types::{BucketName, DiskId, ShardKey, Version};
+use crate::types::{BucketName, DiskId, Version};
 
 /// Which object, under which condition, and when.
 pub(super) struct At<'a> {
@@ -21,13 +21,6 @@ pub(super) struct At<'a> {
     pub(super) key: &'a str,
     pub(super) condition: Condition,
     pub(super) now_ms: u64,
-}
-
-/// A shard's move.
-pub(super) struct Move {
-    pub(super) expected: Option<DiskId>,
-    pub(super) at: Option<DiskId>,
-    pub(super) wanted: DiskId,
 }
 
 pub(super) fn put_object(work: &mut Work<'_>, at: &At<'_>, object: &ObjectRecord) -> Result<Outcome, Stop> {
@@ -109,7 +102,8 @@ fn delete(work: &mut Work<'_>, at: &At<'_>) -> Result<bool, Stop> {
 
 /// The extent is looked for in whatever object it belongs to now: a part may have become an object while its shard was
 /// rebuilt.
-pub(super) fn set_home(work: &mut Work<'_>, shard: ShardKey, change: &Move) -> Result<Outcome, Stop> {
+pub(super) fn set_home(work: &mut Work<'_>, change: &HomeMove) -> Result<Outcome, Stop> {
+    let shard = change.shard;
     for disk in change.at.iter().chain([&change.wanted]) {
         if !work.map.disks.contains_key(disk) {
             return Err(Refusal::NoDisk(*disk).into());
@@ -136,6 +130,19 @@ pub(super) fn set_home(work: &mut Work<'_>, shard: ShardKey, change: &Move) -> R
     work.told.moved(&object, shard, was.at, change.at);
     put(&mut work.tables.objects, &key, &object)?;
     Ok(Outcome::Done)
+}
+
+/// Each for itself.
+pub(super) fn set_homes(work: &mut Work<'_>, changes: &[HomeMove]) -> Result<Outcome, Stop> {
+    let mut refused = Vec::with_capacity(changes.len());
+    for change in changes {
+        refused.push(match set_home(work, change) {
+            Ok(_) => None,
+            Err(Stop::Refused(refusal)) => Some(refusal),
+            Err(stop) => return Err(stop),
+        });
+    }
+    Ok(Outcome::HomesSet(refused))
 }
 
 pub(super) fn forbid_version(work: &mut Work<'_>, version: Version) -> Result<Outcome, Stop> {

@@ -13,6 +13,7 @@ mod multipart;
 mod pressure;
 mod relief;
 mod stories;
+mod together;
 mod wrong_shards;
 
 use std::path::{Path, PathBuf};

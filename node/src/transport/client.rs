@@ -1,22 +1,18 @@
 //! Asking the home of a shard, wherever it is.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use resilver_proto::internal::shards_client::ShardsClient;
 use resilver_proto::internal::{
-    DiscardRequest, Envelope, ForceShard, GetShardRequest, PutShardRequest, RebuildShardRequest, RebuildShardResponse,
+    DiscardRequest, ForceShard, GetShardRequest, PutShardRequest, RebuildShardRequest, RebuildShardResponse,
     ReportShardRequest, VerifyShardRequest,
 };
-use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tokio::time::Instant;
-use tonic::transport::Channel;
-use tonic::{Response, Status};
 
-use super::error::is_peer_failure;
+use super::gather::{Asked, Gatherer};
+use super::home::RemoteHome;
 use super::{BlockSink, BlockStream, Pace, TransportError, wire};
 use crate::deadlines::Deadlines;
 use crate::disk::{DiskSet, Health, Purpose, ShardHead, ShardVerdict, Volume};
@@ -59,57 +55,12 @@ struct Inner {
     peers: Peers,
     board: Board,
     pace: Pace,
+    gatherer: Gatherer,
 }
 
 enum Route {
     Local(Arc<Volume>),
     Remote(RemoteHome),
-}
-
-/// A peer that is the home of a disk.
-#[derive(Clone)]
-pub(super) struct RemoteHome {
-    pub(super) node: NodeName,
-    address: String,
-    envelope: Envelope,
-    channel: Channel,
-    peers: Peers,
-    /// When it was turned to.
-    began: Instant,
-}
-
-impl RemoteHome {
-    pub(super) fn client(&self) -> ShardsClient<Channel> {
-        ShardsClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }
-
-    /// Remembers how a call went.
-    pub(super) fn account(&self, status: Option<&Status>) {
-        match status {
-            Some(status) if is_peer_failure(status) => self.peers.failed(&self.address, Profile::Bulk, self.began),
-            _ => self.peers.answered(&self.address, Profile::Bulk),
-        }
-    }
-
-    async fn call<T>(
-        &self,
-        deadline: Duration,
-        disk: DiskId,
-        key: ShardKey,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, TransportError> {
-        let Ok(answer) = tokio::time::timeout(deadline, call).await else {
-            // One that takes longer than it does as a rule is only slow: that opens no circuit.
-            if deadline >= self.peers.deadlines().first_block {
-                self.peers.timed_out(&self.address, Profile::Bulk, self.began);
-            }
-            return Err(TransportError::Stalled { disk, after: deadline });
-        };
-        self.account(answer.as_ref().err());
-        answer.map(Response::into_inner).map_err(|status| TransportError::from_status(&status, &self.node, disk, key))
-    }
 }
 
 impl ShardClient {
@@ -122,7 +73,8 @@ impl ShardClient {
     /// `board`.
     pub fn new(node: NodeName, meta: Meta, disks: Arc<DiskSet>, peers: Peers, board: Board) -> Self {
         let pace = Pace::new(peers.deadlines());
-        Self { inner: Arc::new(Inner { node, meta, disks, peers, board, pace }) }
+        let gatherer = Gatherer::default();
+        Self { inner: Arc::new(Inner { node, meta, disks, peers, board, pace, gatherer }) }
     }
 
     /// How long homes may take for what.
@@ -248,6 +200,12 @@ impl ShardClient {
                 Ok(BlockStream::local(disk, key, reader, first, first + blocks))
             }
             Route::Remote(home) => {
+                if purpose == Purpose::Background && Gatherer::takes(blocks) {
+                    let asked = Asked { home: home.clone(), disk, key, first, blocks };
+                    if let Some(gathered) = self.inner.gatherer.get(asked).await {
+                        return Ok(BlockStream::gathered(disk, key, gathered?, first));
+                    }
+                }
                 let request = GetShardRequest {
                     envelope: Some(home.envelope.clone()),
                     disk_id: disk.to_string(),

@@ -12,6 +12,8 @@
 
 mod client;
 mod error;
+mod gather;
+mod home;
 mod pace;
 mod service;
 mod sink;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use resilver_proto::internal::shards_server::{Shards, ShardsServer};
 use resilver_proto::internal::{
-    Block, DiscardRequest, DiscardResponse, GetShardRequest, GetShardResponse, PutShardRequest, PutShardResponse,
-    RebuildShardRequest, RebuildShardResponse, ReportShardRequest, ReportShardResponse, ShardHead, VerifyShardRequest,
-    VerifyShardResponse,
+    Block, DiscardRequest, DiscardResponse, GetManyRequest, GetManyResponse, GetShardRequest, GetShardResponse,
+    PutShardRequest, PutShardResponse, RebuildShardRequest, RebuildShardResponse, ReportShardRequest,
+    ReportShardResponse, ShardHead, ShardRunAnswer, VerifyShardRequest, VerifyShardResponse,
 };
 use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::error::disk_status;
+use super::gather::{GATHERED_BLOCKS, Gatherer};
 use super::{BLOCKS_PER_MESSAGE, UPLOAD_IDLE_DEADLINE, wire};
 use crate::disk::{DiskSet, Purpose, ShardReader, ShardWriter, Volume};
 use crate::meta::Meta;
@@ -123,10 +124,7 @@ impl Shards for ShardService {
         let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
         let purpose = if request.background { Purpose::Background } else { Purpose::Client };
         let reader = volume.open_shard(key, purpose).await.map_err(|error| disk_status(&error))?;
-        let total = reader.blocks();
-        let first = request.first_block.min(total);
-        let end = if request.blocks == 0 { total } else { first.saturating_add(request.blocks).min(total) };
-        let mut run = Run { head: Some(wire::to_head(reader.head())), reader, next: first, end };
+        let mut run = Run::of(reader, request.first_block, request.blocks);
         // What fits into one message is not worth a task and a channel: half of what a small object's shards cost.
         if run.end - run.next <= MESSAGE_BLOCKS {
             let (message, failure) = run.message().await;
@@ -136,6 +134,33 @@ impl Shards for ShardService {
         let (messages, outgoing) = mpsc::channel(MESSAGES_AHEAD);
         tokio::spawn(run.send(messages));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn get_many(&self, request: Request<GetManyRequest>) -> Result<Response<GetManyResponse>, Status> {
+        let request = request.into_inner();
+        self.meta.check_envelope(request.envelope.as_ref())?;
+        let blocks: usize = request.runs.iter().map(|run| run.blocks as usize).sum();
+        if blocks > GATHERED_BLOCKS || request.runs.iter().any(|run| !Gatherer::takes(run.blocks)) {
+            return Err(Status::invalid_argument(format!(
+                "runs of {blocks} blocks were asked for at once; a call may be for {GATHERED_BLOCKS}, and a run for \
+                 {BLOCKS_PER_MESSAGE}"
+            )));
+        }
+        let volume = self.volume(wire::disk(&request.disk_id)?, false)?;
+        let keys: Vec<_> = request.runs.iter().map(|run| wire::from_id(run.id.as_ref())).collect::<Result<_, _>>()?;
+        let readers = volume.open_shards(&keys).await.map_err(|error| disk_status(&error))?;
+        let mut answers = Vec::with_capacity(keys.len());
+        for (run, reader) in request.runs.iter().zip(readers) {
+            answers.push(match reader {
+                Ok(reader) => {
+                    let (message, failure) = Run::of(reader, run.first_block, run.blocks).message().await;
+                    let blocks = message.map(|message| message.blocks).unwrap_or_default();
+                    ShardRunAnswer { blocks, ..failure.as_ref().map(refusal).unwrap_or_default() }
+                }
+                Err(error) => refusal(&disk_status(&error)),
+            });
+        }
+        Ok(Response::new(GetManyResponse { answers }))
     }
 
     async fn verify(&self, request: Request<VerifyShardRequest>) -> Result<Response<VerifyShardResponse>, Status> {
@@ -214,7 +239,20 @@ struct Run {
     end: u32,
 }
 
+/// What ended a run, in an answer of several.
+fn refusal(status: &Status) -> ShardRunAnswer {
+    ShardRunAnswer { blocks: Vec::new(), code: status.code() as u32, detail: status.message().to_owned() }
+}
+
 impl Run {
+    /// So many blocks from `first` on, as far as there are; 0: to the end.
+    fn of(reader: ShardReader, first: u32, blocks: u32) -> Self {
+        let total = reader.blocks();
+        let first = first.min(total);
+        let end = if blocks == 0 { total } else { first.saturating_add(blocks).min(total) };
+        Self { head: Some(wire::to_head(reader.head())), reader, next: first, end }
+    }
+
     /// The next message, and what ended it early. Good blocks before a bad one are worth sending: the reader goes on from
     /// where this home fails. `None`: no block was good.
     async fn message(&mut self) -> (Option<GetShardResponse>, Option<Status>) {

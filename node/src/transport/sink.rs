@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::client::RemoteHome;
+use super::home::RemoteHome;
 use super::{BLOCKS_PER_MESSAGE, TransportError};
 use crate::disk::ShardWriter;
 use crate::types::{DiskId, ShardKey};

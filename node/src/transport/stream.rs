@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::TransportError;
-use super::client::RemoteHome;
+use super::gather::Gathered;
+use super::home::RemoteHome;
 use crate::disk::ShardReader;
 use crate::types::{DiskId, ShardKey};
 
@@ -23,8 +24,20 @@ pub struct BlockStream {
 }
 
 enum Source {
-    Local { reader: Box<ShardReader>, end: u32 },
-    Remote { home: RemoteHome, messages: Box<Streaming<GetShardResponse>>, arrived: VecDeque<Block> },
+    Local {
+        reader: Box<ShardReader>,
+        end: u32,
+    },
+    Remote {
+        home: RemoteHome,
+        messages: Box<Streaming<GetShardResponse>>,
+        arrived: VecDeque<Block>,
+    },
+    /// All of it is here, up to what ended it.
+    Gathered {
+        arrived: VecDeque<Block>,
+        failure: Option<TransportError>,
+    },
 }
 
 impl BlockStream {
@@ -41,6 +54,11 @@ impl BlockStream {
         first: u32,
     ) -> Self {
         let from = Source::Remote { home, messages: Box::new(messages), arrived: VecDeque::new() };
+        Self { disk, key, next: first, from, crc_time: Duration::ZERO }
+    }
+
+    pub(super) fn gathered(disk: DiskId, key: ShardKey, gathered: Gathered, first: u32) -> Self {
+        let from = Source::Gathered { arrived: gathered.blocks.into(), failure: gathered.failure };
         Self { disk, key, next: first, from, crc_time: Duration::ZERO }
     }
 
@@ -65,6 +83,14 @@ impl BlockStream {
                 self.next += 1;
                 return Ok(Some(data));
             }
+            Source::Gathered { arrived, failure } => match (arrived.pop_front(), failure.take()) {
+                (Some(block), later) => {
+                    *failure = later;
+                    (block.data, block.crc32c)
+                }
+                (None, Some(error)) => return Err(error),
+                (None, None) => return Ok(None),
+            },
             Source::Remote { home, messages, arrived } => loop {
                 if let Some(block) = arrived.pop_front() {
                     break (block.data, block.crc32c);

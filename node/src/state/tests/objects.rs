@@ -83,6 +83,28 @@ async fn a_shard_moves_only_from_where_it_was_believed_to_be() {
 }
 
 #[tokio::test]
+async fn of_several_shards_that_move_each_is_judged_for_itself_and_as_of_those_before_it() {
+    let mut story = Story::cluster().await;
+    story.put("k", object(1)).await;
+    let set = |version, shard, expected: Option<u128>, at: u128| HomeMove {
+        shard: ShardKey { version: Version(version), extent: ExtentIndex(0), shard: ShardIndex(shard) },
+        expected: expected.map(DiskId),
+        at: Some(DiskId(at)),
+        wanted: DiskId(at),
+    };
+    let homes = vec![
+        set(1, 1, Some(22), 21),
+        set(1, 1, None, 21),
+        set(1, 1, None, 22),
+        set(2, 0, None, 22),
+        set(1, 0, Some(11), 12),
+    ];
+    let told = [Some(Refusal::Moved), None, Some(Refusal::Moved), Some(Refusal::NoObject), None];
+    assert_eq!(story.run(Command::SetHomes { homes }).await, Outcome::HomesSet(told.into()));
+    assert_eq!(story.state.counts().shards_by_disk, BTreeMap::from([(DiskId(12), 1), (DiskId(21), 1)]));
+}
+
+#[tokio::test]
 async fn a_forbidden_version_never_comes_in_and_a_live_one_is_never_forbidden() {
     let mut story = Story::cluster().await;
     let forbid = |version| Command::ForbidVersion { version: Version(version) };
