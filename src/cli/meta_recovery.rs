@@ -180,7 +180,8 @@ pub(crate) async fn restore(cx: &Context, args: RestoreArgs) -> Result<Code, Fai
                 args.node,
                 found.name,
                 found.objects,
-                found.epoch.0 + 1,
+                // Above that of whoever is called gone and may have been restored, too.
+                found.epoch.0 + 1 + u64::from(!args.gone.is_empty()),
                 found.applied
             ))
         })
@@ -192,7 +193,7 @@ pub(crate) async fn restore(cx: &Context, args: RestoreArgs) -> Result<Code, Fai
         confirm: found.name.clone(),
         members: others.map(|member| member.address.clone()).collect(),
         reason: args.reason,
-        gone: args.gone,
+        gone: args.gone.clone(),
     };
     let file = cx.host.disk.open(&args.file, OpenMode::Read).await;
     let file = file.map_err(|error| Failure::failed(format!("{} cannot be read: {error}", args.file.display())))?;
@@ -214,7 +215,7 @@ pub(crate) async fn restore(cx: &Context, args: RestoreArgs) -> Result<Code, Fai
         raft_id: answer.raft_id,
         reaches: answer.applied,
         aside: Some(answer.aside).filter(|aside| !aside.is_empty()),
-        next: next_steps(&found.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(), &args.node, &[]),
+        next: next_steps(&found.nodes.iter().map(ToString::to_string).collect::<Vec<_>>(), &args.node, &args.gone),
     };
     cx.out.show(&reborn, Reborn::text)?;
     Ok(Code::Ok)

@@ -144,10 +144,12 @@ impl MetaRecovery for MetaRecoveryService {
 }
 
 async fn survey(shared: &Shared) -> Result<SurveyResponse, Status> {
+    // First whether it is asked to go on alone: who has just done so is in another phase by then.
+    let recovering = shared.forcing.try_lock().is_err();
     let mut answer = SurveyResponse {
         node: shared.name.to_string(),
         phase: shared.phase.get().phase.as_str().to_owned(),
-        recovering: shared.forcing.try_lock().is_err(),
+        recovering,
         ..SurveyResponse::default()
     };
     let Some(core) = shared.core.get() else { return Ok(answer) };
@@ -324,9 +326,11 @@ async fn order_restore(
     let (cluster, nodes) = (found.cluster.to_string(), found.nodes.iter().map(ToString::to_string).collect::<Vec<_>>());
     may_be_restored(shared.name.as_str(), &Kept { cluster: &cluster, nodes: &nodes }, gone, &seen)
         .map_err(|why| Status::failed_precondition(format!("{why}; nothing was changed")))?;
-    let above = seen.iter().map(|(_, seen)| Epoch(seen.undone_epoch)).max().unwrap_or_default();
+    let above = seen.iter().map(|(_, seen)| Epoch(seen.undone_epoch)).max().unwrap_or_default().max(found.epoch);
+    // Should the word be wrong, and who is called gone have gone on from the backup itself: they are in different epochs at least.
+    let above = if gone.is_empty() { above } else { Epoch(above.0 + 1) };
     let (answer, answered) = oneshot::channel();
-    let order = RestoreOrder { from: path.to_owned(), one, above: found.epoch.max(above), reason, answer };
+    let order = RestoreOrder { from: path.to_owned(), one, above, reason, answer };
     shared.restore.try_send(order).map_err(|_| Status::aborted("a restore is under way at this node"))?;
     Ok(answered)
 }

@@ -131,6 +131,11 @@ pub(crate) async fn give_birth(
     Ok((identity, aside))
 }
 
+/// Whether a newborn is whole and has not taken its place yet: the next start has it do so.
+pub(crate) async fn is_born(host: &Host, dir: &Path) -> bool {
+    matches!(Identity::load(host, &dir.join(NEWBORN)).await, Ok(Some(_)))
+}
+
 /// Has a newborn that is whole take its place, if there is one. However often it is cut off, the next call goes on.
 pub(crate) async fn finish(host: &Host, dir: &Path) -> Result<(), MetaError> {
     let newborn = dir.join(NEWBORN);

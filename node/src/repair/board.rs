@@ -128,6 +128,8 @@ pub(super) struct Claim {
     shard: ShardKey,
     /// Of a slot, if it came from the queue.
     parts: u32,
+    /// Until the job is put back.
+    held: bool,
 }
 
 impl Board {
@@ -171,6 +173,19 @@ impl Board {
             self.note(suspect);
         }
         self.push(job);
+    }
+
+    /// Puts a job back that was taken and not begun. At no moment is it neither waiting nor at work: who waits until nothing is
+    /// would think it done.
+    pub(super) fn put_back(&self, job: Job, mut claim: Claim) {
+        let mut state = self.lock();
+        state.release(&claim);
+        claim.held = false;
+        if let Some(Job { bucket, key, shard, disk, .. }) = state.queue.push(job).left_out {
+            state.remember(Why::LeftOut, (bucket, key, shard, disk));
+        }
+        drop(state);
+        drop(claim);
     }
 
     /// Queues a job unless it is there or at work; answers whether it was new. Who has no place is tried again by the next check.
@@ -257,7 +272,7 @@ impl Board {
             // One notification may stand for several jobs.
             self.inner.work.notify_one();
         }
-        let claim = Claim { board: self.clone(), shard: job.shard, parts: job.parts() };
+        let claim = Claim { board: self.clone(), shard: job.shard, parts: job.parts(), held: true };
         Some((job, claim))
     }
 
@@ -271,7 +286,7 @@ impl Board {
                 if let std::collections::btree_map::Entry::Vacant(entry) = state.running.entry(shard) {
                     entry.insert((disk, bucket.clone()));
                     state.queue.remove(shard);
-                    return Claim { board: self.clone(), shard, parts: 0 };
+                    return Claim { board: self.clone(), shard, parts: 0, held: true };
                 }
             }
             // The sender lives in this board.
@@ -472,11 +487,20 @@ impl State {
     }
 }
 
+impl State {
+    /// Nobody works on that shard any more.
+    fn release(&mut self, claim: &Claim) {
+        self.running.remove(&claim.shard);
+        self.taken = self.taken.saturating_sub(claim.parts);
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut state = self.board.lock();
-        state.running.remove(&self.shard);
-        state.taken = state.taken.saturating_sub(self.parts);
+        if self.held {
+            state.release(self);
+        }
         if self.parts > 0 && !state.queue.is_empty() {
             // What was too large for the room there was.
             self.board.inner.work.notify_one();

@@ -95,8 +95,7 @@ pub(super) async fn work(parts: Arc<RepairParts>) {
         let (job, claim) = parts.board.next(slots_of(&parts.repair)).await;
         if pause::lasts(&parts.meta).is_some() {
             // One that began while this worker waited: the job waits for its end.
-            drop(claim);
-            parts.board.push(job);
+            parts.board.put_back(job, claim);
             continue;
         }
         let began = Instant::now();

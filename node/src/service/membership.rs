@@ -15,10 +15,11 @@ use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tonic::Status;
 
 use super::{NodeError, Orders, rebirth};
-use crate::control::{JoinRound, Shared, ask_members, join_request, location, others, own_join};
+use crate::control::{JoinRound, RestoreOrder, Shared, ask_members, join_request, location, others, own_join};
 use crate::disk::{DiskSet, Health, Owner, owner_on};
 use crate::late::Late;
 use crate::meta::identity::{Identity, Membership};
+use crate::meta::rebirth::is_born;
 use crate::meta::{FIRST_EPOCH, FIRST_RAFT_ID, Meta, MetaError, MetaOptions, RaftService, Tuning};
 use crate::model::{Command, HostState, MarkedBy, Outcome, Refusal};
 use crate::options::Options;
@@ -134,18 +135,11 @@ pub(crate) async fn enter(
                 let _ = request.answer.send(founded.as_ref().map(|_| member.cluster).map_err(ToString::to_string));
                 return founded;
             }
-            Some(order) = orders.restore.recv() => match rebirth::restore(shared, &identity, &order).await {
-                Ok((renewed, reborn)) => {
-                    let started = start(shared, disks, renewed, raft).await;
-                    // Whoever asked may have given up; what was restored stays restored.
-                    let answer = started.as_ref().map(|_| reborn).map_err(|error| Status::unavailable(error.to_string()));
-                    let _ = order.answer.send(answer);
-                    return started;
+            Some(order) = orders.restore.recv() => {
+                if let Some(meta) = restored(shared, disks, &identity, order, raft).await? {
+                    return Ok(meta);
                 }
-                Err(status) => {
-                    let _ = order.answer.send(Err(status));
-                }
-            },
+            }
             round = ask(shared, disks, identity.instance), if joining => match round {
                 JoinRound::Admitted(answer) => {
                     identity = identity.as_member(membership(answer)?);
@@ -157,6 +151,36 @@ pub(crate) async fn enter(
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
             },
+        }
+    }
+}
+
+/// Goes on from a backup. `None`: nothing was changed, and the node stays what it is.
+pub(super) async fn restored(
+    shared: &Arc<Shared>,
+    disks: &DiskSet,
+    identity: &Identity,
+    order: RestoreOrder,
+    raft: &Late<RaftServer<RaftService>>,
+) -> Result<Option<Meta>, NodeError> {
+    match rebirth::restore(shared, identity, &order).await {
+        Ok((renewed, reborn)) => {
+            let started = start(shared, disks, renewed, raft).await;
+            // Whoever asked may have given up; what was restored stays restored.
+            let answer = started.as_ref().map(|_| reborn).map_err(|error| Status::unavailable(error.to_string()));
+            let _ = order.answer.send(answer);
+            started.map(Some)
+        }
+        // Born, and not in its place: the next start ends that, and until then nobody else goes on beside it.
+        Err(status) if is_born(&shared.host, &meta_dir(&shared.options)).await => {
+            let ended = format!("it goes on from a backup once it starts again: {}", status.message());
+            std::mem::forget(order.one);
+            let _ = order.answer.send(Err(status));
+            Err(NodeError::Reborn(ended))
+        }
+        Err(status) => {
+            let _ = order.answer.send(Err(status));
+            Ok(None)
         }
     }
 }

@@ -12,7 +12,7 @@ use resilver_proto::store::LostMember;
 use tonic::Status;
 
 use super::membership::{self, meta_dir};
-use super::{NodeError, Orders, rebirth};
+use super::{NodeError, Orders};
 use crate::control::{JoinRound, Known, RejoinOrder, Rejoined, Shared, ask_members, ask_who_we_are, join_request};
 use crate::disk::DiskSet;
 use crate::late::Late;
@@ -42,18 +42,12 @@ pub(super) async fn stay_lost(
                 let _ = request.answer.send(Err(why.to_owned()));
                 continue;
             }
-            Some(order) = orders.restore.recv() => match rebirth::restore(shared, &identity, &order).await {
-                Ok((renewed, reborn)) => {
-                    let started = membership::start(shared, disks, renewed, raft).await;
-                    let answer = started.as_ref().map(|_| reborn).map_err(|error| Status::unavailable(error.to_string()));
-                    let _ = order.answer.send(answer);
-                    return started;
+            Some(order) = orders.restore.recv() => {
+                match membership::restored(shared, disks, &identity, order, raft).await? {
+                    Some(meta) => return Ok(meta),
+                    None => continue,
                 }
-                Err(status) => {
-                    let _ = order.answer.send(Err(status));
-                    continue;
-                }
-            },
+            }
             // Nobody is left to order anything.
             else => return std::future::pending().await,
         };

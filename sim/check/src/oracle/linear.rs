@@ -11,6 +11,9 @@ use super::history::{Condition, Value};
 /// Sets of operations looked at for one key. A key of a thousand operations with few at a time needs some thousands.
 const MAX_STEPS: usize = 2_000_000;
 
+/// The same for an order without what nobody knows the outcome of: it is there at once, or not at all.
+const FEW_STEPS: usize = 100_000;
+
 /// What an operation does to the register, or shows of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -53,25 +56,18 @@ pub(super) enum Linear {
 /// What nobody knows the outcome of may never have happened. So an order without it explains every answer, too, and is found
 /// much sooner where an outage left many of them; only when there is none they are tried as well.
 pub(super) fn check(ops: &[Op]) -> Linear {
-    let without: [fn(&Op, &[Op]) -> bool; 3] = [
-        |op, ops| op.end.is_some() || sees(op, ops),
-        |op, ops| !matches!(op.effect, Effect::Attempt(..)) || sees(op, ops),
-        matters,
-    ];
-    let tries = without.into_iter().map(|keeps| search(ops.iter().copied().filter(|op| keeps(op, ops)).collect()));
-    let mut last = Linear::No;
-    for found in tries {
-        last = found;
-        if found == Linear::Yes {
-            break;
-        }
+    let search = |keeps: &dyn Fn(&Op) -> bool, most: usize| {
+        let mut ops: Vec<Op> = ops.iter().copied().filter(|op| keeps(op)).collect();
+        ops.sort_by_key(|op| (op.begin, op.end.unwrap_or(Duration::MAX)));
+        Search { taken: Bits::new(ops.len()), ops, dead: BTreeSet::new(), most }.run()
+    };
+    let seen = |op: &Op| op.end.is_some() || sees(op, ops);
+    let seen_or_delete = |op: &Op| op.effect == Effect::Delete || seen(op);
+    let soon = |keeps: &dyn Fn(&Op) -> bool| search(keeps, FEW_STEPS) == Linear::Yes;
+    if soon(&seen) || soon(&seen_or_delete) {
+        return Linear::Yes;
     }
-    last
-}
-
-fn search(mut ops: Vec<Op>) -> Linear {
-    ops.sort_by_key(|op| (op.begin, op.end.unwrap_or(Duration::MAX)));
-    Search { taken: Bits::new(ops.len()), ops, dead: BTreeSet::new() }.run()
+    search(&|op| matters(op, ops), MAX_STEPS)
 }
 
 /// Whether somebody saw what this may have written.
@@ -132,6 +128,8 @@ struct Search {
     taken: Bits,
     /// What came to nothing: these operations taken, in this state.
     dead: BTreeSet<(Bits, Option<Value>)>,
+    /// How many of those at most.
+    most: usize,
 }
 
 /// One operation taken, and where to go on if that comes to nothing.
@@ -158,7 +156,7 @@ impl Search {
                 from = 0;
                 continue;
             }
-            if from == 0 && self.dead.len() >= MAX_STEPS {
+            if from == 0 && self.dead.len() >= self.most {
                 return Linear::Undecided;
             }
             self.dead.insert((self.taken.clone(), state));
