@@ -133,11 +133,6 @@ impl Disk for RealDisk {
         off_loop(move || open_and_read(&path, len)).await.map(shared)
     }
 
-    async fn open_and_reread(&self, path: &Path, len: usize) -> io::Result<(Arc<dyn File>, Bytes)> {
-        let path = path.to_owned();
-        off_loop(move || open_and_reread(&path, len)).await.map(shared)
-    }
-
     async fn create_synced(&self, path: &Path, data: Bytes) -> io::Result<()> {
         let path = path.to_owned();
         off_loop(move || create(&path, &data)?.sync_data()).await
@@ -238,16 +233,6 @@ fn shared((file, start): (fs::File, Bytes)) -> (Arc<dyn File>, Bytes) {
 fn open_and_read(path: &Path, len: usize) -> io::Result<(fs::File, Bytes)> {
     let file = open(path, OpenMode::Read)?;
     let start = read_at(&file, 0, len)?;
-    Ok((file, start))
-}
-
-fn open_and_reread(path: &Path, len: usize) -> io::Result<(fs::File, Bytes)> {
-    let file = open(path, OpenMode::Read)?;
-    drop_cache(&file)?;
-    let start = read_at(&file, 0, len)?;
-    if start.len() < len {
-        drop_cache(&file)?;
-    }
     Ok((file, start))
 }
 
