@@ -14,8 +14,13 @@ use std::time::Duration;
 use lone::Lone;
 use resilver_chaos::client::{Client, Written};
 use resilver_chaos::faults;
+use resilver_proto::common::Fence;
+use resilver_proto::contract::RejoinRequest;
+use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
+use resilver_proto::transport::{Profile, channel};
 use serde_json::Value;
 use support::{Cluster, eventually, whole};
+use tonic::Code;
 
 const BUCKET: &str = "stories";
 /// How long one put or get may take.
@@ -165,4 +170,64 @@ fn a_lone_node_that_lost_its_metadata_is_not_made_anew() {
     assert!(refused.stderr.contains("no other member is known"), "{}", refused.stderr);
     running.stop();
     assert_eq!(lone.evidence(), before, "nothing was touched");
+}
+
+/// Has a node rejoin, as its agent does: what it said until the end, and how that was.
+async fn ordered(cluster: &Cluster, node: &str, fence: Option<Fence>) -> (Vec<String>, Option<tonic::Status>) {
+    let address = &cluster.target.host(node).unwrap().address;
+    let members = cluster.target.hosts.iter().map(|host| host.address.clone()).filter(|other| other != address);
+    let request = RejoinRequest { fence, members: members.collect(), reason: "a test".to_owned() };
+    let mut control = NodeRecoveryClient::new(channel(&cluster.host.net, address, Profile::Bulk).unwrap());
+    let mut stream = match control.rejoin(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return (Vec::new(), Some(status)),
+    };
+    let mut said = Vec::new();
+    loop {
+        match stream.message().await {
+            Ok(Some(progress)) => said.push(progress.phase),
+            Ok(None) => return (said, None),
+            Err(status) => return (said, Some(status)),
+        }
+    }
+}
+
+/// Found by the simulator (`term-divergence`): the last steps for a stray, and for a copy that no other step mends, were refused by every
+/// node that still served.
+#[tokio::test]
+async fn a_member_that_serves_gives_its_membership_up_under_a_fence_and_comes_back_as_a_learner() {
+    let cluster = Cluster::start(4, 1, &[]);
+    let client = cluster.client();
+    client.ensure_bucket(BUCKET, None).await.unwrap();
+    put(&client, 0, 5).await;
+    whole(&client).await;
+    let (leader, voter) = (agents::of_role(&cluster, "leader", "").await, agents::of_role(&cluster, "voter", "").await);
+    let fence = |round| Some(Fence { epoch: 1, round, holder: "n1".to_owned() });
+
+    // Neither without a fence, nor under one that was overtaken, nor as the leader.
+    let (_, refused) = ordered(&cluster, &voter, None).await;
+    let refused = refused.unwrap();
+    assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("is healthy"), "{refused}");
+    let (_, refused) = ordered(&cluster, &leader, fence(1000)).await;
+    assert!(refused.unwrap().message().contains("this node leads"));
+    let before = client.observe(&voter).await.unwrap();
+
+    let (said, _) = ordered(&cluster, &voter, fence(1000)).await;
+    assert!(said.contains(&"rejoined".to_owned()), "{said:?}");
+    // Its process ends with the membership; its agent starts the next one, which is another member.
+    eventually("it serves as another member", async || {
+        client.observe(&voter).await.is_some_and(|seen| {
+            let raft = seen.raft.as_ref().map_or(0, |raft| raft.id);
+            seen.phase == "healthy" && seen.pid != before.pid && raft > before.raft.as_ref().map_or(0, |raft| raft.id)
+        })
+    })
+    .await;
+    let aside = kept(&cluster, &voter);
+    assert!(aside.len() == 1 && aside[0].join("state.redb").exists(), "{aside:?}");
+    let (_, refused) = ordered(&cluster, &voter, fence(999)).await;
+    assert!(refused.unwrap().message().contains("fence"), "one that was overtaken");
+    let votes = |role: &str| matches!(role, "leader" | "voter");
+    eventually("three nodes vote", async || roles(&cluster).iter().filter(|(_, role)| votes(role)).count() == 3).await;
+    all_there(&client, 5).await;
+    support::stored_equal(&cluster).await;
 }

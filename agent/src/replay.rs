@@ -80,8 +80,10 @@ fn matters(line: &Line) -> bool {
     match line.draft.kind {
         RecordKind::Refused => false,
         RecordKind::Note => {
-            // A cascade that was found again counts in its hour.
-            matches!(line.draft.action, Action::Pause | Action::Resume) || line.draft.text("pattern").is_some()
+            // A cascade that was found again counts in its hour; and a number that is taken for a step is not given twice, or the
+            // holder of the lease takes an older slot for a newer one.
+            let counted = line.draft.text("pattern").is_some() || line.draft.step.is_some();
+            matches!(line.draft.action, Action::Pause | Action::Resume) || counted
         }
         _ => true,
     }

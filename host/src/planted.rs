@@ -181,8 +181,9 @@ mod planted {
     }
 }
 
-/// Damage to a member that no disk fault makes: records that are not what the log's entries made of them, and a database that
-/// takes long (its calls are the synchronous face of a disk, which no simulated disk can make wait).
+/// Damage to a member that no disk fault makes: records that are not what the log's entries made of them, a database that takes
+/// long (its calls are the synchronous face of a disk, which no simulated disk can make wait), and a part in Raft that no sound
+/// Raft plays.
 #[cfg(feature = "planted-bugs")]
 pub mod damage {
     use std::cell::RefCell;
@@ -215,6 +216,8 @@ pub mod damage {
     thread_local! {
         static WISHES: RefCell<BTreeMap<u64, Slip>> = const { RefCell::new(BTreeMap::new()) };
         static SLOW: RefCell<BTreeMap<u64, Duration>> = const { RefCell::new(BTreeMap::new()) };
+        static ASTRAY: RefCell<BTreeMap<u64, Duration>> = const { RefCell::new(BTreeMap::new()) };
+        static DELUDED: RefCell<BTreeMap<u64, u64>> = const { RefCell::new(BTreeMap::new()) };
     }
 
     /// The next time that the member of this id applies anything, this happens.
@@ -227,10 +230,42 @@ pub mod damage {
         SLOW.with_borrow_mut(|slow| slow.insert(member, batch));
     }
 
+    /// From now on the member of this id takes no leader's word, and stands for election so often without asking whether anybody
+    /// would have it; `None`: no longer.
+    pub fn lead_astray(member: u64, every: Option<Duration>) {
+        ASTRAY.with_borrow_mut(|astray| match every {
+            Some(every) => astray.insert(member, every),
+            None => astray.remove(&member),
+        });
+    }
+
+    /// From now on the member of this id, which leads this term, tells none that it leads, and whoever asks that it leads still,
+    /// with a quorum's word; `None`: no longer. A restart ends it, too: it is in its memory.
+    pub fn delude(member: u64, term: Option<u64>) {
+        DELUDED.with_borrow_mut(|deluded| match term {
+            Some(term) => deluded.insert(member, term),
+            None => deluded.remove(&member),
+        });
+    }
+
     /// No more damage is done.
     pub fn clear() {
         WISHES.take();
         SLOW.take();
+        ASTRAY.take();
+        DELUDED.take();
+    }
+
+    /// How often this member stands without asking.
+    #[must_use]
+    pub fn astray(member: u64) -> Option<Duration> {
+        ASTRAY.with_borrow(|astray| astray.get(&member).copied())
+    }
+
+    /// The term that this member takes itself for the leader of.
+    #[must_use]
+    pub fn deluded(member: u64) -> Option<u64> {
+        DELUDED.with_borrow(|deluded| deluded.get(&member).copied())
     }
 
     /// What is to happen at this member, now.

@@ -314,7 +314,7 @@ impl Life {
                     drop((force, undo));
                     self.stay_behind(&meta, epoch, &mut rejoin).await
                 }
-                Some(order) = rejoin.recv() => match order.left_behind {
+                Some(order) = rejoin.recv() => match order.left_behind || order.gives_up {
                     true => rejoin::leave_epoch(&self.shared, &self.disks, &meta, order).await,
                     // Of the time when it was a lost voter.
                     false => {

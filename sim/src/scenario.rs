@@ -99,6 +99,8 @@ pub(crate) struct Treatment {
     pub(crate) first: &'static [&'static str],
     /// All steps that may be taken about it, disruptive ones at the struck machines only.
     pub(crate) steps: &'static [&'static str],
+    /// Disruptive ones that may be taken at another machine.
+    pub(crate) elsewhere: &'static [&'static str],
     /// Steps that must be among them.
     pub(crate) must: &'static [&'static str],
     /// Modes that it shows as, too.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use resilver_agent::options::{Options as AgentOptions, Peer, SmartSource};
 use resilver_node::options::{Options as NodeOptions, S3Options};
 
-use super::Config;
+use super::{Config, PolicyConfig};
 use crate::exit::Failure;
 
 /// The longest name of a node: it is part of file names, metrics and incident ids.
@@ -38,7 +38,38 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
         return Err(Failure::usage(format!("nodes: does not list {}, the node of this host", agent.name))
             .next("list all members, this one included: the agents hold their lease among them"));
     }
-    config.policy().check().map_err(|error| Failure::usage(error.to_string()))
+    config.policy().check().map_err(|error| Failure::usage(error.to_string()))?;
+    config.agent.as_ref().map_or(Ok(()), |agent| looks_often_enough(agent, &config.policy()))
+}
+
+/// What is judged by looks of the last so many seconds needs two of them in that time; and figures that count heartbeats mean those
+/// that are asked for.
+fn looks_often_enough(agent: &AgentOptions, policy: &PolicyConfig) -> Result<(), Failure> {
+    let said = |time: Duration| humantime::format_duration(time).to_string();
+    let heartbeat = policy.detection.heartbeat;
+    if agent.heartbeat_interval > heartbeat {
+        return Err(Failure::usage(format!(
+            "agent.heartbeat_interval is {}, and detection.heartbeat is {}",
+            said(agent.heartbeat_interval),
+            said(heartbeat)
+        ))
+        .next("raise both together: what counts in heartbeats would count answers that never come"));
+    }
+    let host = policy.deadlock.good_for.min(policy.resources.good_for);
+    for (key, every, good_for) in [
+        ("host_every", agent.sensors.host_every, host),
+        ("canary_every", agent.sensors.canary_every, policy.deadlock.good_for),
+    ] {
+        if every * 2 > good_for {
+            return Err(Failure::usage(format!(
+                "agent.sensors.{key} is {}, and what it sees counts for {}",
+                said(every),
+                said(good_for)
+            ))
+            .next("look at least twice in that time, or raise `good_for` of `deadlock` and `resources` with it"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether slow sensors may look that often.

@@ -252,6 +252,9 @@ pub struct OpenIncident {
     pub opened_ms: u64,
     /// A step that has an intent but no outcome.
     pub unfinished: Option<Step>,
+    /// The newest step, when it was disruptive and has an outcome, and whether that was "done": its slot may still be open.
+    #[serde(default)]
+    pub ended: Option<(Step, bool)>,
     /// Steps done so far.
     pub steps_done: Vec<Action>,
     /// It waits for a person.

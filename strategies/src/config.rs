@@ -232,7 +232,8 @@ pub struct Budget {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Storm {
-    /// Targets that fall ill within this time count together; and so long must two thirds be well to go on.
+    /// Targets that fall ill within this time count together (detection: no factor scales that); and so long, scaled, must two thirds
+    /// be well to go on.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub window: Duration,

@@ -74,6 +74,9 @@ pub struct Draft {
     /// Raft index as last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft_index: Option<u64>,
+    /// The epoch of the metadata that the term is of: another one begins its own count of terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// How long the step took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
@@ -150,6 +153,7 @@ impl Draft {
             guards: Vec::new(),
             raft_term: None,
             raft_index: None,
+            epoch: None,
             duration_ms: None,
             details: BTreeMap::new(),
         }

@@ -41,6 +41,8 @@ struct Reader {
     cascades: VecDeque<PastCascade>,
     paused: Option<(String, String, u64)>,
     high_term: u64,
+    /// The epoch that the terms are of.
+    epoch: Option<u64>,
     observed: Option<(String, u64)>,
 }
 
@@ -55,7 +57,7 @@ impl Reader {
             }
             self.cascades.push_back(PastCascade { pattern: pattern.to_owned(), at_ms: line.wall_ms() });
         }
-        self.high_term = self.high_term.max(draft.raft_term.unwrap_or(0));
+        self.term(draft);
         match draft.kind {
             RecordKind::Opened => self.opened(line),
             RecordKind::Intent => self.intent(line),
@@ -75,6 +77,15 @@ impl Reader {
         }
     }
 
+    /// A cluster that goes on from a backup, or alone, is in another epoch, whose terms may be lower than those before.
+    fn term(&mut self, draft: &Draft) {
+        if draft.epoch.is_some() && self.epoch != draft.epoch {
+            self.epoch = draft.epoch;
+            self.high_term = 0;
+        }
+        self.high_term = self.high_term.max(draft.raft_term.unwrap_or(0));
+    }
+
     fn opened(&mut self, line: &Line) {
         let draft = &line.draft;
         let (Some(id), Some(mode), Some(subject)) = (draft.incident.clone(), draft.mode, draft.subject()) else {
@@ -86,6 +97,7 @@ impl Reader {
             subject,
             opened_ms: line.wall_ms(),
             unfinished: None,
+            ended: None,
             steps_done: Vec::new(),
             escalated: false,
             initial: flag(draft, "initial"),
@@ -99,6 +111,9 @@ impl Reader {
         let draft = &line.draft;
         let (Some(id), Some(subject)) = (draft.step, draft.subject()) else { return };
         let step = step_of(draft, StepId(id), subject.clone());
+        if let Some(open) = step.incident.as_ref().and_then(|id| self.open.get_mut(id)) {
+            open.ended = None;
+        }
         let at_ms = line.wall_ms();
         // The first start of a node is no answer to a crash, and counts in no budget; nor does what is done again.
         if !flag(draft, "initial") && !step.again {
@@ -114,7 +129,14 @@ impl Reader {
 
     fn ended(&mut self, draft: &Draft) {
         let Some(step) = draft.step.and_then(|id| self.unfinished.remove(&id)) else { return };
-        let done = draft.text("resolution") == Some("done");
+        let resolution = draft.text("resolution");
+        let done = resolution == Some("done");
+        if resolution == Some("refused") {
+            self.refused(&step);
+        }
+        if let Some(open) = step.incident.as_ref().and_then(|id| self.open.get_mut(id)).filter(|_| step.disruptive) {
+            open.ended = Some((step.clone(), done));
+        }
         if let Some(open) = step.incident.as_ref().and_then(|id| self.open.get_mut(id)).filter(|_| done) {
             // What was done again is on no other step of the ladder for it, and was applied before.
             if !step.again {
@@ -135,6 +157,14 @@ impl Reader {
         }
     }
 
+    /// Refused where it was to take effect: nothing was done, and no budget is used up.
+    fn refused(&mut self, step: &Step) {
+        let of_it = |past: &PastStep| past.action == step.action && past.subject == step.subject;
+        if let Some(at) = self.history.iter().rposition(of_it).filter(|_| !step.again) {
+            self.history.remove(at);
+        }
+    }
+
     fn note(&mut self, draft: &Draft) {
         let text = |name: &str| draft.text(name).unwrap_or_default().to_owned();
         match draft.action {
@@ -146,6 +176,10 @@ impl Reader {
             _ => {
                 let seen = draft.details.get("observed_ms").and_then(serde_json::Value::as_u64);
                 if let (Some(cluster), Some(seen)) = (draft.text("cluster"), seen) {
+                    // So is another cluster.
+                    if self.observed.as_ref().is_some_and(|(before, _)| before != cluster) {
+                        self.high_term = draft.raft_term.unwrap_or(0);
+                    }
                     self.observed = Some((cluster.to_owned(), seen));
                 }
             }

@@ -101,8 +101,29 @@ fn a_disk_that_comes_back_before_it_is_detached_gets_its_throttle_taken_back() {
     bench.done(undo.id);
     bench.disk("d1", "up", "ok");
     bench.beat(2);
-    assert!(bench.open().is_empty());
+    serves(&mut bench);
     assert_eq!(bench.asked_slot(), None);
+}
+
+/// What the disk's canary found is not over by the canary's word: the node shows that it serves.
+fn serves(bench: &mut Bench) {
+    prove(bench, &Proof::Serves);
+}
+
+#[test]
+fn a_disk_that_its_canary_calls_well_again_is_ill_until_the_node_has_served() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.disk("d1", "read_only", "gone");
+    bench.beat(3);
+    bench.disk("d1", "read_only", "ok");
+    bench.beat(10);
+    assert_eq!(bench.state(), IncidentState::Verifying);
+    let (incident, _) = bench.last_proof();
+    bench.not_proved(&incident);
+    bench.beat(1);
+    assert_eq!(bench.open().len(), 1, "well by its own word alone");
+    bench.beat(120);
+    serves(&mut bench);
 }
 
 #[test]
@@ -112,7 +133,7 @@ fn a_disk_that_is_read_only_by_somebody_elses_will_is_left_so() {
     bench.beat(3);
     bench.disk("d1", "read_only", "ok");
     bench.beat(3);
-    assert!(bench.open().is_empty());
+    serves(&mut bench);
     assert!(bench.actions().is_empty());
 }
 
@@ -125,7 +146,8 @@ fn a_disk_that_was_detached_is_attached_by_a_person_only() {
     assert!(!bench.actions().contains(&Action::SetMode));
     bench.disk("d1", "up", "ok");
     bench.beat(3);
-    assert!(bench.open().is_empty(), "a person attached it");
+    // A person attached it.
+    serves(&mut bench);
 }
 
 #[test]
@@ -189,9 +211,27 @@ fn a_stale_fence_refused_at_the_gate_costs_no_attempt() {
     bench.give(Input::Finished { step: asked.id, result });
     assert_eq!(bench.slots_closed(), [(asked.id, false)]);
     bench.beat(2);
-    let again = bench.asked_slot().expect("asked again");
+    let mut again = bench.asked_slot().expect("asked again");
     assert_ne!(again.id, asked.id);
     assert_eq!(again.attempt, 1);
+    // Nor any budget: three of them would be a person's.
+    for round in 8..14 {
+        bench.grant(again.id, round);
+        bench.beat(1);
+        let result = StepResult::Refused { guard: GuardName::OneAtATime, evidence: "a stale fence".to_owned() };
+        bench.give(Input::Finished { step: again.id, result });
+        bench.beat(2);
+        again = bench.asked_slot().expect("asked again");
+        assert_eq!(again.attempt, 1);
+        // The next life of the agent counts the same.
+        if round == 10 {
+            bench.restart_agent();
+            bench.process(running(100));
+            bench.beat(70);
+            again = bench.asked_slot().expect("asked again");
+        }
+    }
+    assert_eq!(bench.state(), IncidentState::Recovering);
 }
 
 #[test]
@@ -385,5 +425,8 @@ fn a_disk_of_a_lost_voter_is_a_persons_until_the_node_is_back() {
         bench.disk(disk, "up", "ok");
     }
     bench.beat(10);
-    assert!(bench.open().is_empty(), "the disk is well, and the node is back");
+    let (incident, proof) = bench.last_proof();
+    assert_eq!(proof, Proof::Serves, "the disk is well, and the node is back");
+    bench.proved(&incident);
+    assert!(bench.open().is_empty());
 }

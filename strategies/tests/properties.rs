@@ -112,7 +112,8 @@ struct Watcher {
     in_flight: BTreeMap<StepId, bool>,
     /// Slots that were asked for and not closed, and whether they were refused.
     slots: BTreeSet<StepId>,
-    closed: BTreeSet<StepId>,
+    /// By step, and the life of the agent.
+    closed: BTreeSet<(StepId, u64)>,
     /// An operator's restart has failed, or was not answered in time, and nothing has been heard of the node since: an end
     /// seen now may be that restart's own, and bringing the node back is right.
     restart_failed: bool,
@@ -143,7 +144,9 @@ impl Watcher {
                     self.slots.insert(step.id);
                 }
                 Command::CloseSlot { step, .. } => {
-                    assert!(self.closed.insert(step.id), "slot of {step:?} closed twice");
+                    // An agent's next life does not know whether the one before came to it: closed already, it stays so.
+                    let first = self.closed.insert((step.id, bench.born_ms));
+                    assert!(first, "slot of {step:?} closed twice in one life");
                     self.slots.remove(&step.id);
                 }
                 Command::Record { draft, .. } if matches!(draft.kind, RecordKind::Outcome | RecordKind::Reconciled) => {

@@ -26,6 +26,9 @@ const RECLAIM_DEADLINE: Duration = Duration::from_secs(300);
 /// The longest silence of a node that comes back: it may have a whole state to fetch, and says nothing meanwhile.
 const REJOIN_SILENCE: Duration = Duration::from_secs(600);
 
+/// The word of a node that has another id in Raft: from then on it is another member, whatever becomes of its process.
+const TAKEN_BACK: &str = "rejoined";
+
 /// Elections that one alignment brings about at most. Each is above every term that the voters have said; a term that is
 /// farther away after so many is being raised by somebody.
 const MAX_ELECTIONS: u32 = 8;
@@ -145,13 +148,18 @@ pub(super) async fn rejoin(tools: &Tools, step: &Step, reason: &str) -> Result<S
 
 /// Its progress is in words: phases, and no counts.
 async fn come_back(mut stream: Streaming<Progress>) -> Result<String, Status> {
-    let mut told = Vec::new();
+    let (mut told, mut taken) = (Vec::new(), false);
     loop {
         let next = tokio::time::timeout(REJOIN_SILENCE, stream.message()).await;
         let silent = |_| Status::deadline_exceeded(format!("no word for {} s", REJOIN_SILENCE.as_secs()));
-        let Some(progress) = next.map_err(silent)?? else {
-            return Err(Status::unavailable("the stream ended before the node served again"));
+        let progress = match next.map_err(silent)? {
+            Ok(Some(progress)) => progress,
+            // A member that gave its membership up goes on in another process, which is started as any that ended is.
+            _ if taken => return Ok(format!("{}; its process ends, and the next one is the learner", told.join("; "))),
+            Ok(None) => return Err(Status::unavailable("the stream ended before the node served again")),
+            Err(status) => return Err(status),
         };
+        taken |= progress.phase == TAKEN_BACK;
         if told.last() != Some(&progress.message) {
             told.push(progress.message);
         }

@@ -60,6 +60,8 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
         answer.cluster_id = map.cluster.map(|id| id.to_string()).unwrap_or_default();
         answer.epoch = map.epoch.0;
         let status = core.meta.status();
+        #[cfg(feature = "planted-bugs")]
+        let status = as_it_takes_itself(status);
         answer.raft = Some(raft_state(&status, &map));
         answer.nodes = map.nodes.values().map(|node| node_state(node, &status)).collect();
         answer.repair =
@@ -151,6 +153,21 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
             .collect(),
         // Whoever answers the agent reads it from the log.
         last_log_term: 0,
+    }
+}
+
+/// A node that the simulator makes take itself for the leader says so to whoever asks; it decides nothing by that.
+#[cfg(feature = "planted-bugs")]
+fn as_it_takes_itself(status: MetaStatus) -> MetaStatus {
+    match resilver_host::planted::damage::deluded(status.raft_id.0) {
+        Some(term) => MetaStatus {
+            role: Role::Leader,
+            term,
+            leader: Some(status.raft_id),
+            quorum_ack_age: Some(Duration::ZERO),
+            ..status
+        },
+        None => status,
     }
 }
 

@@ -1,4 +1,5 @@
-//! `NodeRecovery.Rejoin`: brings a lost voter back, and tells how far it is.
+//! `NodeRecovery.Rejoin`: brings a lost voter back, and tells how far it is. Or a member that serves, whose agent found that its term or
+//! its copy cannot be mended: it gives its membership up first.
 //!
 //! Owns: the order that is handed to [`crate::service`], and the telling. Must never: do any of it: only the service's own
 //! loop moves a node between phases.
@@ -12,6 +13,8 @@ use tonic::Status;
 
 use super::Shared;
 use super::meta_recovery::others;
+use super::node_control::admit;
+use crate::meta::Role;
 use crate::phase::Phase;
 use crate::types::{Fence, RaftId};
 
@@ -26,6 +29,8 @@ pub(crate) struct RejoinOrder {
     pub(crate) members: Vec<String>,
     /// The node is a member that serves, of an epoch that is over.
     pub(crate) left_behind: bool,
+    /// The node is a member that serves, and its agent, under a fence, has it give its membership up.
+    pub(crate) gives_up: bool,
     /// Why, for the log.
     pub(crate) reason: String,
     /// Who it is from now on, or why it stays what it was.
@@ -50,16 +55,26 @@ pub(super) async fn rejoin(
 ) -> Result<ReceiverStream<Result<Progress, Status>>, Status> {
     let now = shared.phase.get();
     let left_behind = now.phase != Phase::LostVoter && is_left_behind(&shared, &request.members).await;
-    if now.phase != Phase::LostVoter && !left_behind {
+    let gives_up = now.phase == Phase::Healthy && !left_behind && request.fence.is_some();
+    if now.phase != Phase::LostVoter && !left_behind && !gives_up {
         return Err(Status::failed_precondition(format!(
             "this node is {}: only a lost voter, or a member of an epoch that is over, is brought back this way; nothing \
              was changed",
             now.phase.as_str()
         )));
     }
+    if let Some(core) = shared.core.get().filter(|_| gives_up) {
+        // Judged for good where the id is taken away, by the metadata itself. This saves one that is overtaken already its restart.
+        admit(core.meta.map().fence.clone(), request.fence.clone())?;
+        if core.meta.status().role == Role::Leader {
+            return Err(Status::failed_precondition(
+                "this node leads, and a leader gives no membership up: have it step down first; nothing was changed",
+            ));
+        }
+    }
     let (answer, answered) = oneshot::channel();
     let (fence, members, reason) = (request.fence.map(Fence::from), request.members, request.reason);
-    let order = RejoinOrder { fence, members, left_behind, reason, answer };
+    let order = RejoinOrder { fence, members, left_behind, gives_up, reason, answer };
     shared.rejoin.try_send(order).map_err(|_| Status::aborted("this node is being brought back already"))?;
     let (tell, told) = mpsc::channel(MESSAGES_IN_FLIGHT);
     tokio::spawn(async move {

@@ -19,6 +19,8 @@ use openraft::storage::RaftLogStorage;
 use openraft::{LogId, ServerState};
 use rand::RngCore;
 use resilver_host::Rng;
+#[cfg(feature = "planted-bugs")]
+use resilver_host::planted::damage;
 use resilver_host::planted::{Bug, bug};
 use resilver_proto::internal::{PreVoteRequest, PreVoteResponse};
 use tokio::sync::watch;
@@ -174,6 +176,10 @@ impl Elections {
 
     /// A time between the shortest and the longest, so that two voters seldom stand at once.
     fn draw(&self) -> Duration {
+        #[cfg(feature = "planted-bugs")]
+        if let Some(every) = damage::astray(self.own()) {
+            return every;
+        }
         let (least, most) = (self.tuning.election_min, self.tuning.election_max);
         let span = u64::try_from((most - least).as_millis()).unwrap_or(u64::MAX).max(1);
         let mut draws = self.draws.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,7 +245,7 @@ impl Elections {
         if !standing.votes(self.own()) {
             return Err(MetaError::Refused { detail: "this member does not vote, so it cannot lead".to_owned() });
         }
-        if !bug(Bug::StandUnasked)
+        if !self.stands_unasked()
             && let Err(not_backed) = self.ask(&standing).await
         {
             self.asked.refused.fetch_add(1, Ordering::Relaxed);
@@ -247,6 +253,15 @@ impl Elections {
         }
         self.asked.backed.fetch_add(1, Ordering::Relaxed);
         self.raft.trigger().elect().await.map_err(stopped)
+    }
+
+    /// A mistake that the simulator plants, for good or for a while.
+    fn stands_unasked(&self) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if damage::astray(self.own()).is_some() {
+            return true;
+        }
+        bug(Bug::StandUnasked)
     }
 
     /// Asks all voters at once, for as long as an election waits for its votes.

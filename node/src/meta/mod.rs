@@ -186,6 +186,8 @@ impl Meta {
         let machine = Machine::new(state.clone(), snapshots.clone(), stops.clone(), failed_tx.clone())?;
         #[cfg(any(feature = "audit", feature = "planted-bugs"))]
         let machine = machine.of(ids.raft_id);
+        #[cfg(feature = "planted-bugs")]
+        resilver_host::planted::damage::delude(ids.raft_id.0, None);
         #[cfg(feature = "audit")]
         facts::opened(&ids, log.clone(), &machine::note_of(state.applied().as_ref())?).await;
         let links = Links::new(host.clone(), ids, peers, state.map_changes());

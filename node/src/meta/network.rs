@@ -218,6 +218,11 @@ impl Link {
     }
 
     async fn call<Q: Serialize, A: DeserializeOwned>(&mut self, call: Call, request: &Q) -> Result<A, RpcError> {
+        #[cfg(feature = "planted-bugs")]
+        if matches!(call, Call::Append) && resilver_host::planted::damage::deluded(self.links.ids.raft_id.0).is_some() {
+            let untold = std::io::Error::other("it tells nobody that it leads");
+            return Err(RPCError::Unreachable(Unreachable::new(&untold)));
+        }
         let payload = wire::encode(request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
         let address = self.address();
         let mut client = self.client(&address).map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))?;

@@ -56,6 +56,8 @@ impl Service for RaftService {
     async fn append(&self, request: Request<RaftMessage>) -> Answer {
         let message = request.into_inner();
         self.inner.links.check(message.envelope.as_ref())?;
+        #[cfg(feature = "planted-bugs")]
+        self.hear_a_leader()?;
         let append = wire::decode(&message.payload).map_err(unreadable)?;
         answer(&self.inner.raft.append_entries(append).await.map_err(stopped)?)
     }
@@ -79,6 +81,8 @@ impl Service for RaftService {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot stream"))?;
         self.inner.links.check(first.envelope.as_ref())?;
+        #[cfg(feature = "planted-bugs")]
+        self.hear_a_leader()?;
         let offer: SnapshotOffer = wire::decode(&first.head).map_err(unreadable)?;
         let path = self.inner.snapshots.incoming();
         let installed = self.receive(&path, first, chunks, offer).await;
@@ -132,6 +136,16 @@ impl Service for RaftService {
 }
 
 impl RaftService {
+    /// Whether this member takes a leader's word: one that the simulator led astray does not.
+    #[cfg(feature = "planted-bugs")]
+    #[allow(clippy::result_large_err)] // tonic's own error type
+    fn hear_a_leader(&self) -> Result<(), Status> {
+        match resilver_host::planted::damage::astray(self.inner.links.ids.raft_id.0) {
+            Some(_) => Err(Status::unavailable("this member takes no leader's word")),
+            None => Ok(()),
+        }
+    }
+
     /// Stores the stream, verifies it whole, and only then shows it to Raft.
     async fn receive(
         &self,

@@ -78,10 +78,11 @@ pub(super) async fn stay_lost(
     }
 }
 
-/// Of a member whose epoch is over: another one was forced without it. Its Raft is stopped, and does not start again in this
-/// process: the next one goes on as the learner that it is then.
+/// Of a member whose epoch is over (another one was forced without it), or that gives its membership up. Its Raft is stopped, and does
+/// not start again in this process: the next one goes on as the learner that it is then, or as the member that it was, if nobody took it.
 pub(super) async fn leave_epoch(shared: &Shared, disks: &DiskSet, meta: &Meta, order: RejoinOrder) -> NodeError {
-    shared.phase.set(Phase::Recovering, "leaving an epoch that is over");
+    let leaves = if order.gives_up { "giving its membership up" } else { "leaving an epoch that is over" };
+    shared.phase.set(Phase::Recovering, leaves);
     meta.shutdown().await;
     let dir = meta_dir(&shared.options);
     let outcome = async {
@@ -95,7 +96,7 @@ pub(super) async fn leave_epoch(shared: &Shared, disks: &DiskSet, meta: &Meta, o
     let outcome: Result<Rejoined, Status> = outcome.await;
     let ended = match &outcome {
         Ok(Rejoined { was, is, .. }) => format!("it was member {was} and is member {is}"),
-        Err(status) => format!("it could not leave its epoch: {}", status.message()),
+        Err(status) => format!("{leaves} failed: {}", status.message()),
     };
     // Whoever asked may have given up.
     let _ = order.answer.send(outcome);

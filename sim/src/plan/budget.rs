@@ -116,7 +116,7 @@ fn node_span(event: &Event) -> Option<Impaired> {
     let until = match (event.fault, event.target) {
         (fault, target) if fault.damages_metadata(target) => FOR_EVER,
         (Fault::Kill(Role::Node | Role::All) | Fault::PowerOff | Fault::Freeze(Role::Node | Role::All), _)
-        | (Fault::Hang | Fault::SlowApply { .. } | Fault::Apart { .. }, _)
+        | (Fault::Hang | Fault::SlowApply { .. } | Fault::Apart { .. } | Fault::Astray { .. } | Fault::Deluded, _)
         | (Fault::KillAtOp { role: Role::Node, .. } | Fault::Partition(_), _)
         // An operator's restart is not here: one that would cost the quorum has to be refused.
         | (Fault::SlowLinks { .. } | Fault::LossyLinks { .. } | Fault::Saturated { .. }, _)
@@ -173,6 +173,8 @@ fn places(event: &Event) -> Vec<String> {
         | Fault::Freeze(_)
         | Fault::Hang
         | Fault::SlowApply { .. }
+        | Fault::Astray { .. }
+        | Fault::Deluded
         | Fault::Saturated { .. }
         | Fault::OperatorRestart { .. } => machines("processes"),
         Fault::OperatorPause => machines("pause"),

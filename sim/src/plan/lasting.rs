@@ -33,6 +33,10 @@ pub(crate) enum Kind {
     WearsOut,
     /// Two of three voters lose their power.
     TwoVoters,
+    /// A voter takes no leader's word, and raises its term alone.
+    Astray,
+    /// A leader that is none any more takes itself for one.
+    SecondLeader,
 }
 
 /// A batch longer than `lag.behind` (10 s), so that the oldest entry is older than that at every moment.
@@ -55,6 +59,13 @@ const WEARS_MS: (u64, u64) = (52_000, 58_000);
 /// `quorum.lost_after` (60 s).
 const VOTERS_MS: (u64, u64) = (82_000, 86_000);
 
+/// What a Raft without a question before its elections waits between them, and how an operator's longer timeouts look.
+const STANDS_MS: (u64, u64) = (500, 2_000);
+/// Five terms ahead (`terms.ahead`) at the slowest, `terms.confirm_after` (10 s) seen by the leader's agent, the lease, elections.
+const ASTRAY_MS: (u64, u64) = (44_000, 50_000);
+/// An election, `split_brain.overlap` (2 s), the lease, a step down that is looked for in vain (15 s), and a restart, which ends it.
+const TWO_LEADERS_MS: (u64, u64) = (54_000, 58_000);
+
 /// When it begins: once there is something to lose.
 const BEGINS_MS: (u64, u64) = (2_000, 4_000);
 /// Once an agent holds the lease, which takes an agent that has just begun some ten seconds.
@@ -65,7 +76,7 @@ impl Kind {
     pub(super) fn begins_ms(self) -> (u64, u64) {
         match self {
             // And once its disk has shards to be read.
-            Kind::WrongClock | Kind::Wears | Kind::WearsOut => HELD_MS,
+            Kind::WrongClock | Kind::Astray | Kind::SecondLeader | Kind::Wears | Kind::WearsOut => HELD_MS,
             _ => BEGINS_MS,
         }
     }
@@ -114,6 +125,10 @@ impl Kind {
                 let disk = Target::Disk { machine, disk: rng.random_range(1..=DISKS) };
                 (Fault::DiskWears { sectors, unread: self == Kind::WearsOut }, disk, between(rng, WEARS_MS))
             }
+            Kind::Astray => {
+                (Fault::Astray { every_ms: between(rng, STANDS_MS) }, Target::Follower, between(rng, ASTRAY_MS))
+            }
+            Kind::SecondLeader => (Fault::Deluded, Target::RaftLeader, between(rng, TWO_LEADERS_MS)),
             Kind::TwoVoters => {
                 (Fault::PowerOff, Target::Machine(rng.random_range(1..=VOTERS)), between(rng, VOTERS_MS))
             }

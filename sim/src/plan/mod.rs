@@ -263,6 +263,13 @@ pub(crate) enum Fault {
         /// Each batch of entries.
         batch_ms: u64,
     },
+    /// The node takes no leader's word, and stands for election without asking whether anybody would have it.
+    Astray {
+        /// So often.
+        every_ms: u64,
+    },
+    /// The node, which leads, tells none of it any more, and takes itself for the leader still when another one is.
+    Deluded,
     /// Every operation takes this many times as long.
     DiskSlow {
         /// So many times.
@@ -451,6 +458,8 @@ impl Fault {
             Fault::DiskWears { .. } => "disk_wears_out",
             Fault::MemoryShort { .. } => "memory_short",
             Fault::SlowApply { .. } => "slow_apply",
+            Fault::Astray { .. } => "astray",
+            Fault::Deluded => "deluded",
             Fault::DiskSlow { .. } => "disk_slow",
             Fault::DiskHung => "disk_hung",
             Fault::DiskVanished => "disk_vanished",

@@ -97,6 +97,10 @@ impl fmt::Display for Fault {
             }
             Fault::MemoryShort { left_permille } => write!(f, "{left_permille} of 1000 of its memory left"),
             Fault::SlowApply { batch_ms } => write!(f, "its node applies entries in batches of {batch_ms} ms"),
+            Fault::Astray { every_ms } => {
+                write!(f, "its node takes no leader's word and stands for election every {every_ms} ms")
+            }
+            Fault::Deluded => f.write_str("its node tells none that it leads, and takes itself for the leader still"),
             Fault::DiskSlow { factor } => write!(f, "{factor} times slower"),
             Fault::DiskHung => f.write_str("hung"),
             Fault::DiskVanished => f.write_str("vanished"),

@@ -27,6 +27,8 @@ pub(super) enum Undo {
     Clock(MachineId),
     /// The member of Raft that is slow.
     Slow(u64),
+    /// The one that goes its own way, in whatever sense.
+    Astray(u64),
     Mend {
         machine: MachineId,
         mount: PathBuf,

@@ -267,6 +267,20 @@ impl Injector {
                 self.active.push(Active { until, undo: Undo::Slow(member), flap: None });
                 true
             }
+            Fault::Astray { every_ms } => {
+                let Some(member) = field.views.member_on(&name) else { return false };
+                damage::lead_astray(member, Some(Duration::from_millis(every_ms)));
+                self.active.push(Active { until, undo: Undo::Astray(member), flap: None });
+                true
+            }
+            Fault::Deluded => {
+                let (Some(member), Some(term)) = (field.views.member_on(&name), field.views.term()) else {
+                    return false;
+                };
+                damage::delude(member, Some(term));
+                self.active.push(Active { until, undo: Undo::Astray(member), flap: None });
+                true
+            }
             Fault::Saturated { run_ms, wait_ms } => {
                 let waiting = processes(field, index, Role::All);
                 waiting.iter().for_each(|pid| field.kernel.freeze(*pid));
@@ -445,6 +459,10 @@ impl Injector {
                 field.cluster.counters().show(&kernel.machine_name(machine), disk, 0);
             }
             Undo::Slow(member) => damage::slow(member, Duration::ZERO),
+            Undo::Astray(member) => {
+                damage::lead_astray(member, None);
+                damage::delude(member, None);
+            }
             Undo::Clock(machine) => {
                 if kernel.right_clock(machine) {
                     happened.push(Happening::ClockJumped { machine: kernel.machine_name(machine) });

@@ -270,8 +270,9 @@ fn overdone(
     }
     chart.steps.iter().filter(|step| step.at >= began).find_map(|step| {
         let Done { what, target, agent, at, .. } = step;
-        let known = row.steps.contains(&what.as_str()) || row.aside.contains(&what.as_str());
-        let here = machines.contains(target.as_str());
+        let among = |of: &[&str]| of.contains(&what.as_str());
+        let known = among(row.steps) || among(row.aside) || among(row.elsewhere);
+        let here = machines.contains(target.as_str()) || among(row.elsewhere);
         let why = match (known, step.disruptive) {
             (false, _) => "that belongs to no ladder here",
             (true, true) if !here => "nothing was wrong there",

@@ -46,6 +46,11 @@ impl Views {
         self.leader.as_ref().map(|(_, machine)| machine.as_str())
     }
 
+    /// Its term.
+    pub(crate) fn term(&self) -> Option<u64> {
+        self.leader.as_ref().map(|(term, _)| *term)
+    }
+
     /// The machine whose agent holds the lease (the one that took it last, should two think so).
     pub(crate) fn holder(&self) -> Option<&str> {
         self.holders.values().next_back().map(String::as_str)

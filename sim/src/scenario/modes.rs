@@ -28,6 +28,7 @@ const NONE: Treatment = Treatment {
     within_s: 0,
     first: &[],
     steps: &[],
+    elsewhere: &[],
     must: &[],
     also: &[],
     aside: &[],
@@ -205,6 +206,48 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 ..NONE
             },
         ]),
+        ..ONE
+    },
+    Scenario {
+        name: "term-divergence",
+        about: "a voter takes no leader's word and raises its term alone, as a Raft does that asks nobody before it stands",
+        mix: &[(Class::Lasting(Kind::Astray), 1)],
+        safety_seconds: (66, 70),
+        agents: Agents::Treat(&[Treatment {
+            fault: "astray",
+            mode: "term_divergence",
+            within_s: 30,
+            first: &["set_mode quiet"],
+            steps: &["set_mode quiet", "set_mode standing", "rejoin_learner"],
+            // The leader's agent has an election held above the highest term.
+            elsewhere: &["align_term"],
+            must: &["set_mode quiet"],
+            // One that gives its membership up goes on in another process, which was told nothing.
+            also: &["term_divergence", "process_crash"],
+            aside: &["start_node"],
+            heals: Heals::AfterFault(60),
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "split-brain",
+        about: "a leader tells nobody any more, another one is elected, and the first takes itself for the leader still",
+        mix: &[(Class::Lasting(Kind::SecondLeader), 1)],
+        safety_seconds: (74, 78),
+        agents: Agents::Treat(&[Treatment {
+            fault: "deluded",
+            mode: "split_brain",
+            within_s: 12,
+            first: &["set_mode isolated"],
+            steps: &["set_mode isolated", "set_mode read_write", "step_down", "restart_node"],
+            // Its next process serves: what the one before was told is over.
+            must: &["set_mode isolated", "step_down", "restart_node"],
+            // All others see it as well, and leave it to the agent of the lower term.
+            also: &["split_brain"],
+            heals: Heals::Itself(70),
+            ..NONE
+        }]),
         ..ONE
     },
     Scenario {

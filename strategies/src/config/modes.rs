@@ -96,6 +96,8 @@ figures! {
     ReplicaPolicy {
         /// Comparisons, each as of a later entry, that call this member wrong: one may have met a change that was under way.
         looks: count = 2,
+        /// Detection: a comparison older than this says nothing. Three of the times after which there is one by default (`interval`).
+        good_for: time = secs(1800),
         /// How long mending a replica may take: records that differ, or the whole state.
         mend_deadline: time = secs(1800),
     }
@@ -248,6 +250,11 @@ pub(super) fn check(policy: &super::PolicyConfig) -> Result<(), BadPolicy> {
         ("deadlock.hung_after", policy.deadlock.hung_after),
         ("deadlock.leaderless_after", policy.deadlock.leaderless_after),
         ("lag.confirm_after", policy.lag.confirm_after),
+        ("lag.behind", policy.lag.behind),
+        ("lag.answers_after", policy.lag.answers_after),
+        ("clock.confirm_after", policy.clock.confirm_after),
+        ("resources.confirm_after", policy.resources.confirm_after),
+        ("resources.cpu_confirm_after", policy.resources.cpu_confirm_after),
         ("quorum.lost_after", policy.quorum.lost_after),
     ] {
         if time < heartbeat * 2 {

@@ -80,7 +80,9 @@ impl Engine {
             return;
         }
         let next = self.next_move(now.mono, incident);
-        if !matches!(next, Move::Held { .. }) {
+        // One whose slot is refused is held, too, while it waits to ask again; `begin` ends that.
+        let refused = incident.refused.is_some() && matches!(next, Move::Later { .. } | Move::Act { .. });
+        if !matches!(next, Move::Held { .. }) && !refused {
             incident.held = None;
         }
         match next {
@@ -210,7 +212,7 @@ impl Engine {
         }
         let of_disk = matches!(step.subject, Subject::Disk { .. });
         incident.throttled |= of_disk && step.action == Action::Throttle;
-        (incident.unproven, incident.in_vain) = (false, 0);
+        (incident.unproven, incident.in_vain, incident.held) = (false, 0, None);
         if ladder::leaves(step.action, &step.with)
             && !incident.applied.iter().any(|known| (known.0, known.1.as_str()) == (step.action, step.with.as_str()))
         {
@@ -238,14 +240,20 @@ impl Engine {
         }
         incident.event(now, format!("{} begins, attempt {} (step {})", step.action, step.attempt, step.id.0));
         incident.begun(now, &step);
-        // The node's first start is no answer to a failure: it uses up no budget.
-        if !incident.initial && !again && (of_disk || !undo) {
+        if Self::counts(incident, &step) {
             let signature = incident.signature.clone().filter(|_| step.action == Action::StartNode);
             self.ledger.note(now.mono, step.action, &step.subject, step.disruptive, signature);
         }
         self.record_intent(&step, &incident.guards.clone(), Some(incident));
         incident.flight = Flight::Doing { step: step.clone(), since: now.mono };
         self.out.push(Command::Execute(step));
+    }
+
+    /// Whether a step uses up a budget. The node's first start is no answer to a failure; and what is done again, or taken back, was
+    /// counted before.
+    fn counts(incident: &Incident, step: &Step) -> bool {
+        let of_disk = matches!(step.subject, Subject::Disk { .. });
+        !incident.initial && !step.again && (of_disk || !ladder::is_undo(step.action, &step.with))
     }
 
     /// A step of an incident ended, or was given up.
@@ -283,8 +291,12 @@ impl Engine {
         }
         if let StepResult::Refused { guard, evidence } = result {
             self.close_if_disruptive(&step, &detail);
-            // Nothing was done: the attempt does not count, but a new slot is needed.
-            incident.attempt = incident.attempt.saturating_sub(u32::from(!ladder::is_undo(step.action, &step.with)));
+            // Nothing was done: neither the attempt counts nor a budget is used up, but a new slot is needed.
+            let undo = ladder::is_undo(step.action, &step.with);
+            incident.attempt = incident.attempt.saturating_sub(u32::from(!undo));
+            if Self::counts(incident, &step) {
+                self.ledger.refused(step.action, &step.subject);
+            }
             self.restart_failed(&step);
             return self.slot_refused(now, incident, &step, guard, &evidence);
         }
@@ -385,10 +397,13 @@ impl Engine {
         self.record(draft, false);
     }
 
-    /// What is held back for long is told once: a shadow, or a guard, must not be where an incident is forgotten.
-    fn tell_when_held(&mut self, now: Now, incident: &mut Incident, held: &GuardResult) {
+    /// What is held back for long is told once: a shadow, or a guard, must not be where an incident is forgotten. A budget that is used
+    /// up, and a target that flaps, hold for so long that it is told at once.
+    pub(crate) fn tell_when_held(&mut self, now: Now, incident: &mut Incident, held: &GuardResult) {
         let (since, told) = *incident.held.get_or_insert((now.mono, false));
-        if told || now.mono.since(since) < self.policy.scaled(self.policy.told_when_held) {
+        let at_once = matches!(held.guard, GuardName::Budget | GuardName::Backoff);
+        let soon = now.mono.since(since) < self.policy.scaled(self.policy.told_when_held);
+        if told || (soon && !at_once) {
             return;
         }
         incident.held = Some((since, true));

@@ -112,7 +112,9 @@ impl Facts {
         self.node()?.members.iter().find(|member| member.node == host)
     }
 
-    pub(crate) fn raft(&self) -> Option<(u64, u64)> {
-        self.node()?.raft.as_ref().map(|raft| (raft.term, raft.applied))
+    /// Epoch of the metadata, term, and the last entry applied.
+    pub(crate) fn raft(&self) -> Option<(u64, u64, u64)> {
+        let node = self.node()?;
+        node.raft.as_ref().map(|raft| (node.epoch, raft.term, raft.applied))
     }
 }

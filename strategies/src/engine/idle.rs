@@ -1,11 +1,19 @@
 //! Why the agent does not act, if it does not: what `agent status` says.
 
+use crate::api::Step;
 use crate::config::NEW_CLUSTER;
 use crate::coordinator::grace_left;
 use crate::engine::Engine;
 use crate::engine::decide::Move;
-use crate::engine::incidents::IncidentState;
+use crate::engine::incidents::{Flight, Incident, IncidentState};
+use crate::record::GuardResult;
 use crate::types::{Authority, Grade, Mode, Moment};
+
+/// What refused this incident's step last, if that was not long ago and no step began since.
+fn refused(incident: &Incident) -> Option<GuardResult> {
+    let (guard, _) = incident.refused?;
+    incident.guards.iter().find(|result| !result.passed && result.guard == guard).cloned()
+}
 
 impl Engine {
     /// One reason each; empty: nothing holds a step back that would be taken.
@@ -31,10 +39,20 @@ impl Engine {
             if incident.state == IncidentState::Escalated {
                 let why = incident.resolution.as_deref().unwrap_or("a person is needed");
                 reasons.push(format!("{id} waits for a person: {why}"));
-            } else if incident.step().is_none()
-                && let Move::Held { rung, held, .. } = self.next_move(now, incident)
-            {
-                reasons.push(format!("{id}: {} held by {}: {}", rung.action, held.guard, held.evidence));
+                continue;
+            }
+            let asked =
+                |step: &Step| (step.action, matches!(incident.flight, Flight::Doing { .. } | Flight::Seeing { .. }));
+            let (action, held) = match (incident.step().map(asked), self.next_move(now, incident)) {
+                (Some((_, true)), _) => continue,
+                (Some((action, false)), _) => (action, refused(incident)),
+                (None, Move::Held { rung, held, .. }) => (rung.action, Some(held)),
+                // It is asked for again in a moment: the holder of the lease said no.
+                (None, Move::Later { rung, .. } | Move::Act { rung, .. }) => (rung.action, refused(incident)),
+                (None, _) => continue,
+            };
+            if let Some(GuardResult { guard, evidence, .. }) = held {
+                reasons.push(format!("{id}: {action} held by {guard}: {evidence}"));
             }
         }
         reasons

@@ -59,6 +59,14 @@ impl Ledger {
         self.push(Entry { age: Duration::ZERO, at: now, action, subject: subject.clone(), disruptive, signature });
     }
 
+    /// The newest of these was refused where it was to take effect: nothing was done, and nothing is used up.
+    pub(crate) fn refused(&mut self, action: Action, subject: &Subject) {
+        let newest = self.entries.iter().rposition(|entry| entry.action == action && entry.subject == *subject);
+        if let Some(at) = newest {
+            self.entries.remove(at);
+        }
+    }
+
     fn push(&mut self, entry: Entry) {
         if self.entries.len() >= MAX_HISTORY {
             self.entries.pop_front();

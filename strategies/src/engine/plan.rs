@@ -87,7 +87,18 @@ impl Engine {
         let members = || self.facts.node().map(|fact| fact.members.as_slice()).unwrap_or_default();
         let hosts: Vec<String> =
             members().iter().filter(|member| member.state != "out").map(|member| member.node.clone()).collect();
-        proof(incident.mode, &incident.subject, &self.policy, &hosts)
+        // Of a disk that is in service and well again nothing was rebuilt elsewhere. That the node serves is no word of the disk's own
+        // canary, which found it.
+        let in_service = |disk: &str| self.facts.disk(disk).is_some_and(|fact| !matches!(&*fact.state, "down" | "out"));
+        let well = |disk: &str| match incident.mode {
+            Mode::DiskFailure => self.disks.well(disk, &self.policy),
+            Mode::DiskDegrading => !incident.evacuating && self.degrading.well(self.now, disk),
+            _ => false,
+        };
+        match &incident.subject {
+            Subject::Disk { disk, .. } if well(disk) && in_service(disk) => Proof::Serves,
+            subject => proof(incident.mode, subject, &self.policy, &hosts),
+        }
     }
 
     fn in_words(&self, now: Moment, incident: &Incident) -> (String, Option<Rung>, Vec<GuardResult>) {

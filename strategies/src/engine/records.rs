@@ -10,7 +10,8 @@ impl Engine {
     /// A draft with what every record carries.
     pub(crate) fn draft(&self, kind: RecordKind, action: Action) -> Draft {
         let mut draft = Draft::new(kind, action);
-        if let Some((term, index)) = self.facts.raft() {
+        if let Some((epoch, term, index)) = self.facts.raft() {
+            draft.epoch = Some(epoch);
             draft.raft_term = Some(term);
             draft.raft_index = Some(index);
         }

@@ -7,6 +7,11 @@ use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::ladder::{self, Effect};
 use crate::record::RecordKind;
 use crate::types::{Action, Mode, Moment, Now};
+use std::time::Duration;
+
+/// How long a step may stay in doubt after the agent began anew, or as long as the step itself may take. A node that runs answers within
+/// seconds; one that hangs never does, and its incident has to go on.
+const RECONCILE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What became of a step, as far as it can be seen.
 enum Became {
@@ -21,8 +26,19 @@ enum Became {
 impl Engine {
     /// Takes an incident over from the journal.
     pub(crate) fn take_over(&mut self, now: Now, open: OpenIncident, history: &[PastStep]) {
-        let OpenIncident { id, mode, subject, opened_ms, unfinished, steps_done, escalated, initial, pattern, applied } =
-            open;
+        let OpenIncident {
+            id,
+            mode,
+            subject,
+            opened_ms,
+            unfinished,
+            ended,
+            steps_done,
+            escalated,
+            initial,
+            pattern,
+            applied,
+        } = open;
         let symptom = Symptom {
             mode,
             subject,
@@ -65,13 +81,29 @@ impl Engine {
             }
             incident.begun(now, &step);
             incident.flight = Flight::Reconciling { step, since: now.mono };
+        } else if let Some((step, done)) = ended {
+            self.look_at_last(now, &mut incident, step, done);
         }
         self.incidents.put(incident);
     }
 
+    /// The agent may have ended between a disruptive step and the closing of its slot, which holds all others back: what it was done for
+    /// is looked for again, and the slot is closed. Closed already, it stays so.
+    fn look_at_last(&mut self, now: Now, incident: &mut Incident, step: Step, done: bool) {
+        let shown = self.rung(incident).filter(|rung| rung.action == step.action).and_then(|rung| match rung.effect {
+            Effect::NodeState { deadline, .. } | Effect::DiskState { deadline, .. } => Some(deadline),
+            _ => None,
+        });
+        match shown.filter(|_| done && incident.state != IncidentState::Escalated) {
+            Some(deadline) => incident.flight = Flight::Seeing { step, until: now.mono + deadline },
+            None => self.close_slot(&step, false, "its agent ended before the slot was closed"),
+        }
+    }
+
     /// Looks at what became of a step that has an intent and no outcome.
     pub(crate) fn reconcile(&mut self, now: Now, incident: &mut Incident, step: &Step, since: Moment) {
-        let Some(became) = self.became(incident, step, since) else { return };
+        let became = self.became(incident, step, since).or_else(|| self.never_shown(now.mono, incident, step, since));
+        let Some(became) = became else { return };
         let (resolution, detail, verified) = match &became {
             Became::Done(why) => ("done", why, true),
             Became::NotDone(why) => ("not done", why, false),
@@ -91,8 +123,27 @@ impl Engine {
             _ if step.again => {}
             Became::NotDone(_) => self.attempt_failed(now, incident),
             // One look: if the proof does not hold, the step is tried again.
-            Became::AskProof(_) => self.prove(now, incident, std::time::Duration::ZERO),
+            Became::AskProof(_) => self.prove(now, incident, Duration::ZERO),
         }
+    }
+
+    /// What can be said of a step although the node says nothing: that it ended with the process, or that it had its time.
+    fn never_shown(&self, now: Moment, incident: &Incident, step: &Step, since: Moment) -> Option<Became> {
+        match self.facts.process_since(since) {
+            Some(ProcessFact::Exited { pid, exit, .. }) => {
+                return Some(Became::NotDone(format!("process {pid} ended: {exit}")));
+            }
+            Some(ProcessFact::Absent) => return Some(Became::NotDone("no process runs".to_owned())),
+            Some(ProcessFact::Running { .. }) | None => {}
+        }
+        let of_step = |rung: &ladder::Rung| rung.action == step.action;
+        let patience = self.rung(incident).filter(of_step).map_or(RECONCILE_WITHIN, |rung| rung.deadline);
+        let patience = patience.max(RECONCILE_WITHIN);
+        let waited = now.since(since);
+        (waited >= patience).then(|| {
+            let seconds = waited.as_secs();
+            Became::NotDone(format!("nothing has shown for {seconds} s that it was done, nor that it was not"))
+        })
     }
 
     fn became(&self, incident: &Incident, step: &Step, since: Moment) -> Option<Became> {
@@ -113,7 +164,12 @@ impl Engine {
             (Action::RepairShards, _) => Some(Became::AskProof("the proof tells whether it was done".to_owned())),
             (_, Subject::Disk { disk, .. }) => {
                 let fact = self.facts.node_now().filter(|_| self.facts.heartbeat_at() >= Some(since))?;
-                let state = &fact.disks.iter().find(|fact| fact.disk == *disk)?.state;
+                let Some(fact) = fact.disks.iter().find(|fact| fact.disk == *disk) else {
+                    // A node that serves lists every disk that it has.
+                    let gone = "the node has this disk no more".to_owned();
+                    return (fact.phase == "healthy").then_some(Became::NotDone(gone));
+                };
+                let state = &fact.state;
                 let states: &[&str] = match step.action {
                     Action::Throttle => &["read_only", "draining", "down", "out"],
                     Action::DetachDisk => &["down", "out"],

@@ -51,7 +51,7 @@ impl Engine {
                 let free = self.watches.deadlock.host_is_free(at, &self.policy.deadlock);
                 self.watches.lag.canary(at, fact, free, &self.peers, &self.policy.lag);
             }
-            Observation::Replicas(fact) => self.watches.replicas.observe(&self.node, fact),
+            Observation::Replicas(fact) => self.watches.replicas.observe(at, &self.node, fact),
             Observation::ProcessState(fact) => self.watches.deadlock.process(at, fact),
             Observation::LogMatch(fact) => self.sense_line(now, fact),
             Observation::Process(_) | Observation::Failures { .. } | Observation::Smart(_) => {}

@@ -81,6 +81,7 @@ impl Engine {
         guards.retain(|result| result.guard != guard);
         guards.push(held.clone());
         self.record_refusal(now, incident, step.action, step.grade, &guards, &held);
+        self.tell_when_held(now, incident, &held);
         incident.guards = guards;
         incident.flight = Flight::Idle;
         incident.not_before = now.mono + ASK_AGAIN;

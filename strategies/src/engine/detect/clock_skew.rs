@@ -33,6 +33,10 @@ fn agreed(offsets: &mut [i64]) -> Option<i64> {
 
 impl Watch {
     pub(crate) fn look(&mut self, now: Moment, peers: &Peers, policy: &ClockPolicy) {
+        // What too few could be asked about for so long is not known any more: neither that it is off, nor that it is back.
+        for held in [&mut self.off, &mut self.far, &mut self.near] {
+            held.fade(now, policy.good_for);
+        }
         let beyond = |(offset, error): (i64, u64)| {
             let error = i64::try_from(error).unwrap_or(i64::MAX);
             offset.signum() * offset.saturating_abs().saturating_sub(error).max(0)

@@ -95,7 +95,8 @@ impl Watch {
         if self.by_disk.len() >= MAX_DISKS && !self.by_disk.contains_key(disk) {
             return None;
         }
-        let day = policy.scaled(DAY);
+        // Of detection: rot does not come faster because policy does.
+        let day = DAY;
         let times = self.by_disk.entry(disk.to_owned()).or_default();
         times.push_back((now, name_hash(finding)));
         while times.len() > MAX_PER_DISK || times.front().is_some_and(|(first, _)| now.since(*first) > day) {

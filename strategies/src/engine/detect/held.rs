@@ -27,6 +27,13 @@ impl Held {
         }
     }
 
+    /// Nobody looked for longer than `gap`: what was seen before says nothing of now.
+    pub(crate) fn fade(&mut self, now: Moment, gap: Duration) {
+        if self.looks > 0 && now.since(self.last) > gap {
+            (self.since, self.looks) = (None, 0);
+        }
+    }
+
     /// From the first look of the streak to its last, with so many looks at least.
     pub(crate) fn lasts(&self, time: Duration, looks: u32) -> bool {
         self.looks >= looks.max(1) && self.time() >= time

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::ReplicasFact;
 use crate::config::ReplicaPolicy;
 use crate::engine::detect::State;
+use crate::types::Moment;
 
 /// Digests that there must be: of two that differ nobody knows which is wrong.
 const MIN_DIGESTS: usize = 3;
@@ -20,10 +21,13 @@ pub(crate) struct Watch {
     wrong: u32,
     right: u32,
     evidence: String,
+    /// When members were compared last.
+    #[serde(default)]
+    at: Moment,
 }
 
 impl Watch {
-    pub(crate) fn observe(&mut self, own: &str, fact: &ReplicasFact) {
+    pub(crate) fn observe(&mut self, now: Moment, own: &str, fact: &ReplicasFact) {
         // The same comparison again, or one that came late.
         if fact.index <= self.index {
             return;
@@ -36,7 +40,7 @@ impl Watch {
         let majority = digests.len() >= MIN_DIGESTS && most * 2 > digests.len();
         let wrong = ours.verdict == "wrong" && majority && same(&ours.digest) < most;
         let right = ours.verdict == "right" && majority && same(&ours.digest) == most;
-        self.index = fact.index;
+        (self.index, self.at) = (fact.index, now);
         self.wrong = if wrong { self.wrong.saturating_add(1) } else { 0 };
         self.right = if right { self.right.saturating_add(1) } else { 0 };
         if wrong {
@@ -50,7 +54,10 @@ impl Watch {
         (self.wrong, self.right) = (0, 0);
     }
 
-    pub(crate) fn state(&self, policy: &ReplicaPolicy) -> State {
+    pub(crate) fn state(&self, now: Moment, policy: &ReplicaPolicy) -> State {
+        if now.since(self.at) > policy.good_for {
+            return State::Unknown("members to be compared again: the last comparison is too old to act on");
+        }
         if self.wrong >= policy.looks {
             return State::Ill(format!("{}; so {} times in a row, {} needed", self.evidence, self.wrong, policy.looks));
         }

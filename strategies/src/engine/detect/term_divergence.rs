@@ -120,7 +120,8 @@ impl Watch {
         };
         let voters = fact.members.iter().filter(|member| member.role == "voter" && member.state != "out").count();
         let base = leader.map_or(raft.term, |(_, term)| term);
-        let (mut seen, mut highest, mut best) = (1, raft.term, true);
+        // A term that this member had before and has no more counts as seen: whoever was promised something in it may be back.
+        let (mut seen, mut highest, mut best) = (1, raft.term.max(self.high), true);
         for (_, _, other) in peers.raft(now, WORD_FRESH).filter(|(name, ..)| voter(name)) {
             seen += 1;
             highest = highest.max(other.term);
@@ -132,7 +133,8 @@ impl Watch {
             Some((name, _)) => name == own,
             None => voter(own) && best && seen * 2 > voters && raft.role != "leader",
         };
-        self.stray.look(now, self.aligns && highest >= base + u64::from(figures.ahead), gap);
+        let far = highest >= base + u64::from(figures.ahead) || self.high > raft.term;
+        self.stray.look(now, self.aligns && far, gap);
     }
 
     fn describe(&mut self, raft: &RaftFact, leader: Option<(&str, u64)>, figures: &TermPolicy) {
@@ -157,9 +159,14 @@ impl Watch {
         }
     }
 
-    /// The own node is what runs away.
+    /// The own node is the one that is not where the others are.
     pub(crate) fn is_stray(&self, policy: &TermPolicy) -> bool {
-        self.is_churning(policy) || self.ahead.lasts(policy.confirm_after, 2) || self.went_back()
+        self.runs_away(policy) || self.went_back()
+    }
+
+    /// It raises its term alone. One that forgot a term does not, and may be the very one that has to stand.
+    pub(crate) fn runs_away(&self, policy: &TermPolicy) -> bool {
+        self.is_churning(policy) || self.ahead.lasts(policy.confirm_after, 2)
     }
 
     fn is_churning(&self, policy: &TermPolicy) -> bool {
@@ -174,6 +181,11 @@ impl Watch {
     /// The own node is the one to elect, and above this term.
     pub(crate) fn aligns(&self, policy: &TermPolicy) -> Option<u64> {
         (self.aligns && self.stray.lasts(policy.confirm_after, 2)).then_some(self.highest)
+    }
+
+    /// It will be, if that lasts.
+    pub(crate) fn may_align(&self) -> bool {
+        self.aligns && self.stray.looks() > 0
     }
 
     pub(crate) fn state(&self, now: Moment, policy: &TermPolicy, stable_for: Duration) -> State {

@@ -64,8 +64,11 @@ pub(super) fn split_brain(policy: &PolicyConfig) -> Vec<Rung> {
     let settle = policy.scaled(policy.split_brain.settled_after);
     vec![
         fence(policy, "fence the own node, whose term is the lower one, without a lease", Shows::Mode("isolated")),
+        // Once: a node that takes itself for the leader whatever it is told does so until its process ends.
         Rung {
             wait: settle,
+            attempts: 1,
+            otherwise: Otherwise::NextRung,
             ..disruptive(policy, Action::StepDown, Grade::RESTART, "step down, one after the other", Shows::Follows)
         },
         Rung {

@@ -70,17 +70,29 @@ impl Engine {
         let (terms, policy) = (&self.watches.terms, &self.policy.terms);
         let stray = terms.is_stray(policy);
         match action {
-            Action::SetMode if !stray => Applies::Skip("the own node is not the one that runs away"),
+            Action::SetMode if !terms.runs_away(policy) => Applies::Skip("the own node is not the one that runs away"),
             Action::SetMode if self.leads() => Applies::Skip("the own node leads"),
-            Action::StepDown if !(stray && self.leads()) => {
+            Action::StepDown if !(stray && self.leads()) || self.is_acknowledged() => {
                 Applies::Skip("the own node does not lead without a quorum")
+            }
+            Action::AlignTerm if terms.aligns(policy).is_none() && terms.may_align() => {
+                Applies::Wait("the terms to stay so for long enough")
             }
             Action::AlignTerm if terms.aligns(policy).is_none() => {
                 Applies::Skip("another node has the best log, or leads: it aligns")
             }
             Action::RejoinLearner if !stray => Applies::Wait("the node that runs away to follow"),
+            Action::RejoinLearner if self.is_acknowledged() => {
+                Applies::Wait("an election above the term that it had: it leads, with a quorum's word")
+            }
             _ => Applies::Yes,
         }
+    }
+
+    /// A quorum has acknowledged the own node as its leader, just now.
+    fn is_acknowledged(&self) -> bool {
+        let leader = self.watches.leaders.quorum_leader(self.now, self.policy.fresh_within() * 2);
+        leader.is_some_and(|(name, _)| name == self.node)
     }
 
     fn applies_to_deadlock(&self, now: Moment, rung: &Rung, action: Action) -> Applies {

@@ -32,13 +32,13 @@ impl Engine {
         }
         let well = self.disks.well(disk, &self.policy);
         match fact.state.as_str() {
-            "up" if well => Present::Over("the disk is well and in service again".to_owned()),
+            "up" if well => Present::Prove("the disk is well and in service again".to_owned()),
             "read_only" if well && incident.throttled => Present::Undo,
             // Read-only by somebody else's will: nothing to take back.
             "read_only" if well => {
-                Present::Over("the disk is well again; its mode is not the agent's to change".to_owned())
+                Present::Prove("the disk is well again; its mode is not the agent's to change".to_owned())
             }
-            "draining" if well => Present::Over("the disk is well again; it is being emptied".to_owned()),
+            "draining" if well => Present::Prove("the disk is well again; it is being emptied".to_owned()),
             "up" | "read_only" | "draining" if !disk_failure::failed(&fact.health) => {
                 Present::Unknown("the disk's canary is of two minds")
             }
@@ -73,7 +73,7 @@ impl Engine {
             "out" => Present::Over("the disk is out of service".to_owned()),
             "draining" => Present::Unknown("it is being emptied by somebody else's will"),
             "down" => Present::Unknown("it is detached, which is not this incident's"),
-            _ if self.degrading.well(now, disk) => Present::Over("two SMART samples in a row are well".to_owned()),
+            _ if self.degrading.well(now, disk) => Present::Prove("two SMART samples in a row are well".to_owned()),
             _ if incident.evacuating && incident.rung > ladder::EVACUATION => Present::Beyond(
                 "the disk was taken back into service while it was being emptied: a person knows why".to_owned(),
             ),

@@ -40,7 +40,7 @@ impl Engine {
             Mode::DatabaseCorruption | Mode::LogCorruption => watches.damage.state(mode, &policy.damage),
             Mode::SplitBrain => watches.leaders.state(&policy.split_brain, for_long(policy.split_brain.settled_after)),
             Mode::TermDivergence => watches.terms.state(now, &policy.terms, for_long(policy.terms.stable_for)),
-            Mode::StateDivergence => watches.replicas.state(&policy.replicas),
+            Mode::StateDivergence => watches.replicas.state(now, &policy.replicas),
             Mode::Deadlock => watches.deadlock.state(now, &policy.deadlock, for_long(policy.deadlock.calm_for)),
             Mode::ResourceExhaustion => {
                 watches.resources.state(now, &policy.resources, for_long(policy.resources.back_for))
