@@ -8,12 +8,13 @@ mod agents;
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use agents::{all_over, of_role, reaches, records, said, steps, verified};
 use resilver_chaos::client::{Client, Written};
 use resilver_chaos::faults;
-use support::{Cluster, eventually, whole};
+use support::{BINARY, Cluster, eventually, whole};
 
 const BUCKET: &str = "stories";
 const LIMIT: Duration = Duration::from_secs(15);
@@ -72,7 +73,19 @@ async fn two_clusters_under_one_configuration_are_told_and_left_to_a_person() {
         client.observe(&lost).await.is_some_and(|seen| seen.phase == "waiting")
     })
     .await;
+    // Asked with the configuration of all, the command sees the others' cluster and refuses. Nobody keeps a person from asking otherwise.
     let founded = cluster.run(&["cluster", "init", "--name", "another", "--node", &lost]);
+    assert_eq!(founded.status.code(), Some(5), "{}", said(&founded));
+    let dir = cluster.node_dir(&lost);
+    let text = std::fs::read_to_string(dir.join("resilver.yaml")).unwrap();
+    let alone = dir.join("alone.yaml");
+    std::fs::write(&alone, text.split_once("\nnodes:").map_or(text.as_str(), |(own, _)| own)).unwrap();
+    let founded = Command::new(BINARY)
+        .args(["cluster", "init", "--name", "another", "--config"])
+        .arg(&alone)
+        .env_remove("RESILVER_DIR")
+        .output()
+        .unwrap();
     assert!(founded.status.success(), "{}", said(&founded));
     eventually("it is a cluster of its own", async || {
         client.observe(&lost).await.is_some_and(|seen| seen.phase == "healthy")

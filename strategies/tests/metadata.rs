@@ -326,6 +326,42 @@ fn two_clusters_under_one_configuration_are_a_persons() {
     assert!(bench.actions().is_empty() && bench.asked_slot().is_none());
 }
 
+/// Found with two real clusters: each has a leader, and their terms were compared; the agent of the lower one fenced its node.
+#[test]
+fn the_leaders_and_terms_of_two_clusters_are_not_compared() {
+    for (ours, theirs) in [(3, 40), (40, 3)] {
+        let mut bench = Bench::of_five(auto());
+        two_leaders(&mut bench, ours);
+        let raft = bench.raft_of("n4");
+        (raft.role, raft.leader, raft.term, raft.quorum_ack_ms) = ("leader".into(), "n4".into(), theirs, Some(20));
+        for name in ["n2", "n3", "n5"] {
+            let raft = bench.raft_of(name);
+            (raft.role, raft.leader, raft.term, raft.quorum_ack_ms) = ("follower".into(), "n1".into(), ours, None);
+        }
+        bench.peer("n4").cluster = "another".into();
+        bench.pass(300);
+        let told = bench.only();
+        assert!(told.mode == Mode::SplitBrain && told.evidence.starts_with("two clusters: "), "{told:?}");
+        assert!(bench.actions().is_empty() && bench.asked_slot().is_none(), "{:?}", bench.actions());
+    }
+}
+
+/// A quorum was forced without members that still are one: the later epoch is the one that stays, whatever the terms.
+#[test]
+fn of_two_leaders_in_two_epochs_the_one_of_the_earlier_fences_itself() {
+    for (ours, fences) in [(1, true), (2, false)] {
+        let mut bench = Bench::of_five(auto());
+        two_leaders(&mut bench, 5);
+        bench.fact.epoch = ours;
+        for name in ["n2", "n3", "n4", "n5"] {
+            bench.peer(name).epoch = 3 - ours;
+        }
+        bench.pass(20);
+        assert_eq!(bench.only().mode, Mode::SplitBrain);
+        assert_eq!(bench.actions() == [Action::SetMode], fences, "epoch {ours}: {:?}", bench.actions());
+    }
+}
+
 /// The own node has lost touch and elects itself over and over: its term runs away from the leader's.
 fn churn(bench: &mut Bench, seconds: u64, every: u64) {
     for second in 0..seconds {

@@ -48,7 +48,8 @@ pub(crate) struct Peer {
 pub(crate) struct Peers(BTreeMap<String, Peer>);
 
 impl Peers {
-    pub(crate) fn observe(&mut self, now: Moment, own: &str, fact: &PeerFact) {
+    /// `stranger`: its node is of another cluster.
+    pub(crate) fn observe(&mut self, now: Moment, own: &str, fact: &PeerFact, stranger: bool) {
         if fact.node == own || (!self.0.contains_key(&fact.node) && self.0.len() >= MAX_PEERS) {
             return;
         }
@@ -70,17 +71,17 @@ impl Peers {
         }
         peer.answered = Some(now);
         peer.canary = fact.canary_ms.map(|millis| (now, millis));
-        peer.leader.clone_from(&fact.leader);
+        peer.leader = if stranger { String::new() } else { fact.leader.clone() };
         peer.cluster.clone_from(&fact.cluster);
         peer.misses_us = fact.silent.iter().flatten().any(|silence| silence.node == own);
         peer.hears_us = fact.hears_us.map(|hears| (now, hears));
         let as_of = Moment(now.0.saturating_sub(Duration::from_millis(fact.raft_age_ms)));
-        match (&fact.raft, &mut peer.raft) {
+        match (fact.raft.as_ref().filter(|_| !stranger), &mut peer.raft) {
             (Some(raft), Some((at, known))) => {
                 known.clone_from(raft);
                 *at = as_of;
             }
-            (raft, known) => *known = raft.clone().map(|raft| (as_of, raft)),
+            (raft, known) => *known = raft.map(|raft| (as_of, raft.clone())),
         }
     }
 

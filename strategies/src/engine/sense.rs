@@ -61,7 +61,7 @@ impl Engine {
     fn sense_heartbeat(&mut self, now: Now, fact: &NodeFact) {
         let (at, node) = (now.mono, self.node.as_str());
         self.watches.damage.heartbeat(fact);
-        self.watches.leaders.heard(at, at, node, fact.raft.as_ref());
+        self.watches.leaders.heard(at, at, node, fact.epoch, fact.raft.as_ref());
         self.watches.terms.heartbeat(at, node, fact, &self.peers, &self.watches.leaders, &self.policy);
         self.watches.lag.heartbeat(at, node, fact, &self.peers, &self.policy);
         let led = self.around().own_sees(at, fact.raft.as_ref());
@@ -75,10 +75,14 @@ impl Engine {
     }
 
     fn sense_peer(&mut self, at: Moment, fact: &PeerFact) {
-        self.peers.observe(at, &self.node, fact);
+        let own = self.facts.node().map_or("", |fact| fact.cluster.as_str());
+        // What a node of another cluster says of Raft says nothing of this one: neither who leads, nor what its terms are.
+        let stranger = !own.is_empty() && !fact.cluster.is_empty() && fact.cluster != own;
+        self.peers.observe(at, &self.node, fact, stranger);
         if fact.agent_answers {
             let as_of = Moment(at.0.saturating_sub(Duration::from_millis(fact.raft_age_ms)));
-            self.watches.leaders.heard(at, as_of, &fact.node, fact.raft.as_ref());
+            let raft = fact.raft.as_ref().filter(|_| !stranger);
+            self.watches.leaders.heard(at, as_of, &fact.node, fact.epoch, raft);
         }
     }
 

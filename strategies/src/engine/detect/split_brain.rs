@@ -24,6 +24,9 @@ const CLAIM_FRESH: Duration = Duration::from_secs(5);
 /// A node that says that it leads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claim {
+    /// Of the metadata: a later one supersedes those before, whatever their terms.
+    #[serde(default)]
+    epoch: u64,
     term: u64,
     log: (u64, u64),
     first: Moment,
@@ -33,8 +36,8 @@ struct Claim {
 }
 
 impl Claim {
-    fn rank<'a>(&self, node: &'a str) -> (u64, (u64, u64), &'a str) {
-        (self.term, self.log, node)
+    fn rank<'a>(&self, node: &'a str) -> (u64, u64, (u64, u64), &'a str) {
+        (self.epoch, self.term, self.log, node)
     }
 }
 
@@ -48,8 +51,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// What a node says of Raft, as of `at`.
-    pub(crate) fn heard(&mut self, now: Moment, at: Moment, node: &str, raft: Option<&RaftFact>) {
+    /// What a node of this cluster, in this epoch, says of Raft, as of `at`.
+    pub(crate) fn heard(&mut self, now: Moment, at: Moment, node: &str, epoch: u64, raft: Option<&RaftFact>) {
         let leads = raft.filter(|raft| raft.role == "leader").and_then(|raft| Some((raft, raft.quorum_ack_ms?)));
         let Some((raft, ack)) = leads else {
             self.claims.remove(node);
@@ -61,15 +64,17 @@ impl Watch {
         let acknowledged = Moment(at.0.saturating_sub(Duration::from_millis(ack)));
         let log = (raft.last_log_term, raft.last_log);
         let known = self.claims.entry(node.to_owned()).or_insert(Claim {
+            epoch,
             term: raft.term,
             log,
             first: now,
             acknowledged,
             seen: now,
         });
-        if known.term != raft.term {
+        if (known.epoch, known.term) != (epoch, raft.term) {
             known.first = now;
         }
+        known.epoch = epoch;
         (known.term, known.log, known.acknowledged, known.seen) = (raft.term, log, acknowledged, now);
     }
 
@@ -105,9 +110,10 @@ impl Watch {
         self.claims.contains_key(own)
     }
 
-    /// The leader that a quorum acknowledges, and its term; the higher of two.
-    pub(crate) fn quorum_leader(&self, now: Moment, within: Duration) -> Option<(&str, u64)> {
-        let fresh = self.claims.iter().filter(|(_, claim)| now.since(claim.acknowledged) <= within);
+    /// The leader that a quorum acknowledges in this epoch, and its term; the higher of two. Terms of two epochs do not compare.
+    pub(crate) fn quorum_leader(&self, now: Moment, within: Duration, epoch: u64) -> Option<(&str, u64)> {
+        let fresh = |claim: &Claim| claim.epoch == epoch && now.since(claim.acknowledged) <= within;
+        let fresh = self.claims.iter().filter(|(_, claim)| fresh(claim));
         fresh.max_by_key(|(_, claim)| claim.term).map(|(name, claim)| (name.as_str(), claim.term))
     }
 
@@ -118,8 +124,11 @@ impl Watch {
 
     pub(crate) fn state(&self, policy: &SplitBrainPolicy, settled_after: Duration) -> State {
         if let Some((lower, higher)) = self.pair(policy) {
-            let term = |name: &str| self.claims.get(name).map_or(0, |claim| claim.term);
-            let (low, high, overlap) = (term(lower), term(higher), policy.overlap.as_secs_f64());
+            let of = |name: &str| self.claims.get(name).map_or((0, 0), |claim| (claim.epoch, claim.term));
+            let (low, high, overlap) = (of(lower), of(higher), policy.overlap.as_secs_f64());
+            let term =
+                |(epoch, term)| if low.0 == high.0 { format!("{term}") } else { format!("{term} of epoch {epoch}") };
+            let (low, high) = (term(low), term(high));
             return State::Ill(format!(
                 "{lower} leads term {low} and {higher} leads term {high}; a quorum acknowledged each of them {overlap:.0} s and \
                  more after both were seen to lead"

@@ -91,7 +91,7 @@ impl Watch {
         self.back.look(now, raft.term < self.high, gap);
         self.high = self.high.max(raft.term);
         // A leader that others see, acknowledged by a quorum just now.
-        let leader = leaders.quorum_leader(now, policy.fresh_within() * 2);
+        let leader = leaders.quorum_leader(now, policy.fresh_within() * 2, fact.epoch);
         // Who has no vote stands for nothing: its term is what it was told.
         let votes = fact.members.iter().any(|member| member.node == own && member.role == "voter");
         let elsewhere =

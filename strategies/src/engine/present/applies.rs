@@ -91,7 +91,8 @@ impl Engine {
 
     /// A quorum has acknowledged the own node as its leader, just now.
     fn is_acknowledged(&self) -> bool {
-        let leader = self.watches.leaders.quorum_leader(self.now, self.policy.fresh_within() * 2);
+        let epoch = self.facts.node().map_or(0, |fact| fact.epoch);
+        let leader = self.watches.leaders.quorum_leader(self.now, self.policy.fresh_within() * 2, epoch);
         leader.is_some_and(|(name, _)| name == self.node)
     }
 
