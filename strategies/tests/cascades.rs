@@ -430,7 +430,7 @@ fn two_peers_that_go_together_and_are_waited_for_together_are_one_cascade() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_sequence_of_failures_makes_it_grow(

@@ -29,6 +29,19 @@ pub struct Bench {
     pub fact: NodeFact,
     pub peers: Vec<PeerFact>,
     pub recording: Option<Recording>,
+    /// At which `ms` each of `commands` was given.
+    pub at: Vec<u64>,
+    /// Hears every input, and what the engine made of it.
+    pub listener: Option<Listener>,
+}
+
+pub type Listener = Box<dyn FnMut(Now, &Input, &[Command])>;
+
+/// How many stories a property is told: its own number, or `PROPTEST_CASES` where that asks for more.
+#[allow(clippy::disallowed_methods, reason = "a test reads its own environment")]
+pub fn cases(otherwise: u32) -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse::<u32>().ok());
+    asked.unwrap_or(0).max(otherwise)
 }
 
 /// What a flight recorder would have kept: segments of so many inputs.
@@ -193,6 +206,8 @@ impl Bench {
             fact: healthy(),
             peers: Vec::new(),
             recording: None,
+            at: Vec::new(),
+            listener: None,
         };
         bench.restart_agent();
         bench
@@ -239,7 +254,11 @@ impl Bench {
             }
             recording.tape.note(now, &input)
         });
+        let heard = self.listener.is_some().then(|| input.clone());
         let commands = self.engine.handle(now, input);
+        if let (Some(listener), Some(input)) = (&mut self.listener, heard) {
+            listener(now, &input, &commands);
+        }
         if let (Some(recording), Some(kept)) = (&mut self.recording, kept) {
             recording.segments.last_mut().expect("one was begun").push(Tape::line(kept, &commands));
         }
@@ -250,6 +269,7 @@ impl Bench {
                 self.journal.push(line);
             }
         }
+        self.at.resize(self.commands.len() + commands.len(), self.ms);
         self.commands.extend(commands.clone());
         commands
     }
