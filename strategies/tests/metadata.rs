@@ -289,6 +289,29 @@ fn the_stale_claim_of_a_leader_that_was_cut_off_is_no_split_brain() {
     assert!(bench.actions().iter().all(|action| *action != Action::SetMode));
 }
 
+/// The claim is as fresh as can be, and so is the real leader's: what is stale is the quorum's word on it. On the
+/// others' hosts, too.
+#[test]
+fn a_cut_off_leader_that_goes_on_claiming_beside_the_new_one_is_no_split_brain_to_anybody() {
+    let mut own = Bench::of_five(auto());
+    let mut other = Bench::of_five(auto());
+    for second in 0..300 {
+        // n1 led term 3, and has heard of nobody since. n2 was elected to term 4.
+        two_leaders(&mut own, 3);
+        own.raft().quorum_ack_ms = Some(second * 1000 + 50);
+        FIVE.iter().skip(1).for_each(|name| own.raft_of(name).term = 4);
+        own.pass(1);
+        // n3 was cut off, as n1's agent sees it.
+        let raft = other.raft_of("n3");
+        (raft.role, raft.leader, raft.quorum_ack_ms) = ("leader".into(), "n3".into(), Some(second * 1000 + 50));
+        other.pass(1);
+    }
+    for bench in [&own, &other] {
+        assert!(!bench.open().iter().any(|incident| incident.mode == Mode::SplitBrain), "{:#?}", bench.open());
+        assert!(bench.actions().is_empty() && bench.asked_slot().is_none(), "{:?}", bench.actions());
+    }
+}
+
 /// Found by the properties: slots that were asked for in vain left nothing in the journal, and the agent's next life used the
 /// numbers of their steps again.
 #[test]
@@ -532,6 +555,112 @@ fn with_fewer_than_three_digests_nobody_is_blamed_and_a_majority_counts_more_tha
         bench.pass(1);
     }
     assert!(bench.open().is_empty() && bench.actions().is_empty());
+}
+
+/// The own node leads, and the others follow it.
+fn lead(bench: &mut Bench) {
+    let raft = bench.raft();
+    (raft.role, raft.leader, raft.quorum_ack_ms) = ("leader".into(), NODE.into(), Some(50));
+    for name in FIVE.iter().skip(1) {
+        let raft = bench.raft_of(name);
+        (raft.role, raft.leader, raft.quorum_ack_ms) = ("follower".into(), NODE.into(), None);
+        bench.peer(name).leader = NODE.into();
+    }
+}
+
+/// Nor is the leader trusted because it leads: what it alone has is what is wrong, and a leader is not mended.
+#[test]
+fn a_leader_that_alone_differs_is_the_one_to_blame_and_steps_down_before_it_is_mended() {
+    let mut bench = Bench::of_five(auto());
+    lead(&mut bench);
+    bench.pass(70);
+    compared_twice(&mut bench);
+    bench.pass(1);
+    let incident = bench.only();
+    assert_eq!((incident.mode, incident.subject), (Mode::StateDivergence, Subject::Node(NODE.into())));
+    assert!(incident.evidence.contains("4 of 5 members have one digest"), "{}", incident.evidence);
+    let first = bench.through(Action::StepDown);
+    assert!(first.disruptive && first.fence.is_some());
+    assert_eq!(bench.actions(), [Action::StepDown], "nothing is mended while it leads");
+    (bench.raft().role, bench.raft().leader, bench.raft().quorum_ack_ms) = ("follower".into(), "n2".into(), None);
+    bench.peers = FIVE.iter().skip(1).map(|name| peer(name)).collect();
+    bench.through(Action::Resync);
+    assert_eq!(bench.actions(), [Action::StepDown, Action::Resync]);
+}
+
+/// The others' agents see the same comparison: the leader has one digest, and they have another. None of them mends its
+/// own node, not even when the word for it is that the leader is right and they are wrong.
+#[test]
+fn a_majority_is_never_blamed_because_the_leader_has_something_else() {
+    for trusts_the_leader in [false, true] {
+        let mut bench = Bench::of_five(auto());
+        for index in 1..20 {
+            let members = FIVE.iter().map(|name| {
+                let leads = *name == "n2";
+                let digest = if leads { "41aa" } else { "7d0c" };
+                let verdict = if leads == trusts_the_leader { "right" } else { "wrong" };
+                ReplicaFact { node: (*name).into(), verdict: verdict.into(), digest: digest.into() }
+            });
+            bench.observe(Observation::Replicas(ReplicasFact { index: index * 100, members: members.collect() }));
+            bench.pass(1);
+        }
+        assert!(bench.open().is_empty() && bench.asked_slot().is_none(), "trusts the leader: {trusts_the_leader}");
+    }
+}
+
+/// A silent member has no digest, and many that have none do not have the same one.
+#[test]
+fn members_that_say_nothing_are_no_majority_of_anything() {
+    let mut bench = Bench::of_five(auto());
+    let silent = |index: u64| {
+        let members = FIVE.iter().enumerate().map(|(at, name)| {
+            let (verdict, digest) = [("wrong", "41aa"), ("right", "7d0c")].get(at).copied().unwrap_or(("silent", ""));
+            ReplicaFact { node: (*name).into(), verdict: verdict.into(), digest: digest.into() }
+        });
+        Observation::Replicas(ReplicasFact { index, members: members.collect() })
+    };
+    for index in 1..20 {
+        bench.observe(silent(index * 100));
+        bench.pass(1);
+    }
+    assert!(bench.open().is_empty(), "two digests, and three that are none: {:#?}", bench.open());
+}
+
+/// Two of five have the same, and nobody else agrees with anybody: the most are no majority.
+#[test]
+fn where_no_digest_has_a_majority_nobody_is_blamed() {
+    let mut bench = Bench::of_five(auto());
+    for index in 1..20 {
+        let digests = ["41aa", "7d0c", "7d0c", "9b3e", "c2f1"];
+        let members = FIVE.iter().zip(digests).map(|(name, digest)| {
+            let verdict = if digest == "7d0c" { "right" } else { "wrong" };
+            ReplicaFact { node: (*name).into(), verdict: verdict.into(), digest: digest.into() }
+        });
+        bench.observe(Observation::Replicas(ReplicasFact { index: index * 100, members: members.collect() }));
+        bench.pass(1);
+    }
+    assert!(bench.open().is_empty() && bench.asked_slot().is_none(), "{:#?}", bench.open());
+}
+
+/// Two that agree are as little evidence as two that differ: what a majority of five has shown is not over by their
+/// word.
+#[test]
+fn with_fewer_than_three_digests_nobody_is_called_well_either() {
+    let mut policy = auto();
+    policy.authority.grades.all = Some(resilver_strategies::types::Authority::Shadow);
+    let mut bench = Bench::of_five(policy);
+    compared_twice(&mut bench);
+    bench.pass(2);
+    assert_eq!(bench.only().mode, Mode::StateDivergence);
+    for index in 3..20 {
+        bench.observe(compared(index * 100, &[], 2));
+        bench.pass(1);
+    }
+    let sought = |bench: &Bench| bench.commands.iter().any(|command| matches!(command, Command::Prove { .. }));
+    assert!(!sought(&bench) && bench.open().len() == 1, "two digests prove nothing");
+    bench.observe(compared(2000, &[], 3));
+    bench.pass(1);
+    assert!(sought(&bench), "three do");
 }
 
 /// What only a person does is never a step: it has no attempts.

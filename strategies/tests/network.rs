@@ -165,6 +165,25 @@ fn from_the_minority_side_nothing_is_repaired() {
     assert!(bench.actions().contains(&Action::RepairShards), "and then it is");
 }
 
+/// Whatever the mode: a disk that was detached before the cut is not rebuilt from there either.
+#[test]
+fn from_the_minority_side_no_disk_is_rebuilt() {
+    let mut bench = bench();
+    bench.disk("d1", "up", "gone");
+    bench.relieved(Action::Throttle);
+    bench.disk("d1", "read_only", "gone");
+    bench.through(Action::DetachDisk);
+    bench.disk("d1", "down", "gone");
+    cut_off(&mut bench);
+    // Half a minute after the detaching it would be rebuilt; 18 s after the cut this is the minority side.
+    bench.pass(300);
+    assert!(!bench.actions().contains(&Action::RepairShards), "{:?}", bench.actions());
+    assert!(bench.refusals().contains(&GuardName::QuorumKept), "{:?}", bench.refusals());
+    heal(&mut bench);
+    bench.pass(20);
+    assert!(bench.actions().contains(&Action::RepairShards), "and then it is");
+}
+
 #[test]
 fn the_agents_restart_forgets_nothing_that_is_to_be_taken_back() {
     let mut bench = bench();
