@@ -256,6 +256,13 @@ named! {
     }
 }
 
+impl Action {
+    /// Whether another leader is what it is for.
+    pub(crate) fn moves_leader(self) -> bool {
+        matches!(self, Self::StepDown | Self::TriggerElection | Self::AlignTerm)
+    }
+}
+
 /// How invasive a step is, 0 (observe) to 6 (can lose data).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]

@@ -376,8 +376,6 @@ fn no_factor_makes_anything_be_found_sooner() {
 
 /// The brake's minute is two figures in one: who shares a symptom is detection, and how long it holds is policy.
 #[test]
-#[ignore = "engine/mod.rs and coordinator.rs hand StormBrake one window, and scale it: with factor 60, targets that \
-            fall ill two seconds apart are no storm"]
 fn no_factor_moves_the_ends_of_three_targets_apart() {
     for factor in [1.0, FAST_FACTOR] {
         let mut bench = Bench::of_five(policy(factor));

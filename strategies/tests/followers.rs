@@ -262,8 +262,6 @@ fn slow_answers_of_all_nodes_or_of_a_busy_host_or_below_what_anybody_waits_are_n
 
 /// The same common cause, seen by answers: two of five are as slow, and the median of the others is still quick.
 #[test]
-#[ignore = "slow_follower.rs: common_cause counts entries behind and never answers, so that a follower that is slow \
-            together with a third of the nodes is throttled and kept from elections"]
 fn when_a_third_of_the_nodes_answer_slowly_the_cause_is_common_and_nothing_is_done() {
     let mut bench = Bench::of_five(auto());
     for _ in 0..180 {

@@ -114,7 +114,6 @@ proptest! {
 
     /// The policy that it was decided by, given as another one, decides the same.
     #[test]
-    #[ignore = "flight/replay.rs:136 takes n1-9 for a newer incident than n1-10, and gives the answer about this to that"]
     fn a_recording_is_decided_the_same_by_the_same_policy_given_as_another(drawn in drawn(), story in story(16)) {
         let mut told = Story::new(drawn.policy());
         told.bench.record(SEGMENT);
@@ -181,7 +180,6 @@ fn same_as_another(told: &Story) -> Result<(), TestCaseError> {
 
 /// Found by the property above: the shortest story of it.
 #[test]
-#[ignore = "flight/replay.rs:136 takes n1-9 for a newer incident than n1-10, and gives the answer about this to that"]
 fn the_tenth_incident_of_a_recording_is_not_taken_for_an_older_one() {
     let mut told = Story::new(automatic(Profile::Fast));
     told.bench.record(SEGMENT);

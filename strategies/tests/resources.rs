@@ -135,8 +135,6 @@ fn a_full_disk_restarts_nothing_and_is_emptied_only_with_approval() {
 /// A full disk looks like a deadlock: no write comes through, operations grow old, the log complains. A restart makes
 /// no room.
 #[test]
-#[ignore = "engine/detect/deadlock.rs knows saturation, and no want of room: with a second source it restarts the node \
-            because its disk is full"]
 fn writes_that_fail_because_a_disk_is_full_are_no_deadlock_and_restart_nothing() {
     let mut story = Story::new();
     story.host.cpu_per_mille = Some(100);

@@ -91,8 +91,6 @@ fn the_factor_divides_the_grace() {
 }
 
 #[test]
-#[ignore = "engine/facts.rs: every change of the leader begins the grace, also the one that the plan's own step_down \
-            brought about"]
 fn no_grace_after_a_leader_change_that_the_plan_made_itself() {
     let mut bench = Bench::of_five(auto());
     leads(&mut bench, NODE);

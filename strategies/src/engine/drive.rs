@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::api::{Command, ProcessFact, Step, StepId, StepResult, Subject};
+use crate::coordinator::LEADER_MOVES;
 use crate::engine::Engine;
 use crate::engine::decide::{Move, is_in_doubt};
 use crate::engine::detect::process_crash::Planned;
@@ -217,6 +218,9 @@ impl Engine {
             && !incident.applied.iter().any(|known| (known.0, known.1.as_str()) == (step.action, step.with.as_str()))
         {
             incident.applied.push((step.action, step.with.clone()));
+        }
+        if step.action.moves_leader() {
+            self.facts.leader_moves = Some(now.mono + LEADER_MOVES);
         }
         match step.action {
             // Its end is meant.

@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub(crate) missed_at: Option<Moment>,
     leader: String,
     pub(crate) leader_changed: Option<Moment>,
+    /// The agent's own step moves the leadership: until then a change is no reason for a grace.
+    pub(crate) leader_moves: Option<Moment>,
     /// The process was seen running since the agent's start.
     pub(crate) ran: bool,
 }
@@ -53,7 +55,8 @@ impl Facts {
         self.missed = 0;
         let leader = fact.raft.as_ref().map(|raft| raft.leader.as_str()).unwrap_or_default();
         if !leader.is_empty() && leader != self.leader {
-            if !self.leader.is_empty() {
+            let meant = self.leader_moves.take_if(|until| now <= *until).is_some();
+            if !self.leader.is_empty() && !meant {
                 self.leader_changed = Some(now);
             }
             leader.clone_into(&mut self.leader);

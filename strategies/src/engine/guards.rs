@@ -160,7 +160,7 @@ fn corroborated_by_watch(look: &Look<'_>) -> (bool, String) {
             let (said, need) = (watches.damage.said(), policy.damage.confirmations);
             (said >= need, format!("the node says so itself, {said} times in a row, {need} needed"))
         }
-        Mode::SlowFollower => match watches.lag.common_cause() {
+        Mode::SlowFollower => match watches.lag.common_cause(&look.policy.lag) {
             Some(why) => (false, why),
             None => (true, "the own node's word and the other hosts', and those are not slow".to_owned()),
         },

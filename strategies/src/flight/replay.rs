@@ -133,7 +133,9 @@ impl Asked {
 
     fn incident(&self, other: &Asked, id: &IncidentId) -> Option<IncidentId> {
         let wanted = other.incidents.get(id)?;
-        self.incidents.iter().rev().find(|(_, known)| *known == wanted).map(|(id, _)| id.clone())
+        // The newest: by its number, which no order of texts is.
+        let of_it = self.incidents.iter().filter(|(_, known)| *known == wanted);
+        of_it.max_by_key(|(id, _)| id.number()).map(|(id, _)| id.clone())
     }
 }
 

@@ -41,6 +41,9 @@ struct Answers {
     period: Duration,
     late: Held,
     prompt: Held,
+    /// Nodes that are slow to answer, this one among them, of how many that are known.
+    #[serde(default)]
+    together: (usize, usize),
 }
 
 impl Answers {
@@ -64,6 +67,8 @@ impl Answers {
         let floor = u64::try_from(policy.answers_floor.as_millis()).unwrap_or(u64::MAX);
         let limit = median_ms.saturating_mul(u64::from(policy.answers_factor)).max(floor);
         let gap = self.good_for(policy);
+        let slow = others.iter().filter(|millis| **millis > limit).count();
+        self.together = (slow + usize::from(own_ms > limit), others.len() + 1);
         self.late.look(now, counts && own_ms > limit, gap);
         self.prompt.look(now, own_ms <= limit, gap);
     }
@@ -135,9 +140,11 @@ impl Watch {
     }
 
     /// Others are slow as well: the cause is not this node's.
-    pub(crate) fn common_cause(&self) -> Option<String> {
-        let (slow, known) = self.together;
-        (slow >= 2 && slow * 3 >= known).then(|| format!("{slow} of {known} nodes are slow: a common cause"))
+    pub(crate) fn common_cause(&self, policy: &LagPolicy) -> Option<String> {
+        let answers = if self.answers.are_known(self.seen, policy) { self.answers.together } else { (0, 0) };
+        let of = [(self.together, "slow"), (answers, "slow to answer")];
+        let common = of.into_iter().find(|((slow, known), _)| *slow >= 2 && slow * 3 >= *known);
+        common.map(|((slow, known), how)| format!("{slow} of {known} nodes are {how}: a common cause"))
     }
 
     pub(crate) fn state(&self, policy: &LagPolicy, caught_up_for: Duration) -> State {

@@ -119,6 +119,11 @@ impl Engine {
                 (Some(_), false) => Applies::Skip("the owner of the lock is not proven dead"),
                 (Some(_), true) => Applies::Yes,
             },
+            Action::StepDown | Action::RestartNode
+                if !hung && self.watches.resources.is_full(Of::Room, &self.policy.resources) =>
+            {
+                Applies::Wait("room: writes that find none do not come through, and a restart makes none")
+            }
             Action::StepDown if !self.leads() => Applies::Skip("the own node does not lead"),
             Action::StepDown | Action::RestartNode if !watch.is_of_process(&self.policy.deadlock) => {
                 Applies::Wait("what hangs to end: canaries come through, so that it is not the process")

@@ -73,7 +73,7 @@ impl Engine {
                     "two clusters under one configuration: which of them stays, a person decides".to_owned(),
                 )
             }
-            State::Ill(_) => match self.watches.lag.common_cause() {
+            State::Ill(_) => match self.watches.lag.common_cause(&self.policy.lag) {
                 Some(_) if incident.mode == Mode::SlowFollower => {
                     Present::Unknown("fewer nodes to be slow: two and a third of them have a common cause")
                 }
