@@ -1,8 +1,9 @@
 //! One storage node: opens its folders, enters its cluster, brings its parts up in order, and decides when it may serve.
 //!
 //! Owns: the order of startup and shutdown. Must never: serve a client before it is verified; go on when Raft has stopped
-//! inside (the process ends, and its agent sees that); start Raft on damaged metadata.
+//! inside, or the S3 door has ended (the process ends, and its agent sees that); start Raft on damaged metadata.
 
+mod door;
 mod error;
 mod membership;
 mod ownership;
@@ -27,6 +28,7 @@ use resilver_proto::{transport, web};
 use tokio::sync::{Mutex, mpsc, watch};
 use tonic::Status;
 
+use self::door::Opened;
 pub use self::error::NodeError;
 use crate::control::{
     ClusterService, Core, ForceOrder, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
@@ -187,11 +189,12 @@ impl Node {
         let servers = serve(self.shared.clone(), late.clone(), self.grpc, self.http, stopping.clone());
         let disks = tokio::spawn(self.disks.clone().run(stopping.clone()));
         let door = self.s3.zip(self.shared.door.clone());
-        let door = door.map(|(listener, door)| tokio::spawn(door.run(listener, stopping.clone())));
+        let mut door = door.map(|(listener, door)| Opened::run(door, listener, stopping.clone()));
         let life = Life { shared: self.shared.clone(), disks: self.disks, late, stopping };
         let mut servers = std::pin::pin!(servers);
         let ended = tokio::select! {
             ended = &mut servers => Err(ended),
+            ended = door::ended(&mut door) => Err(ended),
             ended = life.live(self.identity, self.orders, self.lost) => Err(ended),
             () = told(&mut shutdown) => Ok(Ended::Shutdown),
         };
@@ -203,7 +206,7 @@ impl Node {
         }
         if let Some(door) = door {
             // Requests at work may end while there is metadata to commit them.
-            let _ = tokio::time::timeout(SHUTDOWN_GRACE, door).await;
+            let _ = tokio::time::timeout(SHUTDOWN_GRACE, door.finished()).await;
         }
         if let Some(core) = self.shared.core.get() {
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, core.meta.shutdown()).await;

@@ -17,7 +17,7 @@ use resilver_proto::contract::{
 use tonic::{Request, Response, Status};
 
 use super::observe::{millis, observe};
-use super::{CANARY_BUCKET, Shared, disks, meta_status, relief};
+use super::{CANARY_BUCKET, Core, Shared, disks, meta_status, relief};
 use crate::gateway::{BucketSettings, ByteRange, GatewayError, PutOptions};
 use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
 use crate::types::{BucketName, Fence};
@@ -215,6 +215,17 @@ impl NodeControl for NodeControlService {
         let core = self.shared.core()?;
         let _one = self.shared.canary.lock().await;
         let begun = tokio::time::Instant::now();
+        // Side by side: a door that hangs until its deadline is told within the agent's.
+        let (gateway, door) = tokio::join!(self.through_gateway(core), self.through_door());
+        gateway?;
+        door?;
+        Ok(Response::new(CanaryResponse { millis: millis(begun.elapsed()) }))
+    }
+}
+
+impl NodeControlService {
+    /// A put, a get and a delete.
+    async fn through_gateway(&self, core: &Core) -> Result<(), Status> {
         let failed = |what: &str, error: GatewayError| Status::unavailable(format!("canary {what}: {error}"));
         let bucket = BucketName::from(CANARY_BUCKET);
         core.gateway
@@ -244,7 +255,14 @@ impl NodeControl for NodeControlService {
             return Err(Status::data_loss("canary read: the content is not what was written"));
         }
         core.gateway.delete(&bucket, &key, Condition::None).await.map_err(|error| failed("delete", error))?;
-        Ok(Response::new(CanaryResponse { millis: millis(begun.elapsed()) }))
+        Ok(())
+    }
+
+    /// The gateway may be fine behind a door that lets nobody in.
+    async fn through_door(&self) -> Result<(), Status> {
+        let Some(door) = &self.shared.door else { return Ok(()) };
+        let answered = door.answers(&self.shared.host.net).await;
+        answered.map_err(|silent| Status::unavailable(format!("canary: {silent}")))
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Front {
     pub(super) region: String,
     pub(super) domain: Option<Domain>,
     pub(super) counts: Arc<Counts>,
+    /// Where it is reached from this host, once it listens.
+    pub(super) listens: OnceLock<String>,
 }
 
 impl Front {

@@ -5,7 +5,7 @@
 //! Must never: keep state (any node answers as any other); touch a path on disk (names are bytes, all the way down);
 //! serve before the node is verified; commit content that is not what its client said it is; log secrets.
 //!
-//! Reading order: [`server`] takes connections, [`front`] looks at each request before and after s3s, [`answer`] writes
+//! Reading order: [`server`] takes connections, [`probe`] is the node's own client, [`front`] looks at each request before and after s3s, [`answer`] writes
 //! what goes back, [`access`] says who may do what, [`store`] names the operations, and each of those is in a module of
 //! its kind.
 
@@ -30,6 +30,7 @@ mod multipart;
 mod names;
 mod objects;
 mod patience;
+mod probe;
 mod ranges;
 mod server;
 mod signing;
@@ -39,6 +40,7 @@ mod tests;
 mod text;
 mod tokens;
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -76,6 +78,7 @@ impl Door {
             region: options.region.clone(),
             domain: options.domain.as_deref().map(Domain::new),
             counts: Arc::default(),
+            listens: OnceLock::new(),
         };
         Self { front: Arc::new(front), options }
     }
@@ -110,8 +113,18 @@ impl Door {
     }
 
     /// Serves until told to stop.
-    pub async fn run(self, listener: Box<dyn Listener>, stopping: watch::Receiver<bool>) {
-        server::run(self.front, listener, self.options.max_connections, stopping).await;
+    ///
+    /// # Errors
+    /// When its listener is gone: nobody can come in any more.
+    pub async fn run(self, listener: Box<dyn Listener>, stopping: watch::Receiver<bool>) -> io::Result<()> {
+        // A door is run once.
+        let _ = self.front.listens.set(probe::address(&listener.local_addr()?));
+        server::run(self.front, listener, self.options.max_connections, stopping).await
+    }
+
+    /// Where it was told to listen.
+    pub fn configured(&self) -> &str {
+        &self.options.address
     }
 
     /// What it has done so far.

@@ -1,9 +1,11 @@
 //! The door's connections: accepted, counted, bounded, ended.
 //!
 //! Invariants: one more connection never takes more memory or descriptors than the limit allows; idle connections make
-//! room for new ones, so that ten thousand of them keep nobody out; a connection that does nothing ends by itself.
+//! room for new ones, so that ten thousand of them keep nobody out; a connection that does nothing ends by itself; a
+//! listener that is gone ends the door.
 
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +31,10 @@ const BUFFER_BYTES: usize = 512 * 1024;
 
 /// A pause after the system refused a connection: out of descriptors, most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// So often in a row a listener says that it is none before it counts as gone: a second, at the pause above. Running out of
+/// something, in contrast, may last and pass.
+const GONE_AFTER: u32 = 20;
 
 /// How long requests at work are waited for when the node stops.
 const STOP_GRACE: Duration = Duration::from_secs(4);
@@ -82,25 +88,35 @@ impl Drop for Listed {
 }
 
 /// Serves until told to stop, then gives requests at work a moment to end.
+///
+/// # Errors
+/// What the system said of the listener when it is gone for good: nobody can come in any more.
 pub(super) async fn run(
     front: Arc<Front>,
     listener: Box<dyn Listener>,
     max_connections: usize,
     mut stopping: watch::Receiver<bool>,
-) {
+) -> io::Result<()> {
     let connections = Arc::new(Connections { inner: Mutex::default(), counts: front.counts.clone() });
     let stop = stopping.clone();
     let accepting = async {
+        let mut gone = 0;
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
+                    // The system's word for a socket that does not listen.
+                    gone = if error.kind() == ErrorKind::InvalidInput { gone + 1 } else { 0 };
+                    if gone >= GONE_AFTER {
+                        return error;
+                    }
                     tracing::warn!(%error, operation = "s3", "a connection could not be accepted");
                     connections.close_idle();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            gone = 0;
             if connections.count() >= max_connections && !connections.close_idle() {
                 // All are at work. The client sees a closed connection and tries another node.
                 front.counts.refused();
@@ -112,7 +128,7 @@ pub(super) async fn run(
         }
     };
     tokio::select! {
-        () = accepting => {}
+        error = accepting => return Err(error),
         _ = stopping.wait_for(|stop| *stop) => {}
     }
     let ended = async {
@@ -121,6 +137,7 @@ pub(super) async fn run(
         }
     };
     let _ = tokio::time::timeout(STOP_GRACE, ended).await;
+    Ok(())
 }
 
 async fn serve(

@@ -61,6 +61,14 @@ pub enum NodeError {
     /// It is another member from now on, which only a new process can be.
     #[error("{0}; the process ends so that its agent starts it as that member")]
     Reborn(String),
+    /// S3 clients can reach this node no more: answering on without them would look healthy.
+    #[error("the S3 door at {address} ended: {why}; the process ends so that its agent can start it anew")]
+    Door {
+        /// Where it was told to listen.
+        address: String,
+        /// What ended it.
+        why: String,
+    },
     /// A server of this node ended.
     #[error("{0}")]
     Server(String),

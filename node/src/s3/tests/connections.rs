@@ -68,6 +68,25 @@ async fn heads_and_requests_have_their_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_door_is_no_silent_one() {
+    let stage = Stage::with(S3Options { max_connections: 1, ..S3Options::at("127.0.0.1:0") }).await;
+    let net = resilver_host::real::host().net;
+    stage.door.answers(&net).await.unwrap();
+    // The one connection there may be is at work for as long as its client likes.
+    let (head, _) = stage.client.head(&Request::new("PUT", "/test/slow").body(vec![0; 100_000]));
+    let mut stream = TcpStream::connect(stage.client.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&[0; 1000]).await.unwrap();
+    let operations = stage.cluster.node(0).gateway.operations();
+    crate::testing::until("the upload has begun", async || operations.in_flight() > 0).await;
+    // Its own node is refused as anybody is. That is the limit's word, and the door's.
+    stage.door.answers(&net).await.unwrap();
+    assert_eq!(stage.door.counts().refused.load(std::sync::atomic::Ordering::Relaxed), 1);
+    drop(stream);
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_not_verified_says_so_to_everybody() {
     let phase = PhaseCell::new();
     let door = Door::new(S3Options::at("127.0.0.1:0"), phase.clone());
@@ -88,7 +107,7 @@ async fn a_node_that_is_not_verified_says_so_to_everybody() {
     let answer = client.send(Request::new("GET", "/")).await.refused(503, "ServiceUnavailable");
     assert_eq!(answer.headers["retry-after"], "1");
     stop.send_replace(true);
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,7 +29,7 @@ struct Stage {
     client: Client,
     door: Door,
     stop: watch::Sender<bool>,
-    running: JoinHandle<()>,
+    running: JoinHandle<std::io::Result<()>>,
 }
 
 impl Stage {
@@ -91,7 +91,7 @@ impl Stage {
 
     async fn stop(self) {
         self.stop.send_replace(true);
-        tokio::time::timeout(std::time::Duration::from_secs(10), self.running).await.unwrap().unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(10), self.running).await.unwrap().unwrap().unwrap();
         drop(self.door);
     }
 }
