@@ -193,6 +193,48 @@ async fn verify_names_the_bad_shards_and_repair_brings_them_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_fewer_than_k_good_shards_a_repair_changes_nothing() {
+    let cluster = Cluster::start(6, Settings::default()).await;
+    cluster.put(0, "key", &content(2 * MIB + 17)).await.unwrap();
+    let mut files = Vec::new();
+    for index in 0..6 {
+        let (shard, disk) = shard_of(&cluster, "key", index).await;
+        files.push(cluster.file(disk, shard));
+    }
+    // Three of 4+2: one more than can be made up for. A data shard, and both of the parity.
+    let bad = [1, 4, 5];
+    bad.iter().for_each(|index| flip_byte(&files[*index]));
+    let content_of = || files.iter().map(|path| std::fs::read(path).ok()).collect::<Vec<_>>();
+    let before = content_of();
+    assert!(before.iter().all(Option::is_some));
+
+    // Whoever asks, and however often, as each home by itself would try again.
+    for node in [0, 3] {
+        let repair = cluster.node(node).gateway.repair(&bucket(), "key").await.unwrap();
+        assert!(!repair.intact);
+        let tried: Vec<(u8, RebuildState)> =
+            repair.shards.iter().map(|shard| (shard.shard.0, shard.report.state)).collect();
+        assert_eq!(tried, bad.map(|index| (index as u8, RebuildState::Failed)), "{repair:?}");
+        assert!(content_of() == before, "every file as it was, and in its place");
+    }
+    let count = |folder: &str| {
+        let volumes = cluster.nodes.iter().flatten().flat_map(|node| node.disks.volumes());
+        volumes.map(|volume| std::fs::read_dir(volume.path().join(folder)).unwrap().count()).sum::<usize>()
+    };
+    // The homes were told by who met bad shards, and try by themselves.
+    until("nothing half made is left", async || count("tmp") == 0).await;
+    assert_eq!(count("aside"), 0);
+    let verdict = cluster.node(1).gateway.check_shards(&bucket(), "key").await.unwrap();
+    assert!(!verdict.recoverable);
+
+    // One of them comes back as it was: there are k, and the others are made anew.
+    flip_byte(&files[1]);
+    let repair = cluster.node(2).gateway.repair(&bucket(), "key").await.unwrap();
+    assert!(repair.intact && repair.shards.len() == 2, "{repair:?}");
+    assert!(cluster.get(4, "key").await.unwrap() == content(2 * MIB + 17));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_and_a_rotten_shard_are_found_without_any_reader() {
     let settings = Settings {
         check_interval: Duration::from_millis(500),
