@@ -25,7 +25,13 @@ pub(super) async fn move_all(core: &Core, keys: &[ShardKey], why: &str) -> Resul
     let mut touched = BTreeSet::new();
     let mut moved = 0;
     for key in keys {
-        let Some(bytes) = core.shard_length(*key).await? else { continue };
+        let bytes = match core.shard_length(*key).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => continue,
+            // It may be moved all the same. Its bytes count as used until the disk is counted anew.
+            Err(error) if error.is_unreadable() => 0,
+            Err(error) => return Err(error),
+        };
         let name = free_name(core, &why, *key).await?;
         let path = core.shard_path(*key);
         let moving = match bug(Bug::DeleteNotAside) {

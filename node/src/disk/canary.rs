@@ -120,7 +120,7 @@ pub(super) async fn watch(core: Arc<Core>, mut shutdown: watch::Receiver<bool>) 
 
 /// One probe, judged while it lasts and when it is done.
 async fn one_round(core: &Arc<Core>, judge: &mut Judge) {
-    let began = Instant::now();
+    let (began, number) = (Instant::now(), core.doubts.probe_begins());
     let probing = probe(core);
     tokio::pin!(probing);
     let mut ticks = 0;
@@ -149,6 +149,7 @@ async fn one_round(core: &Arc<Core>, judge: &mut Judge) {
     }
     let fine = found == Probe::Fine;
     core.set_health(judge.judge(&core.report(), found));
+    core.doubts.probe_ended(number, fine);
     if fine {
         core.remove_leftovers().await;
     }

@@ -11,6 +11,7 @@ use resilver_host::{FileKind, Host, Space};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::doubts::Doubts;
 use super::error::DiskError;
 use super::foreground::Foreground;
 use super::io::{Io, Patience};
@@ -65,6 +66,8 @@ pub(super) struct Core {
     pub(super) touched: Mutex<[bool; FAN_OUT as usize]>,
     /// How far the slow walks over it are.
     pub(super) walks: tokio::sync::Mutex<Walks>,
+    /// Shards that could not be read a moment ago.
+    pub(super) doubts: Doubts,
     /// Shards being written.
     claims: Mutex<BTreeSet<ShardKey>>,
     /// Temporary files whose writers were dropped.
@@ -106,6 +109,7 @@ impl Core {
             failures: OnceLock::new(),
             touched: Mutex::new([true; FAN_OUT as usize]),
             walks: tokio::sync::Mutex::default(),
+            doubts: Doubts::default(),
             claims: Mutex::default(),
             leftovers: Mutex::default(),
             aside_since: Mutex::default(),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::io::{Blame, blame};
+use super::io::is_unreadable;
 use super::superblock::FORMAT;
 use crate::types::{ClusterId, DiskId, InstanceId, NodeName, ShardKey};
 
@@ -264,13 +264,10 @@ impl DiskError {
         )
     }
 
-    /// The shard itself is lost here, and a repair would help: it is missing, corrupt or on a sector that cannot be read.
-    pub fn shard_is_bad(&self) -> bool {
-        match self {
-            Self::Missing { .. } | Self::Corrupt { .. } => true,
-            Self::Io { source, .. } => blame(source) == Blame::Disk,
-            _ => false,
-        }
+    /// The system says that what lies there cannot be read. Whether it is only there, and again, is another question
+    /// (`doubts.rs`).
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_unreadable(source))
     }
 
     /// The disk as a whole does not serve: try another.

@@ -316,6 +316,19 @@ pub(super) enum Blame {
     Nobody,
 }
 
+/// Whether an error of the system says that what lies in one place cannot be read: a sector, or what the file system has to
+/// say where it is. Only those that do: what a task says that was lost, and a file that may not be opened for want of a
+/// permission, are nothing that writing the bytes anew would mend.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    // How block devices tell of a medium error, and file systems of a checksum that does not hold.
+    const ENODATA: i32 = 61;
+    const EBADMSG: i32 = 74;
+    const EILSEQ: i32 = 84;
+    const EUCLEAN: i32 = 117;
+    matches!(error.raw_os_error(), Some(EIO | ENODATA | EBADMSG | EILSEQ | EUCLEAN))
+}
+
 /// Reads an error of the system. A process without file descriptors must not convict its disks.
 pub(super) fn blame(error: &io::Error) -> Blame {
     const ENOMEM: i32 = 12;

@@ -24,6 +24,7 @@
 mod aside;
 mod canary;
 mod core;
+mod doubts;
 mod error;
 mod foreground;
 mod io;
@@ -179,11 +180,11 @@ pub enum ShardVerdict {
         /// CRC32C of its content: of all its blocks' data, one behind the other.
         crc: u32,
     },
-    /// It is not.
+    /// It is not; or again and again it cannot be read, on a disk that serves otherwise.
     Corrupt {
-        /// The checksum on disk.
+        /// The checksum on disk; 0 where it is not about a checksum.
         expected: u32,
-        /// The checksum of what was read.
+        /// The checksum of what was read; 0 likewise.
         got: u32,
         /// What and where.
         detail: String,

@@ -4,7 +4,7 @@
 //! doubles while blocks are asked for in order, up to [`WINDOW_BYTES`]: a range read of one block does not pay for the
 //! whole shard, and a rebuild reads a shard in a few calls. A reader holds one window; blocks are slices of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,9 +56,12 @@ impl ShardReader {
         core.admit(false)?;
         let path = core.shard_path(key);
         let _step = core.foreground.begin(purpose);
-        let opened = core.io.open_and_read(&path, FIRST_WINDOW_BYTES).await;
-        let (file, window) = opened.map_err(|error| missing(core, key, error))?;
-        let reader = Self::with_window(core, key, path, file, window).await?;
+        let opening = async {
+            let opened = core.io.open_and_read(&path, FIRST_WINDOW_BYTES).await;
+            let (file, window) = opened.map_err(|error| missing(core, key, error))?;
+            Self::with_window(core, key, path.clone(), file, window).await
+        };
+        let reader = core.doubting(key, opening.await)?;
         Ok(Self { purpose, ..reader })
     }
 
@@ -72,10 +75,11 @@ impl ShardReader {
         let opened = core.io.open_and_read_all(&paths, FIRST_WINDOW_BYTES).await?;
         let mut readers = Vec::with_capacity(keys.len());
         for ((key, path), opened) in keys.iter().copied().zip(paths).zip(opened) {
-            readers.push(match opened.map_err(|error| missing(core, key, error)) {
+            let reader = match opened.map_err(|error| missing(core, key, error)) {
                 Ok((file, window)) => Self::with_window(core, key, path, file, window).await,
                 Err(error) => Err(error),
-            });
+            };
+            readers.push(core.doubting(key, reader));
         }
         Ok(readers)
     }
@@ -131,6 +135,11 @@ impl ShardReader {
     /// # Errors
     /// [`DiskError::Corrupt`] when it is not what was written; [`DiskError::Invalid`] when there is no such block.
     pub async fn block(&mut self, block: u32) -> Result<(Bytes, u32), DiskError> {
+        let read = self.read_block(block).await;
+        self.core.doubting(self.head.key, read)
+    }
+
+    async fn read_block(&mut self, block: u32) -> Result<(Bytes, u32), DiskError> {
         let (disk, key) = (self.core.io.disk, self.head.key);
         if block >= self.blocks() {
             let detail = format!("block {block} was asked for, and it has {}", self.blocks());
@@ -189,10 +198,34 @@ fn missing(core: &Core, key: ShardKey, error: DiskError) -> DiskError {
     DiskError::Missing { disk: core.io.disk, key }
 }
 
-/// Reads a whole shard from the device and judges it. The page cache is emptied of it first, or this would only prove
+/// How often a shard is read before it is called unreadable: what fails once or twice may pass.
+const READS: u32 = 3;
+
+/// Reads a whole shard from the device and judges it. One that cannot be read is judged only while its disk serves, each time
+/// by a probe that began after the read had failed: else it is the disk's matter, and the shard stays in doubt.
+pub(super) async fn verify(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdict, DiskError> {
+    let mut reads = 0;
+    loop {
+        let error = match verify_once(core, key).await {
+            Err(error) if error.is_unreadable() => error,
+            told => return told,
+        };
+        reads += 1;
+        if !core.serves_now().await {
+            return core.doubting(key, Err(error));
+        }
+        if reads == READS {
+            audit::state(|| Fact::ShardVerified { path: core.shard_path(key).display().to_string(), sound: false });
+            let detail = format!("it cannot be read, {READS} times in succession, and its disk serves: {error}");
+            return Ok(ShardVerdict::Corrupt { expected: 0, got: 0, detail });
+        }
+    }
+}
+
+/// Reads a whole shard from the device. The page cache is emptied of it first, or this would only prove
 /// that memory is sound; and afterwards, because a scrub must not push out what clients read. A shard was synced before it
 /// got its name.
-pub(super) async fn verify(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdict, DiskError> {
+async fn verify_once(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdict, DiskError> {
     core.admit(false)?;
     let path = core.shard_path(key);
     audit::state(|| Fact::ShardVerifying { path: path.display().to_string() });
@@ -216,6 +249,12 @@ pub(super) async fn verify(core: &Arc<Core>, key: ShardKey) -> Result<ShardVerdi
     Ok(verdict)
 }
 
+/// Reads back from the device what was written under a name that is not yet the shard's.
+pub(super) async fn prove(core: &Arc<Core>, key: ShardKey, path: &Path) -> Result<(), DiskError> {
+    let (file, window) = core.io.open_and_reread(path).await?;
+    read_through(core, key, path.to_owned(), file, window).await.map(drop)
+}
+
 /// Length of the file and checksum of its content.
 async fn read_through(
     core: &Arc<Core>,
@@ -227,7 +266,7 @@ async fn read_through(
     let mut reader = ShardReader::with_window(core, key, path, file, window).await?;
     let mut whole = 0;
     for block in 0..reader.blocks() {
-        let (data, _) = reader.block(block).await?;
+        let (data, _) = reader.read_block(block).await?;
         // Cheaper than to combine the blocks' own: the content is in the processor's cache.
         whole = crc32c::crc32c_append(whole, &data);
     }

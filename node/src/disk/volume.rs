@@ -107,12 +107,18 @@ impl Volume {
         self.core.foreground.busy()
     }
 
-    /// Reads a whole shard from the device, past the page cache, and judges it.
+    /// Reads a whole shard from the device, past the page cache, and judges it. One that cannot be read is read again, and
+    /// the disk asked each time whether it serves: that takes a second.
     ///
     /// # Errors
-    /// When the disk does not serve or the read itself fails; what is wrong with the shard is a verdict.
+    /// When the disk does not serve, or whether it does cannot be told; what is wrong with the shard is a verdict.
     pub async fn verify_shard(&self, key: ShardKey) -> Result<ShardVerdict, DiskError> {
         reader::verify(&self.core, key).await
+    }
+
+    /// The next shard that somebody could not read, once there is one; it is in doubt no more. For one caller at a time.
+    pub async fn doubted(&self) -> ShardKey {
+        self.core.doubts.next().await
     }
 
     /// The length of a shard's file, `None` when there is none. Says nothing of its contents.
@@ -121,7 +127,7 @@ impl Volume {
     /// When the disk does not serve.
     pub async fn stat_shard(&self, key: ShardKey) -> Result<Option<u64>, DiskError> {
         self.core.admit(false)?;
-        self.core.shard_length(key).await
+        self.core.doubting(key, self.core.shard_length(key).await)
     }
 
     /// All shards, in the order of their names. Memory grows with their number: for many, ask folder by folder.

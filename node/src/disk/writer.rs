@@ -16,6 +16,7 @@ use resilver_host::{File, OpenMode, fault};
 use super::core::{Core, TEMPORARY};
 use super::error::DiskError;
 use super::foreground::Purpose;
+use super::reader;
 use super::shard_file::{SEAL_BYTES, ShardHead, file_name, seal};
 use crate::codec::Layout;
 use crate::types::ShardKey;
@@ -41,6 +42,8 @@ pub struct ShardWriter {
     /// The block that is due.
     next: u32,
     purpose: Purpose,
+    /// All of it is durable under the temporary name.
+    settled: bool,
 }
 
 /// The temporary file and the sole right to write this shard: both given up when dropped, without touching the disk.
@@ -96,6 +99,7 @@ impl ShardWriter {
             written: 0,
             next: 0,
             purpose: Purpose::Background,
+            settled: false,
         })
     }
 
@@ -154,8 +158,21 @@ impl ShardWriter {
         Ok(file)
     }
 
-    /// Makes the content durable under the temporary name.
+    /// Makes the content durable under the temporary name, if all of it is there.
     async fn settle(&mut self) -> Result<(), DiskError> {
+        if self.next != self.layout.stripes() {
+            let detail = format!("{} of its {} blocks came", self.next, self.layout.stripes());
+            return Err(DiskError::Invalid { key: self.head.key, detail });
+        }
+        if !self.settled {
+            self.write_through().await?;
+            assert_eq!(self.written, self.head.file_bytes(), "all blocks came with their due lengths");
+            self.settled = true;
+        }
+        Ok(())
+    }
+
+    async fn write_through(&mut self) -> Result<(), DiskError> {
         let acknowledge_early = bug(Bug::AckBeforeShardSync);
         let core = Arc::clone(&self.core);
         let _step = core.foreground.begin(self.purpose);
@@ -204,18 +221,24 @@ impl ShardWriter {
         }
     }
 
+    /// Makes the content durable under its temporary name and reads it back from the device: whoever has the shard's name now
+    /// keeps it until this is known to be good.
+    ///
+    /// # Errors
+    /// When blocks are missing, the disk fails, or what is read back is not what was written.
+    pub async fn prove(&mut self) -> Result<(), DiskError> {
+        self.settle().await?;
+        let core = Arc::clone(&self.core);
+        reader::prove(&core, self.head.key, self.temporary_path()).await.map_err(|error| self.told(error))
+    }
+
     /// Makes the shard durable under its name. Its length in bytes.
     ///
     /// # Errors
     /// When blocks are missing, or any step fails: the shard may then be there or not, but if it is, it is whole.
     pub async fn finish(mut self) -> Result<u64, DiskError> {
         let key = self.head.key;
-        if self.next != self.layout.stripes() {
-            let detail = format!("{} of its {} blocks came", self.next, self.layout.stripes());
-            return Err(DiskError::Invalid { key, detail });
-        }
         self.settle().await?;
-        assert_eq!(self.written, self.head.file_bytes(), "all blocks came with their due lengths");
         fault::point("disk.shard_synced");
 
         // A disk that turned out to be another one meanwhile must not be given our shard.

@@ -296,6 +296,7 @@ impl ExtentReader {
             TransportError::Circuit { retry_in, .. } if self.retried.insert(shard) || self.is_only_slow(disk) => {
                 self.spares.push_back(Spare { shard, disk, not_before: Some(Instant::now() + *retry_in) });
             }
+            // What a disk's error means its home finds out, which met it too: it may be the shard, or all of the disk.
             _ => {}
         }
         match self.spares.pop_front() {

@@ -22,7 +22,7 @@ pub enum ShardState {
         /// CRC32C of its content.
         crc: u32,
     },
-    /// Its bytes are not what was written.
+    /// Its bytes are not what was written, or cannot be read on a disk that serves otherwise.
     Corrupt {
         /// As recorded.
         expected: u32,
@@ -38,6 +38,14 @@ pub enum ShardState {
 }
 
 impl ShardState {
+    /// What is wrong, for people.
+    fn detail(&self) -> &str {
+        match self {
+            Self::Ok { .. } => "",
+            Self::Corrupt { detail, .. } | Self::Missing(detail) | Self::Unreachable(detail) => detail,
+        }
+    }
+
     /// The name in answers.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -127,7 +135,7 @@ impl Gateway {
                 disk: check.disk,
                 kind,
                 found_by: FoundBy::Verify,
-                detail: check.state.as_str().to_owned(),
+                detail: check.state.detail().to_owned(),
             });
         }
         Ok(verdict)

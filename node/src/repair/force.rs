@@ -1,11 +1,11 @@
 //! Puts another in the place of a shard that is as it was written, and wrong all the same: whoever asks has decided which it is
 //! by the content ([`crate::gateway`]).
 //!
-//! Must never: touch the old shard before the new one is complete and has the checksum that is demanded; read a shard for it
+//! Must never: touch the old shard before the new one is complete, has the checksum that is demanded and was read back; read a shard for it
 //! that is distrusted.
 
 use super::queue::PARTS;
-use super::rebuild::{RebuildError, Rebuilder, head_of};
+use super::rebuild::{RebuildError, Rebuilder, head_of, put_in_place};
 use super::{RebuildReport, RebuildState, holder_of};
 use crate::disk::ShardVerdict;
 use crate::gateway::ExtentSpec;
@@ -104,8 +104,7 @@ impl Rebuilder {
             writer.abort().await;
             return Err(RebuildError::NotDemanded { demanded: force.crc, got: crc });
         }
-        volume.move_aside(shard, "wrong").await?;
-        writer.finish().await?;
+        put_in_place(&volume, writer, Some("wrong")).await?;
         match volume.verify_shard(shard).await? {
             ShardVerdict::Ok { crc, .. } if crc == force.crc => {}
             other => return Err(RebuildError::NotBack(format!("{other:?}"))),

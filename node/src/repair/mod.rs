@@ -1,7 +1,8 @@
 //! Brings redundancy back, by itself and all the time: every node does its own part for its own disks.
 //!
-//! Owns: the check pass (what metadata says should be here, is it?), the scrub (is it still what was written?), the queue
-//! of shards to rebuild, the rebuild itself, the collection of replaced versions, of orphans and of abandoned uploads.
+//! Owns: the check pass (what metadata says should be here, is it?), the scrub (is it still what was written?), the look at what
+//! somebody could not read, the queue of shards to rebuild, the rebuild itself, the collection of replaced versions, of orphans
+//! and of abandoned uploads.
 //! Must never: overwrite or move aside a shard while fewer than k others are good; move a shard aside whose version was
 //! not forbidden first (or that metadata does not place elsewhere); delete anything that was not moved aside long ago.
 //!
@@ -16,6 +17,7 @@ mod board;
 mod check;
 mod collect;
 mod compare;
+mod doubts;
 mod finding;
 mod force;
 mod homes;
@@ -130,6 +132,7 @@ impl Repair {
                 tasks.spawn(async move {
                     tokio::select! {
                         () = scrub::run(parts.clone(), volume.clone()) => {}
+                        () = doubts::run(parts.clone(), volume.clone()) => {}
                         () = compare::patrol::run(parts, volume.clone()) => {}
                         () = volume.retired() => {}
                     }

@@ -1,7 +1,7 @@
 //! Rebuilds one shard on one of our disks: reads k others stripe by stripe, computes the missing one, writes it, reads it
 //! back from disk, and only then says in metadata that it is there.
 //!
-//! Must never: move the bad shard aside before the new one is complete, or take a shard's word for being bad: it looks.
+//! Must never: move the bad shard aside before the new one is complete and was read back, or take a shard's word for being bad: it looks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub(super) enum RebuildError {
     Codec(#[from] CodecError),
     #[error("the new shard did not read back as written: {0}")]
     NotBack(String),
+    #[error("the bad shard's file could not be moved aside, so that it and its name stay as they are: {0}")]
+    NotAside(DiskError),
     #[error("what was computed has crc32c {got:08x}, and {demanded:08x} is demanded: nothing was changed")]
     NotDemanded { demanded: u32, got: u32 },
     #[error("metadata answered with {0}")]
@@ -296,10 +298,7 @@ impl Rebuilder {
             None => self.computed(spec, head, volume, timings).await?,
         };
         let began = Instant::now();
-        if corrupt {
-            volume.move_aside(head.key, "corrupt").await?;
-        }
-        writer.finish().await?;
+        put_in_place(volume, writer, corrupt.then_some("corrupt")).await?;
         timings.add_write(began.elapsed());
 
         let began = Instant::now();
@@ -442,6 +441,28 @@ impl Rebuilder {
             other => Err(RebuildError::Unexpected(format!("{other:?}"))),
         }
     }
+}
+
+/// Gives a complete shard its name. A bad one that has it is moved aside, kept under that word, once the new one is durable and
+/// was read back: whatever fails before that leaves it where it is.
+pub(super) async fn put_in_place(
+    volume: &Volume,
+    mut writer: ShardWriter,
+    bad: Option<&str>,
+) -> Result<(), RebuildError> {
+    if let Some(why) = bad {
+        let key = writer.head().key;
+        let moved = match writer.prove().await {
+            Ok(()) => volume.move_aside(key, why).await.map_err(RebuildError::NotAside),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = moved {
+            writer.abort().await;
+            return Err(error);
+        }
+    }
+    writer.finish().await?;
+    Ok(())
 }
 
 pub(super) fn head_of(spec: &ExtentSpec, key: ShardKey, epoch: Epoch) -> Result<ShardHead, CodecError> {

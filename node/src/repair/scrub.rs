@@ -73,30 +73,39 @@ async fn pass(parts: &RepairParts, volume: &Volume, throttle: &Throttle, walk: W
 }
 
 async fn scrub(parts: &RepairParts, volume: &Volume, throttle: &Throttle, shard: ShardKey) {
-    let (expected, got, detail) = match volume.verify_shard(shard).await {
-        Ok(ShardVerdict::Ok { bytes, .. }) => {
+    match look(parts, volume, shard, FoundBy::Scrub).await {
+        Ok(Some(bytes)) => {
             parts.board.scrubbed(bytes);
             // Paid afterwards: the length is known by now.
-            return throttle.take(bytes).await;
+            throttle.take(bytes).await;
         }
+        Ok(None) => {}
+        // The disk's matter: what could not be read is in doubt until the disk serves.
+        Err(error) => tracing::debug!(disk = %volume.id(), %shard, %error, "a shard could not be scrubbed"),
+    }
+}
+
+/// Reads a shard back; the bytes of a sound one. What is bad is told, and rebuilt.
+pub(super) async fn look(
+    parts: &RepairParts,
+    volume: &Volume,
+    shard: ShardKey,
+    found_by: FoundBy,
+) -> Result<Option<u64>, DiskError> {
+    let (expected, got, detail) = match volume.verify_shard(shard).await? {
+        ShardVerdict::Ok { bytes, .. } => return Ok(Some(bytes)),
         // Collected meanwhile; should it be missed, the check pass says so.
-        Ok(ShardVerdict::Missing) => return,
-        Ok(ShardVerdict::Corrupt { expected, got, detail }) => (expected, got, detail),
-        Err(error) => {
-            tracing::debug!(disk = %volume.id(), %shard, %error, "a shard could not be scrubbed");
-            return;
-        }
+        ShardVerdict::Missing => return Ok(None),
+        ShardVerdict::Corrupt { expected, got, detail } => (expected, got, detail),
     };
     // Nobody's shard is nobody's loss: the collection of orphans will have it.
-    let Ok(Some((bucket, key))) = parts.meta.owner_of(shard.version).await else { return };
-    let suspect = Suspect {
-        bucket,
-        key,
-        shard,
-        disk: volume.id(),
-        kind: SuspectKind::Corrupt,
-        found_by: FoundBy::Scrub,
-        detail: format!("{detail} (crc32c {got:08x}, expected {expected:08x})"),
+    let Ok(Some((bucket, key))) = parts.meta.owner_of(shard.version).await else { return Ok(None) };
+    // Where it is not about a checksum there are none to name.
+    let detail = match expected == got {
+        true => detail,
+        false => format!("{detail} (crc32c {got:08x}, expected {expected:08x})"),
     };
-    parts.board.suspect(&parts.meta, suspect).await;
+    let (disk, kind) = (volume.id(), SuspectKind::Corrupt);
+    parts.board.suspect(&parts.meta, Suspect { bucket, key, shard, disk, kind, found_by, detail }).await;
+    Ok(None)
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod anti_entropy;
+pub(crate) mod faults;
 mod hosts;
 mod inflight;
 mod locks;
@@ -14,6 +15,7 @@ mod pressure;
 mod relief;
 mod stories;
 mod together;
+mod unreadable;
 mod wrong_shards;
 
 use std::path::{Path, PathBuf};
@@ -123,7 +125,11 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
 impl Cluster {
     /// Nodes, and a 4+2 bucket (fewer nodes: 2+2).
     pub(crate) async fn start(count: usize, settings: Settings) -> Self {
-        let host = resilver_host::real::host();
+        Self::start_on(resilver_host::real::host(), count, settings).await
+    }
+
+    /// The same on this machine.
+    pub(crate) async fn start_on(host: Host, count: usize, settings: Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let id = ClusterId::draw(&mut host.rand.fork("test.cluster"));
         let mut cluster = Self { nodes: Vec::new(), host, id, addresses: Vec::new(), settings, folder };

@@ -151,7 +151,7 @@ async fn an_io_error_is_counted_and_convicts_only_when_the_canary_agrees() {
     write(&disk.volume, kept).await;
     disk.faults.read_errno.store(5, Ordering::SeqCst);
     let error = disk.volume.open_shard(kept.key, Purpose::Client).await.unwrap_err();
-    assert!(matches!(error, DiskError::Io { .. }) && error.shard_is_bad(), "{error}");
+    assert!(matches!(error, DiskError::Io { .. }) && error.is_unreadable(), "{error}");
     assert_eq!((disk.volume.status().errors, disk.volume.status().health), (1, Health::Ok));
     disk.watch();
     disk.until(Health::Error).await;

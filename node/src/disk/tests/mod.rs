@@ -4,152 +4,24 @@
 mod health;
 mod open;
 mod shards;
+mod unreadable;
 mod walks;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use resilver_host::{BlockingFile, DirEntry, Disk, File, Host, Metadata, OpenMode, Space};
+use resilver_host::Host;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
 use crate::codec::REED_SOLOMON;
 use crate::model::Coding;
+use crate::testing::faults::{EIO, Faults, Step};
 use crate::types::{Epoch, ExtentIndex, ShardIndex, ShardKey, Version};
-
-/// A host whose disks do what a test says.
-struct Faults {
-    inner: Arc<dyn Disk>,
-    /// While true, nothing comes back.
-    hang: watch::Sender<bool>,
-    /// What every read of a file says; 0: nothing.
-    read_errno: AtomicI32,
-    /// What every write to a file says; 0: nothing.
-    write_errno: AtomicI32,
-    /// The room there is said to be; `u64::MAX`: what there really is.
-    available: AtomicU64,
-    /// Syncs of files so far.
-    syncs: AtomicU64,
-}
-
-impl Faults {
-    fn host() -> (Host, Arc<Self>) {
-        let mut host = resilver_host::real::host();
-        let faults = Arc::new(Self {
-            inner: Arc::clone(&host.disk),
-            hang: watch::Sender::new(false),
-            read_errno: AtomicI32::new(0),
-            write_errno: AtomicI32::new(0),
-            available: AtomicU64::new(u64::MAX),
-            syncs: AtomicU64::new(0),
-        });
-        host.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
-        (host, faults)
-    }
-
-    async fn pass(&self) {
-        let _ = self.hang.subscribe().wait_for(|hang| !hang).await;
-    }
-
-    fn fail(errno: &AtomicI32) -> io::Result<()> {
-        match errno.load(Ordering::SeqCst) {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(errno)),
-        }
-    }
-}
-
-struct FaultyDisk(Arc<Faults>);
-
-struct FaultyFile(Arc<Faults>, Arc<dyn File>);
-
-#[async_trait]
-impl Disk for FaultyDisk {
-    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.0.pass().await;
-        Ok(Arc::new(FaultyFile(Arc::clone(&self.0), self.0.inner.open(path, mode).await?)))
-    }
-    fn open_blocking(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn BlockingFile>> {
-        self.0.inner.open_blocking(path, mode)
-    }
-    async fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        self.0.pass().await;
-        self.0.inner.metadata(path).await
-    }
-    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.pass().await;
-        self.0.inner.rename(from, to).await
-    }
-    async fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.pass().await;
-        self.0.inner.remove_file(path).await
-    }
-    async fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.pass().await;
-        self.0.inner.remove_dir(path).await
-    }
-    async fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.pass().await;
-        self.0.inner.create_dir_all(path).await
-    }
-    async fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.pass().await;
-        self.0.inner.sync_dir(path).await
-    }
-    async fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.0.pass().await;
-        self.0.inner.list(path).await
-    }
-    async fn space(&self, path: &Path) -> io::Result<Space> {
-        self.0.pass().await;
-        let space = self.0.inner.space(path).await?;
-        let available_bytes = self.0.available.load(Ordering::SeqCst).min(space.available_bytes);
-        Ok(Space { available_bytes, ..space })
-    }
-    async fn modified_ms(&self, path: &Path) -> io::Result<Option<u64>> {
-        self.0.pass().await;
-        self.0.inner.modified_ms(path).await
-    }
-}
-
-#[async_trait]
-impl File for FaultyFile {
-    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        self.0.pass().await;
-        Faults::fail(&self.0.read_errno)?;
-        self.1.read_at(offset, len).await
-    }
-    async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
-        self.0.pass().await;
-        Faults::fail(&self.0.write_errno)?;
-        self.1.write_at(offset, data).await
-    }
-    async fn sync(&self) -> io::Result<()> {
-        self.0.pass().await;
-        self.0.syncs.fetch_add(1, Ordering::SeqCst);
-        self.1.sync().await
-    }
-    async fn len(&self) -> io::Result<u64> {
-        self.0.pass().await;
-        self.1.len().await
-    }
-    async fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.1.set_len(len_bytes).await
-    }
-    async fn allocate(&self, len_bytes: u64, grow: bool) -> io::Result<()> {
-        self.1.allocate(len_bytes, grow).await
-    }
-    async fn drop_cache(&self) -> io::Result<()> {
-        self.0.pass().await;
-        self.1.drop_cache().await
-    }
-}
 
 const CLUSTER: ClusterId = ClusterId(0xC1);
 

@@ -167,7 +167,7 @@ fn damage_anywhere_is_found() {
             assert_eq!(*key, head.key);
             let hit = (how == 0 && at >= 64).then(|| (at as u64 - 64) / (u64::from(block_bytes) + 4));
             assert_eq!(block.map(u64::from), hit);
-            assert!(error.shard_is_bad());
+            assert!(!error.is_unreadable());
             let verdict = disk.volume.verify_shard(head.key).await.unwrap();
             assert!(matches!(verdict, ShardVerdict::Corrupt { .. }));
         });
@@ -242,7 +242,7 @@ async fn a_file_cut_while_it_is_read_is_found() {
 async fn a_missing_shard_is_missing() {
     let disk = OneDisk::open().await;
     let error = disk.volume.open_shard(key(9), Purpose::Client).await.unwrap_err();
-    assert!(matches!(error, DiskError::Missing { .. }) && error.shard_is_bad() && !error.disk_is_bad());
+    assert!(matches!(error, DiskError::Missing { .. }) && !error.disk_is_bad());
     assert_eq!(disk.volume.verify_shard(key(9)).await.unwrap(), ShardVerdict::Missing);
     assert_eq!(disk.volume.stat_shard(key(9)).await.unwrap(), None);
     assert!(!disk.volume.move_aside(key(9), "corrupt").await.unwrap());
