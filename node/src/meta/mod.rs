@@ -82,6 +82,7 @@ pub use self::propose::PROPOSE_DEADLINE;
 pub(crate) use self::propose::name_of;
 pub use self::raft::Tuning;
 pub use self::room::NoRoom;
+pub(crate) use self::room::room_beside;
 pub use self::service::RaftService;
 pub use self::status::{MetaStatus, Replication, Role};
 pub(crate) use self::storage::{make as make_member, move_aside};

@@ -4,13 +4,14 @@
 //! back what makes it shrink. A database that cannot grow stops its member, and with a majority of them the cluster: so the
 //! last room is kept for deletes, for repair, and for the snapshot that lets the log be purged.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use resilver_host::{Host, Space};
+use resilver_host::{FileKind, Host, Space};
 use tokio::sync::watch;
 
-use super::Meta;
+use super::storage::Layout;
+use super::{Meta, MetaError};
 use crate::model::{Command, Outcome};
 use crate::types::NodeName;
 
@@ -29,6 +30,14 @@ const RESERVE_PART: u64 = 20;
 /// change the map with every object.
 const HYSTERESIS_PERCENT: u64 = 50;
 
+/// What a state takes that comes anew beside the one that is kept, in states: the snapshot as it arrives, and the database that it
+/// is put into.
+const COPIES: u64 = 2;
+
+/// Room beside that for the log, which fills some segments of 8 MiB before the first is purged; or that part of a small file system
+/// which is its reserve.
+const NEW_LOG_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Too little room for what makes metadata grow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
@@ -43,6 +52,46 @@ pub enum NoRoom {
          reads go on", .0.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
     )]
     Voters(Vec<NodeName>),
+}
+
+/// Too little room for a state that comes anew beside the one that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{available_bytes} bytes are free in {}, and {needed_bytes} are needed: what is there is kept aside, and the state comes \
+     anew beside it; free some", dir.display()
+)]
+pub(crate) struct NoRoomBeside {
+    /// The metadata folder.
+    pub(crate) dir: PathBuf,
+    /// What its file system still takes.
+    pub(crate) available_bytes: u64,
+    /// What would be needed.
+    pub(crate) needed_bytes: u64,
+}
+
+/// Whether there is room in a member's folder for a state like the one in it, beside that. How large the cluster's is by now is not
+/// known here: what is left of the member's own is the measure, and where nothing is left, only what every member needs.
+pub(crate) async fn room_beside(host: &Host, dir: &Path) -> Result<Result<(), NoRoomBeside>, MetaError> {
+    let layout = Layout::of(dir);
+    let space = host.disk.space(dir).await.map_err(MetaError::io("measuring", dir))?;
+    let mut state_bytes = length(host, &layout.database).await;
+    // Either may be lost or damaged: neither is missed here.
+    for entry in host.disk.list(&layout.snapshots).await.unwrap_or_default() {
+        if entry.kind == FileKind::File {
+            state_bytes = state_bytes.max(length(host, &layout.snapshots.join(entry.name)).await);
+        }
+    }
+    let (available_bytes, needed_bytes) = (space.available_bytes, needed_beside(space.total_bytes, state_bytes));
+    let refused = NoRoomBeside { dir: dir.to_owned(), available_bytes, needed_bytes };
+    Ok(if available_bytes < needed_bytes { Err(refused) } else { Ok(()) })
+}
+
+async fn length(host: &Host, path: &Path) -> u64 {
+    host.disk.metadata(path).await.map_or(0, |found| found.len_bytes)
+}
+
+fn needed_beside(total_bytes: u64, state_bytes: u64) -> u64 {
+    state_bytes.saturating_mul(COPIES).saturating_add(NEW_LOG_BYTES.min(total_bytes / RESERVE_PART))
 }
 
 /// Where a member measures, and what it found.
@@ -157,6 +206,13 @@ mod tests {
         assert!(is_low(large(GIB / 2), 0, true), "at the limit nothing changes");
         assert!(is_low(large(GIB * 3 / 4 - 1), 0, true));
         assert!(!is_low(large(GIB * 3 / 4), 0, true));
+    }
+
+    #[test]
+    fn a_state_that_comes_anew_needs_room_for_its_snapshot_its_database_and_a_log() {
+        assert_eq!(needed_beside(100 * GIB, 3 * GIB), 6 * GIB + NEW_LOG_BYTES);
+        assert_eq!(needed_beside(GIB, 0), GIB / 20, "a part of a small disk");
+        assert_eq!(needed_beside(u64::MAX, u64::MAX), u64::MAX);
     }
 
     #[test]

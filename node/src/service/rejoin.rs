@@ -1,7 +1,7 @@
 //! How a lost voter comes back: as a learner, under an id in Raft that has promised nothing yet.
 //!
 //! Owns: the order of it. Must never: start Raft on what is left, or touch it before the cluster has given the node another
-//! id; delete any of it. Invariant: cut off anywhere, the node is a lost voter still, and doing it again ends the same.
+//! id, or where there is no room for what comes in its place; delete any of it. Invariant: cut off anywhere, the node is a lost voter still, and doing it again ends the same.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::control::{JoinRound, Known, RejoinOrder, Rejoined, Shared, ask_member
 use crate::disk::DiskSet;
 use crate::late::Late;
 use crate::meta::identity::Identity;
-use crate::meta::{Meta, RaftService, make_member, move_aside};
+use crate::meta::{Meta, RaftService, make_member, move_aside, room_beside};
 use crate::phase::Phase;
 
 /// Answers the agent and does nothing else, until somebody orders the node to come back and it does.
@@ -103,7 +103,7 @@ pub(super) async fn leave_epoch(shared: &Shared, disks: &DiskSet, meta: &Meta, o
     NodeError::Reborn(ended)
 }
 
-/// Another id first, then the old files aside. Who the node is from now on.
+/// Room first, then another id, then the old files aside. Who the node is from now on.
 async fn come_back(
     shared: &Shared,
     disks: &DiskSet,
@@ -117,6 +117,14 @@ async fn come_back(
         return Err(Status::failed_precondition(
             "no other member is known: what a lone node lost can only come from a backup; nothing was changed",
         ));
+    }
+    // Before anything is asked for: a member whose new state finds no room has given its membership up for nothing.
+    match room_beside(&shared.host, &meta_dir(&shared.options)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(too_little)) => {
+            return Err(Status::failed_precondition(format!("{too_little}, then try again; nothing was changed")));
+        }
+        Err(error) => return Err(Status::unavailable(format!("{error}; nothing was changed"))),
     }
     let before = identity.member.as_ref().map(|member| member.raft_id);
     // The disks were stamped by every epoch that this node was in, whatever became of its folder. One that was undone is none.
@@ -184,4 +192,86 @@ async fn come_back(
     let rejoined = Rejoined { was, is: member.raft_id, aside: aside.display().to_string() };
     tracing::info!(node = %shared.name, ?rejoined, operation = "rejoin", "what was left is aside");
     Ok((identity.as_member(member), rejoined))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::Ordering;
+
+    use tokio::sync::oneshot;
+    use tonic::Code;
+
+    use super::*;
+    use crate::meta::FIRST_EPOCH;
+    use crate::meta::identity::Membership;
+    use crate::service::Node;
+    use crate::testing::faults::Faults;
+    use crate::types::{ClusterId, RaftId};
+
+    /// An address where nobody answers, and none of a well-known service.
+    async fn nobodys(host: &resilver_host::Host) -> String {
+        host.net.bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
+    }
+
+    fn content(folder: &Path, of: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                content(&path, of);
+            } else {
+                of.insert(path.clone(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+
+    /// Found on review: on a full metadata volume the old copy was moved aside before the new one found no room.
+    #[tokio::test]
+    async fn without_room_for_a_new_state_nothing_is_asked_for_and_nothing_is_moved() {
+        let (host, faults) = Faults::host();
+        let folder = tempfile::tempdir().unwrap();
+        let (address, member) = (nobodys(&host).await, nobodys(&host).await);
+        let options = serde_json::json!({
+            "name": "n1", "address": address, "http": nobodys(&host).await,
+            "data_dir": folder.path().join("meta"), "disks": [folder.path().join("disk")], "join": [member],
+        });
+        let node = Node::open(host, serde_json::from_value(options).unwrap()).await.unwrap();
+        let mut identity = node.identity.clone();
+        identity.member = Some(Membership {
+            cluster: ClusterId(1),
+            epoch: FIRST_EPOCH,
+            raft_id: RaftId(2),
+            cluster_name: "test".to_owned(),
+        });
+        let meta = folder.path().join("meta");
+        std::fs::create_dir_all(meta.join("log")).unwrap();
+        std::fs::create_dir_all(meta.join("snapshots")).unwrap();
+        std::fs::write(meta.join("log/header"), b"rotten").unwrap();
+        std::fs::write(meta.join("state.redb"), vec![1; 3_000_000]).unwrap();
+        std::fs::write(meta.join("snapshots/1.snapshot"), vec![1; 5_000_000]).unwrap();
+        let mut before = BTreeMap::new();
+        content(&meta, &mut before);
+
+        let (answer, _answered) = oneshot::channel();
+        let order =
+            RejoinOrder { fence: None, members: vec![], left_behind: false, reason: "a test".to_owned(), answer };
+        faults.available.store(9_999_999, Ordering::SeqCst);
+        let refused = come_back(&node.shared, &node.disks, &identity, &order).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        let total = node.shared.host.disk.space(&meta).await.unwrap().total_bytes;
+        let needed = 10_000_000 + (64 << 20).min(total / 20);
+        for told in ["9999999 bytes are free", &format!("{needed} are needed"), "nothing was changed"] {
+            assert!(refused.message().contains(told), "{told}: {}", refused.message());
+        }
+        let mut after = BTreeMap::new();
+        content(&meta, &mut after);
+        assert_eq!(before, after);
+
+        // With room it goes on, to members of whom none answers here.
+        faults.available.store(needed, Ordering::SeqCst);
+        let unanswered = come_back(&node.shared, &node.disks, &identity, &order).await.unwrap_err();
+        assert!(unanswered.message().contains("no quorum of the metadata took this node back"), "{unanswered}");
+    }
 }
