@@ -1,7 +1,11 @@
 //! The journal through crashes: torn lines, flipped bytes, rotation, reading beside writing.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+#[path = "support/lossy.rs"]
+mod lossy;
+
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use resilver_agent::journal::{Journal, JournalError, MIN_BYTES, verify};
 use resilver_host::Host;
@@ -24,6 +28,19 @@ async fn write(journal: &mut Journal, texts: &[&str]) {
         journal.append(1_700_000_000_000, note(text)).expect("there is room");
     }
     journal.flush(true).await.expect("the disk takes it");
+}
+
+/// As the main loop does: tried again until the journal says that it is durable. How often it said no.
+async fn write_through(journal: &mut Journal, texts: &[&str]) -> u32 {
+    for text in texts {
+        journal.append(1_700_000_000_000, note(text)).expect("there is room");
+    }
+    let mut refused = 0;
+    while journal.flush(true).await.is_err() {
+        refused += 1;
+        assert!(refused < 100, "the disk mends");
+    }
+    refused
 }
 
 fn evidence(lines: &[Line]) -> Vec<String> {
@@ -175,3 +192,97 @@ async fn pages_are_read_while_lines_are_written_and_segments_rotate() {
     assert_eq!((lines.len(), reopened.next_sequence()), (1000, 1001));
     assert_eq!(verify(&host, dir.path()).await.expect("the chain holds over segments").records, 1000);
 }
+
+/// Found on review: Linux tells a failed sync once. The next one answered well, and lines counted as durable that were not on
+/// the disk; what came after them was then cut as a torn tail.
+#[tokio::test]
+async fn a_failed_sync_is_not_believed_when_the_next_one_answers_well() {
+    let ((host, disk), dir) = (lossy::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    write(&mut journal, &["one"]).await;
+    disk.fail_next(1);
+    assert_eq!(write_through(&mut journal, &["two", "three"]).await, 1, "a failure is told");
+    assert_eq!(write_through(&mut journal, &["four"]).await, 0);
+    drop(journal);
+    disk.lose_power();
+
+    let verified = verify(&host, dir.path()).await.expect("the chain holds");
+    assert_eq!((verified.last, verified.torn_bytes), (Some(4), 0));
+    let (_, lines) = open(&host, dir.path()).await;
+    assert_eq!(evidence(&lines), ["one", "two", "three", "four"]);
+}
+
+/// As above, and nobody heard of the failure: whoever waited for the sync had given up.
+#[tokio::test]
+async fn a_sync_that_fails_after_its_wait_was_given_up_is_not_believed() {
+    let ((host, disk), dir) = (lossy::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    write(&mut journal, &["one"]).await;
+    disk.hold(true);
+    disk.fail_next(1);
+    journal.append(1_700_000_000_000, note("two")).expect("there is room");
+    let begun = disk.begun();
+    while disk.begun() == begun {
+        let waited = tokio::time::timeout(Duration::from_millis(20), journal.flush(true)).await;
+        assert!(waited.is_err(), "the disk hangs");
+    }
+    // What comes meanwhile is seen by readers.
+    journal.append(1_700_000_000_000, note("three")).expect("there is room");
+    journal.flush(false).await.expect("written");
+    assert_eq!(journal.reader().page(0, 10).await.expect("readable").len(), 3);
+    let syncs = disk.syncs();
+    disk.hold(false);
+    while disk.syncs() == syncs {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    write_through(&mut journal, &["four"]).await;
+    drop(journal);
+    disk.lose_power();
+
+    assert_eq!(verify(&host, dir.path()).await.expect("the chain holds").torn_bytes, 0);
+    let (_, lines) = open(&host, dir.path()).await;
+    assert_eq!(evidence(&lines), ["one", "two", "three", "four"]);
+}
+
+/// As above, over the agent's own restart: it reads from the page cache what the disk does not have.
+#[tokio::test]
+async fn what_a_failed_sync_left_in_the_page_cache_is_durable_before_a_line_after_it() {
+    let ((host, disk), dir) = (lossy::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    write(&mut journal, &["one"]).await;
+    disk.fail_next(1);
+    journal.append(1_700_000_000_000, note("two")).expect("there is room");
+    journal.flush(true).await.expect_err("the disk said no");
+    drop(journal);
+    let (mut journal, lines) = open(&host, dir.path()).await;
+    assert_eq!(evidence(&lines), ["one", "two"]);
+    write(&mut journal, &["three"]).await;
+    drop(journal);
+    disk.lose_power();
+
+    assert_eq!(verify(&host, dir.path()).await.expect("the chain holds").torn_bytes, 0);
+    let (_, lines) = open(&host, dir.path()).await;
+    assert_eq!(evidence(&lines), ["one", "two", "three"]);
+}
+
+/// As above, where a segment ends, and where much is written that need not be durable.
+#[tokio::test]
+async fn a_disk_that_fails_every_third_sync_loses_no_durable_line_of_any_segment() {
+    let ((host, disk), dir) = (lossy::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    disk.fail_every(3);
+    let long = "x".repeat(100_000);
+    for number in 0..200 {
+        journal.append(1_700_000_000_000, note(&format!("{number} {long}"))).expect("there is room");
+        while journal.flush(number % 40 == 39).await.is_err() {}
+    }
+    let segments = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(segments, 4, "20 MB are three segments, and one is in reserve: failures do not turn them over");
+    assert!(disk.syncs() > 15, "what waits for a sync is bounded: {} syncs", disk.syncs());
+    drop(journal);
+    disk.lose_power();
+
+    let verified = verify(&host, dir.path()).await.expect("the chain holds");
+    assert_eq!((verified.records, verified.torn_bytes), (200, 0));
+}
+

@@ -7,10 +7,12 @@
 //! Invariants: a durable line is synced before [`Journal::flush`] returns; a segment's room is reserved before its
 //! first line (and the next segment's while there is still room), so that a full disk cannot block the cure; the visible
 //! length is what was written, so each file is plain JSON lines. A flush may be dropped half way: the lines stay
-//! pending and are written again at the same place.
+//! pending and are written again at the same place. What no sync has answered for is kept in memory, and no segment is
+//! left before all of it is durable (`unsynced`).
 
 mod reader;
 mod segment;
+mod unsynced;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,11 +29,17 @@ pub(crate) use reader::sequence_of;
 pub use reader::{JournalReader, MAX_PAGE, Verified, verify};
 
 use self::reader::Index;
-use self::segment::{Found, SEGMENT_BYTES};
+use self::segment::{Found, MAX_LINE_BYTES, SEGMENT_BYTES};
+use self::unsynced::Unsynced;
 
 /// Lines that wait because the disk does not take them. Beyond it new ones are counted and dropped, unsealed, so that
 /// the chain stays whole: a thousand records hold hours of an agent that may only relieve.
 const MAX_PENDING_BYTES: usize = 1024 * 1024;
+
+/// Lines that are written and not known to be durable. They are kept in memory until a sync has answered for them; before
+/// more than this are written, those before them are synced. All that can wait fits, its last line included. An agent that
+/// begins knows by it how much of what it reads may lie in the page cache only.
+const MAX_UNSYNCED_BYTES: usize = MAX_PENDING_BYTES + MAX_LINE_BYTES;
 
 /// The most that is kept by default: eight segments of 8 MiB and the one in reserve. At some 600 bytes a line they hold the last
 /// 100,000 decisions.
@@ -77,7 +85,6 @@ pub struct Journal {
     pending: Vec<u8>,
     /// Sequence of the first pending line.
     pending_first: u64,
-    unsynced: bool,
     dropped: u64,
     /// Segments kept.
     max_segments: usize,
@@ -88,6 +95,8 @@ struct Current {
     path: PathBuf,
     file: Arc<dyn File>,
     written_bytes: u64,
+    /// The end of what is written.
+    unsynced: Unsynced,
 }
 
 impl Journal {
@@ -127,7 +136,11 @@ impl Journal {
         let current = match last {
             Some((path, written_bytes)) => {
                 let file = segment::reopen(host, &path).await?;
-                Some(Current { path, file, written_bytes })
+                // A sync may have failed in the agent's life before: the page cache shows what the disk does not have, and
+                // no later sync would tell. So its end is written once more with the first sync.
+                let end = segment::end(&file, written_bytes, MAX_UNSYNCED_BYTES).await;
+                let unsynced = Unsynced::in_doubt(end.map_err(io_error("read the journal's segment", &path))?);
+                Some(Current { path, file, written_bytes, unsynced })
             }
             None => None,
         };
@@ -140,7 +153,6 @@ impl Journal {
             tip,
             pending: Vec::new(),
             pending_first: tip_sequence,
-            unsynced: false,
             dropped: 0,
             // One more lies in reserve.
             max_segments: usize::try_from(max_bytes.max(MIN_BYTES) / SEGMENT_BYTES - 1).unwrap_or(usize::MAX),
@@ -150,7 +162,8 @@ impl Journal {
         for note in notes {
             journal.append(host.clock.now().as_millis(), note);
         }
-        journal.flush(true).await?;
+        // Durable with the first line that has to be: a disk that does not sync must not keep the agent from starting.
+        journal.flush(false).await?;
         Ok(journal)
     }
 
@@ -190,9 +203,13 @@ impl Journal {
     /// Writes what is pending; with `durable` it is synced when this returns. May be dropped and called again.
     ///
     /// # Errors
-    /// Of the file system; the lines stay pending.
+    /// Of the file system; the lines stay pending, or are kept until a sync answers for them.
     pub async fn flush(&mut self, durable: bool) -> Result<(), JournalError> {
         if !self.pending.is_empty() {
+            let unsynced = self.current.as_ref().map_or(0, |current| current.unsynced.len());
+            if unsynced + self.pending.len() > MAX_UNSYNCED_BYTES {
+                self.sync().await?;
+            }
             self.make_room().await?;
             let Some(current) = &mut self.current else { unreachable!("make_room leaves a segment or an error") };
             let data = Bytes::copy_from_slice(&self.pending);
@@ -200,14 +217,18 @@ impl Journal {
             written.map_err(io_error("write to the journal", &current.path))?;
             self.index.extend(&current.path, self.pending_first, current.written_bytes, &self.pending);
             current.written_bytes += self.pending.len() as u64;
+            current.unsynced.wrote(&self.pending);
             self.pending.clear();
-            self.unsynced = true;
             self.note_dropped();
         }
-        if durable && self.unsynced {
-            let Some(current) = &self.current else { return Ok(()) };
-            current.file.sync().await.map_err(io_error("sync the journal", &current.path))?;
-            self.unsynced = false;
+        if durable { self.sync().await } else { Ok(()) }
+    }
+
+    /// Makes durable what is written.
+    async fn sync(&mut self) -> Result<(), JournalError> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let synced = current.unsynced.sync(&current.file, current.written_bytes).await;
+        if synced.map_err(io_error("sync the journal", &current.path))? {
             // What waits may have been added since: the gap that is told.
             let next = if self.pending.is_empty() { self.tip.next_sequence } else { self.pending_first };
             audit::state(|| Fact::JournalDurable { through: next - 1 });
@@ -233,12 +254,11 @@ impl Journal {
             if fits || current.written_bytes == 0 {
                 return Ok(());
             }
-            current.file.sync().await.map_err(io_error("sync the journal", &current.path))?;
+            self.sync().await?;
         }
         let path = self.dir.join(segment::name(self.pending_first));
         let file = segment::create(&self.host, &self.dir, &path).await?;
-        self.current = Some(Current { path: path.clone(), file, written_bytes: 0 });
-        self.unsynced = false;
+        self.current = Some(Current { path: path.clone(), file, written_bytes: 0, unsynced: Unsynced::default() });
         self.index.begin(path);
         self.forget_oldest().await;
         Ok(())

@@ -17,7 +17,7 @@ pub(super) const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The longest line that is believed to be one: records are bounded well below.
-const MAX_LINE_BYTES: usize = 256 * 1024;
+pub(super) const MAX_LINE_BYTES: usize = 256 * 1024;
 
 /// The segment that comes next, with its room reserved already.
 const SPARE: &str = "spare";
@@ -72,6 +72,21 @@ pub(super) async fn reopen(host: &Host, path: &Path) -> Result<Arc<dyn File>, Jo
     // A cut tail gave its room back.
     reserve(&file, path).await;
     Ok(file)
+}
+
+/// The last bytes of a segment that is `len_bytes` long: at most so many.
+pub(super) async fn end(file: &Arc<dyn File>, len_bytes: u64, at_most: usize) -> io::Result<Vec<u8>> {
+    let from = len_bytes.saturating_sub(at_most as u64);
+    let mut end = Vec::new();
+    while from + (end.len() as u64) < len_bytes {
+        let left = usize::try_from(len_bytes - from).unwrap_or(at_most) - end.len();
+        let more = file.read_at(from + end.len() as u64, left).await?;
+        if more.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        end.extend_from_slice(&more);
+    }
+    Ok(end)
 }
 
 async fn reserve(file: &Arc<dyn File>, path: &Path) {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -90,9 +91,9 @@ impl File for StuckFile {
         self.real.write_at(offset, data).await
     }
     async fn sync(&self) -> io::Result<()> {
-        if self.stuck.is_set() {
-            // As a disk that hangs: whoever waits gives up by itself.
-            std::future::pending::<()>().await;
+        // As a disk that hangs: whoever waits gives up by itself, and once it is back the call returns.
+        while self.stuck.is_set() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.real.sync().await
     }
