@@ -7,8 +7,9 @@ mod lossy;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use resilver_agent::journal::{Journal, JournalError, MIN_BYTES, verify};
+use resilver_agent::journal::{Journal, JournalError, LeftOut, MAX_OF_INCIDENT, MIN_BYTES, verify};
 use resilver_host::Host;
+use resilver_strategies::api::IncidentId;
 use resilver_strategies::chain::Line;
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::Action;
@@ -286,3 +287,32 @@ async fn a_disk_that_fails_every_third_sync_loses_no_durable_line_of_any_segment
     assert_eq!((verified.records, verified.torn_bytes), (200, 0));
 }
 
+#[tokio::test]
+async fn of_an_incident_with_very_many_records_the_first_and_the_newest_are_given() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let (mut journal, _) = open(&host, dir.path()).await;
+    let reader = journal.reader();
+    // Every other line is of another incident.
+    for number in 0..2 * (MAX_OF_INCIDENT + 100) {
+        let mut draft = note("x");
+        draft.incident = Some(IncidentId::new("n1", 7 + number as u64 % 2));
+        journal.append(1_700_000_000_000, draft).expect("there is room");
+        if number % 1000 == 0 {
+            journal.flush(false).await.expect("the disk takes it");
+        }
+    }
+    journal.flush(true).await.expect("the disk takes it");
+    let found = reader.of_incident("n1-7").await.expect("readable");
+    assert_eq!(found.records.len(), MAX_OF_INCIDENT);
+    let sequences: Vec<u64> = found.records.iter().map(|text| Line::parse(text).expect("whole").sequence).collect();
+    let gaps: Vec<_> = sequences.windows(2).filter(|pair| pair[1] - pair[0] != 2).collect();
+    let left_out = LeftOut { count: 100, after: 999 };
+    assert_eq!((gaps, found.left_out), (vec![&[999, 1201][..]], Some(left_out)));
+    assert_eq!((sequences.first(), sequences.last()), (Some(&1), Some(&4199)));
+
+    // The same after a restart, by what is read of the files.
+    drop(journal);
+    let (journal, _) = open(&host, dir.path()).await;
+    assert_eq!(journal.reader().of_incident("n1-7").await.expect("readable"), found);
+    assert!(journal.reader().of_incident("n1-9").await.expect("readable").records.is_empty());
+}

@@ -11,7 +11,7 @@
 //! | `GET /readyz` | 200 while the journal is durable |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /api/v1/status` | [`read::Status`] |
-//! | `GET /api/v1/incidents`, `/{id}` | `{"incidents": […]}`, `{"explanation": …, "records": […]}` |
+//! | `GET /api/v1/incidents`, `/{id}` | `{"incidents": […]}`, `{"explanation": …, "records": […], "left_out": null}` |
 //! | `GET /api/v1/journal?after=&limit=&format=` | `{"records": […], "last": n}`, or the lines with `format=lines` |
 //! | `GET /api/v1/events?after=` | server-sent events `record` |
 //! | `GET /api/v1/plan` | the plan |

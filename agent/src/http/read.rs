@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::Api;
 use super::error::Problem;
 use crate::health::HealthView;
-use crate::journal::{MAX_PAGE, sequence_of};
+use crate::journal::{JournalError, MAX_PAGE, OfIncident, sequence_of};
 use crate::lease::LeaseView;
 use crate::main_loop::{Question, Request};
 use crate::state::{JournalView, PeerView};
@@ -30,9 +30,6 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Records of one page when the request names no limit.
 const DEFAULT_PAGE: usize = 100;
-
-/// Pages searched for the records of one incident, from its opening on.
-const INCIDENT_PAGES: usize = 50;
 
 pub(super) async fn livez(State(api): State<Arc<Api>>) -> Response {
     let away = api.view.borrow().beat.elapsed();
@@ -173,13 +170,18 @@ pub(super) async fn cascades(State(api): State<Arc<Api>>) -> Result<Json<Value>,
 }
 
 pub(super) async fn incident(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let known = look(&api, Question::Explain(IncidentId(id.clone()))).await?;
-    let records = records_of(&api, &id).await?;
+    let incident = IncidentId(id.clone());
+    if incident.number().is_none() {
+        return Err(Problem::bad_request(format!("{id} names no incident: NODE-NUMBER expected")));
+    }
+    let known = look(&api, Question::Explain(incident)).await?;
+    let OfIncident { records, left_out } = api.journal.of_incident(&id).await.map_err(unreadable)?;
     if known.is_null() && records.is_empty() {
         return Err(Problem::not_found(format!("no incident {id} here: `resilver incident list` names them")));
     }
+    let left_out = serde_json::json!(left_out);
     // The records are JSON already: parsing them would only change their bytes.
-    let body = format!(r#"{{"explanation":{known},"records":[{}]}}"#, records.join(","));
+    let body = format!(r#"{{"explanation":{known},"records":[{}],"left_out":{left_out}}}"#, records.join(","));
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -193,29 +195,6 @@ async fn look(api: &Api, question: Question) -> Result<Value, Problem> {
     };
     let away = || Problem::unavailable(format!("the main loop did not answer within {} s", LOOK_DEADLINE.as_secs()));
     timeout(LOOK_DEADLINE, looked).await.ok().flatten().ok_or_else(away)
-}
-
-/// The records of an incident. Its number is the sequence near which it was opened: the search begins there.
-async fn records_of(api: &Api, id: &str) -> Result<Vec<String>, Problem> {
-    #[derive(Deserialize)]
-    struct Named {
-        incident: Option<String>,
-    }
-    let Some(number) = id.rsplit('-').next().and_then(|digits| digits.parse::<u64>().ok()) else {
-        return Err(Problem::bad_request(format!("{id} names no incident: NODE-NUMBER expected")));
-    };
-    let mut after = number.saturating_sub(1);
-    let mut records = Vec::new();
-    for _ in 0..INCIDENT_PAGES {
-        let page = read(api, after, MAX_PAGE).await?;
-        let Some(last) = page.last().and_then(|line| sequence_of(line)) else { break };
-        after = last;
-        let of_it = |line: &String| {
-            serde_json::from_str::<Named>(line).is_ok_and(|named| named.incident.as_deref() == Some(id))
-        };
-        records.extend(page.into_iter().filter(of_it));
-    }
-    Ok(records)
 }
 
 #[derive(Deserialize)]
@@ -251,6 +230,9 @@ pub(super) async fn journal(
 }
 
 async fn read(api: &Api, after: u64, limit: usize) -> Result<Vec<String>, Problem> {
-    let page = api.journal.page(after, limit).await;
-    page.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, crate::executors::chain(&error)))
+    api.journal.page(after, limit).await.map_err(unreadable)
+}
+
+fn unreadable(error: JournalError) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, crate::executors::chain(&error))
 }

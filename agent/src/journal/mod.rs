@@ -26,7 +26,7 @@ use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::Action;
 
 pub(crate) use reader::sequence_of;
-pub use reader::{JournalReader, MAX_PAGE, Verified, verify};
+pub use reader::{JournalReader, LeftOut, MAX_OF_INCIDENT, MAX_PAGE, OfIncident, Verified, verify};
 
 use self::reader::Index;
 use self::segment::{Found, MAX_LINE_BYTES, SEGMENT_BYTES};

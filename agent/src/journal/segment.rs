@@ -134,7 +134,8 @@ pub(super) async fn scan(
             found.broken.get_or_insert(broken);
         }
         *tip = line.tip();
-        index.add(path, line.sequence, offset, text.len() as u64 + 1);
+        let incident = line.draft.incident.as_ref().map(|incident| incident.0.as_str());
+        index.add(path, line.sequence, offset..offset + text.len() as u64 + 1, incident);
         replay(line);
     }
     found.len_bytes = never_written.unwrap_or_else(|| lines.complete_bytes());
