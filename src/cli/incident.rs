@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Subcommand;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -13,6 +14,9 @@ use crate::output::{Table, UNKNOWN, with_rfc3339};
 
 /// How long an agent may take to judge an approval and write that down.
 const APPROVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How the resolution of an incident begins with which another agent goes on.
+const HANDED_OVER: &str = "handed over";
 
 /// Verbs of incidents.
 #[derive(Debug, Subcommand)]
@@ -52,7 +56,7 @@ impl IncidentVerb {
         match self {
             IncidentVerb::List { open } => list(cx, open).await,
             IncidentVerb::Show { incident } => {
-                let (_, found) = fetch(&cx.agents().await?, &incident).await?;
+                let (_, found) = fetch(cx, &cx.agents().await?, &incident).await?;
                 cx.out.show(&found, |found| lines(found, 0))?;
                 Ok(Code::Ok)
             }
@@ -107,15 +111,15 @@ async fn list(cx: &Context, only_open: bool) -> Result<Code, Failure> {
 }
 
 async fn explain(cx: &Context, id: &str) -> Result<Code, Failure> {
-    let (_, found) = fetch(&cx.agents().await?, id).await?;
+    let (_, found) = fetch(cx, &cx.agents().await?, id).await?;
     cx.out.show(&found, explanation)?;
     Ok(Code::Ok)
 }
 
-/// A person's word for the step that waits. The agent that opened the incident judges it.
+/// A person's word for the step that waits. The agent at which the incident is open judges it.
 async fn approve(cx: &Context, id: &str, token: Option<String>, owner: Option<String>) -> Result<Code, Failure> {
     let agents = cx.agents().await?;
-    let (agent, found) = fetch(&agents, id).await?;
+    let (agent, found) = fetch(cx, &agents, id).await?;
     let token = match token {
         Some(token) => token,
         None => offered(cx, id, &found)?,
@@ -160,7 +164,8 @@ fn explanation(found: &Value) -> String {
     // Writing into a String cannot fail. An incident that only the journal remembers has no head.
     if incident.is_object() {
         let subject = subject(incident.get("subject"));
-        let _ = writeln!(out, "{} of {subject}, {}", text(incident, "mode"), text(incident, "state"));
+        let at = found.get("agent").map_or_else(String::new, |agent| format!(", at the agent of {}", scalar(agent)));
+        let _ = writeln!(out, "{} of {subject}, {}{at}", text(incident, "mode"), text(incident, "state"));
         for (name, key) in [("severity", "severity"), ("folded under", "folded_under")] {
             if incident.get(key).is_some_and(Value::is_string) {
                 let _ = writeln!(out, "{name}: {}", text(incident, key));
@@ -187,6 +192,10 @@ fn explanation(found: &Value) -> String {
         if let Some(grade) = record.get("grade").and_then(Value::as_u64) {
             let _ = write!(out, "  (grade {grade})");
         }
+        // Only where more than one agent wrote of it.
+        if let Some(agent) = record.get("agent").and_then(Value::as_str) {
+            let _ = write!(out, "  by the agent of {agent}");
+        }
         out.push('\n');
         if let Some(details) = record.get("details").and_then(Value::as_object) {
             details.iter().for_each(|(key, value)| {
@@ -198,6 +207,10 @@ fn explanation(found: &Value) -> String {
             let verdict = if passed { "passes" } else { "refuses" };
             let _ = writeln!(out, "  guard {} {verdict}: {}", text(guard, "guard"), text(guard, "evidence"));
         }
+    }
+    if let Some(count) = found.get("left_out").and_then(Value::as_u64) {
+        let _ =
+            writeln!(out, "\n{count} records between the first and the newest are not shown: `resilver journal list`");
     }
     out
 }
@@ -215,24 +228,80 @@ fn approval(id: &str, offer: &Value) -> String {
     }
 }
 
-/// An incident is known to the agent that opened it: the id begins with its node's name.
-async fn fetch<'a>(agents: &'a Agents, id: &str) -> Result<(&'a Agent, Value), Failure> {
+/// An incident is known to the agent that opened it: the id begins with its node's name. One of other hosts goes to whoever
+/// holds the lease, and keeps its id: so the others are asked as well, unless it is open where it began and cannot move.
+async fn fetch<'a>(cx: &Context, agents: &'a Agents, id: &str) -> Result<(&'a Agent, Value), Failure> {
     let opened_by = |name: &str| id.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
-    let mut order: Vec<_> = agents.all().iter().collect();
-    order.sort_by_key(|agent| !opened_by(&agent.name));
-    let mut silent = Vec::new();
-    for agent in order {
-        match agent.get(&format!("/api/v1/incidents/{id}")).await {
-            Ok(answer) if answer.is_success() => return Ok((agent, with_rfc3339(answer.body))),
-            Ok(_) => {}
-            Err(error) => silent.push(format!("{}: {error}", agent.name)),
+    let (first, others): (Vec<_>, Vec<_>) = agents.all().iter().partition(|agent| opened_by(&agent.name));
+    let path = format!("/api/v1/incidents/{id}");
+    let (mut known, mut silent) = (Vec::new(), Vec::new());
+    for group in [first, others] {
+        for (agent, answer) in join_all(group.into_iter().map(async |agent| (agent, agent.get(&path).await))).await {
+            match answer {
+                Ok(answer) if answer.is_success() => known.push((agent, with_rfc3339(answer.body))),
+                Ok(_) => {}
+                Err(error) => silent.push(format!("{}: {error}", agent.name)),
+            }
         }
+        if known.iter().any(|(_, found)| is_open(found) && !may_move(found)) {
+            break;
+        }
+    }
+    let answers: Vec<_> = known.iter().map(|(agent, found)| (agent.name.as_str(), found)).collect();
+    if let Some((at, found)) = gathered(&answers) {
+        if !silent.is_empty() && !is_open(&found) {
+            cx.out.say(format!("not all agents answered; {id} may be open at one of them: {}", silent.join("; ")));
+        }
+        return Ok((known[at].0, found));
     }
     if silent.is_empty() {
         return Err(Failure::failed(format!("no agent knows an incident {id}")).next("see `resilver incident list`"));
     }
     Err(Failure::new(Code::Unreachable, format!("incident {id} was not found, but not all agents answered"))
         .next(silent.join("; ")))
+}
+
+fn is_open(found: &Value) -> bool {
+    found.pointer("/explanation/incident/state").and_then(Value::as_str).is_some_and(|state| state != "resolved")
+}
+
+/// Whether another agent may go on with it: that is so with incidents of other hosts.
+fn may_move(found: &Value) -> bool {
+    found.pointer("/explanation/incident/subject/hosts").is_some()
+}
+
+/// Of what agents (by name) say of one incident: whose word counts, with the records of all in order. The one at which it is
+/// open goes before one that handed it over, and that before one that has only records of it; among equals the one that wrote
+/// last.
+fn gathered(answers: &[(&str, &Value)]) -> Option<(usize, Value)> {
+    let records = |found: &Value| found.get("records").and_then(Value::as_array).cloned().unwrap_or_default();
+    let newest = |found: &Value| records(found).last().map(|record| text(record, "timestamp"));
+    let weight = |found: &Value| {
+        let ended = found.pointer("/explanation/incident/resolution").and_then(Value::as_str);
+        let ended_here = ended.is_some_and(|how| !how.starts_with(HANDED_OVER));
+        let is_known = found.get("explanation").is_some_and(Value::is_object);
+        (is_open(found), ended_here, is_known, newest(found))
+    };
+    let (at, (agent, found)) = answers.iter().enumerate().rev().max_by_key(|(_, (_, found))| weight(found))?;
+    let mut found = (*found).clone();
+    let tell = answers.iter().filter(|(_, found)| !records(found).is_empty()).count() > 1;
+    let mut all: Vec<Value> = Vec::new();
+    for (agent, found) in answers {
+        all.extend(records(found).into_iter().map(|mut record| {
+            if let Some(fields) = record.as_object_mut().filter(|_| tell) {
+                fields.insert("agent".to_owned(), json!(agent));
+            }
+            record
+        }));
+    }
+    // Stable: each agent's own lines stay in their order when the clock says the same of two.
+    all.sort_by_key(|record| text(record, "timestamp"));
+    let left_out: u64 = answers.iter().filter_map(|(_, found)| found.pointer("/left_out/count")?.as_u64()).sum();
+    let fields = found.as_object_mut()?;
+    fields.insert("agent".to_owned(), json!(agent));
+    fields.insert("records".to_owned(), Value::Array(all));
+    fields.insert("left_out".to_owned(), if left_out > 0 { json!(left_out) } else { Value::Null });
+    Some((at, found))
 }
 
 fn text(value: &Value, key: &str) -> String {
@@ -335,6 +404,53 @@ mod tests {
         assert!(text.contains("now: guard authority refuses: ask first\n"), "{text}");
         let text = explained(json!({ "action": "detach_disk", "grade": 2, "given_by": "ada" }));
         assert!(text.contains("was approved by ada, and has not begun yet"), "{text}");
+    }
+
+    fn answer(state: &str, resolution: Value, records: &[(&str, &str)]) -> Value {
+        let incident = json!({ "state": state, "resolution": resolution, "subject": { "hosts": ["n3"] } });
+        let record = |(at, kind): &(&str, &str)| json!({ "timestamp": at, "kind": kind });
+        json!({ "explanation": { "incident": incident }, "records": records.iter().map(record).collect::<Vec<_>>() })
+    }
+
+    /// Found on review: the agent that opened it was asked first, and its "resolved" was taken, though another one had gone on.
+    #[test]
+    fn an_incident_that_changed_hands_is_shown_where_it_is_open_with_the_records_of_all() {
+        let began =
+            answer("resolved", json!("handed over: x"), &[("T1", "opened"), ("T2", "intent"), ("T5", "resolved")]);
+        let went_on = answer("recovering", Value::Null, &[("T3", "opened"), ("T4", "intent")]);
+        let told = |answers: &[(&str, &Value)]| gathered(answers).expect("it is known");
+        let (at, found) = told(&[("n2", &began), ("n1", &went_on)]);
+        assert_eq!((at, &found["agent"]), (1, &json!("n1")));
+        let kinds: Vec<_> = found["records"].as_array().expect("records").iter().map(|at| text(at, "kind")).collect();
+        assert_eq!(kinds, ["opened", "intent", "opened", "intent", "resolved"]);
+        assert!(explanation(&found).contains("T3  opened -  by the agent of n1\n"), "{}", explanation(&found));
+        assert!(is_open(&found) && may_move(&began));
+
+        // Over everywhere: the end counts, not the handing over.
+        let over = answer("resolved", json!("hosts are back"), &[("T4", "resolved")]);
+        assert_eq!(told(&[("n2", &began), ("n1", &over)]).0, 1);
+        // One that only remembers lines of it says nothing of how it stands.
+        let lines = json!({ "explanation": null, "records": [{ "timestamp": "T9" }] });
+        assert_eq!(told(&[("n2", &over), ("n1", &lines)]).0, 0);
+        assert_eq!(
+            told(&[("n2", &went_on)]).1["records"],
+            went_on["records"],
+            "nothing is added where one agent wrote"
+        );
+        assert!(gathered(&[]).is_none());
+    }
+
+    #[test]
+    fn each_guard_is_explained_with_its_numbers_and_what_is_not_shown_is_told() {
+        let guards = json!([
+            { "guard": "fresh", "passed": true, "evidence": "240 ms old" },
+            { "guard": "budget", "passed": false, "evidence": "3 of 3 attempts in 30 min" },
+        ]);
+        let record = json!({ "timestamp": "T1", "kind": "refused", "action": "restart_node", "guards": guards });
+        let text = explanation(&json!({ "explanation": null, "records": [record], "left_out": 7 }));
+        assert!(text.contains("T1  refused restart_node\n  guard fresh passes: 240 ms old\n"), "{text}");
+        assert!(text.contains("  guard budget refuses: 3 of 3 attempts in 30 min\n"), "{text}");
+        assert!(text.contains("7 records between the first and the newest are not shown"), "{text}");
     }
 
     #[test]
