@@ -180,8 +180,10 @@ impl MainLoop {
                 let action = if dead { Action::StartNode } else { Action::RestartNode };
                 let why = "another person's order for this node is under way".to_owned();
                 let told = Told::OrderRefused {
+                    guard: GuardName::OneAtATime,
+                    target: self.coordinator.own().to_owned(),
                     step: action.as_str().to_owned(),
-                    fence: fence.to_string(),
+                    fence: Some(fence.to_string()),
                     operator: owner,
                     why: why.clone(),
                 };

@@ -10,7 +10,7 @@ use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaug
 use resilver_strategies::api::{SmartVerdict, SwimState};
 use resilver_strategies::cascade::CascadeStatus;
 use resilver_strategies::chain::Line;
-use resilver_strategies::record::{Draft, RecordKind};
+use resilver_strategies::record::{Draft, GuardResult, RecordKind};
 use resilver_strategies::types::{Action, GuardName, Severity};
 use tokio::sync::broadcast;
 
@@ -80,12 +80,17 @@ pub(crate) enum Told {
         /// Who asked.
         operator: String,
     },
-    /// An ordered step was refused here, where it would have taken effect: its fence is old, or another one runs.
+    /// A step that a person asked for was refused: by the lease's holder, for want of one, or here, where it would have
+    /// taken effect (its fence is old, or another one runs).
     OrderRefused {
+        /// By which guard.
+        guard: GuardName,
+        /// The node it would have been done to.
+        target: String,
         /// Which action.
         step: String,
-        /// The fence it came with.
-        fence: String,
+        /// The fence it came with; `None`: none was given to it.
+        fence: Option<String>,
         /// Who asked for it.
         operator: String,
         /// What stands against it.
@@ -137,13 +142,16 @@ impl Told {
                 .with("to", Action::StartNode.as_str())
                 .with("fence", fence.as_str())
                 .with("from", operator.as_str()),
-            Told::OrderRefused { step, fence, operator, why } => {
+            Told::OrderRefused { guard, target, step, fence, operator, why } => {
                 let action = Action::ALL.iter().copied().find(|action| action.as_str() == step).unwrap_or(Action::Skip);
-                Draft::new(RecordKind::Refused, action)
-                    .with("guard", GuardName::OneAtATime.as_str())
-                    .with("fence", fence.as_str())
-                    .with("from", operator.as_str())
-                    .with("evidence", why.as_str())
+                let mut draft = refused(action, *guard, why)
+                    .with("node_id", target.as_str())
+                    .with("to", step.as_str())
+                    .with("from", operator.as_str());
+                if let Some(fence) = fence {
+                    draft = draft.with("fence", fence.as_str());
+                }
+                draft
             }
             Told::JournalLost { why } => {
                 note(Action::Alert, "the journal cannot be synced: grade 1 only").with("resolution", why.as_str())
@@ -156,6 +164,13 @@ impl Told {
             Told::Foreseen(draft) => (**draft).clone(),
         }
     }
+}
+
+/// A refusal by one guard, which is counted as one, too.
+fn refused(action: Action, guard: GuardName, why: &str) -> Draft {
+    let mut draft = Draft::new(RecordKind::Refused, action).with("guard", guard.as_str()).with("evidence", why);
+    draft.guards = vec![GuardResult { guard, passed: false, evidence: why.to_owned() }];
+    draft
 }
 
 /// Counters, gauges and listeners.

@@ -535,3 +535,54 @@ async fn the_records_of_an_incident_are_found_wherever_its_number_points() {
     kill(&host, node).await;
 }
 
+/// The refusals in an agent's journal that were answers to `ann`.
+async fn refusals(agent: &Running) -> Vec<Value> {
+    let (_, page) = agent.get("/api/v1/journal?limit=1000").await;
+    let by_ann = |record: &&Value| record["details"]["from"] == "ann" || record["details"]["owner"] == "ann";
+    let records = page["records"].as_array().unwrap();
+    records.iter().filter(|record| record["kind"] == "refused").filter(by_ann).cloned().collect()
+}
+
+/// Found on review: exit code 5, and no line of it in any journal.
+#[tokio::test]
+async fn a_restart_that_is_refused_for_want_of_a_lease_is_a_record() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    // One of three agents is no majority.
+    let agent = Running::start(&host, options(&host, dir.path(), 3).await.remove(0)).await;
+    let body = r#"{"owner":"ann","reason":"a test"}"#;
+    let (code, answer) = agent.post("/api/v1/nodes/n2/restart", body).await;
+    assert_eq!((code, &answer["guard"]), (REFUSED, &"one_at_a_time".into()), "{answer}");
+    let told = until("the refusal's record", || async { refusals(&agent).await.pop() }).await;
+    assert_eq!((&told["action"], &told["details"]["node_id"]), (&"restart_node".into(), &"n2".into()), "{told}");
+    assert!(told["details"]["evidence"].as_str().is_some_and(|why| why.starts_with("nobody holds")), "{told}");
+    assert_eq!((&told["guards"][0]["guard"], &told["guards"][0]["passed"]), (&answer["guard"], &false.into()));
+    let node = agent.calm().await;
+    agent.stop().await;
+    kill(&host, node).await;
+}
+
+/// As above, by a guard of the lease's holder.
+#[tokio::test]
+async fn a_restart_that_a_guard_of_the_holder_refuses_is_a_record() {
+    let (host, dir) = (resilver_host::real::host(), tempfile::tempdir().unwrap());
+    let agent = Running::start(&host, options(&host, dir.path(), 1).await.remove(0)).await;
+    let node = agent.calm().await;
+    until("the lease", || async {
+        let (_, status) = agent.get("/api/v1/status").await;
+        status["lease"]["fence"].is_string().then_some(())
+    })
+    .await;
+    // The only voter there is must not be taken away.
+    let (code, answer) = agent.post("/api/v1/nodes/n1/restart", r#"{"owner":"ann","reason":"a test"}"#).await;
+    assert_eq!(code, REFUSED, "{answer}");
+    let told = until("the refusal's record", || async { refusals(&agent).await.pop() }).await;
+    assert_eq!((&told["action"], &told["details"]["guard"]), (&"restart_node".into(), &answer["guard"]), "{told}");
+    assert_eq!((&told["guards"][0]["guard"], &told["guards"][0]["passed"]), (&answer["guard"], &false.into()));
+    let (_, metrics) = agent.get("/metrics").await;
+    let counted = format!("resilver_guard_refusals_total{{guard={}}}", answer["guard"]);
+    assert!(metrics.as_str().is_some_and(|metrics| metrics.contains(&counted)), "{counted}");
+    assert!(runs(&host, node).await);
+    agent.stop().await;
+    kill(&host, node).await;
+}
+

@@ -14,7 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{CALL_DEADLINE, Coordinator, Order, Outcome, RESTART, START, SlotReply, Wish, action_named, no_such_order};
+use super::{
+    Asked, CALL_DEADLINE, Coordinator, Order, Outcome, RESTART, START, SlotReply, Wish, action_named, no_such_order,
+};
 use crate::facts;
 use crate::lease::{ballot_to_wire, slot_to_wire};
 use crate::links::agent_peer;
@@ -67,8 +69,9 @@ impl Coordinator {
     }
 
     async fn coordinate_now(&self, target: &str, step: &str, reason: &str, operator: &str) -> Outcome {
+        let asked = Asked { target, step, operator, fence: None };
         if step != RESTART {
-            return no_such_order(step);
+            return self.refuse(asked, no_such_order(step)).await;
         }
         // Another thing to judge: a node that does not run has nothing that a start could take away.
         if self.is_dead(target) {
@@ -82,7 +85,7 @@ impl Coordinator {
             .await
         {
             Ok(fence) => fence,
-            Err((guard, why)) => return Outcome::refused(guard, why),
+            Err(refused) => return self.refuse(asked, refused).await,
         };
         let slot = Slot {
             target: target.to_owned(),
@@ -109,7 +112,9 @@ impl Coordinator {
     /// waits for the node to run; and what a storm has ended a person has to be able to start. Its own agent refuses if it runs by now.
     async fn start_dead(&self, target: &str, reason: &str, operator: &str) -> Outcome {
         let Some(fence) = self.setup.lease.fence().await else {
-            return Outcome::refused(GuardName::OneAtATime, format!("{} does not hold the lease", self.setup.own));
+            let asked = Asked { target, step: START, operator, fence: None };
+            let why = format!("{} does not hold the lease", self.setup.own);
+            return self.refuse(asked, (GuardName::OneAtATime, why)).await;
         };
         let told =
             Told::StartOrdered { target: target.to_owned(), fence: fence.to_string(), operator: operator.to_owned() };

@@ -46,9 +46,9 @@ const RESTART: &str = Action::RestartNode.as_str();
 /// As a restart, of a node that does not run.
 const START: &str = Action::StartNode.as_str();
 
-/// Why another step is not done.
-fn no_such_order(step: &str) -> Outcome {
-    Outcome::refused(GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}, {START}"))
+/// The guard that refuses another step, and why.
+fn no_such_order(step: &str) -> (GuardName, String) {
+    (GuardName::Authority, format!("{step} is no step that may be ordered: {RESTART}, {START}"))
 }
 
 /// How a refusal by a guard of the target's own engine begins.
@@ -120,6 +120,16 @@ struct Order<'a> {
     fence: &'a Fence,
 }
 
+/// What a person asked for, as far as the record of a refusal tells it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    target: &'a str,
+    step: &'a str,
+    operator: &'a str,
+    /// The fence that it came with.
+    fence: Option<&'a Fence>,
+}
+
 impl Coordinator {
     /// A coordinator that holds nothing yet.
     pub(crate) fn new(setup: CoordinatorSetup) -> Coordinator {
@@ -130,6 +140,11 @@ impl Coordinator {
             judge: Arc::new(Mutex::new(judge)),
             under_way: Arc::default(),
         }
+    }
+
+    /// The node that this agent looks after.
+    pub(crate) fn own(&self) -> &str {
+        &self.setup.own
     }
 
     /// What the sensors see: the holder's guards are judged by it.
@@ -154,7 +169,10 @@ impl Coordinator {
     /// An operator wants a node restarted: asks the holder, which may be this agent.
     pub(crate) async fn restart(&self, target: &str, reason: &str, operator: &str) -> Outcome {
         let holder = match self.setup.lease.holder() {
-            None => return nobody_holds(),
+            None => {
+                let asked = Asked { target, step: RESTART, operator, fence: None };
+                return self.refuse(asked, nobody_holds()).await;
+            }
             Some(holder) if holder == self.setup.own => {
                 return self.coordinate(target, RESTART, reason, operator).await;
             }
@@ -182,6 +200,22 @@ impl Coordinator {
                 status.message()
             )),
         }
+    }
+
+    /// A person's step is refused by this agent. Refusals are records: it is told before it is answered.
+    async fn refuse(&self, asked: Asked<'_>, (guard, why): (GuardName, String)) -> Outcome {
+        let Asked { target, step, operator, fence } = asked;
+        let told = Told::OrderRefused {
+            guard,
+            target: target.to_owned(),
+            step: step.to_owned(),
+            fence: fence.map(ToString::to_string),
+            operator: operator.to_owned(),
+            why: why.clone(),
+        };
+        // Only a stopping agent has dropped the receiver.
+        let _ = self.setup.requests.send(Request::Tell { told, durable: None }).await;
+        Outcome::refused(guard, why)
     }
 
     /// This agent's own step needs a slot.
@@ -270,21 +304,13 @@ impl Coordinator {
 
     /// An order from the holder: do this step here. Answered when it is verified or given up.
     pub(crate) async fn run_here(&self, fence: Fence, step: &str, reason: &str, operator: &str) -> Outcome {
+        let asked = Asked { target: &self.setup.own, step, operator, fence: Some(&fence) };
         if step != RESTART && step != START {
-            return no_such_order(step);
+            return self.refuse(asked, no_such_order(step)).await;
         }
         // Persisted before the engine even hears of it: from now on lower fences are refused, whatever comes of this.
         if let Err(error) = self.setup.lease.admit(fence.clone()).await {
-            let why = error.to_string();
-            let told = Told::OrderRefused {
-                step: step.to_owned(),
-                fence: fence.to_string(),
-                operator: operator.to_owned(),
-                why: why.clone(),
-            };
-            // Only a stopping agent has dropped the receiver.
-            let _ = self.setup.requests.send(Request::Tell { told, durable: None }).await;
-            return Outcome::refused(GuardName::OneAtATime, why);
+            return self.refuse(asked, (GuardName::OneAtATime, error.to_string())).await;
         }
         let (done, ended) = oneshot::channel();
         let (owner, reason) = (operator.to_owned(), reason.to_owned());
@@ -346,9 +372,9 @@ impl Coordinator {
     }
 }
 
-fn nobody_holds() -> Outcome {
+fn nobody_holds() -> (GuardName, String) {
     let why = "nobody holds the agents' lease: a majority of the agents must be up and in touch, and have run for 10 s";
-    Outcome::refused(GuardName::OneAtATime, why)
+    (GuardName::OneAtATime, why.to_owned())
 }
 
 /// The engine tells an operator's step that a guard held as `held by GUARD: why`; a refusal travels in the same words.
