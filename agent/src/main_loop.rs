@@ -46,6 +46,13 @@ const SYNC_PAUSE: Duration = Duration::from_millis(50);
 /// How long a lost journal may hold up each further record: it must not slow the cure of grade 1.
 const LOST_PATIENCE: Duration = Duration::from_millis(50);
 
+/// What whoever asked for something that has to be on disk is told when it is not.
+const NOT_DURABLE: &str = "the journal cannot be made durable";
+
+/// How an approval was answered: what was approved, or which guard refused it and why; or it was taken, and that may not be on
+/// disk.
+pub(crate) type Approved = Result<Result<String, (GuardName, String)>, String>;
+
 /// What may be asked of the engine. Answered as people and programs read it.
 pub(crate) enum Question {
     /// Its state.
@@ -66,8 +73,8 @@ pub(crate) enum Request {
     Operator {
         /// What.
         command: OperatorCommand,
-        /// It is in force.
-        done: oneshot::Sender<()>,
+        /// It is in force; whether that is on disk, or why not.
+        done: oneshot::Sender<Result<(), String>>,
     },
     /// The holder of the lease ordered a restart of this host's node; the fence was admitted.
     Restart {
@@ -90,8 +97,8 @@ pub(crate) enum Request {
         incident: IncidentId,
         /// The token, as it was given.
         token: String,
-        /// What was approved, or which guard refused it and why.
-        done: oneshot::Sender<Result<String, (GuardName, String)>>,
+        /// How it was answered.
+        done: oneshot::Sender<Approved>,
     },
     /// A look at the engine.
     Look {
@@ -128,7 +135,7 @@ pub(crate) struct MainLoop {
     /// Tokens with which a person may approve a step.
     pub(crate) tokens: Tokens,
     /// Who waits for the answer to an approval: the loop takes one at a time.
-    pub(crate) answer_to: Option<oneshot::Sender<Result<String, (GuardName, String)>>>,
+    pub(crate) answer_to: Option<oneshot::Sender<Approved>>,
     /// What the engine is told, for later; `None`: nothing is kept.
     pub(crate) recorder: Option<Recorder>,
     pub(crate) lost: bool,
@@ -147,7 +154,9 @@ impl MainLoop {
             tokio::select! {
                 biased;
                 () = stopped(&mut shutdown) => break,
-                Some(input) = self.inputs.recv() => self.take(input).await,
+                Some(input) = self.inputs.recv() => {
+                    self.take(input).await;
+                }
                 Some(request) = self.requests.recv() => self.serve(request).await,
                 Some(_) = self.slots.join_next() => {}
                 () = sleep_until(last_tick + pace) => {
@@ -171,9 +180,9 @@ impl MainLoop {
     async fn serve(&mut self, request: Request) {
         match request {
             Request::Operator { command, done } => {
-                self.take(Input::Operator(command)).await;
+                let durable = self.take(Input::Operator(command)).await;
                 // Whoever asked may have stopped waiting.
-                let _ = done.send(());
+                let _ = done.send(if durable { Ok(()) } else { Err(NOT_DURABLE.to_owned()) });
             }
             // One lease, one fence: a start, which needs no slot, may be asked for while another order is under way.
             Request::Restart { owner, fence, dead, done, .. } if self.waiting.contains_key(&fence) => {
@@ -195,6 +204,18 @@ impl MainLoop {
                 self.waiting.insert(fence.clone(), done);
                 self.take(Input::Operator(OperatorCommand::RestartNode { owner, reason, fence, dead })).await;
             }
+            // An agent that is killed now would have forgotten who approved; and nothing that needs it can begin.
+            Request::Approve { owner, incident, token, done } if self.lost => {
+                let why = "the journal cannot be synced: an approval is taken when it can be written down".to_owned();
+                // What a person wrote names an incident only where it is one: ids count on from the journal's.
+                let incident = self.engine.explain(self.time.now(), &incident).map(|known| known.incident.id);
+                let token_sha256 = approvals::hash(&token);
+                let guard = GuardName::IntentFirst;
+                self.tell(&Told::ApprovalRefused { guard, owner, incident, token_sha256, why: why.clone() }, true)
+                    .await;
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(Ok(Err((guard, why))));
+            }
             Request::Approve { owner, incident, token, done } => {
                 self.answer_to = Some(done);
                 let token_sha256 = approvals::hash(&token);
@@ -206,7 +227,7 @@ impl MainLoop {
             }
             Request::Tell { told, durable } => {
                 let written = self.tell(&told, durable.is_some()).await;
-                let result = if written { Ok(()) } else { Err("the journal cannot be made durable".to_owned()) };
+                let result = if written { Ok(()) } else { Err(NOT_DURABLE.to_owned()) };
                 if let Some(durable) = durable {
                     // As above.
                     let _ = durable.send(result);
@@ -223,7 +244,8 @@ impl MainLoop {
         }
     }
 
-    async fn take(&mut self, input: Input) {
+    /// Whether all that has to be on disk of what came of it is there.
+    async fn take(&mut self, input: Input) -> bool {
         if let Input::Observed(observation) = &input {
             self.observe(observation);
         }
@@ -239,13 +261,15 @@ impl MainLoop {
         if decided || idle {
             self.telemetry.cascades(&self.engine.cascades(self.time.now()));
         }
+        let mut durable = true;
         for command in commands {
-            self.act(command).await;
+            durable &= self.act(command, durable).await;
         }
         if self.lost {
             self.flush(true).await;
         }
         self.show(decided);
+        durable
     }
 
     fn observe(&self, observation: &Observation) {
@@ -259,17 +283,19 @@ impl MainLoop {
         }
     }
 
-    async fn act(&mut self, command: Command) {
+    /// Whether it is on disk, when it is a record that has to be. `durable`: whether those before it are.
+    async fn act(&mut self, command: Command, durable: bool) -> bool {
         match command {
-            Command::Record { draft, durable } => {
+            Command::Record { draft, durable: needed } => {
                 let is_intent = draft.kind == RecordKind::Intent;
                 if let Some(over) = draft.incident.as_ref().filter(|_| draft.kind == RecordKind::Resolved) {
                     self.tokens.forget(over);
                 }
-                self.record(*draft, durable).await;
-                if is_intent && durable {
+                let written = self.record(*draft, needed).await;
+                if is_intent && needed {
                     resilver_host::fault::point("agent.after_intent");
                 }
+                return written || !needed;
             }
             Command::TakeSlot(step) => self.take_slot(step),
             Command::Execute(step) => self.execute(step).await,
@@ -284,11 +310,13 @@ impl MainLoop {
                     self.tokens.forget(&incident);
                 }
                 if let Some(waiting) = self.answer_to.take() {
+                    let answer = if durable || result.is_err() { Ok(result) } else { Err(NOT_DURABLE.to_owned()) };
                     // Whoever asked may have stopped waiting.
-                    let _ = waiting.send(result);
+                    let _ = waiting.send(answer);
                 }
             }
         }
+        true
     }
 
     async fn execute(&mut self, step: Step) {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
-use resilver_strategies::api::{SmartVerdict, SwimState};
+use resilver_strategies::api::{IncidentId, SmartVerdict, SwimState};
 use resilver_strategies::cascade::CascadeStatus;
 use resilver_strategies::chain::Line;
 use resilver_strategies::record::{Draft, GuardResult, RecordKind};
@@ -96,6 +96,19 @@ pub(crate) enum Told {
         /// What stands against it.
         why: String,
     },
+    /// A person's approval was refused before it was judged.
+    ApprovalRefused {
+        /// By which guard.
+        guard: GuardName,
+        /// Who gave it.
+        owner: String,
+        /// For which incident; `None`: none of that name is known.
+        incident: Option<IncidentId>,
+        /// Of its token, the hash.
+        token_sha256: String,
+        /// What stands against it.
+        why: String,
+    },
     /// The journal cannot be made durable: grade 1 only, and no lease.
     JournalLost {
         /// Why.
@@ -161,6 +174,13 @@ impl Told {
                 .with("owner", owner.as_str())
                 .with("to", verb.as_str())
                 .with("confirmed", name.as_str()),
+            Told::ApprovalRefused { guard, owner, incident, token_sha256, why } => {
+                let mut draft = refused(Action::Approve, *guard, why)
+                    .with("owner", owner.as_str())
+                    .with("token_sha256", token_sha256.as_str());
+                draft.incident.clone_from(incident);
+                draft
+            }
             Told::Foreseen(draft) => (**draft).clone(),
         }
     }

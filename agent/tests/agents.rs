@@ -586,3 +586,34 @@ async fn a_restart_that_a_guard_of_the_holder_refuses_is_a_record() {
     kill(&host, node).await;
 }
 
+/// Found on review: a pause was answered with 200 while its record waited in memory, and an agent that was killed had forgotten
+/// it. And approvals were taken while the journal was lost.
+#[tokio::test]
+async fn a_pause_that_is_not_on_disk_is_not_told_as_done_and_no_approval_is_taken_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let (host, hangs) = stuck::host(&dir.path().join("n1").join("journal"));
+    let agent = Running::start(&host, options(&host, dir.path(), 1).await.remove(0)).await;
+    let node = agent.calm().await;
+    let pause = r#"{"owner":"ann","reason":"a test","for":"5m"}"#;
+    let paused = async |agent: &Running| agent.get("/api/v1/status").await.1["paused"]["owner"].clone();
+
+    hangs.set(true);
+    let (code, answer) = agent.post("/api/v1/pause", pause).await;
+    assert_eq!(code, 503, "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|why| why.contains("would not know that after its own restart")));
+    assert_eq!(paused(&agent).await, "ann", "it is in force all the same");
+    let given = r#"{"owner":"ann","token":"00"}"#;
+    let (code, answer) = agent.post("/api/v1/incidents/n1-1/approve", given).await;
+    assert_eq!((code, &answer["guard"]), (REFUSED, &"intent_first".into()), "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|why| why.contains("the journal cannot be synced")), "{answer}");
+
+    hangs.set(false);
+    until("a journal", || async { (agent.get("/readyz").await.0 == 200).then_some(()) }).await;
+    assert_eq!(agent.post("/api/v1/pause", pause).await.0, 200);
+    let told = refusals(&agent).await.pop().expect("refusals are records");
+    assert_eq!((&told["action"], &told["details"]["guard"]), (&"approve".into(), &"intent_first".into()), "{told}");
+    let agent = Running::start(&host, agent.crash().await).await;
+    assert_eq!(paused(&agent).await, "ann", "what was answered with 200 is remembered");
+    agent.stop().await;
+    kill(&host, node).await;
+}

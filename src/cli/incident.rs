@@ -15,6 +15,9 @@ use crate::output::{Table, UNKNOWN, with_rfc3339};
 /// How long an agent may take to judge an approval and write that down.
 const APPROVE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// The status of an answer by an agent that is not able to do as asked for now.
+const UNAVAILABLE: u16 = 503;
+
 /// How the resolution of an incident begins with which another agent goes on.
 const HANDED_OVER: &str = "handed over";
 
@@ -130,6 +133,11 @@ async fn approve(cx: &Context, id: &str, token: Option<String>, owner: Option<St
         Failure::new(Code::Degraded, format!("it is not known whether {id} was approved: {error}"))
             .next(format!("look first: `resilver incident explain {id}`"))
     })?;
+    // It may have been taken, and is not on disk.
+    if answer.status == UNAVAILABLE {
+        return Err(Failure::new(Code::Degraded, format!("{id}: {}", answer.reason()))
+            .next("`resilver agent status` tells whether the agent's journal can be written"));
+    }
     if !answer.is_success() {
         let code = if answer.body.get("guard").is_some_and(Value::is_string) { Code::Refused } else { Code::Failed };
         return Err(Failure::new(code, format!("{id} was not approved: {}", answer.reason()))

@@ -43,7 +43,7 @@ struct Restart {
     reason: String,
 }
 
-/// `POST /api/v1/pause`.
+/// `POST /api/v1/pause`. Answered when it is on disk.
 pub(super) async fn pause(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -57,11 +57,12 @@ pub(super) async fn pause(
     }
     let left_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
     let answer = json!({ "paused": { "owner": owner, "reason": reason, "left_ms": left_ms } });
-    command(&api, OperatorCommand::Pause { owner, reason, expires_in: length }).await?;
+    let forgotten = "the agent is paused, but it would not know that after its own restart";
+    command(&api, OperatorCommand::Pause { owner, reason, expires_in: length }, forgotten).await?;
     Ok(Json(answer))
 }
 
-/// `POST /api/v1/resume`.
+/// `POST /api/v1/resume`. As above.
 pub(super) async fn resume(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -69,7 +70,8 @@ pub(super) async fn resume(
 ) -> Result<Json<Value>, Problem> {
     let Resume { owner } = parse(&headers, &body)?;
     named(&owner, "owner")?;
-    command(&api, OperatorCommand::Resume { owner }).await?;
+    let forgotten = "the agent is not paused any more, but after its own restart it would be";
+    command(&api, OperatorCommand::Resume { owner }, forgotten).await?;
     Ok(Json(json!({ "paused": null })))
 }
 
@@ -102,7 +104,11 @@ pub(super) async fn approve(
     let request = Request::Approve { owner, incident: IncidentId(id), token: token.trim().to_owned(), done };
     let stopping = || Problem::unavailable("the agent is stopping");
     api.requests.send(request).await.map_err(|_| stopping())?;
-    match answered.await.map_err(|_| stopping())? {
+    let not_durable = |why| {
+        let so = "the approval was taken, but is not on disk: nothing above grade 1 begins until it is";
+        Problem::unavailable(format!("{so}, and it may have to be given anew; {why}"))
+    };
+    match answered.await.map_err(|_| stopping())?.map_err(not_durable)? {
         Ok(what) => Ok(Json(json!({ "approved": what }))),
         Err((guard, why)) => Err(Problem::refused(guard.as_str(), why)),
     }
@@ -147,12 +153,14 @@ pub(super) async fn restart(
     }
 }
 
-async fn command(api: &Api, command: OperatorCommand) -> Result<(), Problem> {
+/// Answered when it is in force and on disk. `forgotten` says how it stands when it is in force only.
+async fn command(api: &Api, command: OperatorCommand, forgotten: &str) -> Result<(), Problem> {
     let (done, answered) = tokio::sync::oneshot::channel();
     let request = Request::Operator { command, done };
     let stopping = || Problem::unavailable("the agent is stopping");
     api.requests.send(request).await.map_err(|_| stopping())?;
-    answered.await.map_err(|_| stopping())
+    let durable = answered.await.map_err(|_| stopping())?;
+    durable.map_err(|why| Problem::unavailable(format!("{forgotten}: {why}; ask again when the disk is mended")))
 }
 
 fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {

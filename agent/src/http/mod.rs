@@ -19,8 +19,8 @@
 //! | `GET /api/v1/health`, `/predictions` | scores with their reasons, `{"predictions": […]}` |
 //! | `GET /api/v1/sensors` | `{"node", "sensors": {"host", "canary", "replicas", "process", "logs"}}`: what each saw last, and how long ago |
 //! | `GET /api/v1/smart` | `{"node", "configured", "disks": […]}`: what the own disks say of themselves |
-//! | `POST /api/v1/pause` `{owner, reason, for}`, `/resume` `{owner}` | 200 `{"paused": …}` |
-//! | `POST /api/v1/incidents/{id}/approve` `{owner, token}` | 200 `{"approved": …}`, 409 with a guard |
+//! | `POST /api/v1/pause` `{owner, reason, for}`, `/resume` `{owner}` | 200 `{"paused": …}`, 503: in force, and not on disk |
+//! | `POST /api/v1/incidents/{id}/approve` `{owner, token}` | 200 `{"approved": …}`, 409 with a guard, 503: taken, and not on disk |
 //! | `POST /api/v1/approvals` `{owner, verb, name}` | 200: a confirmed command is recorded |
 //! | `POST /api/v1/nodes/{name}/restart` `{owner, reason}` | 200 `{"done", "detail", "fence"}`, 409 with a guard |
 
