@@ -262,7 +262,8 @@ impl ShardRow {
     fn of(shard: &ShardStatus) -> Self {
         // A checksum says something only about bytes that were read; for a good shard a node may not name it.
         let corrupt = shard.state == "corrupt";
-        let named = corrupt || (shard.state == "ok" && shard.crc_expected != 0);
+        let named = (corrupt && (shard.crc_expected, shard.crc_got) != (0, 0))
+            || (shard.state == "ok" && shard.crc_expected != 0);
         let crc = |crc: u32| named.then(|| format!("{crc:08x}"));
         Self {
             extent: shard.extent,
@@ -282,6 +283,8 @@ impl ShardRow {
         match self.state.as_str() {
             // Without a value: every block's checksum held.
             "ok" => format!("OK ({})", self.crc_expected.as_deref().unwrap_or("crc")),
+            // No checksum at all: it could not be read, and the reason says why.
+            "corrupt" if self.crc_expected.is_none() => format!("CORRUPT{detail}"),
             "corrupt" => format!("CORRUPT (expected {}, got {})", crc(&self.crc_expected), crc(&self.crc_got)),
             other => format!("{}{detail}", other.to_uppercase()),
         }
@@ -395,5 +398,7 @@ mod tests {
         assert_eq!(verdict(&shard("ok", 0, 0)), "OK (crc)");
         assert_eq!(verdict(&shard("corrupt", 1, 2)), "CORRUPT (expected 00000001, got 00000002)");
         assert_eq!(verdict(&shard("missing", 0, 0)), "MISSING");
+        let unread = ShardStatus { detail: "it could not be read: EIO".to_owned(), ..shard("corrupt", 0, 0) };
+        assert_eq!(verdict(&unread), "CORRUPT (it could not be read: EIO)");
     }
 }

@@ -255,8 +255,14 @@ mod tests {
         content(&meta, &mut before);
 
         let (answer, _answered) = oneshot::channel();
-        let order =
-            RejoinOrder { fence: None, members: vec![], left_behind: false, reason: "a test".to_owned(), answer };
+        let order = RejoinOrder {
+            fence: None,
+            members: vec![],
+            left_behind: false,
+            gives_up: false,
+            reason: "a test".to_owned(),
+            answer,
+        };
         faults.available.store(9_999_999, Ordering::SeqCst);
         let refused = come_back(&node.shared, &node.disks, &identity, &order).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
