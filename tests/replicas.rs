@@ -9,31 +9,16 @@ mod support;
 
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
 
-use agents::{of_role, said};
+use agents::{changed, of_role, put, said};
 use redb::{ReadableTable, TableDefinition};
-use resilver_chaos::client::{Client, Written};
-use resilver_chaos::faults;
+use resilver_chaos::client::Client;
 use serde_json::Value;
-use support::{Cluster, eventually, stored_equal, whole};
+use support::{Cluster, stored_equal, whole};
 
 const BUCKET: &str = "stories";
-const LIMIT: Duration = Duration::from_secs(15);
 /// Where objects lie in a node's database (docs/formats.md).
 const OBJECTS: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("objects");
-/// How long agents are kept away while a database is changed: far longer than that takes.
-const HANDS_OFF: &str = "2m";
-
-async fn put(client: &Client, from: usize, to: usize) {
-    for at in from..to {
-        let body = bytes::Bytes::from(vec![at as u8; 1000]);
-        eventually("a put is acknowledged", async || {
-            client.put(BUCKET, &format!("k{at}"), body.clone(), LIMIT).await == Written::Acknowledged
-        })
-        .await;
-    }
-}
 
 /// Takes one object's record away and puts it under another's name, each a record that is whole.
 fn tamper(meta: &Path) {
@@ -56,13 +41,7 @@ async fn struck(cluster: &Cluster, client: &Client, name: &str) {
     let _ = std::fs::remove_file(&backup);
     let backed_up = cluster.run(&["meta", "backup", backup.to_str().unwrap(), "--local", name]);
     assert!(backed_up.status.success(), "{}", said(&backed_up));
-    let paused = cluster.run(&["pause", "--reason", "changing a database", "--for", HANDS_OFF]);
-    assert!(paused.status.success(), "{}", said(&paused));
-    faults::kill_node(&cluster.host, client, cluster.target.host(name).unwrap()).await.unwrap();
-    eventually("the node is gone", async || client.observe(name).await.is_none()).await;
-    tamper(&cluster.node_dir(name).join("meta"));
-    let resumed = cluster.run(&["resume"]);
-    assert!(resumed.status.success(), "{}", said(&resumed));
+    changed(cluster, client, name, |dir| tamper(&dir.join("meta"))).await;
     whole(client).await;
 }
 
@@ -76,7 +55,7 @@ async fn metadata_that_differs_is_found_blamed_by_the_majority_and_mended() {
     let cluster = Cluster::start(4, 1, &[]);
     let client = cluster.client();
     client.ensure_bucket(BUCKET, None).await.unwrap();
-    put(&client, 0, 20).await;
+    put(&client, BUCKET, 0, 20).await;
     whole(&client).await;
     for args in [vec!["meta", "compare", "--json"], vec!["meta", "compare", "--stored", "--json"]] {
         let equal = cluster.json(&args);
@@ -125,7 +104,7 @@ async fn metadata_that_differs_is_found_blamed_by_the_majority_and_mended() {
     assert_eq!(unknown.status.code(), Some(2), "{}", said(&unknown));
     let mended = cluster.json(&["meta", "resync", &wrong, "--json"]);
     assert_eq!(mended["records"], 2, "{mended}");
-    put(&client, 20, 25).await;
+    put(&client, BUCKET, 20, 25).await;
     stored_equal(&cluster).await;
     let replayed = cluster.json(&["meta", "replay", &wrong, "--json"]);
     assert_eq!(replayed["equal"], true, "{replayed}");

@@ -7,49 +7,21 @@
 mod agents;
 mod support;
 
-use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
-use agents::{all_over, of_role, reaches, records, said, steps, verified};
-use resilver_chaos::client::{Client, Written};
-use resilver_chaos::faults;
+use agents::{all_over, changed, of_role, put, reaches, records, said, steps, verified};
 use support::{BINARY, Cluster, eventually, whole};
 
 const BUCKET: &str = "stories";
-const LIMIT: Duration = Duration::from_secs(15);
-/// How long agents are kept away while folders are moved: far longer than that takes.
-const HANDS_OFF: &str = "2m";
 /// What an agent may do to its own host's part in the old cluster meanwhile, none of it disruptive.
 const HARMLESS: [&str; 6] = ["start_node", "mark_down", "mark_up", "evacuate_host", "repair_shards", "throttle"];
-
-async fn put(client: &Client, from: usize, to: usize) {
-    for at in from..to {
-        let body = bytes::Bytes::from(vec![at as u8; 1000]);
-        eventually("a put is acknowledged", async || {
-            client.put(BUCKET, &format!("k{at}"), body.clone(), LIMIT).await == Written::Acknowledged
-        })
-        .await;
-    }
-}
-
-/// Ends a node's process while agents are paused, does something to its folder, and lets them start it again.
-async fn changed(cluster: &Cluster, client: &Client, name: &str, change: impl FnOnce(&Path)) {
-    let paused = cluster.run(&["pause", "--reason", "moving folders", "--for", HANDS_OFF]);
-    assert!(paused.status.success(), "{}", said(&paused));
-    faults::kill_node(&cluster.host, client, cluster.target.host(name).unwrap()).await.unwrap();
-    eventually("the node is gone", async || client.observe(name).await.is_none()).await;
-    change(&cluster.node_dir(name));
-    let resumed = cluster.run(&["resume"]);
-    assert!(resumed.status.success(), "{}", said(&resumed));
-}
 
 #[tokio::test]
 async fn two_clusters_under_one_configuration_are_told_and_left_to_a_person() {
     let cluster = Cluster::start(4, 1, &[]);
     let client = cluster.client();
     client.ensure_bucket(BUCKET, None).await.unwrap();
-    put(&client, 0, 20).await;
+    put(&client, BUCKET, 0, 20).await;
     whole(&client).await;
     let lost = of_role(&cluster, "learner", "").await;
     let others: Vec<&str> =
@@ -102,7 +74,7 @@ async fn two_clusters_under_one_configuration_are_told_and_left_to_a_person() {
         open.push((host.name.as_str(), found));
     }
     // The cluster serves on without that node, and nobody fences or stops either side.
-    put(&client, 20, 30).await;
+    put(&client, BUCKET, 20, 30).await;
     assert_eq!(client.observe(&lost).await.unwrap().pid, pid, "it runs as before");
     for (agent, incident) in &open {
         let told = records(&cluster, agent, incident).await;

@@ -30,6 +30,7 @@ use tonic::Status;
 
 use self::door::Opened;
 pub use self::error::NodeError;
+use self::membership::Dropped;
 use crate::control::{
     ClusterService, Core, ForceOrder, FoundRequest, MetaRecoveryService, NodeControlService, NodeRecoveryService,
     RejoinOrder, ReplicaRepairService, RestoreOrder, Shared, UndoOrder, Views, Volumes, adopt,
@@ -47,7 +48,7 @@ use crate::repair::{Board, Rebuilder, Repair, RepairParts};
 use crate::s3::Door;
 use crate::steps::{Step, Steps};
 use crate::transport::{ShardClient, ShardService};
-use crate::types::{Epoch, LifeId};
+use crate::types::{Epoch, LifeId, RaftId};
 
 /// How long parts may take to end before the process ends without them: nothing acknowledged depends on it.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -308,20 +309,23 @@ impl Life {
             return tokio::select! {
                 error = &mut stopped => error,
                 error = &mut serving => error,
-                () = membership::until_removed(&self.shared, &meta) => {
+                dropped = membership::until_dropped(&self.shared, &meta) => {
                     // Whoever still waits for another order hears that it is not answered any more.
                     drop(undo);
-                    self.stay_removed(&meta, &mut rejoin, &mut force).await
+                    match dropped {
+                        Dropped::Removed => self.stay_removed(&meta, &mut rejoin, &mut force).await,
+                        Dropped::Replaced(id) => self.stay_replaced(&meta, id, &mut rejoin).await,
+                    }
                 }
                 epoch = meta.left_behind() => {
                     drop((force, undo));
                     self.stay_behind(&meta, epoch, &mut rejoin).await
                 }
-                Some(order) = rejoin.recv() => match order.left_behind || order.gives_up {
-                    true => rejoin::leave_epoch(&self.shared, &self.disks, &meta, order).await,
-                    // Of the time when it was a lost voter.
-                    false => {
-                        let _ = order.answer.send(Err(Status::failed_precondition("this node is back already")));
+                Some(order) = rejoin.recv() => match rejoin::may_leave(&self.shared, &meta, &order).await {
+                    Ok(()) => rejoin::leave_epoch(&self.shared, &self.disks, &meta, order).await,
+                    Err(refused) => {
+                        // Whoever asked may have given up.
+                        let _ = order.answer.send(Err(refused));
                         continue;
                     }
                 },
@@ -350,6 +354,24 @@ impl Life {
             () = membership::until_undone(&self.shared, meta, epoch) => {
                 NodeError::Reborn(format!("epoch {} was undone: this member is of the present one", epoch.0))
             }
+        }
+    }
+
+    /// The node gave this membership up, and was cut off before it had written down who it is since: nobody speaks to this member any
+    /// more. It takes part in nothing, until it is ordered back.
+    async fn stay_replaced(&self, meta: &Meta, id: RaftId, rejoin: &mut mpsc::Receiver<RejoinOrder>) -> NodeError {
+        let reason = format!(
+            "the cluster knows this node as member {id}, and its folder is member {}'s: `resilver node rejoin {}` brings it back as a \
+             learner",
+            meta.raft_id(),
+            self.shared.name
+        );
+        tracing::error!(node = %self.shared.name, %reason, operation = "rejoin", "this node gave its membership up half way");
+        self.shared.phase.set(Phase::LostVoter, reason);
+        meta.shutdown().await;
+        match rejoin.recv().await {
+            Some(order) => rejoin::leave_epoch(&self.shared, &self.disks, meta, order).await,
+            None => std::future::pending().await,
         }
     }
 

@@ -39,7 +39,8 @@ struct Reader {
     unfinished: BTreeMap<u64, Step>,
     history: VecDeque<PastStep>,
     cascades: VecDeque<PastCascade>,
-    paused: Option<(String, String, u64)>,
+    /// Owner, reason, and until when, and by what wall clock that was said.
+    paused: Option<(String, String, u64, u64)>,
     high_term: u64,
     /// The epoch that the terms are of.
     epoch: Option<u64>,
@@ -72,7 +73,7 @@ impl Reader {
                     open.escalated = true;
                 }
             }
-            RecordKind::Note => self.note(draft),
+            RecordKind::Note => self.note(line),
             RecordKind::Refused => {}
         }
     }
@@ -165,12 +166,13 @@ impl Reader {
         }
     }
 
-    fn note(&mut self, draft: &Draft) {
+    fn note(&mut self, line: &Line) {
+        let draft = &line.draft;
         let text = |name: &str| draft.text(name).unwrap_or_default().to_owned();
         match draft.action {
             Action::Pause => {
                 let expires = draft.details.get("expires_ms").and_then(serde_json::Value::as_u64).unwrap_or(0);
-                self.paused = Some((text("owner"), text("reason"), expires));
+                self.paused = Some((text("owner"), text("reason"), expires, line.wall_ms()));
             }
             Action::Resume => self.paused = None,
             _ => {
@@ -197,8 +199,11 @@ impl Reader {
                 None => {}
             }
         }
-        let left = |expires: u64| Duration::from_millis(expires.saturating_sub(wall_ms));
-        let paused = self.paused.map(|(owner, reason, expires)| (owner, reason, left(expires)));
+        // A clock that was set back makes no pause longer than it was meant.
+        let left = |expires: u64, said: u64| {
+            Duration::from_millis(expires.saturating_sub(wall_ms).min(expires.saturating_sub(said)))
+        };
+        let paused = self.paused.map(|(owner, reason, expires, said)| (owner, reason, left(expires, said)));
         Input::Started {
             high_term: self.high_term,
             next_sequence: self.next.max(1),

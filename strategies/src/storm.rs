@@ -22,6 +22,7 @@ pub struct StormBrake {
     /// Who fell ill within so long of each other fell ill together. Of detection: no factor shortens it.
     window: Duration,
     /// How long two thirds must have been well. Of policy.
+    #[serde(default)]
     calm: Duration,
     targets: usize,
     /// Since when each known node is ill; `None`: it is well.

@@ -210,7 +210,7 @@ fn a_stale_fence_refused_at_the_gate_costs_no_attempt() {
     let result = StepResult::Refused { guard: GuardName::OneAtATime, evidence };
     bench.give(Input::Finished { step: asked.id, result });
     assert_eq!(bench.slots_closed(), [(asked.id, false)]);
-    bench.beat(2);
+    bench.beat(5);
     let mut again = bench.asked_slot().expect("asked again");
     assert_ne!(again.id, asked.id);
     assert_eq!(again.attempt, 1);
@@ -220,9 +220,11 @@ fn a_stale_fence_refused_at_the_gate_costs_no_attempt() {
         bench.beat(1);
         let result = StepResult::Refused { guard: GuardName::OneAtATime, evidence: "a stale fence".to_owned() };
         bench.give(Input::Finished { step: again.id, result });
-        bench.beat(2);
-        again = bench.asked_slot().expect("asked again");
-        assert_eq!(again.attempt, 1);
+        // Asked for again after ever longer waits: what refuses it may do so for long.
+        bench.beat(100);
+        let next = bench.asked_slot().expect("asked again");
+        assert!(next.id > again.id && next.attempt == 1, "{next:?} after {again:?}");
+        again = next;
         // The next life of the agent counts the same.
         if round == 10 {
             bench.restart_agent();

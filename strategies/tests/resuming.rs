@@ -198,3 +198,19 @@ fn terms_that_went_back_everywhere_silence_nobody_and_are_passed_by_an_election(
     assert_eq!(bench.only().mode, Mode::TermDivergence);
     assert!(bench.actions().is_empty(), "{:?}", bench.actions());
 }
+
+/// Found by the simulator (`mixed`, seed 908871031): an agent was paused for eight seconds, ended, and the clock was set back by an hour and
+/// a half; so long its next life waited, and started nothing.
+#[test]
+fn a_clock_that_is_set_back_makes_no_pause_longer_than_it_was_meant() {
+    let mut bench = Bench::calm(Profile::Production);
+    bench.pause(8);
+    let said_ms = bench.now().wall_ms;
+    let left = |wall_ms| match resilver_strategies::resume::from_lines(bench.journal.iter(), wall_ms) {
+        Input::Started { paused, .. } => paused.map(|(_, _, left)| left.as_secs()),
+        _ => None,
+    };
+    assert_eq!(left(said_ms + 3000), Some(5));
+    assert_eq!(left(said_ms - 5_400_000), Some(8));
+    assert_eq!(left(said_ms + 9000), None);
+}

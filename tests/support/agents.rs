@@ -7,8 +7,17 @@ use std::process::Output;
 use resilver_host::Signal;
 use serde_json::Value;
 
+use std::path::Path;
+use std::time::Duration;
+
 use crate::support::{Cluster, eventually, whole};
-use resilver_chaos::client::Client;
+use resilver_chaos::client::{Client, Written};
+use resilver_chaos::faults;
+
+/// How long one put may take.
+const PUT: Duration = Duration::from_secs(15);
+/// How long agents are kept away while something is done to a node's folder: far longer than that takes.
+const HANDS_OFF: &str = "2m";
 
 /// Keys of a configuration by which agents leave a node that lost its vote by damage to a person.
 pub const LOST_VOTERS_ARE_A_PERSONS: &str =
@@ -143,4 +152,26 @@ pub async fn all_over(cluster: &Cluster, client: &Client) {
         cluster.try_json(&["incident", "list", "--open", "--json"]) == Some(Value::Array(vec![]))
     })
     .await;
+}
+
+/// Stores objects `kN` of a thousand bytes each, acknowledged.
+pub async fn put(client: &Client, bucket: &str, from: usize, to: usize) {
+    for at in from..to {
+        let body = bytes::Bytes::from(vec![at as u8; 1000]);
+        eventually("a put is acknowledged", async || {
+            client.put(bucket, &format!("k{at}"), body.clone(), PUT).await == Written::Acknowledged
+        })
+        .await;
+    }
+}
+
+/// Ends a node's process while agents are paused, does something to its folder, and lets them start it again.
+pub async fn changed(cluster: &Cluster, client: &Client, name: &str, change: impl FnOnce(&Path)) {
+    let paused = cluster.run(&["pause", "--reason", "changing a folder", "--for", HANDS_OFF]);
+    assert!(paused.status.success(), "{}", said(&paused));
+    faults::kill_node(&cluster.host, client, cluster.target.host(name).unwrap()).await.unwrap();
+    eventually("the node is gone", async || client.observe(name).await.is_none()).await;
+    change(&cluster.node_dir(name));
+    let resumed = cluster.run(&["resume"]);
+    assert!(resumed.status.success(), "{}", said(&resumed));
 }

@@ -163,7 +163,9 @@ impl Journal {
             journal.append(host.clock.now().as_millis(), note);
         }
         // Durable with the first line that has to be: a disk that does not sync must not keep the agent from starting.
-        journal.flush(false).await?;
+        if let Err(error) = journal.flush(false).await {
+            tracing::warn!(%error, operation = "journal", "what was found while the journal was read is written later");
+        }
         Ok(journal)
     }
 

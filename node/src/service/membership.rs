@@ -15,7 +15,9 @@ use resilver_proto::transport::MAX_MESSAGE_BYTES;
 use tonic::Status;
 
 use super::{NodeError, Orders, rebirth};
-use crate::control::{JoinRound, RestoreOrder, Shared, ask_members, join_request, location, others, own_join};
+use crate::control::{
+    JoinRound, Known, RestoreOrder, Shared, ask_members, ask_who_we_are, join_request, location, others, own_join,
+};
 use crate::disk::{DiskSet, Health, Owner, owner_on};
 use crate::late::Late;
 use crate::meta::identity::{Identity, Membership};
@@ -274,23 +276,45 @@ pub(crate) async fn catch_up(shared: &Shared, disks: &DiskSet, meta: &Meta) {
     }
 }
 
-/// Resolves once this member is known to have been removed from its cluster: by the map that is applied here, or, since nobody
+/// A member that is none any more, and why.
+pub(crate) enum Dropped {
+    /// The node was removed from the cluster.
+    Removed,
+    /// The node has another id by now: it gave this one up, and was cut off before it had written that down.
+    Replaced(RaftId),
+}
+
+/// Resolves once this member is known to have been dropped from its cluster: by the map that is applied here, or, since nobody
 /// sends entries to a member that was dropped, by what others say.
-pub(crate) async fn until_removed(shared: &Shared, meta: &Meta) {
+pub(crate) async fn until_dropped(shared: &Shared, meta: &Meta) -> Dropped {
     let mut maps = meta.map_changes();
     loop {
         if maps.borrow_and_update().removed.contains_key(&meta.raft_id()) {
-            return;
+            return Dropped::Removed;
         }
         tokio::select! {
             changed = maps.changed() => if changed.is_err() { return std::future::pending().await },
             () = tokio::time::sleep(ASK_OTHERS) => {
                 let silent = meta.silent_for().await.is_none_or(|silent| silent > ASK_OTHERS);
                 if silent && others_removed(shared, meta).await {
-                    return;
+                    return Dropped::Removed;
+                }
+                if silent && let Some(id) = others_replaced(shared, meta).await {
+                    return Dropped::Replaced(id);
                 }
             }
         }
+    }
+}
+
+/// The later id that others know this node by, in this very epoch.
+async fn others_replaced(shared: &Shared, meta: &Meta) -> Option<RaftId> {
+    let (_, _, own_epoch) = meta.cluster();
+    let mut others: Vec<String> = meta.map().nodes.values().map(|node| node.address.clone()).collect();
+    others.extend(shared.options.join.iter().cloned());
+    match ask_who_we_are(shared, &others).await {
+        Known::Member(id, epoch) if epoch == own_epoch && id > meta.raft_id() => Some(id),
+        _ => None,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::control::{JoinRound, Known, RejoinOrder, Rejoined, Shared, ask_member
 use crate::disk::DiskSet;
 use crate::late::Late;
 use crate::meta::identity::Identity;
-use crate::meta::{Meta, RaftService, make_member, move_aside, room_beside};
+use crate::meta::{Meta, RaftService, Role, make_member, move_aside, room_beside};
 use crate::phase::Phase;
 
 /// Answers the agent and does nothing else, until somebody orders the node to come back and it does.
@@ -78,6 +78,28 @@ pub(super) async fn stay_lost(
     }
 }
 
+/// Whether a member that serves may go that way. Asked before its Raft is stopped: what is refused here costs it nothing.
+pub(super) async fn may_leave(shared: &Shared, meta: &Meta, order: &RejoinOrder) -> Result<(), Status> {
+    if !order.left_behind && !order.gives_up {
+        // Of the time when it was a lost voter.
+        return Err(Status::failed_precondition("this node is back already"));
+    }
+    if order.gives_up && meta.status().role == Role::Leader {
+        return Err(Status::failed_precondition("this node leads by now: nothing was changed"));
+    }
+    has_room(shared).await
+}
+
+async fn has_room(shared: &Shared) -> Result<(), Status> {
+    match room_beside(&shared.host, &meta_dir(&shared.options)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(too_little)) => {
+            Err(Status::failed_precondition(format!("{too_little}, then try again; nothing was changed")))
+        }
+        Err(error) => Err(Status::unavailable(format!("{error}; nothing was changed"))),
+    }
+}
+
 /// Of a member whose epoch is over (another one was forced without it), or that gives its membership up. Its Raft is stopped, and does
 /// not start again in this process: the next one goes on as the learner that it is then, or as the member that it was, if nobody took it.
 pub(super) async fn leave_epoch(shared: &Shared, disks: &DiskSet, meta: &Meta, order: RejoinOrder) -> NodeError {
@@ -119,13 +141,7 @@ async fn come_back(
         ));
     }
     // Before anything is asked for: a member whose new state finds no room has given its membership up for nothing.
-    match room_beside(&shared.host, &meta_dir(&shared.options)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(too_little)) => {
-            return Err(Status::failed_precondition(format!("{too_little}, then try again; nothing was changed")));
-        }
-        Err(error) => return Err(Status::unavailable(format!("{error}; nothing was changed"))),
-    }
+    has_room(shared).await?;
     let before = identity.member.as_ref().map(|member| member.raft_id);
     // The disks were stamped by every epoch that this node was in, whatever became of its folder. One that was undone is none.
     let stamped = Some(disks.highest_epoch()).filter(|epoch| *epoch != identity.undone).unwrap_or_default();
@@ -165,7 +181,7 @@ async fn come_back(
         }
         JoinRound::Nobody(reason) => {
             return Err(Status::unavailable(format!(
-                "no quorum of the metadata took this node back: {reason}; nothing was changed here"
+                "no quorum of the metadata said that it took this node back: {reason}; nothing was changed here"
             )));
         }
     };
@@ -278,6 +294,9 @@ mod tests {
         // With room it goes on, to members of whom none answers here.
         faults.available.store(needed, Ordering::SeqCst);
         let unanswered = come_back(&node.shared, &node.disks, &identity, &order).await.unwrap_err();
-        assert!(unanswered.message().contains("no quorum of the metadata took this node back"), "{unanswered}");
+        assert!(
+            unanswered.message().contains("no quorum of the metadata said that it took this node back"),
+            "{unanswered}"
+        );
     }
 }

@@ -22,7 +22,10 @@ impl Engine {
     /// # Errors
     /// When it is none of this version.
     pub fn restore(checkpoint: &str) -> Result<Engine, BadCheckpoint> {
-        Ok(serde_json::from_str(checkpoint)?)
+        let mut engine: Engine = serde_json::from_str(checkpoint)?;
+        // A checkpoint from before its two times were told apart has one, scaled.
+        engine.storm.adopt(&engine.policy.storm, engine.policy.scaled(engine.policy.storm.window));
+        Ok(engine)
     }
 
     /// Goes on by another policy, with everything that was seen so far.

@@ -22,6 +22,8 @@ use crate::types::{Action, GuardName, Mode, Moment, Now};
 const SLOT_DEADLINE: Duration = Duration::from_secs(15);
 /// How much longer than its deadline a step or proof may stay without an answer before it counts as failed.
 pub(crate) const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+/// How often a person is told at once of the same: as long as a target that flaps is held.
+const TOLD_AT_ONCE_EVERY: Duration = Duration::from_secs(3600);
 /// Moves of one incident in one turn: a whole ladder's steps may be there already.
 const MAX_MOVES: usize = 8;
 
@@ -81,7 +83,7 @@ impl Engine {
             return;
         }
         let next = self.next_move(now.mono, incident);
-        // One whose slot is refused is held, too, while it waits to ask again; `begin` ends that.
+        // One whose slot, or whose step, is refused is held, too, while it waits to ask again; a step that is not refused ends that.
         let refused = incident.refused.is_some() && matches!(next, Move::Later { .. } | Move::Act { .. });
         if !matches!(next, Move::Held { .. }) && !refused {
             incident.held = None;
@@ -213,7 +215,7 @@ impl Engine {
         }
         let of_disk = matches!(step.subject, Subject::Disk { .. });
         incident.throttled |= of_disk && step.action == Action::Throttle;
-        (incident.unproven, incident.in_vain, incident.held) = (false, 0, None);
+        (incident.unproven, incident.in_vain) = (false, 0);
         if ladder::leaves(step.action, &step.with)
             && !incident.applied.iter().any(|known| (known.0, known.1.as_str()) == (step.action, step.with.as_str()))
         {
@@ -238,7 +240,6 @@ impl Engine {
         if !((undo || again) && incident.state == IncidentState::Escalated) {
             incident.state = IncidentState::Recovering;
         }
-        incident.refused = None;
         if !again {
             incident.use_approval();
         }
@@ -282,6 +283,12 @@ impl Engine {
         incident.ended(now, step.id, resolution, &detail);
         incident.event(now, format!("{} {resolution}: {detail}", step.action));
         self.record_outcome(RecordKind::Outcome, &step, resolution, &detail, took);
+        if resolution != "done" && step.action.moves_leader() {
+            self.facts.leader_moves = None;
+        }
+        if resolution != "refused" {
+            (incident.refused, incident.held, incident.denied) = (None, None, 0);
+        }
         if ladder::leaves(step.action, &step.with) {
             // The heartbeat that is known is from before: what it shows not yet is not lost.
             incident.said_again = Some(now.mono);
@@ -302,7 +309,12 @@ impl Engine {
                 self.ledger.refused(step.action, &step.subject);
             }
             self.restart_failed(&step);
-            return self.slot_refused(now, incident, &step, guard, &evidence);
+            self.slot_refused(now, incident, &step, guard, &evidence);
+            // What refuses it may do so for long, and each try asks the holder for a slot.
+            incident.denied = incident.denied.saturating_add(1);
+            let wait = jitter::spread(self.policy.wait_before(incident.denied), &incident.id, incident.denied);
+            incident.not_before = incident.not_before.max(now.mono + wait);
+            return;
         }
         if resolution == "failed" {
             self.close_if_disruptive(&step, &detail);
@@ -407,10 +419,12 @@ impl Engine {
         let (since, told) = *incident.held.get_or_insert((now.mono, false));
         let at_once = matches!(held.guard, GuardName::Budget | GuardName::Backoff);
         let soon = now.mono.since(since) < self.policy.scaled(self.policy.told_when_held);
-        if told || (soon && !at_once) {
+        let known = |(guard, at): (GuardName, Moment)| guard == held.guard && now.mono.since(at) < TOLD_AT_ONCE_EVERY;
+        if told || (soon && !at_once) || incident.told_at_once.is_some_and(known) {
             return;
         }
         incident.held = Some((since, true));
+        incident.told_at_once = at_once.then_some((held.guard, now.mono)).or(incident.told_at_once);
         let why = format!("held for {} s by {}: {}", now.mono.since(since).as_secs(), held.guard, held.evidence);
         incident.event(now, format!("a person is told: {why}"));
         let draft = self

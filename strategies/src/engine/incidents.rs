@@ -169,6 +169,12 @@ pub(crate) struct Incident {
     pub(crate) in_vain: u32,
     /// Since when a guard has held its next step back, and whether a person was told.
     pub(crate) held: Option<(Moment, bool)>,
+    /// By which guard a person was told at once, and when.
+    #[serde(default)]
+    pub(crate) told_at_once: Option<(GuardName, Moment)>,
+    /// How often in a row a step was refused where it was to take effect.
+    #[serde(default)]
+    pub(crate) denied: u32,
     /// When something was last done to the node that is to be taken back, or done again because it showed it no more.
     pub(crate) said_again: Option<Moment>,
     /// How often in a row it was done again and the node did not show it.
@@ -222,6 +228,8 @@ impl Incident {
             unproven: false,
             in_vain: 0,
             held: None,
+            told_at_once: None,
+            denied: 0,
             said_again: None,
             unheard: 0,
             told_to: None,

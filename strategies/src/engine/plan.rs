@@ -89,16 +89,23 @@ impl Engine {
             members().iter().filter(|member| member.state != "out").map(|member| member.node.clone()).collect();
         // Of a disk that is in service and well again nothing was rebuilt elsewhere. That the node serves is no word of the disk's own
         // canary, which found it.
-        let in_service = |disk: &str| self.facts.disk(disk).is_some_and(|fact| !matches!(&*fact.state, "down" | "out"));
         let well = |disk: &str| match incident.mode {
             Mode::DiskFailure => self.disks.well(disk, &self.policy),
-            Mode::DiskDegrading => !incident.evacuating && self.degrading.well(self.now, disk),
+            Mode::DiskDegrading => self.degrading.well(self.now, disk),
             _ => false,
         };
         match &incident.subject {
-            Subject::Disk { disk, .. } if well(disk) && in_service(disk) => Proof::Serves,
+            Subject::Disk { disk, .. } if self.is_of_disk_in_service(incident) && well(disk) => Proof::Serves,
             subject => proof(incident.mode, subject, &self.policy, &hosts),
         }
+    }
+
+    /// It is about a disk that serves, and that this incident does not empty.
+    pub(crate) fn is_of_disk_in_service(&self, incident: &Incident) -> bool {
+        let Subject::Disk { disk, .. } = &incident.subject else { return false };
+        let of_disk = matches!(incident.mode, Mode::DiskFailure | Mode::DiskDegrading);
+        let state = self.facts.disk(disk).map_or("", |fact| &*fact.state);
+        of_disk && (matches!(state, "up" | "read_only") || (state == "draining" && !incident.evacuating))
     }
 
     fn in_words(&self, now: Moment, incident: &Incident) -> (String, Option<Rung>, Vec<GuardResult>) {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::api::{Command, IncidentId, ProcessFact, StepResult};
+use crate::api::{Command, IncidentId, ProcessFact, Proof, StepResult};
 use crate::engine::Engine;
 use crate::engine::decide::Present;
 use crate::engine::drive::ANSWER_MARGIN;
@@ -53,7 +53,7 @@ impl Engine {
         if incident.mode == Mode::HostDown && self.hosts_moved(now, incident) {
             return;
         }
-        if is_watched(incident.mode) && self.watch_moved(now, incident) {
+        if (is_watched(incident.mode) || self.is_of_disk_in_service(incident)) && self.watch_moved(now, incident) {
             return;
         }
         // A proof may take a floor's time, however little is left.
@@ -109,6 +109,12 @@ impl Engine {
         let Some(mut incident) = self.incidents.open.remove(id) else { return };
         if let Flight::Proving { asked: Some(_), until, tries, .. } = incident.flight {
             match result {
+                // The node serves, and meanwhile the disk's canary says that it is ill again.
+                StepResult::Done { .. }
+                    if self.is_of_disk_in_service(&incident) && self.present(now.mono, &incident) == Present::Ill =>
+                {
+                    self.proof_failed(now, &mut incident, "the disk fell ill again meanwhile");
+                }
                 StepResult::Done { detail } => self.close(now, &mut incident, &format!("proven: {detail}")),
                 StepResult::Failed { error: why } | StepResult::Refused { evidence: why, .. } => {
                     let data = Self::reads_data(incident.mode);
@@ -165,6 +171,9 @@ impl Engine {
         };
         match incident.mode {
             Mode::HostDown => return self.policy.deadline(self.policy.host.rebuild_deadline),
+            Mode::DiskFailure | Mode::DiskDegrading if self.proof(incident) == Proof::Serves => {
+                return self.policy.deadline(self.policy.recovery.proof_deadline);
+            }
             mode if is_watched(mode) => return self.policy.deadline(self.policy.recovery.proof_deadline),
             Mode::DataCorruption => {
                 return self.rung(incident).as_ref().and_then(of).unwrap_or(crate::config::DEADLINE_FLOOR);

@@ -134,7 +134,7 @@ pub fn all(limits: &Limits) -> Vec<Box<dyn Invariant>> {
         Box::new(SameDigest::default()),
         Box::new(CommittedKept::default()),
         Box::new(LogKept),
-        Box::new(NeverBack),
+        Box::new(NeverBack::default()),
         Box::new(OneDisruptiveStep::default()),
         Box::new(FenceRespected::default()),
         Box::new(QuorumKept::new(limits)),

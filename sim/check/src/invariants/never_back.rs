@@ -1,21 +1,39 @@
 //! Terms, votes and applied indexes never go back: not in a life, and not over a restart, as far as they were durable.
+//!
+//! But for a database that rotted: its newest commit cannot be read any more, and the one before it is gone on from. What lies between is in
+//! the log, whose own rules stay (`log_kept`, `committed_kept`), and is applied again.
+
+use std::collections::BTreeSet;
 
 use resilver_host::audit::{Fact, LogId, Vote};
 
 use super::{Broken, Invariant, broken};
-use crate::event::Event;
+use crate::event::{Event, Happening};
 use crate::world::{Member, MemberId, World};
 
+/// A member's database.
+const DATABASE: &str = "state.redb";
+
 /// The rule.
-pub struct NeverBack;
+#[derive(Debug, Default)]
+pub struct NeverBack {
+    /// Machines whose databases rotted.
+    rotted: BTreeSet<String>,
+}
 
 impl NeverBack {
-    fn reopened(id: &MemberId, known: &Member, vote: Option<Vote>, applied: Option<LogId>) -> Result<(), Broken> {
+    fn reopened(
+        id: &MemberId,
+        known: &Member,
+        vote: Option<Vote>,
+        applied: Option<LogId>,
+        rotted: bool,
+    ) -> Result<(), Broken> {
         if vote < known.vote {
             return broken(format!("{id} had stored {:?} and came back with {vote:?}", known.vote));
         }
         let applied = applied.map(|id| id.index);
-        if applied < known.durable_applied {
+        if applied < known.durable_applied && !rotted {
             let had = known.durable_applied;
             return broken(format!("{id} had applied {had:?} durably and came back with {applied:?}"));
         }
@@ -33,10 +51,16 @@ impl Invariant for NeverBack {
     }
 
     fn observe(&mut self, event: &Event, world: &World) -> Result<(), Broken> {
+        if let Event::Kernel { what: Happening::Rotted { machine, path }, .. } = event
+            && path.ends_with(DATABASE)
+        {
+            self.rotted.insert(machine.clone());
+        }
         let Event::Fact(stamped) = event else { return Ok(()) };
         if let Fact::MemberOpened { cluster, raft_id, vote, applied, .. } = &stamped.fact {
             let id = MemberId { cluster: cluster.clone(), raft_id: *raft_id };
-            return world.member(&id).map_or(Ok(()), |known| Self::reopened(&id, known, *vote, *applied));
+            let rotted = self.rotted.contains(&stamped.machine);
+            return world.member(&id).map_or(Ok(()), |known| Self::reopened(&id, known, *vote, *applied, rotted));
         }
         let Some((who, member)) = world.member_of(stamped) else { return Ok(()) };
         match &stamped.fact {
@@ -63,6 +87,10 @@ mod tests {
     use super::*;
     use crate::testing::{Story, id, opened, vote, voted};
 
+    fn rule() -> NeverBack {
+        NeverBack::default()
+    }
+
     fn one() -> Story {
         let mut story = Story::default();
         story.node("n1", 1).says("n1", opened(1, None, None)).says("n1", voted(3, 2, true));
@@ -84,25 +112,41 @@ mod tests {
         story.says("n1", Fact::Applied { id: id(3, 2, 6), digest: 0 });
         // What was applied and not durable is applied again.
         story.ends("n1", "node").node("n1", 2).says("n1", back(Some(vote(4, 1, false)), 3));
-        story.says("n1", Fact::Applied { id: id(3, 2, 5), digest: 0 }).passes(NeverBack);
+        story.says("n1", Fact::Applied { id: id(3, 2, 5), digest: 0 }).passes(rule());
     }
 
     #[test]
     fn a_vote_that_goes_back_is_found() {
-        one().says("n1", voted(3, 1, false)).breaks(NeverBack, "votes");
-        one().says("n1", voted(2, 3, true)).breaks(NeverBack, "votes");
+        one().says("n1", voted(3, 1, false)).breaks(rule(), "votes");
+        one().says("n1", voted(2, 3, true)).breaks(rule(), "votes");
         let mut story = one();
         story.ends("n1", "node").node("n1", 2).says("n1", back(Some(vote(2, 2, true)), 4));
-        story.breaks(NeverBack, "had stored");
+        story.breaks(rule(), "had stored");
     }
 
     #[test]
     fn an_applied_index_that_goes_back_is_found() {
-        one().says("n1", Fact::Applied { id: id(3, 2, 4), digest: 0 }).breaks(NeverBack, "applies");
+        one().says("n1", Fact::Applied { id: id(3, 2, 4), digest: 0 }).breaks(rule(), "applies");
         let snapshot = Fact::SnapshotInstalled { id: Some(id(3, 2, 3)), digest: 0, voters: Vec::new() };
-        one().says("n1", snapshot).breaks(NeverBack, "installs a snapshot");
+        one().says("n1", snapshot).breaks(rule(), "installs a snapshot");
         let mut story = one();
         story.ends("n1", "node").node("n1", 2).says("n1", back(Some(vote(3, 2, true)), 1));
-        story.breaks(NeverBack, "durably");
+        story.breaks(rule(), "durably");
+    }
+
+    /// `mixed`, seed 908871200.
+    #[test]
+    fn a_database_that_rotted_may_go_back_and_a_vote_may_not() {
+        let rot = |story: &mut Story| {
+            let (machine, path) = ("n1".to_owned(), "/meta/data/state.redb".to_owned());
+            story.kernel(Happening::Rotted { machine, path });
+            story.ends("n1", "node").node("n1", 2);
+        };
+        let mut story = one();
+        rot(&mut story);
+        story.says("n1", back(Some(vote(3, 2, true)), 1)).passes(rule());
+        let mut story = one();
+        rot(&mut story);
+        story.says("n1", back(Some(vote(2, 2, true)), 1)).breaks(rule(), "had stored");
     }
 }

@@ -205,6 +205,11 @@ impl Watch {
         self.of(of).full.lasts(policy.confirm_after, LOOKS)
     }
 
+    /// The same, by a look that still counts.
+    pub(crate) fn is_full_now(&self, now: Moment, of: Of, policy: &ResourcePolicy) -> bool {
+        self.at.is_some_and(|at| now.since(at) <= policy.good_for) && self.is_full(of, policy)
+    }
+
     /// A disk without room.
     pub(crate) fn fullest(&self) -> Option<&str> {
         self.fullest.as_deref()

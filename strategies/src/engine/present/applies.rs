@@ -82,9 +82,6 @@ impl Engine {
                 Applies::Skip("another node has the best log, or leads: it aligns")
             }
             Action::RejoinLearner if !stray => Applies::Wait("the node that runs away to follow"),
-            Action::RejoinLearner if self.is_acknowledged() => {
-                Applies::Wait("an election above the term that it had: it leads, with a quorum's word")
-            }
             _ => Applies::Yes,
         }
     }
@@ -120,9 +117,11 @@ impl Engine {
                 (Some(_), true) => Applies::Yes,
             },
             Action::StepDown | Action::RestartNode
-                if !hung && self.watches.resources.is_full(Of::Room, &self.policy.resources) =>
+                if !hung && self.watches.resources.is_full_now(now, Of::Room, &self.policy.resources) =>
             {
-                Applies::Wait("room: writes that find none do not come through, and a restart makes none")
+                Applies::Skip(
+                    "a volume is full: writes that find no room do not come through, and a restart makes none",
+                )
             }
             Action::StepDown if !self.leads() => Applies::Skip("the own node does not lead"),
             Action::StepDown | Action::RestartNode if !watch.is_of_process(&self.policy.deadlock) => {
