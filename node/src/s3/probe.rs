@@ -54,7 +54,7 @@ impl Door {
         let began = Instant::now();
         let mut asked = ask(net, address, DEADLINE).await;
         // At its limit the door closes an idle connection for a new one, and this one may be it: once more.
-        if matches!(asked, Err(CallError::Broken { .. })) {
+        if matches!(asked, Err(CallError::Broken { .. })) && refused() == before {
             asked = ask(net, address, DEADLINE.saturating_sub(began.elapsed())).await;
         }
         // A host without IPv6 has no ::1 to connect to, and what listens on all addresses there is reached by IPv4.
