@@ -174,6 +174,22 @@ fn the_tenth_incident_of_a_recording_is_not_taken_for_an_older_one() {
     same_as_another(&told).unwrap();
 }
 
+/// Found by the first property above (CI of 42eed03): an agent that dies again within the millisecond in which it began closes an old
+/// slot in each of its lives, and is right to: neither knows whether the one before came to it.
+#[test]
+fn an_agent_that_dies_twice_in_a_millisecond_closes_an_old_slot_in_each_life() {
+    let mut told = Story::new(automatic(Profile::Fast));
+    let manner = Manner { steps: Answer::Badly, approves: false, ..Manner::KIND };
+    let dies_twice = [Happens::AgentDies, Happens::AgentDies];
+    told.tell_all(&[Happens::Manner(manner), Happens::Falls(Ill::DiskGone)]);
+    while !told.bench.executed().iter().any(|step| step.action == Action::DetachDisk) {
+        told.pass(1);
+    }
+    told.tell_all(&dies_twice);
+    let closed = |command: &&Command| matches!(command, Command::CloseSlot { step, .. } if step.action == Action::DetachDisk);
+    assert_eq!(told.bench.commands.iter().filter(closed).count(), 3, "by the step's end, and by each life after it");
+}
+
 /// What was commanded, without what is wall time for people: of records what they are about, of everything else all of it.
 fn told_by(commands: &[Command]) -> Vec<String> {
     let told = |command: &Command| match command {

@@ -85,8 +85,8 @@ pub struct Watcher {
     pub slots: BTreeSet<StepId>,
     /// Those of them that nobody has answered.
     pub asked: BTreeSet<StepId>,
-    /// Those that are, by the life of the agent that did it: the next one does not know whether the one before came to it.
-    closed: BTreeSet<(StepId, u64)>,
+    /// Those that this life of the agent closed: the next one does not know whether the one before came to it.
+    closed: BTreeSet<StepId>,
     /// Proofs that are sought.
     pub proofs: BTreeSet<IncidentId>,
     /// Incidents for which a token is to be drawn.
@@ -132,7 +132,7 @@ impl Watcher {
                     self.asked.insert(step.id);
                 }
                 Command::CloseSlot { step, .. } => {
-                    assert!(self.closed.insert((step.id, bench.born_ms)), "slot of {step:?} closed twice in one life");
+                    assert!(self.closed.insert(step.id), "slot of {step:?} closed twice in one life");
                     self.slots.remove(&step.id);
                     self.asked.remove(&step.id);
                 }
@@ -278,6 +278,7 @@ impl Watcher {
     pub fn agent_died(&mut self) {
         self.slots.clear();
         self.asked.clear();
+        self.closed.clear();
         self.proofs.clear();
         self.offers.clear();
         self.tokens.clear();
