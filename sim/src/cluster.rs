@@ -25,7 +25,9 @@ use resilver_proto::store::store_client::StoreClient;
 use resilver_proto::store::{Coding, CreateBucketRequest, InitRequest, StatusRequest};
 use resilver_proto::transport;
 use resilver_sim_kernel::{Kernel, MachineId, Pid, ProcessState, Program};
+use resilver_strategies::cascade::Pattern;
 use resilver_strategies::config::{PolicyConfig, Profile};
+use resilver_strategies::types::FailureKind;
 
 use crate::smartctl;
 
@@ -143,6 +145,18 @@ pub(crate) struct Watching {
     pub(crate) compare_every: Option<Duration>,
     /// Whether disks have counters of their own.
     pub(crate) smart: bool,
+    /// Whether the operator has a pattern of his own for what follows a lost quorum: the ones that ship need the S3 door.
+    pub(crate) cascade: bool,
+}
+
+/// What an operator would write into `cascades.patterns`: hosts are gone, no lock is had any more, and uploads fail.
+fn own_pattern() -> Pattern {
+    Pattern {
+        name: "peer_locks_uploads".to_owned(),
+        initial: FailureKind::PeerUnreachable,
+        then: vec![FailureKind::LockTimeout, FailureKind::UploadFailure],
+        window: Duration::from_secs(60),
+    }
 }
 
 /// What disks say of themselves, from the program that is asked.
@@ -170,6 +184,8 @@ fn agent_options(index: usize, nodes: usize, disks: usize, watching: Watching) -
         }
     };
     let program = PathBuf::from("/bin/resilver");
+    let mut policy = PolicyConfig::of(Profile::Fast);
+    policy.cascades.patterns.extend(watching.cascade.then(own_pattern));
     AgentOptions {
         node_address: node_address(&name),
         node_http: Some(at(&name, NODE_HTTP_PORT)),
@@ -189,7 +205,7 @@ fn agent_options(index: usize, nodes: usize, disks: usize, watching: Watching) -
         interval: if watching.smart { smartctl::LOOK_EVERY } else { usual },
         rack: String::new(),
         peers: (0..nodes).map(peer).collect(),
-        policy: PolicyConfig::of(Profile::Fast),
+        policy,
         launch: Launch {
             keeper: Invocation { program: program.clone(), args: vec!["keeper".to_owned()] },
             node: Invocation { program, args: vec!["node".to_owned(), name.clone()] },

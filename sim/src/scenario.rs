@@ -57,7 +57,8 @@ impl Agents {
     pub(crate) fn watching(self) -> Watching {
         let Agents::Treat(table) = self else { return Watching::default() };
         let compare_every = table.iter().find_map(|row| row.compare_every_s).map(Duration::from_secs);
-        Watching { compare_every, smart: table.iter().any(|row| row.smart) }
+        let (smart, cascade) = (table.iter().any(|row| row.smart), table.iter().any(|row| row.cascade));
+        Watching { compare_every, smart, cascade }
     }
 }
 
@@ -72,6 +73,8 @@ pub(crate) enum FoundBy {
     Ends,
     /// Those of all machines that were not struck.
     Others,
+    /// That of a machine that was not struck, about the one that was: whoever holds the lease.
+    Holder,
 }
 
 /// Until when it must be over, seconds.
@@ -95,7 +98,7 @@ pub(crate) struct Treatment {
     pub(crate) found_by: FoundBy,
     /// How soon, seconds from the fault's begin.
     pub(crate) within_s: u64,
-    /// The first step is one of these; none: it is told, and nothing is done.
+    /// The first step is one of these, `none` among them if nothing may have to be done; none: it is told, and nothing is done.
     pub(crate) first: &'static [&'static str],
     /// All steps that may be taken about it, disruptive ones at the struck machines only.
     pub(crate) steps: &'static [&'static str],
@@ -113,6 +116,8 @@ pub(crate) struct Treatment {
     pub(crate) compare_every_s: Option<u64>,
     /// Whether disks have counters of their own in such a run.
     pub(crate) smart: bool,
+    /// Whether the operator has a pattern of cascades of his own in such a run.
+    pub(crate) cascade: bool,
 }
 
 /// When somebody is there who restarts what was given up, and brings back who lost his vote.

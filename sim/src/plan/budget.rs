@@ -187,7 +187,7 @@ fn places(event: &Event) -> Vec<String> {
         Fault::KillInRecovery { .. } => vec!["recovery".to_owned()],
         Fault::IsolateInGrant { .. } => machines("links"),
         // The same verb twice, and two at once, are what is wanted.
-        Fault::Asked { .. } | Fault::Tampered { .. } | Fault::Quiet => Vec::new(),
+        Fault::Asked { .. } | Fault::Tampered { .. } | Fault::Quiet | Fault::OperatorChanges => Vec::new(),
         _ => vec![event.target.to_string()],
     }
 }

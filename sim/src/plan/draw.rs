@@ -9,7 +9,7 @@ use resilver_sim_kernel::mix;
 use super::budget::Budget;
 use super::classes::between;
 use super::verbs;
-use super::{Class, Event, Fault, Kind, MACHINES, Plan, Target, VOTERS};
+use super::{Class, Event, Fault, MACHINES, Plan, Target};
 use crate::scenario::{Bounds, Scenario};
 
 /// Attempts to place one fault within the budget; then it is left out.
@@ -86,11 +86,9 @@ fn one(rng: &mut StdRng, scenario: &Scenario, victim: usize, safety_ms: u64) -> 
             events.push(event(at_ms, fault, Target::Machine(machine), away_ms));
         }
     }
-    if class == Class::Lasting(Kind::TwoVoters)
-        && let Target::Machine(first) = target
-    {
-        let second = 1 + (first - 1 + rng.random_range(1..VOTERS)) % VOTERS;
-        events.push(event(at_ms + rng.random_range(0..=1_000), fault, Target::Machine(second), for_ms));
+    if let Class::Lasting(kind) = class {
+        let beside = kind.beside(rng, &events[0]);
+        events.extend(beside);
     }
     if class == Class::Thrice {
         let began = rng.random_range(QUIET_MS..2 * QUIET_MS);

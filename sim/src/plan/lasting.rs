@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::classes::{between, pick};
-use super::{Cut, DISKS, Fault, MACHINES, Tampering, Target, VOTERS};
+use super::{Cut, DISKS, DiskOp, Event, Fault, Files, MACHINES, Role, Tampering, Target, VOTERS};
 
 /// What goes wrong, for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,10 +33,24 @@ pub(crate) enum Kind {
     WearsOut,
     /// Two of three voters lose their power.
     TwoVoters,
+    /// They do, and somebody goes on changing a bucket meanwhile.
+    Dragged,
     /// A voter takes no leader's word, and raises its term alone.
     Astray,
     /// A leader that is none any more takes itself for one.
     SecondLeader,
+    /// A node's process ends, or all of a machine's.
+    Crash,
+    /// A machine loses its power for longer than the others need to do without it.
+    Gone,
+    /// A disk fails, in one way or another, for longer than it takes to give it up.
+    DiskDies,
+    /// Shards rot.
+    Rot,
+    /// A node ends, and its log is rotten from end to end.
+    RuinedLog,
+    /// A node ends, and its database is.
+    RuinedDatabase,
 }
 
 /// A batch longer than `lag.behind` (10 s), so that the oldest entry is older than that at every moment.
@@ -66,6 +80,23 @@ const ASTRAY_MS: (u64, u64) = (44_000, 50_000);
 /// An election, `split_brain.overlap` (2 s), the lease, a step down that is looked for in vain (15 s), and a restart, which ends it.
 const TWO_LEADERS_MS: (u64, u64) = (54_000, 58_000);
 
+/// Convicted after 15 s by a holder that may have to be found first (a lease ends after 12), `host.reprotect_after` (10 s in the
+/// profile `fast`), and the rebuilding.
+const GONE_MS: (u64, u64) = (52_000, 58_000);
+/// An operation that hangs is one after 10 s; a canary each 3 s; the lease; a disk that is down is rebuilt elsewhere 0.5 s later.
+const DISK_MS: (u64, u64) = (38_000, 46_000);
+/// Objects that are there stay there from so long before shards rot, and until they are whole again: rot in what is deleted
+/// anyway nobody has to find.
+const QUIET_BEFORE_MS: u64 = 6_000;
+const QUIET_MS: u64 = 45_000;
+/// Somebody is in the middle of changing a bucket when voters go, and goes on for longer than it takes to call that a cascade.
+const CHANGES_BEFORE_MS: u64 = 1_000;
+const CHANGES_MS: u64 = 60_000;
+/// A node that ended is started again within milliseconds: what it is to find must be there.
+const ENDS_AFTER_MS: u64 = 0;
+/// How long init takes to start an agent again whose machine's processes all ended.
+const AGENT_AWAY_MS: (u64, u64) = (1_000, 3_000);
+
 /// When it begins: once there is something to lose.
 const BEGINS_MS: (u64, u64) = (2_000, 4_000);
 /// Once an agent holds the lease, which takes an agent that has just begun some ten seconds.
@@ -76,7 +107,16 @@ impl Kind {
     pub(super) fn begins_ms(self) -> (u64, u64) {
         match self {
             // And once its disk has shards to be read.
-            Kind::WrongClock | Kind::Astray | Kind::SecondLeader | Kind::Wears | Kind::WearsOut => HELD_MS,
+            Kind::WrongClock
+            | Kind::Astray
+            | Kind::SecondLeader
+            | Kind::Wears
+            | Kind::WearsOut
+            | Kind::Gone
+            | Kind::DiskDies
+            | Kind::Rot
+            | Kind::RuinedLog
+            | Kind::RuinedDatabase => HELD_MS,
             _ => BEGINS_MS,
         }
     }
@@ -129,9 +169,59 @@ impl Kind {
                 (Fault::Astray { every_ms: between(rng, STANDS_MS) }, Target::Follower, between(rng, ASTRAY_MS))
             }
             Kind::SecondLeader => (Fault::Deluded, Target::RaftLeader, between(rng, TWO_LEADERS_MS)),
-            Kind::TwoVoters => {
+            Kind::TwoVoters | Kind::Dragged => {
                 (Fault::PowerOff, Target::Machine(rng.random_range(1..=VOTERS)), between(rng, VOTERS_MS))
             }
+            Kind::Crash => {
+                let target = if rng.random_bool(0.3) { Target::RaftLeader } else { any };
+                let all = rng.random_bool(0.4);
+                let role = if all { Role::All } else { Role::Node };
+                (Fault::Kill(role), target, if all { between(rng, AGENT_AWAY_MS) } else { 0 })
+            }
+            Kind::Gone => {
+                let target = if rng.random_bool(0.3) { Target::LeaseHolder } else { any };
+                (Fault::PowerOff, target, between(rng, GONE_MS))
+            }
+            Kind::DiskDies => {
+                let ways = [
+                    Fault::DiskError(DiskOp::Read),
+                    Fault::DiskError(DiskOp::Write),
+                    Fault::DiskError(DiskOp::Sync),
+                    Fault::DiskHung,
+                    Fault::DiskVanished,
+                ];
+                let disk = Target::Disk { machine, disk: rng.random_range(1..=DISKS) };
+                (pick(rng, &ways), disk, between(rng, DISK_MS))
+            }
+            Kind::Rot => {
+                let disk = Target::Disk { machine, disk: rng.random_range(1..=DISKS) };
+                (Fault::BitRot { files: Files::Shards, count: rng.random_range(1..=4) }, disk, 0)
+            }
+            Kind::RuinedLog => (Fault::Ruin(Files::Log), Target::MetaDisk(machine), 0),
+            Kind::RuinedDatabase => (Fault::Ruin(Files::Database), Target::MetaDisk(machine), 0),
+        }
+    }
+
+    /// Draws what belongs to it, beside the fault itself.
+    pub(super) fn beside(self, rng: &mut StdRng, first: &Event) -> Vec<Event> {
+        let event = |at_ms, fault, target, for_ms| Event { number: 0, at_ms, fault, target, for_ms };
+        match (self, first.target) {
+            (Kind::TwoVoters | Kind::Dragged, Target::Machine(one)) => {
+                let other = 1 + (one - 1 + rng.random_range(1..VOTERS)) % VOTERS;
+                let at_ms = first.at_ms + rng.random_range(0..=1_000);
+                let second = event(at_ms, first.fault, Target::Machine(other), first.for_ms);
+                // Through one that is there all the time.
+                let through = Target::Machine(rng.random_range(VOTERS + 1..=MACHINES));
+                let changes = event(first.at_ms - CHANGES_BEFORE_MS, Fault::OperatorChanges, through, CHANGES_MS);
+                [second].into_iter().chain((self == Kind::Dragged).then_some(changes)).collect()
+            }
+            (Kind::Rot, Target::Disk { machine, .. }) => {
+                vec![event(first.at_ms - QUIET_BEFORE_MS, Fault::Quiet, Target::Machine(machine), QUIET_MS)]
+            }
+            (Kind::RuinedLog | Kind::RuinedDatabase, Target::MetaDisk(machine)) => {
+                vec![event(first.at_ms + ENDS_AFTER_MS, Fault::Kill(Role::Node), Target::Machine(machine), 0)]
+            }
+            _ => Vec::new(),
         }
     }
 }

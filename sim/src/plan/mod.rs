@@ -288,6 +288,8 @@ pub(crate) enum Fault {
         /// How many.
         count: u32,
     },
+    /// All of these files rot from end to end: whoever reads one of them meets it.
+    Ruin(Files),
     /// The next write lands elsewhere.
     MisdirectedWrite(Files),
     /// The wall clock jumps.
@@ -307,6 +309,8 @@ pub(crate) enum Fault {
     },
     /// Somebody pauses the machine's agent.
     OperatorPause,
+    /// Somebody changes a bucket through the machine's door, one time after the other, which takes a lock each time, and uploads into it.
+    OperatorChanges,
     /// Somebody asks for a verb, and again until he is told what came of it.
     Asked {
         /// Which.
@@ -469,11 +473,14 @@ impl Fault {
             Fault::BitRot { files: Files::Vote, .. } => "rot_vote",
             Fault::BitRot { files: Files::Database, .. } => "rot_database",
             Fault::BitRot { files: Files::Snapshots, .. } => "rot_snapshot",
+            Fault::Ruin(Files::Log) => "ruined_log",
+            Fault::Ruin(_) => "ruined_database",
             Fault::MisdirectedWrite(_) => "misdirected_write",
             Fault::ClockJump { .. } => "clock_jump",
             Fault::ClockRate { .. } => "clock_rate",
             Fault::OperatorRestart { .. } => "operator_restart",
             Fault::OperatorPause => "operator_pause",
+            Fault::OperatorChanges => "operator_changes",
             Fault::Asked { .. } => "asked",
             Fault::Tampered { in_step: true, .. } => "misapplied",
             Fault::Tampered { .. } => "tampering",
@@ -486,10 +493,15 @@ impl Fault {
     /// Whether stored metadata is not what was written afterwards.
     pub(crate) fn damages_metadata(self, target: Target) -> bool {
         match self {
-            Fault::BitRot { files, .. } | Fault::MisdirectedWrite(files) => files != Files::Shards,
+            Fault::BitRot { files, .. } | Fault::MisdirectedWrite(files) | Fault::Ruin(files) => files != Files::Shards,
             Fault::DiskReplaced => matches!(target, Target::MetaDisk(_)),
             _ => false,
         }
+    }
+
+    /// Whether it is nothing that goes wrong, but what people ask for, or do not.
+    pub(crate) fn is_asked_for(self) -> bool {
+        matches!(self, Fault::Quiet | Fault::OperatorChanges)
     }
 
     /// Whether an agent may take the disk out of service for it.

@@ -106,6 +106,7 @@ impl fmt::Display for Fault {
             Fault::DiskVanished => f.write_str("vanished"),
             Fault::DiskReplaced => f.write_str("vanished, then replaced by an empty one"),
             Fault::BitRot { files, count } => write!(f, "bit rot in {count} of its {files}"),
+            Fault::Ruin(files) => write!(f, "its {files} rots from end to end"),
             Fault::MisdirectedWrite(files) => write!(f, "the next write to its {files} lands elsewhere"),
             Fault::ClockJump { by_ms } => write!(f, "wall clock jumps by {by_ms} ms"),
             Fault::ClockRate { ppm } => write!(f, "clocks run at {ppm:+} ppm"),
@@ -113,6 +114,7 @@ impl fmt::Display for Fault {
                 write!(f, "an operator restarts the node through the agent of n{through}")
             }
             Fault::OperatorPause => f.write_str("an operator pauses the agent"),
+            Fault::OperatorChanges => f.write_str("an operator changes a bucket's quota, one time after the other"),
             Fault::Asked { ask: Ask::Replace { spare }, through } => {
                 let by = if *spare { "the spare" } else { "one in its place" };
                 write!(f, "a person asks n{through} to replace it by {by}")

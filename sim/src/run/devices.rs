@@ -10,6 +10,9 @@ use resilver_sim_kernel::{Kernel, MachineId};
 use crate::cluster::{AGENT_MOUNT, META_MOUNT, disk_mount};
 use crate::plan::{DiskOp, Fault, Files, Target};
 
+/// How far apart bits are flipped in a file that is ruined: a page of the database, and less than a segment of the log.
+const RUINED_EVERY: u64 = 4096;
+
 /// The folder of a disk's shards. What lies beside it is no shard (temporary, moved aside).
 const SHARDS: &str = "shards";
 
@@ -69,10 +72,27 @@ pub(super) fn rot(kernel: &mut Kernel, machine: MachineId, mount: &Path, files: 
     while rotted < count && !there.is_empty() {
         let at = kernel.rng().between(0, there.len() as u64 - 1) as usize;
         let (path, _) = there.swap_remove(at);
-        // Past the end of what was written nobody would miss a bit: log segments are mostly room.
-        let written = system.synced_content(&path).and_then(|bytes| bytes.iter().rposition(|byte| *byte != 0));
-        let Some(last) = written else { continue };
-        rotted += u32::from(system.flip_bit(&path, 0..last as u64 + 1).is_some());
+        let Some(end) = written(&system, &path) else { continue };
+        rotted += u32::from(system.flip_bit(&path, 0..end).is_some());
     }
     rotted
+}
+
+/// Flips bits of all of these files, from end to end. How many.
+pub(super) fn ruin(kernel: &Kernel, machine: MachineId, mount: &Path, files: Files) -> usize {
+    let system = kernel.file_system(machine);
+    let Some(filter) = filter(&system, mount, files) else { return 0 };
+    let there = system.files(mount).into_iter().map(|(path, _)| path).filter(|path| filter.matches(path));
+    let flips = there.filter_map(|path| Some((written(&system, &path)?, path))).flat_map(|(end, path)| {
+        let system = &system;
+        let pieces = (0..end).step_by(RUINED_EVERY as usize).map(move |from| from..end.min(from + RUINED_EVERY));
+        pieces.filter_map(move |piece| system.flip_bit(&path, piece)).collect::<Vec<_>>()
+    });
+    flips.count()
+}
+
+/// Past the end of what was written nobody would miss a bit: log segments are mostly room.
+fn written(system: &FileSystem, path: &Path) -> Option<u64> {
+    let last = system.synced_content(path)?.iter().rposition(|byte| *byte != 0)?;
+    Some(last as u64 + 1)
 }

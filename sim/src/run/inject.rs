@@ -321,6 +321,11 @@ impl Injector {
                 field.kernel.start(field.cluster.client(), "operator", &people::pause(name, length));
                 true
             }
+            Fault::OperatorChanges => {
+                let length = Duration::from_millis(event.for_ms);
+                field.kernel.start(field.cluster.client(), "operator", &people::change_bucket(name, length));
+                true
+            }
             Fault::Quiet => {
                 field.notes.be_quiet(Duration::from_millis(event.for_ms));
                 true
@@ -369,6 +374,10 @@ impl Injector {
             Fault::BitRot { files, count } => {
                 let Some(mount) = devices::mount(event.target) else { return false };
                 devices::rot(field.kernel, machine, &mount, files, count) > 0
+            }
+            Fault::Ruin(files) => {
+                let Some(mount) = devices::mount(event.target) else { return false };
+                devices::ruin(field.kernel, machine, &mount, files) > 0
             }
             Fault::MisdirectedWrite(files) => {
                 let Some(mount) = devices::mount(event.target) else { return false };

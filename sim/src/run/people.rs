@@ -18,9 +18,13 @@ use resilver_host::Host;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::{ObserveRequest, RejoinRequest};
+use resilver_proto::store::set_bucket_request::Quota;
+use resilver_proto::store::store_client::StoreClient;
+use resilver_proto::store::{CreateBucketRequest, PutBegin, PutRequest, SetBucketRequest, put_request};
 use resilver_proto::{transport, web};
 use resilver_sim_kernel::Program;
 use serde_json::{Value, json};
+use tonic::transport::Channel;
 
 use crate::cluster::{agent_http, node_address};
 use crate::plan::MACHINES;
@@ -32,6 +36,10 @@ const ASK_DEADLINE: Duration = Duration::from_secs(5);
 const RESTART_DEADLINE: Duration = Duration::from_secs(30);
 /// How long somebody watches a node come back before looking elsewhere.
 const REJOIN_DEADLINE: Duration = Duration::from_secs(30);
+/// The bucket of an operator's own, between two changes of it, and its quota.
+const OWN_BUCKET: &str = "notes";
+const CHANGE_EVERY: Duration = Duration::from_millis(200);
+const MUCH: u64 = 1 << 40;
 /// The mode of a node that does not run.
 const PROCESS_CRASH: &str = "process_crash";
 
@@ -53,6 +61,53 @@ pub(crate) fn pause(through: String, length: Duration) -> Program {
             post(&host, &through, "/api/v1/pause", &body, ASK_DEADLINE).await
         })
     })
+}
+
+/// An operator at work through the node of `through`, for so long: changes a bucket's quota again and again, and uploads into it,
+/// with more patience than the clients have.
+pub(crate) fn change_bucket(through: String, length: Duration) -> Program {
+    Arc::new(move |host, _| {
+        let through = through.clone();
+        Box::pin(async move {
+            let Ok(channel) = transport::channel(&host.net, &node_address(&through), transport::Profile::Bulk) else {
+                return 1;
+            };
+            let mut store = StoreClient::new(channel);
+            let own = CreateBucketRequest {
+                bucket: OWN_BUCKET.to_owned(),
+                if_absent: true,
+                ..CreateBucketRequest::default()
+            };
+            let work = async {
+                // That this and all of what follows is refused while nobody leads is what it is about.
+                let _ = store.create_bucket(own).await;
+                tokio::join!(changes(store.clone()), uploads(store.clone()))
+            };
+            let _ = tokio::time::timeout(length, work).await;
+            0
+        })
+    })
+}
+
+async fn changes(mut store: StoreClient<Channel>) {
+    // More than a run can store: nothing is refused for it.
+    for quota in MUCH.. {
+        let quota = Some(Quota::QuotaBytes(quota));
+        let _ = store
+            .set_bucket(SetBucketRequest { bucket: OWN_BUCKET.to_owned(), quota, ..SetBucketRequest::default() })
+            .await;
+        tokio::time::sleep(CHANGE_EVERY).await;
+    }
+}
+
+async fn uploads(mut store: StoreClient<Channel>) {
+    loop {
+        let begin = PutBegin { bucket: OWN_BUCKET.to_owned(), key: "note".to_owned(), ..PutBegin::default() };
+        let parts = [put_request::Of::Begin(begin), put_request::Of::Data("looked at it".into())];
+        let parts = parts.map(|part| PutRequest { of: Some(part) });
+        let _ = store.put(futures_util::stream::iter(parts)).await;
+        tokio::time::sleep(CHANGE_EVERY).await;
+    }
 }
 
 /// The person on call: looks at every agent and every node until killed, restarts what was given up, and brings back who

@@ -25,6 +25,11 @@ const LEASE: Duration = Duration::from_secs(12);
 /// Actions that say nothing without what they are done with.
 const WITH: [&str; 3] = ["set_mode", "throttle", "reclaim"];
 
+/// The mode whose incidents are about objects.
+const OF_OBJECTS: &str = "data_corruption";
+/// Stands in a table for no step at all.
+const NO_STEP: &str = "none";
+
 /// An incident, by the journal of the agent that opened it.
 #[derive(Clone, Debug, Default)]
 struct Incident {
@@ -149,7 +154,8 @@ pub(super) fn untreated(table: &[Treatment], struck: &[Struck], chart: &Chart, s
     if cases.is_empty() {
         return Some("nothing that the table has was made to fail: there was nothing to find".to_owned());
     }
-    let machines: BTreeSet<&str> = struck.iter().flat_map(|struck| &struck.machines).map(String::as_str).collect();
+    let harmed = struck.iter().filter(|struck| !struck.fault.is_asked_for());
+    let machines: BTreeSet<&str> = harmed.flat_map(|struck| &struck.machines).map(String::as_str).collect();
     let wrong = cases.iter().find_map(|(row, struck)| found(row, struck, &machines, chart, seen).err());
     wrong.or_else(|| {
         let (row, _) = cases.first()?;
@@ -162,7 +168,7 @@ fn finders(row: &Treatment, struck: &Struck, machines: &BTreeSet<&str>) -> Vec<S
     match row.found_by {
         FoundBy::Struck | FoundBy::Alone => struck.machines.iter().take(1).cloned().collect(),
         FoundBy::Ends => struck.machines.clone(),
-        FoundBy::Others => {
+        FoundBy::Others | FoundBy::Holder => {
             (1..=MACHINES).map(|number| format!("n{number}")).filter(|name| !machines.contains(name.as_str())).collect()
         }
     }
@@ -177,10 +183,17 @@ fn found(
     seen: &mut Coverage,
 ) -> Result<(), String> {
     let mode = row.mode;
-    for agent in finders(row, struck, machines) {
-        let late = struck.from + Duration::from_secs(row.within_s);
-        let mine =
-            |incident: &&Incident| incident.agent == agent && incident.mode == mode && incident.opened >= struck.from;
+    let late = struck.from + Duration::from_secs(row.within_s);
+    let of_it = |incident: &&Incident| incident.mode == mode && incident.opened >= struck.from;
+    let mut finders = finders(row, struck, machines);
+    if row.found_by == FoundBy::Holder {
+        // Which of them held the lease does not matter, and one of them must have.
+        let first = chart.incidents.iter().filter(of_it).find(|incident| finders.contains(&incident.agent));
+        let first = first.map_or_else(|| "whoever holds the lease".to_owned(), |incident| incident.agent.clone());
+        finders = vec![first];
+    }
+    for agent in finders {
+        let mine = |incident: &&Incident| incident.agent == agent && of_it(incident);
         let incident = chart.incidents.iter().find(mine).ok_or_else(|| {
             format!(
                 "{} at {}: the agent of {agent} found no {mode} within {} s",
@@ -194,10 +207,14 @@ fn found(
             return Err(format!("the agent of {agent} found {mode} after {took} s, {} s expected", row.within_s));
         }
         let about_it = match row.found_by {
+            // An object lies on many hosts: its incident names none.
+            FoundBy::Struck if mode == OF_OBJECTS => incident.about.is_empty(),
             FoundBy::Struck => incident.about.contains(&agent),
             FoundBy::Alone => !incident.about.is_empty() && !incident.about.contains(&agent),
             FoundBy::Ends => struck.machines.iter().any(|end| *end != agent && incident.about.contains(end)),
             FoundBy::Others => true,
+            // Of two that are gone at once it may name either.
+            FoundBy::Holder => machines.iter().any(|machine| incident.about.contains(*machine)),
         };
         if !about_it {
             return Err(format!("{mode} of the agent of {agent} is about {:?}: {}", incident.about, incident.evidence));
@@ -230,6 +247,7 @@ fn ladder(row: &Treatment, struck: &Struck, incident: &Incident, chart: &Chart) 
     let steps: Vec<&Done> = chart.steps_of(incident).collect();
     match (row.first, steps.first()) {
         ([], None) => {}
+        (first, None) if first.contains(&NO_STEP) => {}
         (first, Some(step)) if first.contains(&&*step.what) => {}
         (first, step) => {
             let step = step.map_or("none", |step| &step.what);

@@ -3,7 +3,7 @@
 //! Times are detection's (`strategies/src/config/modes.rs`), which no profile scales, and what a look, a heartbeat and an answer
 //! may take on top.
 
-use super::{Agents, Bounds, Clients, FoundBy, Heals, NOTHING, OnCall, Scenario, Treatment};
+use super::{Agents, Bounds, Clients, DISKS, FoundBy, Heals, NOTHING, OnCall, Scenario, Treatment};
 use crate::plan::{Class, Kind};
 
 /// What is the same in all of them: one fault, that clients may notice, and that must be over in the end.
@@ -35,6 +35,31 @@ const NONE: Treatment = Treatment {
     heals: Heals::AfterFault(0),
     compare_every_s: None,
     smart: false,
+    cascade: false,
+};
+
+/// A disk that fails for good.
+const DISK_DIES: Treatment = Treatment {
+    mode: "disk_failure",
+    within_s: 20,
+    first: &["throttle"],
+    steps: &["throttle", "detach_disk", "repair_shards"],
+    must: &["throttle", "detach_disk", "repair_shards"],
+    heals: Heals::Itself(60),
+    ..NONE
+};
+
+/// A member whose metadata is lost, with whatever of it.
+const REJOINS: Treatment = Treatment {
+    within_s: 5,
+    first: &["rejoin_learner"],
+    steps: &["rejoin_learner"],
+    must: &["rejoin_learner"],
+    // Its process ended first.
+    also: &["process_crash"],
+    aside: &["start_node"],
+    heals: Heals::Itself(50),
+    ..NONE
 };
 
 /// The scenarios.
@@ -248,6 +273,131 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             heals: Heals::Itself(70),
             ..NONE
         }]),
+        ..ONE
+    },
+    Scenario {
+        name: "cascading-failure",
+        about: "as `quorum-loss`, somebody changes a bucket, and an operator's pattern says what follows: no locks, no uploads",
+        mix: &[(Class::Lasting(Kind::Dragged), 1)],
+        safety_seconds: (94, 98),
+        bounds: Bounds::Quorum,
+        agents: Agents::Treat(&[Treatment {
+            fault: "power_off",
+            mode: "cascading_failure",
+            found_by: FoundBy::Holder,
+            within_s: 72,
+            also: &["quorum_loss", "host_down", "process_crash", "network_partition"],
+            aside: &[
+                "mark_down",
+                "mark_up",
+                "start_node",
+                "reclaim connections",
+                "set_mode read_only",
+                "set_mode read_write",
+            ],
+            heals: Heals::AfterFault(90),
+            cascade: true,
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "process-crash",
+        about: "a node's process ends, or all processes of a machine, the leader's among them",
+        mix: &[(Class::Lasting(Kind::Crash), 1)],
+        safety_seconds: (20, 24),
+        agents: Agents::Treat(&[
+            Treatment {
+                fault: "kill_node",
+                mode: "process_crash",
+                within_s: 1,
+                first: &["start_node"],
+                steps: &["start_node"],
+                must: &["start_node"],
+                heals: Heals::Itself(8),
+                ..NONE
+            },
+            // Once init has started the agent again.
+            Treatment {
+                fault: "kill_all",
+                mode: "process_crash",
+                within_s: 6,
+                first: &["start_node"],
+                steps: &["start_node"],
+                must: &["start_node"],
+                heals: Heals::Itself(8),
+                ..NONE
+            },
+        ]),
+        ..ONE
+    },
+    Scenario {
+        name: "host-down",
+        about: "a machine loses its power, the lease's holder among them, until the others have rebuilt what it held",
+        mix: &[(Class::Lasting(Kind::Gone), 1)],
+        safety_seconds: (76, 80),
+        agents: Agents::Treat(&[Treatment {
+            fault: "power_off",
+            mode: "host_down",
+            found_by: FoundBy::Holder,
+            within_s: 34,
+            first: &["mark_down"],
+            steps: &["mark_down", "evacuate_host", "mark_up"],
+            must: &["mark_down", "evacuate_host"],
+            // Its own agent starts its node once the power is back.
+            also: &["process_crash"],
+            aside: &["start_node"],
+            heals: Heals::AfterFault(30),
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "disk-failure",
+        about: "a disk's reads, writes or syncs fail, it hangs, or it is gone, until it was given up and rebuilt",
+        mix: &[(Class::Lasting(Kind::DiskDies), 1)],
+        safety_seconds: (64, 68),
+        agents: Agents::Treat(&[
+            Treatment { fault: "disk_read_error", also: &["data_corruption"], ..DISK_DIES },
+            Treatment { fault: "disk_write_error", ..DISK_DIES },
+            Treatment { fault: "disk_sync_error", ..DISK_DIES },
+            Treatment { fault: "disk_hung", ..DISK_DIES },
+            Treatment { fault: "disk_vanished", ..DISK_DIES },
+        ]),
+        accounts: DISKS,
+        ..ONE
+    },
+    Scenario {
+        name: "data-corruption",
+        about: "bits of shards flip: scrub finds them, and they are rebuilt from what is good",
+        mix: &[(Class::Lasting(Kind::Rot), 1)],
+        safety_seconds: (50, 54),
+        agents: Agents::Treat(&[Treatment {
+            fault: "rot_shard",
+            mode: "data_corruption",
+            within_s: 30,
+            // The node may have mended it before anybody had to ask for it.
+            first: &["none", "repair_shards"],
+            steps: &["repair_shards"],
+            heals: Heals::Itself(20),
+            ..NONE
+        }]),
+        ..ONE
+    },
+    Scenario {
+        name: "log-corruption",
+        about: "a node ends, and its log is rotten from end to end: it comes back as a learner",
+        mix: &[(Class::Lasting(Kind::RuinedLog), 1)],
+        safety_seconds: (60, 64),
+        agents: Agents::Treat(&[Treatment { fault: "ruined_log", mode: "log_corruption", ..REJOINS }]),
+        ..ONE
+    },
+    Scenario {
+        name: "database-corruption",
+        about: "a node ends, and its database is rotten from end to end: it comes back as a learner",
+        mix: &[(Class::Lasting(Kind::RuinedDatabase), 1)],
+        safety_seconds: (60, 64),
+        agents: Agents::Treat(&[Treatment { fault: "ruined_database", mode: "database_corruption", ..REJOINS }]),
         ..ONE
     },
     Scenario {

@@ -16,6 +16,7 @@ const TABLE: &[Treatment] = &[
         heals: Heals::AfterFault(45),
         compare_every_s: None,
         smart: false,
+        cascade: false,
     },
     Treatment {
         fault: "apart",
@@ -31,6 +32,7 @@ const TABLE: &[Treatment] = &[
         heals: Heals::AfterFault(30),
         compare_every_s: None,
         smart: false,
+        cascade: false,
     },
     Treatment {
         fault: "clock_jump",
@@ -46,6 +48,23 @@ const TABLE: &[Treatment] = &[
         heals: Heals::AfterFault(20),
         compare_every_s: None,
         smart: false,
+        cascade: false,
+    },
+    Treatment {
+        fault: "power_off",
+        mode: "host_down",
+        found_by: FoundBy::Holder,
+        within_s: 34,
+        first: &["none"],
+        steps: &[],
+        must: &[],
+        also: &[],
+        aside: &[],
+        elsewhere: &[],
+        heals: Heals::AfterFault(30),
+        compare_every_s: None,
+        smart: false,
+        cascade: false,
     },
 ];
 
@@ -165,6 +184,29 @@ fn both_ends_of_a_cut_must_name_the_other_one() {
     let mut one = found("n2");
     one.incidents.pop();
     assert!(judge(&struck, &one).expect("one saw nothing").contains("the agent of n5 found no"));
+}
+
+#[test]
+fn whoever_held_the_lease_must_find_a_host_that_is_down() {
+    let struck = struck(Fault::PowerOff, &["n2"]);
+    let found = |agent: &str, about: &str| {
+        let incidents = vec![incident(agent, "host_down", about, 25, Some(80))];
+        judge(&struck, &Chart { incidents, ..Chart::default() })
+    };
+    assert_eq!((found("n3", "n2"), found("n6", "n2")), (None, None));
+    assert!(found("n3", "n4").expect("it blames another one").contains("is about"));
+    assert!(found("n2", "n2").expect("itself").contains("whoever holds the lease found no"));
+    assert!(judge(&struck, &Chart::default()).expect("nobody did").contains("whoever holds the lease found no"));
+}
+
+#[test]
+fn nothing_may_be_done_only_where_the_table_says_so() {
+    let gone = struck(Fault::PowerOff, &["n2"]);
+    let chart = Chart { incidents: vec![incident("n3", "host_down", "n2", 25, Some(80))], ..Chart::default() };
+    assert_eq!(judge(&gone, &chart), None);
+    let mut idle = treated();
+    idle.steps.clear();
+    assert!(judge(&short(), &idle).expect("it had to act").contains("the first step"));
 }
 
 #[test]
