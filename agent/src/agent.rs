@@ -398,6 +398,7 @@ impl Parts {
         SmartSensor {
             host: self.host.clone(),
             options: options.clone(),
+            policy: self.options.policy.smart.clone(),
             interval: self.options.interval,
             dir: self.options.dir.join("smart"),
             view: self.view.clone(),

@@ -195,7 +195,7 @@ impl HealthDesk {
                 pace.push(now, median.as_secs_f64());
             }
         }
-        for (subject, value, end) in state.smart.drifts(now) {
+        for (subject, value, end) in state.smart.drifts(now, &self.policy.smart) {
             state.trends.feed(now, SeriesId { kind: Kind::CounterDrift, subject }, Sample { value, end });
         }
         if let Some((process, usage)) = memory {

@@ -177,7 +177,7 @@ fn two_kinds_of_evidence(look: &Look<'_>, disk: &str) -> (bool, String) {
     let left = look.facts.disk(disk).is_some_and(|fact| LEFT.contains(&fact.state.as_str()));
     match left {
         true => (true, "its shards leave the disk already".to_owned()),
-        false => look.degrading.agree(look.now, disk),
+        false => look.degrading.agree(look.now, disk, &look.policy.smart),
     }
 }
 

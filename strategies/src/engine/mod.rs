@@ -403,7 +403,7 @@ impl Engine {
         for symptom in self.disks.observe(now.mono, &node, fact, &self.policy) {
             self.see(now, symptom);
         }
-        self.degrading.heartbeat(now.mono, fact);
+        self.degrading.heartbeat(now.mono, fact, &self.policy.smart);
         let room = self.incidents.room();
         let found = self.findings.observe(now.mono, fact, room, &self.policy);
         for (disk, evidence) in found.many {

@@ -9,19 +9,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{NodeFact, SmartFact, SmartVerdict, Subject};
+use crate::config::SmartPolicy;
 use crate::engine::detect::Symptom;
 use crate::health::Counted;
+use crate::predict::in_words;
 use crate::types::{Mode, Moment};
 
 /// Disks watched; a node has fewer.
 const MAX_DISKS: usize = 256;
-
-/// Samples in a row that must say the same: one may be a misread table, or another disk's.
-const SAMPLES: u32 = 2;
-
-/// For how long what the node failed to read counts against a disk: a day, in which the scrub and the daily load have been
-/// everywhere that is in use. Detection: no factor scales it.
-const ERRORS_COUNT_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// Counters of data that the medium lost. Not among them: wear, age, heat, the cable, and the disk's own opinion. They say
 /// that a disk may die, and not that it has begun to.
@@ -74,7 +69,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Takes one heartbeat: what the node failed to read.
-    pub(crate) fn heartbeat(&mut self, now: Moment, fact: &NodeFact) {
+    pub(crate) fn heartbeat(&mut self, now: Moment, fact: &NodeFact, policy: &SmartPolicy) {
         // A node that has just begun lists none: that does not make them other disks.
         if !fact.disks.is_empty() {
             let there = |disk: &String| fact.disks.iter().any(|fact| fact.disk == *disk);
@@ -82,7 +77,10 @@ impl Watch {
             self.counters.retain(|disk, _| there(disk));
         }
         for disk in fact.disks.iter().take(MAX_DISKS) {
-            let errors = self.errors.entry(disk.disk.clone()).or_insert_with(|| Errors::since(now));
+            let errors =
+                self.errors.entry(disk.disk.clone()).or_insert_with(|| Errors::since(now, policy.errors_within));
+            errors.operations.count_for(policy.errors_within);
+            errors.corrupt.count_for(policy.errors_within);
             errors.operations.read(now, disk.errors);
         }
         let newest = fact.findings.iter().map(|finding| finding.sequence).max().unwrap_or(0);
@@ -133,21 +131,23 @@ impl Watch {
     }
 
     /// Whether a disk was well in as many samples as it takes.
-    pub(crate) fn well(&self, now: Moment, disk: &str) -> bool {
-        self.fresh(now, disk).is_some_and(|known| known.verdict == SmartVerdict::Ok && known.well >= SAMPLES)
+    pub(crate) fn well(&self, now: Moment, disk: &str, policy: &SmartPolicy) -> bool {
+        self.fresh(now, disk).is_some_and(|known| known.verdict == SmartVerdict::Ok && known.well >= policy.samples)
     }
 
     /// Whether the counters and the node agree that the disk loses data, with the numbers.
-    pub(crate) fn agree(&self, now: Moment, disk: &str) -> (bool, String) {
+    pub(crate) fn agree(&self, now: Moment, disk: &str, policy: &SmartPolicy) -> (bool, String) {
         let (verdict, lost) =
             self.fresh(now, disk).map_or((SmartVerdict::Unknown, 0), |known| (known.verdict, known.lost));
         let errors = self.errors.get(disk);
         let failed = errors.and_then(|errors| errors.operations.grown()).unwrap_or(0);
         let corrupt = errors.and_then(|errors| errors.corrupt.grown()).unwrap_or(0);
-        let agree = verdict.is_ill() && lost >= SAMPLES && failed + corrupt > 0;
+        let SmartPolicy { samples, errors: enough, errors_within, .. } = policy;
+        let agree = verdict.is_ill() && lost >= *samples && failed + corrupt >= u64::from(*enough);
         let evidence = format!(
-            "SMART is {verdict}, {lost} samples in a row show losses of the medium, {SAMPLES} needed; in a day {failed} \
-             operations failed there and {corrupt} shards were corrupt, 1 needed"
+            "SMART is {verdict}, {lost} samples in a row show losses of the medium, {samples} needed; in {} {failed} \
+             operations failed there and {corrupt} shards were corrupt, {enough} needed",
+            in_words(*errors_within)
         );
         (agree, evidence)
     }
@@ -158,10 +158,10 @@ impl Watch {
 }
 
 impl Errors {
-    fn since(now: Moment) -> Self {
-        let mut corrupt = Counted::over(ERRORS_COUNT_FOR);
+    fn since(now: Moment, window: Duration) -> Self {
+        let mut corrupt = Counted::over(window);
         corrupt.read(now, 0);
-        Self { operations: Counted::over(ERRORS_COUNT_FOR), found: 0, corrupt }
+        Self { operations: Counted::over(window), found: 0, corrupt }
     }
 }
 
