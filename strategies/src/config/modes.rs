@@ -242,10 +242,10 @@ figures! {
         /// Samples in a row, of different times, that must show lost data before a disk is emptied; and as many that are well end an
         /// incident. One may be a misread table, or another disk's.
         samples: count = 2,
-        /// What the node failed to read on a disk speaks against it for so long: a day, in which the scrub and the daily load have
-        /// been everywhere that is in use.
+        /// What the node failed to read on a disk, and a counter of lost data that grew, speak against it for so long: a day, in
+        /// which the scrub and the daily load have been everywhere that is in use. What was lost before says nothing about now.
         errors_within: time = secs(24 * 3600),
-        /// So many failures of the node's own in that time. One: two samples of the counters stand beside it.
+        /// So many reads of the node that failed, and shards that it found corrupt, in that time. One: two samples of the counters stand beside it.
         errors: count = 1,
         /// More reallocated sectors than this, and a disk fails (from one on it degrades). A hundred is beyond one scratch or one bad
         /// flash block, and far below the thousands of spares after which a vendor's own threshold speaks.

@@ -427,7 +427,10 @@ impl Engine {
     /// nobody's incident.
     fn read_smart(&mut self, now: Now, fact: &SmartFact) {
         let in_service = self.facts.disk(&fact.disk).is_some_and(|disk| disk.state != "out");
-        let Some(symptom) = self.degrading.smart(now.mono, &self.node, fact).filter(|_| in_service) else { return };
+        let Some(symptom) = self.degrading.smart(now.mono, &self.node, fact, &self.policy.smart).filter(|_| in_service)
+        else {
+            return;
+        };
         let evidence = symptom.evidence.clone();
         let worse = self.incidents.about(symptom.mode, &symptom.subject).is_some_and(|known| {
             let worse = self.degrading.is_worse(&fact.disk);

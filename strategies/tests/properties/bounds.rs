@@ -78,6 +78,7 @@ fn limits() -> Vec<(&'static str, usize)> {
         ("disks.disks", limit!("engine/detect/disk_failure.rs", "MAX_DISKS")),
         ("disks.rotten", limit!("engine/detect/disk_failure.rs", "MAX_DISKS")),
         ("degrading.counters", limit!("engine/detect/disk_degrading.rs", "MAX_DISKS")),
+        ("degrading.counters.*.lifetime", limit!("engine/detect/disk_degrading.rs", "MAX_LIFETIME")),
         ("degrading.errors", limit!("engine/detect/disk_degrading.rs", "MAX_DISKS")),
         ("lines", max_lines()),
         ("cascades.events.*", per_kind),
