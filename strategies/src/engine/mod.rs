@@ -27,6 +27,7 @@ mod incidents;
 mod jitter;
 mod ladder;
 mod ledger;
+mod lines;
 mod modes;
 mod operator;
 mod pause;
@@ -108,6 +109,9 @@ pub struct Engine {
     watches: Watches,
     /// When lines of a pattern were written down last.
     lines: BTreeMap<String, Moment>,
+    /// What lines said lately, by mode.
+    #[serde(default)]
+    heard: lines::Heard,
     cascades: Detector,
     quorum: QuorumWatch,
     #[serde(with = "pause::whole")]
@@ -192,6 +196,7 @@ impl Engine {
             peers: Peers::default(),
             watches,
             lines: BTreeMap::new(),
+            heard: lines::Heard::default(),
             cascades,
             quorum: QuorumWatch::default(),
             pause: None,
@@ -492,6 +497,9 @@ impl Engine {
             None => self.next_incident(),
         };
         let mut incident = Incident::open(id, now, symptom);
+        if let Some(line) = self.heard.told(now.mono, incident.mode) {
+            incident.event(now, line);
+        }
         self.fold_new(now, &mut incident);
         // Where the ladder begins with an alert, this is it.
         let alert = self.rung(&incident).is_some_and(|rung| rung.action == Action::Alert);

@@ -41,7 +41,7 @@ pub fn max_spent() -> usize {
 
 /// Patterns of log lines.
 pub fn max_lines() -> usize {
-    limit!("engine/sense.rs", "MAX_PATTERNS")
+    limit!("engine/lines.rs", "MAX_PATTERNS")
 }
 
 /// Disks whose corruption is counted.
@@ -81,6 +81,7 @@ fn limits() -> Vec<(&'static str, usize)> {
         ("degrading.counters.*.lifetime", limit!("engine/detect/disk_degrading.rs", "MAX_LIFETIME")),
         ("degrading.errors", limit!("engine/detect/disk_degrading.rs", "MAX_DISKS")),
         ("lines", max_lines()),
+        ("heard", limit!("engine/lines.rs", "MAX_MODES")),
         ("cascades.events.*", per_kind),
         ("cascades.events.*.*.places", limit!("cascade/place.rs", "MAX_PLACES")),
         ("cascades.times.*", limit!("cascade/detector.rs", "MAX_TIMES")),
