@@ -159,16 +159,20 @@ figures! {
         descriptors_full: count = 950,
         /// Time in which tasks wait for a core (PSI): background work pauses. Load alone is no failure, and nothing more is done.
         cpu_pressure: count = 600,
+        /// Where the kernel tells no PSI: per mille of all cores busy, for as long (`cpu_confirm_after`). Higher than the one above,
+        /// because work is no waiting: nobody has to wait before every core is busy, and a host of idle cores never comes here.
+        cpu_busy: count = 970,
         /// So far under a threshold is back: else a node at the threshold would open and close its door.
         back: count = 50,
         /// Detection: over a threshold for so long.
         confirm_after: time = secs(30),
-        /// Detection: tasks wait for a core for so long. A host may be busy for minutes, and that is what its cores are for; repair
+        /// Detection: tasks wait for a core (or every core is busy) for so long. A host may be busy for minutes, and that is what its cores are for; repair
         /// and scrub give way to clients by themselves meanwhile.
         cpu_confirm_after: time = secs(600),
         /// Well for so long before what was done is taken back.
         back_for: time = secs(30),
-        /// A volume that is predicted to be full within this is cleaned up now. Nothing more is done on a prediction. Detection.
+        /// A volume whose room or inodes are predicted to run out within this is cleaned up now; a process whose memory or
+        /// descriptors are has its background work paused. Nothing more is done on a prediction. Detection.
         predicted_within: time = secs(3600),
         /// How long one cleaning has to help.
         relief_wait: time = secs(120),
@@ -320,6 +324,7 @@ pub(super) fn check(policy: &super::PolicyConfig) -> Result<(), BadPolicy> {
         ("resources.memory", resources.memory, resources.memory_full),
         ("resources.descriptors", resources.descriptors, resources.descriptors_full),
         ("resources.cpu_pressure", resources.cpu_pressure, 1000),
+        ("resources.cpu_busy", resources.cpu_busy, 1000),
     ] {
         if value <= resources.back || value > full || full > 1000 {
             let want =

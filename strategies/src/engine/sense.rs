@@ -38,7 +38,8 @@ impl Engine {
             Observation::Peer(fact) => self.sense_peer(at, fact),
             Observation::Host(fact) => {
                 self.watches.deadlock.host(at, fact, &self.policy.deadlock);
-                self.watches.resources.observe(now, fact, &self.policy);
+                let process = self.facts.running();
+                self.watches.resources.observe(now, fact, process, &self.policy);
             }
             Observation::Canary(fact) => {
                 self.watches.deadlock.canary(at, fact, &self.policy.deadlock);
