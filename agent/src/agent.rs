@@ -30,7 +30,7 @@ use crate::options::{Options, SmartSource};
 use crate::peer_service::PeerService;
 use crate::replay::Replay;
 use crate::sensors::{
-    CanarySensor, HeartbeatSensor, HostSensor, LogSensor, PeerSensor, ProcessSensor, ProcessStateSensor,
+    CanarySensor, HeartbeatSensor, HostSensor, LogDesk, LogSensor, PeerSensor, ProcessSensor, ProcessStateSensor,
     ReplicasSensor, SmartSensor, stopped,
 };
 use crate::service::{self, ServiceManager};
@@ -186,6 +186,7 @@ impl Agent {
             links,
             telemetry,
             peers,
+            logs: Arc::default(),
             swim,
             health,
             lease,
@@ -262,6 +263,7 @@ struct Parts {
     links: Arc<Links>,
     telemetry: Arc<Telemetry>,
     peers: Arc<PeerViews>,
+    logs: Arc<LogDesk>,
     swim: watch::Receiver<SwimView>,
     health: Arc<HealthDesk>,
     lease: LeaseHandle,
@@ -336,6 +338,7 @@ impl Parts {
             started_ms,
             view: self.view.clone(),
             peers: self.peers.clone(),
+            logs: self.logs.clone(),
             lease: self.lease.clone(),
             coordinator: self.coordinator.clone(),
             telemetry: self.telemetry.clone(),
@@ -373,6 +376,7 @@ impl Parts {
                 source: source.clone(),
                 every: sensors.logs_every,
                 dir: self.options.dir.join("logs"),
+                desk: self.logs.clone(),
                 out: out.clone(),
             };
             all.spawn(logs.run(self.shutdown.clone()));
@@ -398,6 +402,7 @@ impl Parts {
         SmartSensor {
             host: self.host.clone(),
             options: options.clone(),
+            policy: self.options.policy.smart.clone(),
             interval: self.options.interval,
             dir: self.options.dir.join("smart"),
             view: self.view.clone(),

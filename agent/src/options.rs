@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use resilver_strategies::config::PolicyConfig;
+use resilver_strategies::config::{PolicyConfig, SmartPolicy};
 use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -175,6 +175,16 @@ pub struct SmartSource {
     /// folder's file system; needed where that is on no device of its own (RAID, ZFS, containers).
     #[serde(default)]
     pub devices: BTreeMap<PathBuf, PathBuf>,
+}
+
+/// The limits of a configuration, as the reader of `smartctl` takes them.
+pub fn smart_limits(policy: &SmartPolicy) -> resilver_smart::Policy {
+    resilver_smart::Policy {
+        reallocated_failing: policy.reallocated_failing.into(),
+        grown_defects_failing: policy.grown_defects_failing.into(),
+        percentage_used_degrading: policy.percentage_used_degrading.into(),
+        wear_left_degrading: policy.wear_left_degrading.into(),
+    }
 }
 
 /// The agent's record of decisions.

@@ -19,6 +19,8 @@ mod verdict;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod holds;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

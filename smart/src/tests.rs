@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::fixtures::{ALL, ATA, ATA_BRIEF, ATA_JSON, ATA_OLD, NVME, NVME_JSON, SAS, SAS_JSON};
+use super::holds::holds;
 use super::*;
 
 fn read(text: &str) -> Report {
@@ -410,15 +411,6 @@ fn what_grows_is_named_for_the_prediction() {
     );
     assert_eq!(read(NVME).drifting(), [("media_errors", 1028), ("percentage_used", 104)]);
     assert_eq!(read(SAS).drifting(), [("grown_defects", 3)]);
-}
-
-/// Whatever is read can be judged, and the judgement keeps its word.
-fn holds(input: &[u8]) {
-    let report = parse(input);
-    let judgement = judge(&report);
-    assert!(!judgement.reasons.is_empty(), "every verdict has reasons");
-    assert!(judgement.verdict != Verdict::Ok || report.counters.tell_of_the_medium(), "nothing read is never ok");
-    serde_json::to_string(&(report.kind, &report.exit_status, &report.counters, &judgement)).unwrap();
 }
 
 #[test]

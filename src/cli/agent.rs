@@ -77,7 +77,7 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
     cx.out.show(&view, |view| {
         let mut table = Table::new(["AGENT", "STATE", "NODE_STATE", "LEASE", "INCIDENTS", "PAUSED"]);
         view.agents.iter().for_each(|row| table.row(row.cells()));
-        view.agents.iter().fold(table.render(), |text, row| text + &row.held_back())
+        view.agents.iter().fold(table.render(), |text, row| text + &row.held_back() + &row.unread_logs())
     })?;
     for row in view.agents.iter().filter(|row| !row.answers) {
         cx.out.say(format!("{}: {}", row.agent, row.error.as_deref().unwrap_or_default()));
@@ -120,6 +120,16 @@ impl Row {
     fn held_back(&self) -> String {
         let reasons = self.at("/held_back").and_then(Value::as_array).into_iter().flatten();
         reasons.filter_map(Value::as_str).map(|why| format!("{} is held back: {why}\n", self.agent)).collect()
+    }
+
+    /// Which logs it does not read, a line each. One that is not there yet is told by its own status alone.
+    fn unread_logs(&self) -> String {
+        let unread = self.at("/unread_logs").and_then(Value::as_array).into_iter().flatten();
+        let unreadable = unread.filter(|log| log["state"] == "unreadable");
+        let word = |log: &Value, key: &str| log[key].as_str().unwrap_or(UNKNOWN).to_owned();
+        unreadable
+            .map(|log| format!("{} cannot read the log {}: {}\n", self.agent, word(log, "log"), word(log, "reason")))
+            .collect()
     }
 
     fn holder(&self) -> Option<&str> {

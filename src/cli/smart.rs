@@ -8,12 +8,16 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use resilver_agent::options::smart_limits;
 use resilver_host::Host;
 use resilver_host::disk::OpenMode;
-use resilver_smart::{Counters, ExitStatus, FailedAttribute, Judgement, Kind, MAX_INPUT_BYTES, Report, Verdict};
+use resilver_smart::{
+    Counters, ExitStatus, FailedAttribute, Judgement, Kind, MAX_INPUT_BYTES, Policy, Report, Verdict,
+};
 use serde::Serialize;
 
 use super::context::Context;
+use crate::config;
 use crate::exit::{Code, Failure};
 use crate::output::{Table, cell};
 
@@ -49,9 +53,17 @@ struct View {
 pub(crate) async fn run(cx: &Context, args: SmartArgs) -> Result<Code, Failure> {
     let input = read(&cx.host, &args.parse).await.map_err(|error| unreadable(&args.parse, &error))?;
     let report = resilver_smart::parse(&input);
-    let judgement = resilver_smart::judge(&report);
+    let judgement = limits(cx).await?.judge(&report);
     cx.out.show(&View::of(report, judgement), View::text)?;
     Ok(Code::Ok)
+}
+
+/// Those of the configuration that is named; without one the usual ones: a verdict must not depend on where the verb is called.
+async fn limits(cx: &Context) -> Result<Policy, Failure> {
+    match &cx.place.config {
+        Some(path) => Ok(smart_limits(&config::load(&cx.host, path).await?.smart)),
+        None => Ok(Policy::default()),
+    }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use resilver_agent::options::{Options as AgentOptions, Peer, SmartSource};
 use resilver_node::options::{Options as NodeOptions, S3Options};
+use resilver_strategies::config::SmartPolicy;
 
 use super::{Config, PolicyConfig};
 use crate::exit::Failure;
@@ -39,7 +40,25 @@ pub(super) fn check(config: &Config) -> Result<(), Failure> {
             .next("list all members, this one included: the agents hold their lease among them"));
     }
     config.policy().check().map_err(|error| Failure::usage(error.to_string()))?;
-    config.agent.as_ref().map_or(Ok(()), |agent| looks_often_enough(agent, &config.policy()))
+    let Some(agent) = &config.agent else { return Ok(()) };
+    looks_often_enough(agent, &config.policy())?;
+    samples_often_enough(agent, config.interval.unwrap_or(agent.interval), &config.policy().smart)
+}
+
+/// Samples in a row are to be had while what the node failed to read still counts.
+fn samples_often_enough(agent: &AgentOptions, every: Duration, smart: &SmartPolicy) -> Result<(), Failure> {
+    let take = every * smart.samples;
+    if agent.smart.is_none() || smart.errors_within >= take {
+        return Ok(());
+    }
+    let said = |time: Duration| humantime::format_duration(time).to_string();
+    Err(Failure::usage(format!(
+        "smart.errors_within is {}, and {} samples take {} (one each `interval`)",
+        said(smart.errors_within),
+        smart.samples,
+        said(take)
+    ))
+    .next("raise smart.errors_within, or lower `interval`: what the node failed to read would be forgotten before they agree"))
 }
 
 /// What is judged by looks of the last so many seconds needs two of them in that time; and figures that count heartbeats mean those
@@ -352,6 +371,10 @@ mod tests {
         assert!(smart("{ command: [smartctl] }").contains("without an absolute path"));
         let device = smart("{ command: [/usr/sbin/smartctl], devices: { /d/disk1: sda.json } }");
         assert!(device.contains("names sda.json for the disk /d/disk1"), "{device}");
+        let seldom = agent.replace("n2", "n1").replace("node_address", "smart: { folder: /f }, node_address");
+        let seldom = complaint(&format!("{NODE}{seldom}interval: 20h\n"));
+        assert!(seldom.contains("smart.errors_within is 1day, and 2 samples take 1day 16h"), "{seldom}");
+        assert!(complaint(&format!("{NODE}smart: {{ samples: 1 }}\n")).contains("smart.samples is 1: 2 to 100"));
         assert!(complaint(&format!("{NODE}interval: 10ms\n")).contains("interval is 10ms: 1s to 1d expected"));
         let gossip = |listen: &str, of_n2: &str| {
             let keys = format!("gossip: {{ listen: '{listen}', key_file: /k }}, node_address");

@@ -19,7 +19,7 @@ use resilver_node::options::Options as NodeOptions;
 use resilver_strategies::config::{
     AuthorityTable, Budget, Cascades, ClockPolicy, CorruptionPolicy, DamagePolicy, DeadlockPolicy, Detection,
     DiskPolicy, HealthPolicy, HostPolicy, LagPolicy, PartitionPolicy, PolicyConfig, Profile, QuorumPolicy, Recovery,
-    ReplicaPolicy, ResourcePolicy, SplitBrainPolicy, Storm, TermPolicy, TrendPolicy,
+    ReplicaPolicy, ResourcePolicy, SmartPolicy, SplitBrainPolicy, Storm, TermPolicy, TrendPolicy,
 };
 use resilver_strategies::types::Mode;
 use schemars::JsonSchema;
@@ -49,6 +49,9 @@ pub(crate) struct Config {
     pub(crate) detection: Detection,
     /// Waits and limits for a failing disk.
     pub(crate) disk: DiskPolicy,
+    /// What SMART's counters mean, and when a degrading disk is emptied (where they are read: `agent.smart`). Never scaled by a
+    /// profile.
+    pub(crate) smart: SmartPolicy,
     /// Waits and limits for damaged shards.
     pub(crate) corruption: CorruptionPolicy,
     /// Waits and limits for a host that is gone.
@@ -189,6 +192,7 @@ impl Config {
             recovery: self.recovery.clone(),
             detection: self.detection.clone(),
             disk: self.disk.clone(),
+            smart: self.smart.clone(),
             corruption: self.corruption.clone(),
             host: self.host.clone(),
             partition: self.partition.clone(),
@@ -279,10 +283,12 @@ mod tests {
 
     #[test]
     fn figures_of_the_modes_reach_the_agents_policy() {
-        let text = "deadlock: { lock_limit: 7s }\nlag: { entries: 9 }\ngrace: 3s\npressure_percent: 50\n";
+        let text = "deadlock: { lock_limit: 7s }\nlag: { entries: 9 }\ngrace: 3s\npressure_percent: 50\n\
+                    smart: { samples: 3, reallocated_failing: 7 }\n";
         let policy = parse::<Config>(Path::new("resilver.yaml"), text).expect("accepted").policy();
         assert_eq!((policy.deadlock.lock_limit, policy.grace), (Duration::from_secs(7), Duration::from_secs(3)));
         assert_eq!((policy.lag.entries, policy.pressure_percent), (9, 50));
+        assert_eq!((policy.smart.samples, policy.smart.reallocated_failing), (3, 7));
         assert_eq!(policy.deadlock.stuck_after, PolicyConfig::default().deadlock.stuck_after);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use resilver_agent::options::{LogSource, SensorOptions};
+use resilver_strategies::types::Mode;
 
 use crate::exit::Failure;
 
@@ -72,6 +73,18 @@ fn check_log<'a>(source: &'a LogSource, names: &mut BTreeSet<&'a str>) -> Result
                 "say what must be in the line under `contains`",
             );
         }
+        if let Some(mode) = pattern.mode.filter(|mode| !mode.is_told_by_logs()) {
+            let told: Vec<&str> =
+                Mode::ALL.iter().filter(|mode| mode.is_told_by_logs()).map(|mode| mode.as_str()).collect();
+            return wrong(
+                &format!(
+                    "logs: the pattern {} names {mode}, which is judged by comparing hosts: a line of one host's log says \
+                     nothing of it",
+                    pattern.name
+                ),
+                &format!("leave `mode` out, and people are told; or name one of {}", told.join(", ")),
+            );
+        }
     }
     Ok(())
 }
@@ -104,6 +117,11 @@ mod tests {
         assert!(told(|sensors| sensors.logs[0].patterns.clear()).contains("0 patterns"));
         assert!(told(|sensors| sensors.logs[0].patterns[0].contains.clear()).contains("no text"));
         assert!(told(|sensors| sensors.logs[0].patterns[0].without = vec![String::new()]).contains("empty"));
+        let of_others = told(|sensors| sensors.logs[0].patterns[0].mode = Some(Mode::QuorumLoss));
+        assert!(
+            of_others.contains("the pattern io names quorum_loss")
+                && of_others.contains("disk_failure, disk_degrading")
+        );
         assert!(told(|sensors| sensors.logs.push(sensors.logs[0].clone())).contains("twice"));
     }
 }

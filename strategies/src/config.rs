@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::modes::{
     ClockPolicy, DamagePolicy, DeadlockPolicy, LagPolicy, PartitionPolicy, QuorumPolicy, ReplicaPolicy, ResourcePolicy,
-    SplitBrainPolicy, TermPolicy,
+    SmartPolicy, SplitBrainPolicy, TermPolicy,
 };
 pub use crate::cascade::Cascades;
 pub use crate::health::HealthPolicy;
@@ -55,6 +55,8 @@ pub struct PolicyConfig {
     pub detection: Detection,
     /// The ladder of `disk_failure`.
     pub disk: DiskPolicy,
+    /// `disk_degrading`, and what SMART's counters mean.
+    pub smart: SmartPolicy,
     /// The ladder of `data_corruption`.
     pub corruption: CorruptionPolicy,
     /// The ladder of `host_down`.
@@ -293,6 +295,7 @@ impl Default for PolicyConfig {
             recovery: Recovery::default(),
             detection: Detection::default(),
             disk: DiskPolicy::default(),
+            smart: SmartPolicy::default(),
             corruption: CorruptionPolicy::default(),
             host: HostPolicy::default(),
             partition: PartitionPolicy::default(),
@@ -432,6 +435,7 @@ impl PolicyConfig {
             return bad("recovery.max_restart_attempts", self.recovery.max_restart_attempts.to_string(), "at most 100");
         }
         modes::check(self)?;
+        self.smart.check()?;
         self.cascades.check()?;
         self.health.check()?;
         self.trends.check()

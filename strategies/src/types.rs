@@ -96,6 +96,32 @@ named! {
     }
 }
 
+impl Mode {
+    /// Whether a line of one host's log can be evidence for it. Not for what is judged by comparing members or hosts, about which one
+    /// of them has no say: another host, a leader, a term, the members' state, a quorum, a chain of failures.
+    pub const fn is_told_by_logs(self) -> bool {
+        match self {
+            Mode::ProcessCrash
+            | Mode::NetworkPartition
+            | Mode::DatabaseCorruption
+            | Mode::LogCorruption
+            | Mode::Deadlock
+            | Mode::ResourceExhaustion
+            | Mode::SlowFollower
+            | Mode::DiskFailure
+            | Mode::DiskDegrading
+            | Mode::DataCorruption
+            | Mode::ClockSkew => true,
+            Mode::HostDown
+            | Mode::SplitBrain
+            | Mode::TermDivergence
+            | Mode::StateDivergence
+            | Mode::QuorumLoss
+            | Mode::CascadingFailure => false,
+        }
+    }
+}
+
 named! {
     /// What failed on the way of an operation: what a cascade is made of. A node tells all but the last; that one is the
     /// agent's own reading.

@@ -92,6 +92,100 @@ fn read_errors_without_smart_are_no_degrading_disk() {
     nothing_is_done(bench);
 }
 
+/// A full disk, a cable, a file system that is read-only: writes fail there, and the medium is what it was.
+#[test]
+fn writes_that_fail_do_not_agree_with_anything_where_reads_are_told_apart() {
+    let mut bench = Bench::calm(Profile::Fast);
+    bench.smart(1, Degrading, 8);
+    bench.smart(2, Degrading, 9);
+    for _ in 0..20 {
+        bench.fact.disks[0].errors += 1;
+        bench.beat(1);
+    }
+    assert_eq!(bench.asked_slot(), None);
+    bench.read_fails();
+    assert_eq!(bench.asked_slot().expect("now a read failed").action, Action::EvacuateDisk);
+}
+
+#[test]
+fn an_engine_that_does_not_tell_reads_apart_is_judged_by_all_that_failed() {
+    let mut bench = Bench::calm(Profile::Fast);
+    bench.fact.disks[0].read_errors = None;
+    bench.smart(1, Degrading, 8);
+    bench.smart(2, Degrading, 9);
+    assert_eq!(bench.asked_slot(), None);
+    bench.read_fails();
+    assert_eq!(bench.asked_slot().expect("they agree").action, Action::EvacuateDisk);
+}
+
+/// Sectors that were replaced years ago are why it is told, and no reason to empty it today.
+#[test]
+fn what_a_disk_lost_before_it_was_watched_says_nothing_about_now() {
+    let mut bench = Bench::calm(Profile::Fast);
+    for sample in 1..20 {
+        bench.counted(sample, &[("reallocated_sectors", 40), ("media_errors", 3)]);
+        bench.read_fails();
+    }
+    assert_eq!(bench.open().len(), 1);
+    nothing_is_done(bench);
+}
+
+#[test]
+fn a_counter_that_grows_and_stays_grown_is_two_samples() {
+    let mut bench = Bench::calm(Profile::Fast);
+    bench.counted(1, &[("reallocated_sectors", 40)]);
+    bench.counted(2, &[("reallocated_sectors", 41)]);
+    bench.read_fails();
+    assert_eq!(bench.asked_slot(), None, "one sample shows it");
+    bench.counted(3, &[("reallocated_sectors", 41)]);
+    assert_eq!(bench.asked_slot().expect("and another says the same").action, Action::EvacuateDisk);
+}
+
+#[test]
+fn a_counter_that_was_misread_once_has_not_grown() {
+    let mut bench = Bench::calm(Profile::Fast);
+    bench.counted(1, &[("reallocated_sectors", 40)]);
+    bench.counted(2, &[("reallocated_sectors", 900)]);
+    bench.counted(3, &[("reallocated_sectors", 40)]);
+    bench.counted(4, &[("reallocated_sectors", 40)]);
+    bench.read_fails();
+    assert_eq!(bench.open().len(), 1);
+    nothing_is_done(bench);
+}
+
+#[test]
+fn what_grew_and_what_failed_count_for_as_long_as_is_written_and_no_longer() {
+    let mut policy = PolicyConfig::of(Profile::Fast);
+    policy.smart.errors_within = std::time::Duration::from_secs(3600);
+    for (apart, agree) in [(3000, true), (3700, false)] {
+        let mut bench = Bench::calm_with(policy.clone());
+        bench.counted(1, &[("media_errors", 1)]);
+        bench.counted(2, &[("media_errors", 2)]);
+        bench.counted(3, &[("media_errors", 2)]);
+        bench.beat(apart);
+        bench.counted(4, &[("media_errors", 2)]);
+        bench.read_fails();
+        assert_eq!(bench.asked_slot().is_some(), agree, "{apart} s apart");
+    }
+}
+
+#[test]
+fn a_configuration_may_ask_for_more_samples_and_more_reads() {
+    let mut policy = PolicyConfig::of(Profile::Fast);
+    (policy.smart.samples, policy.smart.errors) = (3, 2);
+    let mut bench = Bench::calm_with(policy);
+    bench.smart(1, Degrading, 8);
+    bench.smart(2, Degrading, 8);
+    bench.read_fails();
+    bench.read_fails();
+    assert_eq!(bench.asked_slot(), None, "a third sample is wanted");
+    bench.smart(3, Degrading, 8);
+    assert!(bench.asked_slot().is_some());
+    // The text of the guard names what was asked for.
+    let told = bench.engine.plan(bench.now()).to_string();
+    assert!(told.contains("3 needed") && told.contains("2 needed"), "{told}");
+}
+
 #[test]
 fn what_is_unknown_opens_nothing_closes_nothing_and_is_no_sample() {
     let mut bench = Bench::calm(Profile::Fast);

@@ -175,8 +175,15 @@ impl HealthDesk {
     /// A sample of everything that is slow; once in [`sample_every`](resilver_strategies::predict::TrendPolicy).
     pub(super) fn sample(&self, memory: Option<(ProcId, Usage)>, parity: Option<u32>) {
         let now = self.time.mono();
-        let leak = SeriesId { kind: Kind::MemoryLeak, subject: self.own.clone() };
+        let of_process = |kind| SeriesId { kind, subject: self.own.clone() };
+        let (leak, kept) = (of_process(Kind::MemoryLeak), of_process(Kind::DescriptorLeak));
         let mut state = self.state();
+        if let (Some((before, _)), Some((process, _))) = (state.memory, memory)
+            && before != process
+        {
+            state.trends.forget(&leak);
+            state.trends.forget(&kept);
+        }
         let State { trends, facts, answers, pace, .. } = &mut *state;
         // An answer from before its silence says nothing about now.
         if let Some(facts) = facts.as_ref().filter(|_| answers.silent_for() == 0) {
@@ -191,17 +198,21 @@ impl HealthDesk {
                     trends.feed(now, id(Kind::LatencyDrift), Sample { value: check.as_secs_f64(), end });
                 }
             }
+            for (volume, free) in &facts.inodes {
+                let id = SeriesId { kind: Kind::InodesFull, subject: volume.clone() };
+                trends.feed(now, id, Sample { value: *free as f64, end: 0.0 });
+            }
+            if let Some((open, limit)) = facts.descriptors {
+                trends.feed(now, kept, Sample { value: open as f64, end: limit as f64 });
+            }
             if let Some(median) = answers.median() {
                 pace.push(now, median.as_secs_f64());
             }
         }
-        for (subject, value, end) in state.smart.drifts(now) {
+        for (subject, value, end) in state.smart.drifts(now, &self.policy.smart) {
             state.trends.feed(now, SeriesId { kind: Kind::CounterDrift, subject }, Sample { value, end });
         }
-        if let Some((process, usage)) = memory {
-            if state.memory.is_some_and(|(before, _)| before != process) {
-                state.trends.forget(&leak);
-            }
+        if let Some((_, usage)) = memory {
             state.trends.feed(now, leak, Sample { value: usage.used as f64, end: usage.limit as f64 });
         }
         state.memory = memory;

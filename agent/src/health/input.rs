@@ -17,6 +17,10 @@ pub(super) struct NodeFacts {
     pub(super) shards: Option<u64>,
     pub(super) disks: Vec<DiskFacts>,
     pub(super) raft: Option<RaftInput>,
+    /// Inodes left on each file system that has a limit of them.
+    pub(super) inodes: Vec<(String, u64)>,
+    /// Descriptors that its process has open, and may have.
+    pub(super) descriptors: Option<(u64, u64)>,
     /// Members without a vote, by the map.
     pub(super) learners: Vec<String>,
 }
@@ -36,6 +40,7 @@ pub(super) struct DiskFacts {
 pub(super) fn facts(answer: &ObserveResponse) -> NodeFacts {
     let own = |disk: &&DiskState| disk.node == answer.node || disk.node.is_empty();
     let repair = answer.repair.as_ref();
+    let limited = answer.volumes.iter().filter(|volume| volume.inodes_total > 0);
     let learner = |role: &str| role == "learner";
     NodeFacts {
         phase: answer.phase.clone(),
@@ -45,6 +50,8 @@ pub(super) fn facts(answer: &ObserveResponse) -> NodeFacts {
         shards: repair.map(|repair| repair.shards).filter(|shards| *shards > 0),
         disks: answer.disks.iter().filter(own).map(disk).collect(),
         raft: answer.raft.as_ref().map(raft),
+        inodes: limited.map(|volume| (volume.name.clone(), volume.inodes_free)).collect(),
+        descriptors: answer.descriptors.zip(answer.descriptors_limit),
         learners: answer.nodes.iter().filter(|node| learner(&node.role)).map(|node| node.node.clone()).collect(),
     }
 }
@@ -88,7 +95,7 @@ fn raft(raft: &RaftState) -> RaftInput {
 
 #[cfg(test)]
 mod tests {
-    use resilver_proto::contract::{NodeState, RepairState};
+    use resilver_proto::contract::{NodeState, RepairState, VolumeState};
 
     use super::*;
 
@@ -114,6 +121,12 @@ mod tests {
             repair: Some(RepairState { queue: 3, in_flight: 1, missing_shards: 9, ..RepairState::default() }),
             raft: Some(RaftState { role: "follower".into(), committed: 9, applied: 4, ..RaftState::default() }),
             nodes: vec![member],
+            volumes: vec![
+                VolumeState { name: "metadata".into(), inodes_total: 100, inodes_free: 40, ..VolumeState::default() },
+                VolumeState { name: "d1".into(), ..VolumeState::default() },
+            ],
+            descriptors: Some(70),
+            descriptors_limit: Some(1024),
             ..ObserveResponse::default()
         };
         let facts = facts(&answer);
@@ -127,6 +140,8 @@ mod tests {
         assert_eq!((facts.disks[1].input.condition, facts.disks[1].input.service), (None, None));
         let raft = facts.raft.expect("told");
         assert_eq!((raft.leader_known, raft.behind, raft.quorum_ack_age), (false, 5, None));
+        assert_eq!(facts.inodes, [("metadata".to_owned(), 40)], "d1's file system has no limit of them");
+        assert_eq!(facts.descriptors, Some((70, 1024)));
         assert_eq!(facts.learners, ["n3"]);
         let silent = super::facts(&ObserveResponse::default());
         assert!(silent.rebuild.is_none() && silent.raft.is_none() && silent.missing_shards.is_none());

@@ -7,11 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use resilver_strategies::api::SmartVerdict;
+use resilver_strategies::config::SmartPolicy;
 use resilver_strategies::health::Announced;
 use resilver_strategies::types::Moment;
 use serde::Serialize;
-
-use resilver_smart::Policy;
 
 /// One disk's word, as it was last read.
 #[derive(Clone, Debug, Serialize)]
@@ -108,10 +107,10 @@ impl Smart {
     }
 
     /// Counters that drift: disk, counter, how far it is, and its end.
-    pub(super) fn drifts(&self, now: Moment) -> Vec<(String, f64, f64)> {
+    pub(super) fn drifts(&self, now: Moment, limits: &SmartPolicy) -> Vec<(String, f64, f64)> {
         let of = |view: &SmartView| -> Vec<(String, f64, f64)> {
             let drift = |(name, count): &(&'static str, u64)| {
-                (format!("{}/{name}", view.disk), *count as f64, end_of(name) as f64)
+                (format!("{}/{name}", view.disk), *count as f64, f64::from(end_of(name, limits)))
             };
             view.drifting.iter().map(drift).collect()
         };
@@ -121,11 +120,11 @@ impl Smart {
 
 /// Where a counter's growth ends: at its limit (docs/smart.md). Counters of lost sectors without a limit of their own end where
 /// reallocated ones do, which is what pending ones become.
-fn end_of(counter: &str) -> u64 {
+fn end_of(counter: &str, limits: &SmartPolicy) -> u32 {
     match counter {
-        "percentage_used" => Policy::PERCENTAGE_USED_DEGRADING,
-        "grown_defects" => Policy::GROWN_DEFECTS_FAILING,
-        _ => Policy::REALLOCATED_FAILING,
+        "percentage_used" => limits.percentage_used_degrading,
+        "grown_defects" => limits.grown_defects_failing,
+        _ => limits.reallocated_failing,
     }
 }
 
@@ -145,7 +144,7 @@ mod tests {
         smart.set(at(0), SmartView { verdict: SmartVerdict::Degrading, drifting, ..unknown });
         assert_eq!(smart.views(at(60))[0].verdict, SmartVerdict::Degrading);
         assert_eq!(
-            smart.drifts(at(60)),
+            smart.drifts(at(60), &SmartPolicy::default()),
             [("d1/pending_sectors".to_owned(), 8.0, 100.0), ("d1/percentage_used".to_owned(), 3.0, 100.0)]
         );
         let stale = smart.views(at(61)).remove(0);
@@ -153,7 +152,7 @@ mod tests {
             (stale.verdict, stale.reasons.as_slice()),
             (SmartVerdict::Unknown, ["nobody has looked for 61 s".to_owned()].as_slice())
         );
-        assert!(smart.drifts(at(61)).is_empty() && smart.announced(at(61), "d1").is_none());
+        assert!(smart.drifts(at(61), &SmartPolicy::default()).is_empty() && smart.announced(at(61), "d1").is_none());
         smart.keep(|disk| disk != "d1");
         assert!(smart.views(at(61)).is_empty());
     }

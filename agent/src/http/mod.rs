@@ -46,6 +46,7 @@ use crate::journal::JournalReader;
 use crate::lease::LeaseHandle;
 use crate::main_loop::Request;
 use crate::options::Options;
+use crate::sensors::LogDesk;
 use crate::sensors::stopped;
 use crate::state::{PeerViews, View};
 use crate::telemetry::Telemetry;
@@ -62,6 +63,7 @@ pub(crate) struct Api {
     pub(crate) started_ms: u64,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) peers: Arc<PeerViews>,
+    pub(crate) logs: Arc<LogDesk>,
     pub(crate) lease: LeaseHandle,
     pub(crate) coordinator: Coordinator,
     pub(crate) telemetry: Arc<Telemetry>,

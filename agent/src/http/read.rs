@@ -20,6 +20,7 @@ use crate::health::HealthView;
 use crate::journal::{JournalError, MAX_PAGE, OfIncident, sequence_of};
 use crate::lease::LeaseView;
 use crate::main_loop::{Question, Request};
+use crate::sensors::UnreadLog;
 use crate::state::{JournalView, PeerView};
 
 /// How long the main loop may be away: the slowest thing it waits for is a sync of the journal, given up after 2 s.
@@ -70,6 +71,8 @@ pub(super) struct Status {
     paused: Option<Pause>,
     incidents_open: usize,
     journal: JournalView,
+    /// Logs of `agent.sensors.logs` that are not read, with the reason.
+    unread_logs: Vec<UnreadLog>,
     peers: Vec<PeerView>,
 }
 
@@ -118,6 +121,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
         paused: view.paused,
         incidents_open: view.open,
         journal: view.journal,
+        unread_logs: api.logs.unread(),
         peers: api.peers.list(),
     })
 }

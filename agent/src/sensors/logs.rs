@@ -7,12 +7,14 @@
 //! waits for the next look, and what is too far behind is skipped, which is said in the agent's own log. One fact for each
 //! pattern and look, with how many lines matched.
 
+mod desk;
 mod follow;
 mod journal;
 mod lines;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use resilver_host::Host;
@@ -20,6 +22,8 @@ use resilver_strategies::api::{Input, LogMatchFact, Observation};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::desk::Look;
+pub(crate) use self::desk::{LogDesk, UnreadLog};
 use self::follow::Follower;
 use self::journal::Journal;
 use self::lines::Lines;
@@ -45,6 +49,8 @@ pub(crate) struct LogSensor {
     pub(crate) every: Duration,
     /// Where the output of journalctl is kept while it is read.
     pub(crate) dir: PathBuf,
+    /// Told what cannot be read.
+    pub(crate) desk: Arc<LogDesk>,
     /// Where facts go.
     pub(crate) out: mpsc::Sender<Input>,
 }
@@ -71,32 +77,19 @@ impl LogSensor {
         };
         // What journalctl writes is all of now.
         let mut follower = Follower::new(&self.host, path, journal.is_none());
+        let name = self.source.unit.clone().unwrap_or_else(|| follower.path().display().to_string());
         let mut lines = Lines::default();
         let mut turn = interval(self.every);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             turn.tick().await;
-            if let Some(journal) = &mut journal {
-                journal.keep().await;
-            }
-            let mut matches = Matches::default();
-            for _ in 0..PIECES_PER_LOOK {
-                let piece = match follower.next(PIECE_BYTES).await {
-                    Ok(Some(piece)) => piece,
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::debug!(log = %follower.path().display(), %error, "a log cannot be read now");
-                        break;
-                    }
-                };
-                if piece.anew {
-                    lines.forget();
-                }
-                for line in lines.take(&piece.data) {
-                    let text = if journal.is_some() { journal::message(&line) } else { Some(line) };
-                    text.iter().for_each(|text| matches.look(&self.source.patterns, text));
-                }
-            }
+            let kept = match &mut journal {
+                Some(journal) => journal.keep().await,
+                None => Ok(()),
+            };
+            let (matches, look) = self.look(&mut follower, &mut lines, journal.is_some()).await;
+            let look = kept.map_or_else(Look::Unreadable, |()| look);
+            self.desk.looked(self.host.clock.now().as_millis(), &name, look);
             for fact in matches.facts(&self.source.patterns) {
                 // Only a stopping agent has dropped the receiver.
                 let _ = self.out.send(Input::Observed(Observation::LogMatch(fact))).await;
@@ -105,6 +98,27 @@ impl LogSensor {
                 follower.empty_when_read().await;
             }
         }
+    }
+
+    /// Reads what is new, as far as one look goes.
+    async fn look(&self, follower: &mut Follower, lines: &mut Lines, records: bool) -> (Matches, Look) {
+        let mut matches = Matches::default();
+        for _ in 0..PIECES_PER_LOOK {
+            let piece = match follower.next(PIECE_BYTES).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) if follower.is_open() => break,
+                Ok(None) => return (matches, Look::Absent),
+                Err(error) => return (matches, Look::Unreadable(error.to_string())),
+            };
+            if piece.anew {
+                lines.forget();
+            }
+            for line in lines.take(&piece.data) {
+                let text = if records { journal::message(&line) } else { Some(line) };
+                text.iter().for_each(|text| matches.look(&self.source.patterns, text));
+            }
+        }
+        (matches, Look::Read)
     }
 }
 
@@ -135,6 +149,7 @@ fn matches(pattern: &LogPattern, line: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // tests are the outside world
 mod tests {
     use resilver_strategies::types::Mode;
 
@@ -148,6 +163,40 @@ mod tests {
             without: words(without),
             mode: Some(Mode::DiskFailure),
         }
+    }
+
+    /// A folder in the place of a file: whoever runs this test, it cannot be read.
+    #[tokio::test]
+    async fn a_log_that_cannot_be_read_is_told_until_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::create_dir(&path).unwrap();
+        let (out, mut facts) = mpsc::channel(8);
+        let desk = Arc::new(LogDesk::default());
+        let source = LogSource { file: Some(path.clone()), unit: None, patterns: vec![pattern(&["error"], &[])] };
+        let every = Duration::from_millis(10);
+        let host = resilver_host::real::host();
+        let sensor = LogSensor { host, source, every, dir: dir.path().to_owned(), desk: desk.clone(), out };
+        let (stop, shutdown) = watch::channel(false);
+        let running = tokio::spawn(sensor.run(shutdown));
+        let until = async |wanted: Option<&str>| {
+            let state = || desk.unread().first().map(|unread| (unread.log.clone(), unread.state));
+            while state().as_ref().map(|(_, state)| *state) != wanted {
+                tokio::task::yield_now().await;
+            }
+            state()
+        };
+        let patience = Duration::from_secs(30);
+        let told = tokio::time::timeout(patience, until(Some("unreadable"))).await.unwrap();
+        assert_eq!(told, Some((path.display().to_string(), "unreadable")));
+        std::fs::remove_dir(&path).unwrap();
+        tokio::time::timeout(patience, until(Some("absent"))).await.unwrap();
+        std::fs::write(&path, "an error\n").unwrap();
+        tokio::time::timeout(patience, until(None)).await.unwrap();
+        let fact = tokio::time::timeout(patience, facts.recv()).await.unwrap();
+        assert!(matches!(fact, Some(Input::Observed(Observation::LogMatch(fact))) if fact.line == "an error"));
+        stop.send_replace(true);
+        running.await.unwrap();
     }
 
     #[test]

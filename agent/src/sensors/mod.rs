@@ -22,7 +22,7 @@ mod smart;
 pub(crate) use canary::CanarySensor;
 pub(crate) use heartbeat::{HeartbeatSensor, observe};
 pub(crate) use host::HostSensor;
-pub(crate) use logs::LogSensor;
+pub(crate) use logs::{LogDesk, LogSensor, UnreadLog};
 pub(crate) use peers::{PeerSensor, clock_offset};
 pub(crate) use process::ProcessSensor;
 pub(crate) use process_state::ProcessStateSensor;

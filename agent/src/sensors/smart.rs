@@ -16,23 +16,17 @@ use std::time::Duration;
 
 use resilver_host::Host;
 use resilver_strategies::api::{Input, Observation, SmartFact, SmartVerdict};
+use resilver_strategies::config::SmartPolicy;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::source::{Read, Source, Unread};
 use super::stopped;
 use crate::health::{HealthDesk, SmartView};
-use crate::options::SmartSource;
+use crate::options::{SmartSource, smart_limits};
 use crate::state::View;
 use crate::telemetry::Telemetry;
 use resilver_smart::Verdict;
-
-/// A sample is stale after so many intervals. Six: with the default an hour, twice the half hour of the timer in
-/// docs/smart.md, so that one missed run is no alarm.
-const STALE_INTERVALS: u32 = 6;
-
-/// Nothing is stale sooner, however often is looked: what writes the files is no faster.
-const STALE_AT_LEAST: Duration = Duration::from_secs(60);
 
 /// Disks that are looked at; a node has fewer.
 const MAX_DISKS: usize = 256;
@@ -47,6 +41,8 @@ pub(crate) struct SmartSensor {
     pub(crate) host: Host,
     /// Where to look.
     pub(crate) options: SmartSource,
+    /// What counters mean, and for how long they are believed.
+    pub(crate) policy: SmartPolicy,
     /// How often.
     pub(crate) interval: Duration,
     /// Where outputs of a command are kept while they are read.
@@ -79,7 +75,7 @@ impl SmartSensor {
     }
 
     async fn look_on(&self) {
-        let source = Source::new(&self.host, &self.options, self.dir.clone());
+        let source = self.source();
         let mut last = BTreeMap::new();
         let mut known = BTreeMap::new();
         // Before its node has told of its disks there is nothing to look at.
@@ -102,6 +98,10 @@ impl SmartSensor {
         }
     }
 
+    fn source(&self) -> Source<'_> {
+        Source::new(&self.host, &self.options, self.dir.clone(), self.policy.command_deadline)
+    }
+
     /// The node's disks; those it told of last while it does not say.
     fn disks_now(&self, known: &mut BTreeMap<String, PathBuf>) {
         let view = self.view.borrow();
@@ -115,7 +115,7 @@ impl SmartSensor {
     }
 
     async fn look(&self, source: &Source<'_>, disk: &str, path: &Path, last: &mut BTreeMap<String, Last>) -> SmartView {
-        let stale = (self.interval * STALE_INTERVALS).max(STALE_AT_LEAST);
+        let stale = (self.interval * self.policy.stale_intervals).max(self.policy.stale_at_least);
         let mut view = SmartView::unknown(disk, path, stale);
         let read = match source.read(path).await {
             Ok(read) => read,
@@ -130,13 +130,13 @@ impl SmartSensor {
             view.reasons = vec![shortened(&why)];
             return view;
         }
-        let sampled_ms = read.sampled_ms;
+        let (sampled_ms, limits) = (read.sampled_ms, smart_limits(&self.policy));
         // A long output takes milliseconds to parse, and the loop has heartbeats to send.
         let (report, judgement) = self
             .host
             .blocking(move || {
                 let report = resilver_smart::parse(&read.output);
-                let judgement = resilver_smart::judge(&report);
+                let judgement = limits.judge(&report);
                 (report, judgement)
             })
             .await;

@@ -121,6 +121,7 @@ fn disk_state(status: &VolumeStatus, shared: &Shared, map: Option<&ClusterMap>) 
         available_bytes: status.available_bytes,
         objects: status.shards,
         errors: status.errors,
+        read_errors: Some(status.read_errors),
         canary_age_ms: millis(status.canary_age),
         check_micros: u64::try_from(status.check_took.as_micros()).unwrap_or(u64::MAX),
         total_bytes: status.total_bytes,

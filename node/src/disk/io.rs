@@ -63,6 +63,13 @@ pub(super) async fn within<T>(ticks: u32, work: impl Future<Output = T>) -> Opti
     None
 }
 
+const READ: &str = "a read";
+const OPEN_AND_READ: &str = "opening and reading a file";
+const REREAD: &str = "reading a file from the device";
+
+/// The operations that read what a file has. One that only opens, measures or lists says nothing of the sectors of a shard.
+const READS: [&str; 3] = [READ, OPEN_AND_READ, REREAD];
+
 /// An open file and its first bytes.
 type Opened = Result<(Arc<dyn File>, Bytes), DiskError>;
 
@@ -75,6 +82,7 @@ pub(super) struct Io {
     permits: Arc<Semaphore>,
     companies: Companies,
     errors: AtomicU64,
+    read_errors: AtomicU64,
     /// Asks for a canary now.
     pub(super) doubt: Notify,
 }
@@ -83,12 +91,18 @@ impl Io {
     pub(super) fn new(host: Host, disk: DiskId, root: PathBuf, patience: Patience) -> Self {
         let permits = Arc::new(Semaphore::new(OPERATIONS_IN_FLIGHT));
         let companies = Companies::new(&host.disk, &permits);
-        Self { host, disk, root, patience, permits, companies, errors: AtomicU64::new(0), doubt: Notify::new() }
+        let (errors, read_errors) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { host, disk, root, patience, permits, companies, errors, read_errors, doubt: Notify::new() }
     }
 
     /// Operations that failed so far.
     pub(super) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that were to read what a file has: what a medium does that loses data.
+    pub(super) fn read_errors(&self) -> u64 {
+        self.read_errors.load(Ordering::Relaxed)
     }
 
     /// Counts a failure of the disk.
@@ -100,6 +114,14 @@ impl Io {
     pub(super) fn failed(&self) {
         self.count_error();
         self.doubt.notify_one();
+    }
+
+    /// The same of one operation.
+    fn failed_at(&self, operation: &'static str) {
+        if READS.contains(&operation) {
+            self.read_errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.failed();
     }
 
     async fn run<T: Send + 'static>(
@@ -146,7 +168,7 @@ impl Io {
             Some(Ok(value)) => Ok(value),
             Some(Err(source)) => Err(self.explain(operation, path, source)),
             None => {
-                self.failed();
+                self.failed_at(operation);
                 let seconds = u64::from(ticks) * TICK.as_secs();
                 Err(DiskError::Hanging { disk: self.disk, path: path.to_owned(), operation, seconds })
             }
@@ -163,7 +185,7 @@ impl Io {
                 DiskError::ReadOnly { disk, path: self.root.clone() }
             }
             Blame::Disk => {
-                self.failed();
+                self.failed_at(operation);
                 DiskError::Io { disk, path: path.to_owned(), operation, source }
             }
             Blame::Nobody => DiskError::Io { disk, path: path.to_owned(), operation, source },
@@ -183,7 +205,7 @@ impl Io {
         len: usize,
     ) -> Result<Bytes, DiskError> {
         let file = Arc::clone(file);
-        self.run("a read", path, async move { file.read_at(offset, len).await }).await
+        self.run(READ, path, async move { file.read_at(offset, len).await }).await
     }
 
     pub(super) async fn write(
@@ -214,23 +236,22 @@ impl Io {
 
     pub(super) async fn open_and_read(&self, path: &Path, len: usize) -> Result<(Arc<dyn File>, Bytes), DiskError> {
         let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
-        self.run("opening and reading a file", path, async move { disk.open_and_read(&owned, len).await }).await
+        self.run(OPEN_AND_READ, path, async move { disk.open_and_read(&owned, len).await }).await
     }
 
     /// [`Io::open_and_read`] of several, as one operation.
     pub(super) async fn open_and_read_all(&self, paths: &[PathBuf], len: usize) -> Result<Vec<Opened>, DiskError> {
-        let operation = "opening and reading a file";
         let (disk, asked) = (Arc::clone(&self.host.disk), paths.to_vec());
         let reading = async move { Ok(disk.open_and_read_all(asked, len).await) };
-        let opened = self.run(operation, &self.root, reading).await?;
+        let opened = self.run(OPEN_AND_READ, &self.root, reading).await?;
         let told = paths.iter().zip(opened);
-        Ok(told.map(|(path, opened)| opened.map_err(|error| self.explain(operation, path, error))).collect())
+        Ok(told.map(|(path, opened)| opened.map_err(|error| self.explain(OPEN_AND_READ, path, error))).collect())
     }
 
     /// Opens a file and reads its first window from the device, past the page cache.
     pub(super) async fn open_and_reread(&self, path: &Path) -> Result<(Arc<dyn File>, Bytes), DiskError> {
         let item = (&self.companies.rereads, path.to_owned());
-        self.joined("reading a file from the device", path, item).await
+        self.joined(REREAD, path, item).await
     }
 
     pub(super) async fn create_synced(&self, path: &Path, data: Bytes) -> Result<(), DiskError> {

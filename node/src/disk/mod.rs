@@ -162,6 +162,8 @@ pub struct VolumeStatus {
     pub shards: u64,
     /// Operations that failed since the node started.
     pub errors: u64,
+    /// Those of them that were reads.
+    pub read_errors: u64,
     /// Since the last canary that succeeded.
     pub canary_age: Duration,
     /// What the last check of its state (superblock, folders, a write that was synced and read back) took.

@@ -47,6 +47,7 @@ impl Volume {
             total_bytes: core.total_bytes.load(Ordering::Relaxed),
             shards: core.shards.load(Ordering::Relaxed),
             errors: core.io.errors(),
+            read_errors: core.io.read_errors(),
             canary_age: lock(&core.last_canary).elapsed(),
             check_took: Duration::from_micros(core.check_micros.load(Ordering::Relaxed)),
             late_checks: core.late_checks.load(Ordering::Relaxed),

@@ -91,6 +91,9 @@ pub struct DiskFact {
     /// Operations that failed since the node's process began.
     #[serde(default)]
     pub errors: u64,
+    /// Those of them that were reads; `None`: the engine does not tell them apart.
+    #[serde(default)]
+    pub read_errors: Option<u64>,
 }
 
 /// What a disk's own counters (SMART) come to.

@@ -159,16 +159,20 @@ figures! {
         descriptors_full: count = 950,
         /// Time in which tasks wait for a core (PSI): background work pauses. Load alone is no failure, and nothing more is done.
         cpu_pressure: count = 600,
+        /// Where the kernel tells no PSI: per mille of all cores busy, for as long (`cpu_confirm_after`). Higher than the one above,
+        /// because work is no waiting: nobody has to wait before every core is busy, and a host of idle cores never comes here.
+        cpu_busy: count = 970,
         /// So far under a threshold is back: else a node at the threshold would open and close its door.
         back: count = 50,
         /// Detection: over a threshold for so long.
         confirm_after: time = secs(30),
-        /// Detection: tasks wait for a core for so long. A host may be busy for minutes, and that is what its cores are for; repair
+        /// Detection: tasks wait for a core (or every core is busy) for so long. A host may be busy for minutes, and that is what its cores are for; repair
         /// and scrub give way to clients by themselves meanwhile.
         cpu_confirm_after: time = secs(600),
         /// Well for so long before what was done is taken back.
         back_for: time = secs(30),
-        /// A volume that is predicted to be full within this is cleaned up now. Nothing more is done on a prediction. Detection.
+        /// A volume whose room or inodes are predicted to run out within this is cleaned up now; a process whose memory or
+        /// descriptors are has its background work paused. Nothing more is done on a prediction. Detection.
         predicted_within: time = secs(3600),
         /// How long one cleaning has to help.
         relief_wait: time = secs(120),
@@ -236,6 +240,38 @@ figures! {
     }
 }
 
+figures! {
+    /// `disk_degrading`, and what a disk's own counters (SMART) mean. All of it is detection: nothing is scaled.
+    SmartPolicy {
+        /// Samples in a row, of different times, that must show lost data before a disk is emptied; and as many that are well end an
+        /// incident. One may be a misread table, or another disk's.
+        samples: count = 2,
+        /// What the node failed to read on a disk, and a counter of lost data that grew, speak against it for so long: a day, in
+        /// which the scrub and the daily load have been everywhere that is in use. What was lost before says nothing about now.
+        errors_within: time = secs(24 * 3600),
+        /// So many reads of the node that failed, and shards that it found corrupt, in that time. One: two samples of the counters stand beside it.
+        errors: count = 1,
+        /// More reallocated sectors than this, and a disk fails (from one on it degrades). A hundred is beyond one scratch or one bad
+        /// flash block, and far below the thousands of spares after which a vendor's own threshold speaks.
+        reallocated_failing: count = 100,
+        /// More grown defects than this, and a SAS disk fails (from one on it degrades): the same thing by another name; lists of a
+        /// few are shipped and live long.
+        grown_defects_failing: count = 100,
+        /// Per cent of its rated life used at which a disk degrades. The vendor's promise ends at 100; flash often goes on, on
+        /// nobody's word.
+        percentage_used_degrading: count = 100,
+        /// Per cent of life left, by a flash disk's own attribute, at which it degrades. Normalised values stop at 1.
+        wear_left_degrading: count = 1,
+        /// A sample is stale, and its disk unknown, after so many of the times after which there is a look (`interval`). With the
+        /// default an hour, twice the half hour of the timer in docs/smart.md: one missed run is no alarm.
+        stale_intervals: count = 6,
+        /// Nothing is stale sooner, however often is looked: what writes the files is no faster.
+        stale_at_least: time = secs(60),
+        /// How long `agent.smart.command` may take for a disk: one that hangs answers a command after half a minute, or not at all.
+        command_deadline: time = secs(30),
+    }
+}
+
 /// What every figure of these modes has to keep.
 pub(super) fn check(policy: &super::PolicyConfig) -> Result<(), BadPolicy> {
     let bad = |key, value: String, want| Err(BadPolicy { key, value, want });
@@ -288,6 +324,7 @@ pub(super) fn check(policy: &super::PolicyConfig) -> Result<(), BadPolicy> {
         ("resources.memory", resources.memory, resources.memory_full),
         ("resources.descriptors", resources.descriptors, resources.descriptors_full),
         ("resources.cpu_pressure", resources.cpu_pressure, 1000),
+        ("resources.cpu_busy", resources.cpu_busy, 1000),
     ] {
         if value <= resources.back || value > full || full > 1000 {
             let want =
@@ -296,4 +333,46 @@ pub(super) fn check(policy: &super::PolicyConfig) -> Result<(), BadPolicy> {
         }
     }
     Ok(())
+}
+
+impl SmartPolicy {
+    /// Figures by which a disk would be called ill that is well, or one sample be believed alone.
+    ///
+    /// # Errors
+    /// The first key that is wrong.
+    pub(super) fn check(&self) -> Result<(), BadPolicy> {
+        let bad = |key, value: String, want| Err(BadPolicy { key, value, want });
+        let hours = |count: u64| secs(count * 3600);
+        for (key, count, allowed, want) in [
+            ("smart.samples", self.samples, 2..=100, "2 to 100 expected: one sample is no evidence"),
+            ("smart.errors", self.errors, 1..=1_000_000, "at least 1 expected: SMART alone empties no disk"),
+            (
+                "smart.percentage_used_degrading",
+                self.percentage_used_degrading,
+                1..=255,
+                "per cent, 1 to 255 expected: a new disk has used 0, and none tells more than 255",
+            ),
+            (
+                "smart.wear_left_degrading",
+                self.wear_left_degrading,
+                0..=99,
+                "per cent, 0 to 99 expected: a new disk has 100 left",
+            ),
+            ("smart.stale_intervals", self.stale_intervals, 2..=1000, "2 to 1000 expected: one look may be missed"),
+        ] {
+            if !allowed.contains(&count) {
+                return bad(key, count.to_string(), want);
+            }
+        }
+        for (key, time, allowed, want) in [
+            ("smart.errors_within", self.errors_within, secs(60)..=hours(30 * 24), "1m to 30d expected"),
+            ("smart.stale_at_least", self.stale_at_least, secs(1)..=hours(24), "1s to 1d expected"),
+            ("smart.command_deadline", self.command_deadline, secs(1)..=secs(600), "1s to 10m expected"),
+        ] {
+            if !allowed.contains(&time) {
+                return bad(key, format!("{time:?}"), want);
+            }
+        }
+        Ok(())
+    }
 }

@@ -90,3 +90,20 @@ fn figures_that_make_no_sense_are_named() {
     assert_eq!(policy.check().expect_err("zero").to_string(), "factor is 0: 1 to 1000 expected");
     assert!(PolicyConfig::of(Profile::Fast).check().is_ok());
 }
+
+#[test]
+fn limits_of_smart_by_which_one_sample_or_no_read_error_would_empty_a_disk_are_refused() {
+    let told = |change: fn(&mut SmartPolicy)| {
+        let mut policy = PolicyConfig::default();
+        change(&mut policy.smart);
+        policy.check().expect_err("refused").to_string()
+    };
+    assert_eq!(told(|smart| smart.samples = 1), "smart.samples is 1: 2 to 100 expected: one sample is no evidence");
+    assert!(told(|smart| smart.errors = 0).contains("SMART alone empties no disk"));
+    assert!(told(|smart| smart.percentage_used_degrading = 0).starts_with("smart.percentage_used_degrading is 0"));
+    assert!(told(|smart| smart.wear_left_degrading = 100).contains("a new disk has 100 left"));
+    assert!(told(|smart| smart.stale_intervals = 1).starts_with("smart.stale_intervals is 1"));
+    assert!(told(|smart| smart.errors_within = secs(1)).ends_with("1m to 30d expected"));
+    assert!(told(|smart| smart.stale_at_least = Duration::ZERO).starts_with("smart.stale_at_least is 0ns"));
+    assert!(told(|smart| smart.command_deadline = secs(3600)).starts_with("smart.command_deadline is 3600s"));
+}

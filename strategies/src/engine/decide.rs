@@ -205,6 +205,7 @@ impl Engine {
             degrading: &self.degrading,
             peers: &self.peers,
             watches: &self.watches,
+            heard: &self.heard,
             pause: self.pause.as_ref(),
             ledger: &self.ledger,
             storm: &self.storm,

@@ -14,6 +14,7 @@ use crate::engine::facts::Facts;
 use crate::engine::incidents::Incident;
 use crate::engine::ladder::{LEFT, Rung};
 use crate::engine::ledger::Ledger;
+use crate::engine::lines::Heard;
 use crate::engine::pause::Pause;
 use crate::engine::peers::Peers;
 use crate::engine::present::is_watched;
@@ -41,6 +42,7 @@ pub(crate) struct Look<'a> {
     pub(crate) degrading: &'a disk_degrading::Watch,
     pub(crate) peers: &'a Peers,
     pub(crate) watches: &'a Watches,
+    pub(crate) heard: &'a Heard,
     pub(crate) pause: Option<&'a Pause>,
     pub(crate) ledger: &'a Ledger,
     pub(crate) storm: &'a StormBrake,
@@ -76,7 +78,7 @@ fn one(look: &Look<'_>, guard: GuardName) -> GuardResult {
     let (passed, evidence) = match guard {
         GuardName::Pause => pause(look),
         GuardName::Fresh => fresh(look),
-        GuardName::Corroborated => corroborated(look),
+        GuardName::Corroborated => with_line(look, corroborated(look)),
         GuardName::Budget => budget(look),
         GuardName::Pressure => pressure(look),
         GuardName::MoveAside => move_aside(look),
@@ -151,6 +153,15 @@ fn corroborated(look: &Look<'_>) -> (bool, String) {
     (bad >= need, format!("called bad by {bad} canaries in a row, {need} needed"))
 }
 
+/// What was judged, and what a log says to it. That is for people: of the modes whose guard a line can pass, `deadlock` counts it
+/// among its sources by itself.
+fn with_line(look: &Look<'_>, (passed, evidence): (bool, String)) -> (bool, String) {
+    match look.heard.told(look.now, look.incident.mode) {
+        Some(line) => (passed, format!("{evidence}; {line}")),
+        None => (passed, evidence),
+    }
+}
+
 /// What a node says of itself needs no second source, and what is counted over all members has more than two.
 fn corroborated_by_watch(look: &Look<'_>) -> (bool, String) {
     let (watches, policy) = (look.watches, look.policy);
@@ -177,7 +188,7 @@ fn two_kinds_of_evidence(look: &Look<'_>, disk: &str) -> (bool, String) {
     let left = look.facts.disk(disk).is_some_and(|fact| LEFT.contains(&fact.state.as_str()));
     match left {
         true => (true, "its shards leave the disk already".to_owned()),
-        false => look.degrading.agree(look.now, disk),
+        false => look.degrading.agree(look.now, disk, &look.policy.smart),
     }
 }
 

@@ -27,6 +27,7 @@ mod incidents;
 mod jitter;
 mod ladder;
 mod ledger;
+mod lines;
 mod modes;
 mod operator;
 mod pause;
@@ -108,6 +109,9 @@ pub struct Engine {
     watches: Watches,
     /// When lines of a pattern were written down last.
     lines: BTreeMap<String, Moment>,
+    /// What lines said lately, by mode.
+    #[serde(default)]
+    heard: lines::Heard,
     cascades: Detector,
     quorum: QuorumWatch,
     #[serde(with = "pause::whole")]
@@ -192,6 +196,7 @@ impl Engine {
             peers: Peers::default(),
             watches,
             lines: BTreeMap::new(),
+            heard: lines::Heard::default(),
             cascades,
             quorum: QuorumWatch::default(),
             pause: None,
@@ -403,7 +408,7 @@ impl Engine {
         for symptom in self.disks.observe(now.mono, &node, fact, &self.policy) {
             self.see(now, symptom);
         }
-        self.degrading.heartbeat(now.mono, fact);
+        self.degrading.heartbeat(now.mono, fact, &self.policy.smart);
         let room = self.incidents.room();
         let found = self.findings.observe(now.mono, fact, room, &self.policy);
         for (disk, evidence) in found.many {
@@ -427,7 +432,10 @@ impl Engine {
     /// nobody's incident.
     fn read_smart(&mut self, now: Now, fact: &SmartFact) {
         let in_service = self.facts.disk(&fact.disk).is_some_and(|disk| disk.state != "out");
-        let Some(symptom) = self.degrading.smart(now.mono, &self.node, fact).filter(|_| in_service) else { return };
+        let Some(symptom) = self.degrading.smart(now.mono, &self.node, fact, &self.policy.smart).filter(|_| in_service)
+        else {
+            return;
+        };
         let evidence = symptom.evidence.clone();
         let worse = self.incidents.about(symptom.mode, &symptom.subject).is_some_and(|known| {
             let worse = self.degrading.is_worse(&fact.disk);
@@ -489,6 +497,9 @@ impl Engine {
             None => self.next_incident(),
         };
         let mut incident = Incident::open(id, now, symptom);
+        if let Some(line) = self.heard.told(now.mono, incident.mode) {
+            incident.event(now, line);
+        }
         self.fold_new(now, &mut incident);
         // Where the ladder begins with an alert, this is it.
         let alert = self.rung(&incident).is_some_and(|rung| rung.action == Action::Alert);

@@ -91,7 +91,7 @@ impl Engine {
         // canary, which found it.
         let well = |disk: &str| match incident.mode {
             Mode::DiskFailure => self.disks.well(disk, &self.policy),
-            Mode::DiskDegrading => self.degrading.well(self.now, disk),
+            Mode::DiskDegrading => self.degrading.well(self.now, disk, &self.policy.smart),
             _ => false,
         };
         match &incident.subject {

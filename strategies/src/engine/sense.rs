@@ -3,19 +3,13 @@
 //! Owns: which observation goes to which watch. Must never: act. Looks around once with each heartbeat, answered or missed: that is
 //! the rate at which times are judged, whatever else comes in.
 
-use crate::api::{LogMatchFact, NodeFact, Observation, PeerFact, Subject};
+use crate::api::{NodeFact, Observation, PeerFact, Subject};
 use crate::engine::Engine;
 use crate::engine::detect::leader::Around;
 use crate::engine::detect::{State, Symptom};
 use crate::engine::incidents::Incident;
-use crate::record::RecordKind;
-use crate::types::{Action, Mode, Moment, Now};
+use crate::types::{Mode, Moment, Now};
 use std::time::Duration;
-
-/// How often lines of one pattern are written down.
-const LINES_EVERY: Duration = Duration::from_secs(300);
-/// Patterns that are remembered; a configuration has a few.
-const MAX_PATTERNS: usize = 64;
 
 /// The modes that are judged by the watches, in the order in which they are looked at.
 const JUDGED: &[(Mode, &str)] = &[
@@ -44,7 +38,8 @@ impl Engine {
             Observation::Peer(fact) => self.sense_peer(at, fact),
             Observation::Host(fact) => {
                 self.watches.deadlock.host(at, fact, &self.policy.deadlock);
-                self.watches.resources.observe(now, fact, &self.policy);
+                let process = self.facts.running();
+                self.watches.resources.observe(now, fact, process, &self.policy);
             }
             Observation::Canary(fact) => {
                 self.watches.deadlock.canary(at, fact, &self.policy.deadlock);
@@ -84,27 +79,6 @@ impl Engine {
             let raft = fact.raft.as_ref().filter(|_| !stranger);
             self.watches.leaders.heard(at, as_of, &fact.node, fact.epoch, raft);
         }
-    }
-
-    /// A line is evidence beside another source; it opens nothing by itself.
-    fn sense_line(&mut self, now: Now, fact: &LogMatchFact) {
-        let LogMatchFact { pattern, mode, line, count } = fact;
-        if *mode == Some(Mode::Deadlock) {
-            self.watches.deadlock.line(now.mono);
-        }
-        let told = self.lines.get(pattern).is_some_and(|at| now.mono.since(*at) < LINES_EVERY);
-        if told || (self.lines.len() >= MAX_PATTERNS && !self.lines.contains_key(pattern)) {
-            return;
-        }
-        self.lines.insert(pattern.clone(), now.mono);
-        let evidence = format!("{count} lines match {pattern}, the last: {line}");
-        if let Some(incident) = mode.and_then(|mode| self.incidents.open.values_mut().find(|one| one.mode == mode)) {
-            incident.event(now, evidence.clone());
-        }
-        let mut draft = self.draft(RecordKind::Note, Action::Skip).about(&Subject::Node(self.node.clone()));
-        draft = draft.with("evidence", evidence).with("reason", mode.map_or("log", Mode::as_str));
-        draft.mode = *mode;
-        self.record(draft, false);
     }
 
     /// What needs everybody's word at once.

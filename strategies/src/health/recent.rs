@@ -63,6 +63,11 @@ impl Counted {
         Counted { window, last: None, grown: VecDeque::new() }
     }
 
+    /// Counts over another window from now on; what was forgotten stays so.
+    pub fn count_for(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// The counter was read.
     pub fn read(&mut self, now: Moment, value: u64) {
         // The first reading may be years old: it says nothing about now.

@@ -18,11 +18,13 @@ pub struct TrendPolicy {
     pub sample_every: Duration,
     /// A record only with this much confidence. 0.7: the trend is twice its noise and was watched for long enough.
     pub confidence: f64,
-    /// A full disk expected within this time is recorded. Three days: a weekend, and the day it takes to add a disk.
+    /// A disk without room, or without inodes, expected within this time is recorded. Three days: a weekend, and the day it takes
+    /// to add a disk.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub disk_full_within: Duration,
-    /// Memory expected to run out within this time is recorded. A day: a restart at a quiet hour is enough.
+    /// Memory, or descriptors, of the node's process expected to run out within this time are recorded. A day: a restart at a quiet
+    /// hour is enough.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub memory_within: Duration,
@@ -60,8 +62,8 @@ impl TrendPolicy {
     /// How near a kind's end must be for a record.
     pub fn horizon(&self, kind: Kind) -> Duration {
         match kind {
-            Kind::DiskFull => self.disk_full_within,
-            Kind::MemoryLeak => self.memory_within,
+            Kind::DiskFull | Kind::InodesFull => self.disk_full_within,
+            Kind::MemoryLeak | Kind::DescriptorLeak => self.memory_within,
             Kind::LatencyDrift => self.latency_within,
             Kind::CounterDrift => self.counter_within,
         }

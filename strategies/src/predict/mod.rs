@@ -34,6 +34,10 @@ pub enum Kind {
     DiskFull,
     /// The node's process has no memory left.
     MemoryLeak,
+    /// A file system can have no more files.
+    InodesFull,
+    /// The node's process can open nothing more.
+    DescriptorLeak,
     /// A disk's canary takes too long.
     LatencyDrift,
     /// A counter reaches its limit.
@@ -46,6 +50,8 @@ impl Kind {
         match self {
             Self::DiskFull => "disk_full",
             Self::MemoryLeak => "memory_leak",
+            Self::InodesFull => "inodes_full",
+            Self::DescriptorLeak => "descriptor_leak",
             Self::LatencyDrift => "latency_drift",
             Self::CounterDrift => "counter_drift",
         }
@@ -56,6 +62,8 @@ impl Kind {
         match self {
             Self::DiskFull => "bytes available",
             Self::MemoryLeak => "bytes resident",
+            Self::InodesFull => "inodes free",
+            Self::DescriptorLeak => "descriptors open",
             Self::LatencyDrift => "seconds",
             Self::CounterDrift => "counted",
         }
@@ -63,7 +71,7 @@ impl Kind {
 
     /// Whether it falls to its end; otherwise it rises to it.
     pub fn falls(self) -> bool {
-        self == Self::DiskFull
+        matches!(self, Self::DiskFull | Self::InodesFull)
     }
 }
 

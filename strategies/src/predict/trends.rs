@@ -12,7 +12,7 @@ use super::{Kind, Sample, SeriesId, in_words};
 use crate::record::{Draft, RecordKind};
 use crate::types::{Action, Grade, Mode, Moment, Now};
 
-/// Series of one agent. A node with 24 disks has 48 of its own, and as many SMART counters and more fit.
+/// Series of one agent. A node with 24 disks has 75 of its own, and as many SMART counters and more fit.
 pub const MAX_SERIES: usize = 256;
 
 /// A trend is extrapolated this many times as long as it was watched; beyond that confidence falls in proportion. So what
@@ -66,7 +66,11 @@ impl Prediction {
     pub fn draft(&self, node: &str) -> Draft {
         let (mode, disk) = match self.kind {
             Kind::DiskFull => (Mode::ResourceExhaustion, Some(self.subject.as_str())),
-            Kind::MemoryLeak => (Mode::ResourceExhaustion, None),
+            // Of the file systems with inodes one has the metadata, and is no disk.
+            Kind::InodesFull => {
+                (Mode::ResourceExhaustion, Some(self.subject.as_str()).filter(|name| *name != "metadata"))
+            }
+            Kind::MemoryLeak | Kind::DescriptorLeak => (Mode::ResourceExhaustion, None),
             Kind::LatencyDrift | Kind::CounterDrift => (Mode::DiskDegrading, self.subject.split('/').next()),
         };
         let mut draft = Draft::new(RecordKind::Note, Action::Alert)

@@ -91,6 +91,7 @@ pub fn healthy() -> NodeFact {
         state: "up".to_owned(),
         health: "ok".to_owned(),
         available_bytes: 1 << 30,
+        read_errors: Some(0),
         ..DiskFact::default()
     };
     NodeFact {
@@ -429,9 +430,24 @@ impl Bench {
         }));
     }
 
+    /// One look at d1's counters, of which `counters` are all there are.
+    pub fn counted(&mut self, sample: u64, counters: &[(&str, u64)]) {
+        self.observe(Observation::Smart(SmartFact {
+            disk: "d1".into(),
+            verdict: SmartVerdict::Degrading,
+            reasons: vec!["its counters".into()],
+            counters: counters.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            sampled_ms: Some(sample),
+            source: "sda.json".into(),
+            good_for_ms: 3_600_000,
+        }));
+    }
+
     /// The node fails to read something on disk d1.
     pub fn read_fails(&mut self) {
-        self.fact.disks[0].errors += 1;
+        let disk = &mut self.fact.disks[0];
+        disk.errors += 1;
+        disk.read_errors = disk.read_errors.map(|errors| errors + 1);
         self.beat(1);
     }
 

@@ -105,23 +105,26 @@ impl World {
         let share = if busy { self.hosts[at].busy_share } else { 200 };
         let jitter = u32::try_from(self.chance.between(0, 100)).unwrap();
         let room = self.hosts[at].room;
+        // What a process takes for an hour and gives back: caches, files of uploads, what is compacted then.
+        let tooth = (self.now + 600 * at as u64) % 3600;
         let volume = |name: &str| VolumeFact {
             name: name.into(),
             path: format!("/{name}"),
             total_bytes: 100 << 30,
             available_bytes: room << 30,
             inodes_total: 1_000_000,
-            inodes_free: 900_000,
+            inodes_free: 900_000 - tooth * 20,
         };
         HostFact {
             cpu_per_mille: Some((share + jitter).min(1000)),
-            cpu_pressure_per_mille: Some(if busy { (share / 2 + jitter).min(1000) } else { jitter }),
+            // One of the kernels tells no PSI.
+            cpu_pressure_per_mille: (at != 5).then_some(if busy { (share / 2 + jitter).min(1000) } else { jitter }),
             memory_pressure_per_mille: Some(0),
             io_pressure_per_mille: Some(if busy { share / 3 } else { jitter }),
             memory_total_bytes: Some(64 << 30),
-            memory_available_bytes: Some((20 << 30) + (u64::from(jitter) << 24)),
-            node_resident_bytes: Some(1 << 30),
-            node_descriptors: Some(300),
+            memory_available_bytes: Some((20 << 30) + (u64::from(jitter) << 24) - (tooth << 19)),
+            node_resident_bytes: Some((1 << 30) + (tooth << 19)),
+            node_descriptors: Some(300 + u64::from(jitter) + tooth / 10),
             node_descriptors_limit: Some(65_536),
             volumes: vec![volume("metadata"), volume("d1"), volume("d2")],
         }

@@ -41,7 +41,7 @@ pub fn max_spent() -> usize {
 
 /// Patterns of log lines.
 pub fn max_lines() -> usize {
-    limit!("engine/sense.rs", "MAX_PATTERNS")
+    limit!("engine/lines.rs", "MAX_PATTERNS")
 }
 
 /// Disks whose corruption is counted.
@@ -78,8 +78,10 @@ fn limits() -> Vec<(&'static str, usize)> {
         ("disks.disks", limit!("engine/detect/disk_failure.rs", "MAX_DISKS")),
         ("disks.rotten", limit!("engine/detect/disk_failure.rs", "MAX_DISKS")),
         ("degrading.counters", limit!("engine/detect/disk_degrading.rs", "MAX_DISKS")),
+        ("degrading.counters.*.lifetime", limit!("engine/detect/disk_degrading.rs", "MAX_LIFETIME")),
         ("degrading.errors", limit!("engine/detect/disk_degrading.rs", "MAX_DISKS")),
         ("lines", max_lines()),
+        ("heard", limit!("engine/lines.rs", "MAX_MODES")),
         ("cascades.events.*", per_kind),
         ("cascades.events.*.*.places", limit!("cascade/place.rs", "MAX_PLACES")),
         ("cascades.times.*", limit!("cascade/detector.rs", "MAX_TIMES")),

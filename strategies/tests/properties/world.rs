@@ -295,7 +295,7 @@ impl Story {
                 self.bench.disk(if *which { "d1" } else { "d2" }, state, health);
             }
             Happens::Finding(mended) => self.found(1, *mended),
-            Happens::ReadFails => self.bench.fact.disks[0].errors += 1,
+            Happens::ReadFails => self.bench.read_fails(),
             _ => {
                 let (pattern, line) = ("stuck".to_owned(), "task stuck".to_owned());
                 let fact = LogMatchFact { pattern, mode: Some(Mode::Deadlock), line, count: 1 };

@@ -45,6 +45,11 @@ impl Follower {
         &self.path
     }
 
+    /// Whether there was a file to read at the last look.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// The next bytes; `None`: there are none now.
     pub(super) async fn next(&mut self, most: usize) -> io::Result<Option<Piece>> {
         // A file that was put aside has an end, and another one behind it.

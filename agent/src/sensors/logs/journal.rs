@@ -30,6 +30,8 @@ pub(super) struct Journal {
     child: Option<Arc<dyn Process>>,
     ended: Option<tokio::task::JoinHandle<()>>,
     started: Option<Instant>,
+    /// Why the last start failed.
+    failed: Option<String>,
 }
 
 impl Journal {
@@ -43,6 +45,7 @@ impl Journal {
             child: None,
             ended: None,
             started: None,
+            failed: None,
         }
     }
 
@@ -52,17 +55,18 @@ impl Journal {
     }
 
     /// Sees to it that one runs.
-    pub(super) async fn keep(&mut self) {
-        if self.ended.as_ref().is_some_and(|ended| !ended.is_finished()) {
-            return;
+    ///
+    /// # Errors
+    /// Why none could be started last.
+    pub(super) async fn keep(&mut self) -> Result<(), String> {
+        let runs = self.ended.as_ref().is_some_and(|ended| !ended.is_finished());
+        let waits = self.started.is_some_and(|started| started.elapsed() < AGAIN);
+        if !runs && !waits {
+            self.started = Some(Instant::now());
+            let started = self.start().await;
+            self.failed = started.err().map(|error| format!("{PROGRAM} cannot be run: {error}"));
         }
-        if self.started.is_some_and(|started| started.elapsed() < AGAIN) {
-            return;
-        }
-        self.started = Some(Instant::now());
-        if let Err(error) = self.start().await {
-            tracing::warn!(unit = self.unit, %error, "the journal of a unit cannot be followed");
-        }
+        self.failed.clone().map_or(Ok(()), Err)
     }
 
     async fn start(&mut self) -> std::io::Result<()> {

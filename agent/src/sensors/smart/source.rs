@@ -15,9 +15,6 @@ use super::device;
 use crate::options::SmartSource;
 use resilver_smart::MAX_INPUT_BYTES;
 
-/// How long the program may take: a disk that hangs answers a command after half a minute at most, or not at all.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
-
 /// How long its end may take once it was killed: only a disk that holds it in the kernel takes longer.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,11 +59,13 @@ pub(super) struct Source<'a> {
     host: &'a Host,
     options: &'a SmartSource,
     dir: PathBuf,
+    /// How long the program may take.
+    deadline: Duration,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(host: &'a Host, options: &'a SmartSource, dir: PathBuf) -> Self {
-        Self { host, options, dir }
+    pub(super) fn new(host: &'a Host, options: &'a SmartSource, dir: PathBuf, deadline: Duration) -> Self {
+        Self { host, options, dir, deadline }
     }
 
     /// The output about the disk with this folder.
@@ -210,14 +209,14 @@ impl<'a> Source<'a> {
 
     /// Until it ends, or has taken too long or written too much: then it is ended. How it ended, in words.
     async fn follow(&self, process: &dyn Process, output: &Path) -> Result<String, String> {
-        let until = Instant::now() + COMMAND_DEADLINE;
+        let until = Instant::now() + self.deadline;
         let why = loop {
             tokio::select! {
                 ended = process.exited() => return Ok(in_words(ended)),
                 () = sleep(MEASURE_EVERY) => {}
             }
             if Instant::now() >= until {
-                break format!("it did not end within {} s", COMMAND_DEADLINE.as_secs());
+                break format!("it did not end within {} s", self.deadline.as_secs());
             }
             let written = self.host.disk.metadata(output).await.map_or(0, |found| found.len_bytes);
             if written > MAX_INPUT_BYTES as u64 {

@@ -41,6 +41,7 @@ impl Bench {
         let sensor = SmartSensor {
             host,
             options: options(dir.path()),
+            policy: own.policy.smart.clone(),
             interval: Duration::from_secs(600),
             dir: dir.path().join("agent"),
             view: watch::channel(View::new()).1,
@@ -67,7 +68,7 @@ impl Bench {
     }
 
     async fn look(&mut self) -> SmartView {
-        let source = Source::new(&self.sensor.host, &self.sensor.options, self.sensor.dir.clone());
+        let source = self.sensor.source();
         self.sensor.look(&source, "d1", Path::new("/data/d1"), &mut self.last).await
     }
 
@@ -119,11 +120,23 @@ async fn what_is_missing_broken_or_stale_is_unknown_and_says_why() {
     assert_eq!(bench.look().await.verdict, SmartVerdict::Degrading, "and is believed again when it is young");
 }
 
+/// By default the limits are those that `disk smart --parse` goes by; a configuration's own reach the verdict.
+#[tokio::test]
+async fn limits_of_the_configuration_decide_what_a_counter_means() {
+    assert_eq!(smart_limits(&SmartPolicy::default()), resilver_smart::Policy::default());
+    let mut bench = Bench::mapped();
+    bench.write("d1.json", &json(0).replace(r#""value":0,"string":"0""#, r#""value":8,"string":"8""#));
+    assert_eq!(bench.look().await.verdict, SmartVerdict::Degrading);
+    bench.sensor.policy.reallocated_failing = 7;
+    assert_eq!(bench.look().await.verdict, SmartVerdict::Failing);
+    bench.sensor.policy.stale_intervals = 2;
+    assert_eq!(bench.look().await.good_for, Duration::from_secs(1200));
+}
+
 /// A clock that is wrong by a year must not keep a dead helper's last word alive.
 #[tokio::test(start_paused = true)]
 async fn a_sample_that_stands_still_grows_stale_whatever_its_date_says() {
-    let mut bench = Bench::mapped();
-    let source = Source::new(&bench.sensor.host, &bench.sensor.options, PathBuf::new());
+    let bench = Bench::mapped();
     let read = |sampled_ms| Read { output: bytes::Bytes::new(), sampled_ms, source: String::new() };
     let stale = Duration::from_secs(3600);
     let ahead = bench.sensor.host.clock.now().as_millis() + 365 * 24 * 3_600_000;
@@ -132,8 +145,6 @@ async fn a_sample_that_stands_still_grows_stale_whatever_its_date_says() {
     tokio::time::advance(Duration::from_secs(3601)).await;
     assert!(bench.sensor.too_old("d1", &read(ahead), stale, &mut last).is_some());
     assert_eq!(bench.sensor.too_old("d1", &read(ahead + 1), stale, &mut last), None, "another sample");
-    drop(source);
-    bench.last = last;
 }
 
 #[tokio::test]
@@ -156,7 +167,7 @@ async fn a_device_is_found_by_its_name_and_two_files_of_one_name_are_told() {
 async fn a_disk_that_lies_nowhere_is_unknown_and_names_the_key() {
     let mut bench =
         Bench::new(|dir| SmartSource { folder: Some(dir.to_owned()), command: None, devices: BTreeMap::new() });
-    let source = Source::new(&bench.sensor.host, &bench.sensor.options, PathBuf::new());
+    let source = bench.sensor.source();
     let view = bench.sensor.look(&source, "d1", Path::new("/proc"), &mut bench.last).await;
     assert!(view.reasons[0].contains("agent.smart.devices"), "{view:?}");
 }

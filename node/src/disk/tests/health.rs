@@ -145,6 +145,23 @@ async fn a_hanging_disk_holds_a_bounded_number_of_operations() {
 }
 
 #[tokio::test]
+async fn reads_that_failed_are_told_apart_from_writes_that_did() {
+    let disk = OneDisk::open().await;
+    let kept = head(1, 400, 50);
+    write(&disk.volume, kept).await;
+    let mut writer = disk.volume.create_shard(head(2, 400, 50)).unwrap();
+    send_blocks(&mut writer).await;
+    disk.faults.write_errno.store(5, Ordering::SeqCst);
+    writer.finish().await.unwrap_err();
+    let told = disk.volume.status();
+    assert!(told.errors > 0 && told.read_errors == 0, "{told:?}");
+    disk.faults.read_errno.store(5, Ordering::SeqCst);
+    assert!(disk.volume.open_shard(kept.key, Purpose::Client).await.is_err());
+    let after = disk.volume.status();
+    assert_eq!((after.errors, after.read_errors), (told.errors + 1, 1));
+}
+
+#[tokio::test]
 async fn an_io_error_is_counted_and_convicts_only_when_the_canary_agrees() {
     let disk = OneDisk::open().await;
     let kept = head(1, 400, 50);

@@ -1,6 +1,7 @@
 //! `resource_exhaustion`: room, inodes, memory, descriptors or cores run out on this host, or are about to.
 //!
-//! Never: takes what was not read for plenty, or for none; does more than clean up because of a prediction; restarts anything.
+//! Never: takes what was not read for plenty, or for none; does more than clean up and pause because of a prediction; restarts
+//! anything, not even a process that leaks.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use crate::api::HostFact;
 use crate::config::{PolicyConfig, ResourcePolicy};
 use crate::engine::detect::State;
 use crate::engine::detect::held::Held;
-use crate::predict::{Kind, Sample, SeriesId, TrendPolicy, Trends, in_words};
+use crate::engine::facts::Life;
+use crate::predict::{Kind, Prediction, Sample, SeriesId, TrendPolicy, Trends, in_words};
 use crate::types::{Moment, Now};
 
 /// Looks that must agree.
@@ -75,7 +77,14 @@ pub(crate) struct Watch {
     at: Option<Moment>,
     trends: Trends,
     reviewed: Option<Moment>,
+    /// Room or inodes that are expected to run out soon, in words.
     predicted: Option<String>,
+    /// The same of memory or descriptors of the node's process.
+    #[serde(default)]
+    leaking: Option<String>,
+    /// The process that the trends of its memory and descriptors are about.
+    #[serde(default)]
+    process: Option<Life>,
     fullest: Option<String>,
 }
 
@@ -95,6 +104,8 @@ impl Watch {
             trends: Trends::new(trends),
             reviewed: None,
             predicted: None,
+            leaking: None,
+            process: None,
             fullest: None,
         }
     }
@@ -104,7 +115,9 @@ impl Watch {
         self.trends.adopt(trends);
     }
 
-    pub(crate) fn observe(&mut self, now: Now, fact: &HostFact, policy: &PolicyConfig) {
+    /// Takes a look at the host. `process`: the node's, while it runs.
+    pub(crate) fn observe(&mut self, now: Now, fact: &HostFact, process: Option<Life>, policy: &PolicyConfig) {
+        self.feed(now.mono, fact, process);
         let figures = &policy.resources;
         let reading =
             |what, name, used: Option<u32>, limit, full| used.map(|used| Reading { what, name, used, limit, full });
@@ -120,9 +133,6 @@ impl Watch {
             room.extend(reading("room used of", &volume.name, space, figures.disk, figures.disk_full));
             let inodes = used(volume.inodes_free, volume.inodes_total);
             room.extend(reading("inodes used of", &volume.name, inodes, figures.inodes, figures.inodes_full));
-            let id = SeriesId { kind: Kind::DiskFull, subject: volume.name.clone() };
-            #[expect(clippy::cast_precision_loss, reason = "a trend of bytes")]
-            self.trends.feed(now.mono, id, Sample { value: volume.available_bytes as f64, end: 0.0 });
         }
         self.fullest = fullest.map(|(_, _, name)| name);
         let memory =
@@ -132,7 +142,12 @@ impl Watch {
         let mut kept: Vec<Reading<'_>> =
             reading("memory", "used", memory, figures.memory, figures.memory_full).into_iter().collect();
         kept.extend(reading("descriptors", "used", open, figures.descriptors, figures.descriptors_full));
-        let cores = reading("time waiting for", "a core", fact.cpu_pressure_per_mille, figures.cpu_pressure, u32::MAX);
+        // A kernel without PSI tells nobody's waiting: then what the cores did has to stand in.
+        let (what, name, share, limit) = match fact.cpu_pressure_per_mille {
+            Some(waiting) => ("time waiting for", "a core", Some(waiting), figures.cpu_pressure),
+            None => ("busy time of", "all cores (this kernel tells no PSI)", fact.cpu_per_mille, figures.cpu_busy),
+        };
+        let cores = reading(what, name, share, limit, u32::MAX);
         // What was not read now says nothing: neither that it is over, nor that it is back.
         if !room.is_empty() {
             self.room.look(now.mono, &room, figures);
@@ -146,10 +161,40 @@ impl Watch {
         self.at = Some(now.mono);
         self.review(now, policy);
         self.room.was |= self.predicted.is_some();
+        self.memory.was |= self.leaking.is_some();
         for of in [Of::Room, Of::Memory, Of::Cores] {
             let over = self.lasts(of, figures);
             let watched = self.of_mut(of);
             watched.was = over || (watched.was && !watched.back.lasts(figures.back_for, LOOKS));
+        }
+    }
+
+    /// What is to be extrapolated. The process first: beyond [`MAX_SERIES`](crate::predict::MAX_SERIES) no new series is begun.
+    #[expect(clippy::cast_precision_loss, reason = "trends of bytes and counts")]
+    fn feed(&mut self, now: Moment, fact: &HostFact, process: Option<Life>) {
+        let of_process = |kind| SeriesId { kind, subject: "the node's process".to_owned() };
+        let (memory, descriptors) = (of_process(Kind::MemoryLeak), of_process(Kind::DescriptorLeak));
+        if self.process != process {
+            self.trends.forget(&memory);
+            self.trends.forget(&descriptors);
+            self.process = process;
+        }
+        // What it has, and what is left for it: others need memory, too.
+        if let (Some(has), Some(left)) = (fact.node_resident_bytes, fact.memory_available_bytes) {
+            self.trends.feed(now, memory, Sample { value: has as f64, end: has.saturating_add(left) as f64 });
+        }
+        if let (Some(open), Some(limit)) = (fact.node_descriptors, fact.node_descriptors_limit) {
+            self.trends.feed(now, descriptors, Sample { value: open as f64, end: limit as f64 });
+        }
+        for volume in &fact.volumes {
+            let mut feed = |kind, left: u64| {
+                let id = SeriesId { kind, subject: volume.name.clone() };
+                self.trends.feed(now, id, Sample { value: left as f64, end: 0.0 });
+            };
+            feed(Kind::DiskFull, volume.available_bytes);
+            if volume.inodes_total > 0 {
+                feed(Kind::InodesFull, volume.inodes_free);
+            }
         }
     }
 
@@ -160,18 +205,15 @@ impl Watch {
         self.reviewed = Some(now.mono);
         self.trends.review(now);
         let within = u64::try_from(policy.resources.predicted_within.as_millis()).unwrap_or(u64::MAX);
-        let sure = self
-            .trends
-            .predictions()
-            .iter()
-            .find(|expected| expected.expected_in_ms <= within && expected.confidence >= policy.trends.confidence);
-        self.predicted = sure.map(|expected| {
-            format!(
-                "{} is expected to be full in {}",
-                expected.subject,
-                in_words(Duration::from_millis(expected.expected_in_ms))
-            )
-        });
+        let sure = |expected: &&Prediction| {
+            expected.expected_in_ms <= within && expected.confidence >= policy.trends.confidence
+        };
+        let first = |kinds: [Kind; 2]| {
+            let mut expected = self.trends.predictions().iter().filter(sure);
+            expected.find(|expected| kinds.contains(&expected.kind)).map(told)
+        };
+        (self.predicted, self.leaking) =
+            (first([Kind::DiskFull, Kind::InodesFull]), first([Kind::MemoryLeak, Kind::DescriptorLeak]));
     }
 
     fn of(&self, of: Of) -> &Watched {
@@ -190,9 +232,14 @@ impl Watch {
         }
     }
 
-    /// Over its threshold for long enough; of room, also when it is expected to be soon.
+    /// Over its threshold for long enough; of room and memory, also when it is expected to be soon.
     pub(crate) fn is_over(&self, of: Of, policy: &ResourcePolicy) -> bool {
-        self.lasts(of, policy) || (of == Of::Room && self.predicted.is_some())
+        let expected = match of {
+            Of::Room => self.predicted.is_some(),
+            Of::Memory => self.leaking.is_some(),
+            Of::Cores => false,
+        };
+        self.lasts(of, policy) || expected
     }
 
     fn lasts(&self, of: Of, policy: &ResourcePolicy) -> bool {
@@ -224,6 +271,7 @@ impl Watch {
             .filter(|of| self.lasts(*of, policy))
             .map(|of| self.of(of).worst.as_str())
             .chain(self.predicted.as_deref())
+            .chain(self.leaking.as_deref())
             .collect();
         if !over.is_empty() {
             return State::Ill(over.join("; "));
@@ -234,5 +282,24 @@ impl Watch {
             true => State::Well,
             false => State::Unknown("five points under every threshold for long enough"),
         }
+    }
+}
+
+/// What is expected, in words.
+fn told(expected: &Prediction) -> String {
+    let Prediction { kind, subject, .. } = expected;
+    let time = in_words(Duration::from_millis(expected.expected_in_ms));
+    match kind {
+        Kind::InodesFull => format!("the inodes of {subject} are expected to be used up in {time}"),
+        Kind::MemoryLeak => {
+            format!("{subject} is expected to have no memory left in {time}: it grows ({})", expected.evidence)
+        }
+        Kind::DescriptorLeak => {
+            format!(
+                "{subject} is expected to have no descriptors left in {time}: it keeps them ({})",
+                expected.evidence
+            )
+        }
+        _ => format!("{subject} is expected to be full in {time}"),
     }
 }

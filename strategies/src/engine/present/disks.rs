@@ -73,12 +73,14 @@ impl Engine {
             "out" => Present::Over("the disk is out of service".to_owned()),
             "draining" => Present::Unknown("it is being emptied by somebody else's will"),
             "down" => Present::Unknown("it is detached, which is not this incident's"),
-            _ if self.degrading.well(now, disk) => Present::Prove("two SMART samples in a row are well".to_owned()),
+            _ if self.degrading.well(now, disk, &self.policy.smart) => {
+                Present::Prove(format!("{} SMART samples in a row are well", self.policy.smart.samples))
+            }
             _ if incident.evacuating && incident.rung > ladder::EVACUATION => Present::Beyond(
                 "the disk was taken back into service while it was being emptied: a person knows why".to_owned(),
             ),
             _ if disk_failure::failed(&fact.health) => Present::Unknown("its canary fails: that is disk_failure's"),
-            _ if self.degrading.agree(now, disk).0 => Present::Ill,
+            _ if self.degrading.agree(now, disk, &self.policy.smart).0 => Present::Ill,
             _ => Present::Unknown("it was told; SMART alone does not empty a disk"),
         }
     }

@@ -1,6 +1,8 @@
 //! Stories of `resource_exhaustion`: what is cleaned up, stopped and moved, and that nothing is restarted for it.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod expected;
 
 use common::*;
 use resilver_strategies::api::{CanaryFact, Command, HostFact, Observation, Proof, Subject, VolumeFact};
@@ -225,24 +227,6 @@ fn what_is_not_read_is_neither_over_nor_back() {
     story.host = HostFact::default();
     story.pass(1200);
     assert_eq!(story.bench.open().len(), 1);
-}
-
-#[test]
-fn a_disk_that_is_expected_to_be_full_within_the_hour_is_cleaned_and_nothing_more() {
-    let mut story = Story::new();
-    story.host.volumes[1].total_bytes = 1_000_000;
-    for minute in 0..70u64 {
-        story.room(600_000 - minute * 7_000);
-        story.pass(60);
-        if let Some(step) = story.bench.running() {
-            story.bench.done(step.id);
-        }
-    }
-    let actions = story.bench.actions();
-    assert!(actions.contains(&Action::Reclaim), "{actions:?}");
-    assert!(!actions.contains(&Action::SetMode) && story.bench.asked_slot().is_none(), "{actions:?}");
-    let found = story.bench.open().into_iter().find(|one| one.mode == Mode::ResourceExhaustion).expect("open");
-    assert!(found.evidence.contains("d1 is expected to be full in"), "{}", found.evidence);
 }
 
 /// Found on review: the node's own end of a pause sent the ladder back to it every quarter of an hour, and the half hour after
