@@ -56,6 +56,9 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     }
     let is_own = |disk| shared.disks.get().is_some_and(|disks| disks.volume(disk).is_some());
     answer.failures = shared.peers.failures().told(map.as_deref(), &shared.name, is_own);
+    if let Some(rot) = shared.core.get().and_then(|core| core.meta.rot().borrow().clone()) {
+        answer.phase_detail = format!("{}; what it has stored of the metadata rots: {rot}", answer.phase_detail);
+    }
     if let (Some(core), Some(map)) = (shared.core.get(), map) {
         answer.cluster_id = map.cluster.map(|id| id.to_string()).unwrap_or_default();
         answer.epoch = map.epoch.0;
