@@ -71,4 +71,17 @@ async fn a_log_and_a_database_that_rot_under_running_nodes_are_found_and_mended(
     assert_eq!(named, (5, crc32c::crc32c(b"named")));
     stored_equal(&cluster).await;
     verified(&cluster);
+
+    // What each promised last is shown, and everybody is as far as the leader.
+    let status = cluster.json(&["meta", "status", "--json"]);
+    let leader = &status["leader"];
+    for node in status["nodes"].as_array().unwrap() {
+        let vote = &node["vote"];
+        assert_eq!(
+            (&vote["term"], &vote["node"], &vote["committed"]),
+            (&status["term"], leader, &true.into()),
+            "{node}"
+        );
+        assert!(node["matched"].is_u64(), "{node}");
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use resilver_proto::contract::{
     DiskState, HeldDisk, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
+    Vote,
 };
 
 use super::{Shared, volumes};
@@ -156,6 +157,12 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
             .collect(),
         // Whoever answers the agent reads it from the log.
         last_log_term: 0,
+        vote: status.vote.map(|vote| Vote {
+            term: vote.term,
+            member_id: vote.member.0,
+            node: name_of(vote.member),
+            committed: vote.committed,
+        }),
     }
 }
 

@@ -102,6 +102,11 @@ impl LogAdapter {
         Self { log, vote_file: Arc::new(vote_file), vote: Arc::new(Mutex::new(vote)), committed: Arc::default(), gate }
     }
 
+    /// The vote as it is on disk; none before the first.
+    pub(super) fn vote(&self) -> Option<Vote<Node>> {
+        *self.vote.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The highest index known to be committed; 0 before any.
     pub(crate) fn committed(&self) -> Arc<AtomicU64> {
         self.committed.clone()
@@ -225,7 +230,7 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<Node>>, StorageError> {
-        Ok(*self.vote.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(self.vote())
     }
 
     /// For people only: it is not kept, since the state machine knows how far it got.

@@ -85,7 +85,7 @@ pub use self::raft::Tuning;
 pub use self::room::NoRoom;
 pub(crate) use self::room::room_beside;
 pub use self::service::RaftService;
-pub use self::status::{MetaStatus, Replication, Role};
+pub use self::status::{MetaStatus, Replication, Role, StoredVote};
 pub(crate) use self::storage::{make as make_member, move_aside};
 pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Scan};
 pub use crate::state::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
@@ -307,7 +307,7 @@ impl Meta {
     pub fn status(&self) -> MetaStatus {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow();
-        status::status(&metrics, self.inner.committed.load(Ordering::Relaxed))
+        status::status(&metrics, self.inner.committed.load(Ordering::Relaxed), self.inner.elections.log.vote())
     }
 
     /// This member's id.
