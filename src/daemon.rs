@@ -115,7 +115,9 @@ pub(crate) async fn agent(cx: &Context, once: bool, interval: Option<Duration>) 
     if once {
         return look_once(cx, options).await;
     }
-    let agent = Agent::new(cx.host.clone(), options).await.map_err(agent_failed)?;
+    let supervisor = resilver_host::real::supervisor(cx.host.proc.own().pid, |name| std::env::var_os(name))
+        .map_err(|error| Failure::usage(error.to_string()).next("systemd sets it by itself: unset it elsewhere"))?;
+    let agent = Agent::new(cx.host.clone(), options).await.map_err(agent_failed)?.supervised(supervisor);
     agent.run(shutdown_watch()).await.map_err(agent_failed)?;
     Ok(Code::Ok)
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use resilver_host::disk::create_dir_durably;
 use resilver_host::planted::{Bug, bug};
-use resilver_host::{Host, Listener};
+use resilver_host::supervise::Nobody;
+use resilver_host::{Host, Listener, Supervisor};
 use resilver_proto::agent::agent_peer_server::AgentPeerServer;
 use resilver_proto::transport;
 use resilver_strategies::api::Input;
@@ -92,6 +93,7 @@ pub struct Agent {
     grpc: Box<dyn Listener>,
     http: Box<dyn Listener>,
     gossip: Option<swim::Opened>,
+    supervisor: Arc<dyn Supervisor>,
 }
 
 impl Agent {
@@ -118,7 +120,14 @@ impl Agent {
         let max_bytes = options.journal.max_bytes;
         let journal = Journal::open_within(&host, &options.journal_dir(), max_bytes, |line| replay.push(line)).await?;
         let flight = Recorder::open(&host, &options).await;
-        Ok(Agent { host, options, time, journal, flight, replay, grpc, http, gossip })
+        let supervisor = Arc::new(Nobody);
+        Ok(Agent { host, options, time, journal, flight, replay, grpc, http, gossip, supervisor })
+    }
+
+    /// The same, telling whoever looks after this process that the main loop turns.
+    #[must_use]
+    pub fn supervised(self, supervisor: Arc<dyn Supervisor>) -> Agent {
+        Agent { supervisor, ..self }
     }
 
     /// Where it listens for other agents and for HTTP: with the ports the system chose, when 0 was asked.
@@ -134,7 +143,7 @@ impl Agent {
     /// # Errors
     /// When the lease's state cannot be read.
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), AgentError> {
-        let Agent { host, options, time, journal, flight, replay, grpc, http, gossip } = self;
+        let Agent { host, options, time, journal, flight, replay, grpc, http, gossip, supervisor } = self;
         let (recorder, flight_writer) = flight.unzip();
         let started_ms = time.wall_ms();
         let links = Arc::new(Links::new(&host, &options));
@@ -213,6 +222,7 @@ impl Agent {
             lost: false,
             eligible: None,
             slots: JoinSet::new(),
+            supervisor,
             journal,
         };
         let mut tasks = parts.spawn(Spawned {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use resilver_host::Supervisor;
 use resilver_host::planted::{Bug, bug};
 use resilver_strategies::api::{Command, IncidentId, Input, Observation, OperatorCommand, Step, StepResult};
 use resilver_strategies::engine::Engine;
@@ -141,6 +142,8 @@ pub(crate) struct MainLoop {
     pub(crate) lost: bool,
     pub(crate) eligible: Option<bool>,
     pub(crate) slots: JoinSet<()>,
+    /// Told of every turn, from here alone: it ends an agent whose loop hangs.
+    pub(crate) supervisor: Arc<dyn Supervisor>,
 }
 
 impl MainLoop {
@@ -149,6 +152,7 @@ impl MainLoop {
         self.take(started).await;
         let mut last_tick = Instant::now();
         loop {
+            self.supervisor.turned();
             // Counted from the last tick, not from the last input: a chatty sensor must not hold time back.
             let pace = if self.busy() { BUSY_TICK } else { IDLE_TICK };
             tokio::select! {
@@ -165,6 +169,7 @@ impl MainLoop {
                 }
             }
         }
+        self.supervisor.stopping();
         self.tell(&Told::Stopped, true).await;
     }
 

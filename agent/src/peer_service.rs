@@ -191,6 +191,11 @@ fn raft_to_wire(raft: &RaftFact) -> wire::PeerRaft {
         snapshot: raft.snapshot,
         voters: raft.voters,
         quorum_ack_ms: raft.quorum_ack_ms,
+        vote: raft.vote.as_ref().map(|vote| wire::PeerVote {
+            term: vote.term,
+            node: vote.node.clone(),
+            committed: vote.committed,
+        }),
     }
 }
 

@@ -96,6 +96,11 @@ pub trait File: Send + Sync + 'static {
     /// Forgets what the page cache holds of this file and is synced, so that the next read of it asks the disk. Best effort. It
     /// syncs nothing itself: a file system may flush the device's cache for a file in which nothing changed.
     async fn drop_cache(&self) -> io::Result<()>;
+    /// The same of `len_bytes` from `offset` on alone, where a file system can: what others read of the rest stays quick.
+    async fn drop_cache_of(&self, offset: u64, len_bytes: u64) -> io::Result<()> {
+        let _ = (offset, len_bytes);
+        self.drop_cache().await
+    }
 }
 
 /// An open file, synchronous face: only for redb's backend and inside [`crate::Host::blocking`].

@@ -18,6 +18,7 @@ pub mod planted;
 pub mod proc;
 pub mod rand;
 pub mod real;
+pub mod supervise;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use crate::disk::{BlockingFile, DeviceNumber, DirEntry, Disk, File, FileKind
 pub use crate::net::{Datagram, Listener, Net, Stream};
 pub use crate::proc::{BootId, ExitStatus, HostLoad, Proc, ProcId, ProcMemory, Process, RunState, Signal, SpawnSpec};
 pub use crate::rand::{Rand, Rng};
+pub use crate::supervise::Supervisor;
 
 /// Runs closures that block (redb, compression) off the event loop.
 ///

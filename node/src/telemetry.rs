@@ -45,6 +45,15 @@ pub(crate) fn scrape(shared: &Shared) -> Result<String, prometheus::Error> {
         ] {
             page.gauge(name, help, &[])?.with_label_values::<&str>(&[]).set(int(value));
         }
+        if let Some(vote) = &raft.vote {
+            let help = "term of the vote on this node's disk";
+            page.gauge("resilver_raft_vote_term", help, &[])?.with_label_values::<&str>(&[]).set(int(vote.term));
+        }
+        let help = "on a leader: committed entries that a member's log is not known to have";
+        let lag = page.gauge("resilver_raft_replication_lag_entries", help, &["peer"])?;
+        for peer in raft.replication.iter().filter(|peer| peer.id != raft.id && !peer.node.is_empty()) {
+            lag.with_label_values(&[peer.node.as_str()]).set(int(raft.committed.saturating_sub(peer.matched)));
+        }
     }
     if let Some(repair) = &seen.repair {
         page.gauge("resilver_shards_missing", "shards of the cluster that cannot be read, by metadata", &[])?

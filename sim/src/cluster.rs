@@ -18,7 +18,7 @@ use resilver_agent::options::{
 };
 use resilver_host::{Host, SpawnSpec};
 use resilver_node::deadlines::{Deadlines, Defences};
-use resilver_node::options::{LocationOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
+use resilver_node::options::{LocationOptions, MetadataScrubOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
 use resilver_node::service::Node;
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
@@ -126,6 +126,8 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
         location: LocationOptions::default(),
         // As `resilver up` has it: damage is found within a run.
         scrub: ScrubOptions { period: Duration::from_secs(20), rate_bytes_per_second: 200_000_000 },
+        // Longer than any run: what rots in the metadata is met when it is read, or at the next start.
+        metadata_scrub: MetadataScrubOptions::default(),
         repair: RepairOptions { check_interval: Duration::from_secs(2), ..RepairOptions::default() },
         read_deadline: Duration::from_secs(30),
         // Parts of uploads that broke off are collected within a run.

@@ -54,8 +54,21 @@ struct MetaRow {
     log_index: Option<u64>,
     behind: Option<u64>,
     since: Option<String>,
+    /// The last entry that the leader knows to be in its log.
+    matched: Option<u64>,
+    /// What it promised last, as it has it on disk.
+    vote: Option<Vote>,
     /// Why it is to have no vote, and by whose word.
     no_vote: Option<NoVote>,
+}
+
+#[derive(Serialize)]
+struct Vote {
+    term: u64,
+    /// Whose member it voted for; none: a member of no node.
+    node: Option<String>,
+    /// A quorum voted the same.
+    committed: bool,
 }
 
 #[derive(Serialize)]
@@ -90,9 +103,15 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
             role: known(&node.role),
             state: node.state.clone(),
             log_index,
-            behind: log_index.map(|index| status.committed.saturating_sub(index)),
+            behind: behind(status.committed, node.matched, log_index),
             // Since when it is in that state is not measured yet.
             since: None,
+            matched: node.matched,
+            vote: node.vote.as_ref().map(|vote| Vote {
+                term: vote.term,
+                node: known(&vote.node),
+                committed: vote.committed,
+            }),
             no_vote: known(&node.no_vote).map(|reason| NoVote { reason, automatic: node.no_vote_automatic }),
         }
     };
@@ -104,6 +123,12 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
     };
     cx.out.show(&view, MetaView::text)?;
     Ok(if view.leader.is_some() { Code::Ok } else { Code::Degraded })
+}
+
+/// Committed entries that a member does not have. By the leader's word where there is one: it goes for members that do not answer
+/// as well, and what a member has beyond it may not be what the leader has there.
+fn behind(committed: u64, matched: Option<u64>, log_index: Option<u64>) -> Option<u64> {
+    matched.or(log_index).map(|reached| committed.saturating_sub(reached))
 }
 
 impl MetaView {
@@ -132,5 +157,19 @@ impl MetaView {
             }
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_does_not_answer_is_as_far_behind_as_the_leader_knows() {
+        assert_eq!(behind(100, Some(90), None), Some(10));
+        // A log that goes on, with what nobody agreed upon.
+        assert_eq!(behind(100, Some(90), Some(120)), Some(10));
+        assert_eq!(behind(100, None, Some(120)), Some(0));
+        assert_eq!(behind(100, None, None), None);
     }
 }

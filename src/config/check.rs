@@ -139,10 +139,19 @@ fn check_node(node: &NodeOptions) -> Result<(), Failure> {
     if node.repair.in_flight == 0 {
         return Err(Failure::usage("node.repair.in_flight is 0: nothing would ever be repaired").next("use 1 or more"));
     }
-    if node.repair.rate_bytes_per_second == 0 || node.scrub.rate_bytes_per_second == 0 {
+    let rates = [
+        &node.repair.rate_bytes_per_second,
+        &node.scrub.rate_bytes_per_second,
+        &node.metadata_scrub.rate_bytes_per_second,
+    ];
+    if rates.contains(&&0) {
         return Err(
             Failure::usage("a rate_bytes_per_second is 0: the work would never end").next("use 1000000 or more")
         );
+    }
+    if node.metadata_scrub.period.is_zero() {
+        return Err(Failure::usage("node.metadata_scrub.period is 0: the metadata would be read without end")
+            .next("use 1h or more"));
     }
     if node.repair.full_check_period.is_zero() {
         return Err(

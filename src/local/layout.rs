@@ -238,6 +238,7 @@ fn configuration(file: &ClusterFile, member: &Member, upkeep: Upkeep) -> String 
         Upkeep::Playful => {
             "  # Figures of a cluster to play with: damage is found in seconds, not within the 14 days of production.
   scrub: { period: 20s, rate_bytes_per_second: 200000000 }
+  metadata_scrub: { period: 20s, rate_bytes_per_second: 10000000 }
   repair: { check_interval: 2s, full_check_period: 60s }
 "
         }

@@ -9,7 +9,7 @@ use resilver_proto::contract::{
     DiskState, Finding, LockState, NodeState, ObserveRequest, ObserveResponse, RaftState, VolumeState,
 };
 use resilver_strategies::api::{
-    DiskFact, FindingFact, Input, LockFact, MemberFact, NodeFact, Observation, RaftFact, VolumeFact,
+    DiskFact, FindingFact, Input, LockFact, MemberFact, NodeFact, Observation, RaftFact, VolumeFact, VoteFact,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -186,6 +186,7 @@ fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
         last_log_term: raft.last_log_term,
         snapshot: raft.snapshot,
         quorum_ack_ms: leads.then_some(raft.millis_since_quorum_ack),
+        vote: raft.vote.map(|vote| VoteFact { term: vote.term, node: vote.node, committed: vote.committed }),
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use resilver_host::Host;
 use resilver_proto::agent::{PeerRaft, PingRequest, PingResponse, Silence};
 use resilver_proto::contract::DescribeRequest;
-use resilver_strategies::api::{Input, Observation, PeerFact, RaftFact, SilenceFact, WayFact};
+use resilver_strategies::api::{Input, Observation, PeerFact, RaftFact, SilenceFact, VoteFact, WayFact};
 use resilver_strategies::liveness::MAX_SILENT;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -181,6 +181,7 @@ fn raft_fact(raft: PeerRaft) -> RaftFact {
         last_log_term: raft.last_log_term,
         snapshot: raft.snapshot,
         quorum_ack_ms: raft.quorum_ack_ms,
+        vote: raft.vote.map(|vote| VoteFact { term: vote.term, node: vote.node, committed: vote.committed }),
     }
 }
 

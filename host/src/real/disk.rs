@@ -370,6 +370,11 @@ impl File for RealFile {
     async fn drop_cache(&self) -> io::Result<()> {
         self.call(drop_cache).await
     }
+
+    async fn drop_cache_of(&self, offset: u64, len_bytes: u64) -> io::Result<()> {
+        let forget = move |file: &fs::File| Ok(fadvise(file, offset, NonZeroU64::new(len_bytes), Advice::DontNeed)?);
+        self.call(forget).await
+    }
 }
 
 /// Has the kernel write what it holds of a file, without waiting for it: that is what this advice does to pages that are not

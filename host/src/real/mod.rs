@@ -22,9 +22,11 @@ mod net;
 mod proc;
 mod procfs;
 mod rand;
+mod supervise;
 
 use std::sync::Arc;
 
+pub use self::supervise::supervisor;
 use crate::Host;
 
 /// The machine this process runs on.

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use super::blocking::off_loop;
 use super::load::Looker;
 use super::procfs;
+use super::supervise;
 use crate::{BootId, ExitStatus, HostLoad, Proc, ProcId, ProcMemory, Process, RunState, Signal, SpawnSpec};
 
 pub(super) struct RealProc {
@@ -107,6 +108,10 @@ impl Proc for RealProc {
 
 fn command(spec: &SpawnSpec) -> io::Result<Command> {
     let mut command = Command::new(&spec.program);
+    // Meant for this process alone: `systemctl`, for one, tells its own failures to whoever it finds there.
+    for name in supervise::VARIABLES {
+        command.env_remove(name);
+    }
     command.args(&spec.args).envs(spec.env.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
     if let Some(path) = &spec.log {
         let log = OpenOptions::new().append(true).create(true).open(path)?;

@@ -1,5 +1,6 @@
 //! The service `Cluster`: birth, admission, and the status that operators read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use resilver_proto::store::cluster_server::Cluster;
 use resilver_proto::store::{
     DiskStatus, InitRequest, InitResponse, JoinRequest, JoinResponse, LostMember, NodeStatus, PauseRepairRequest,
     PauseRepairResponse, ReleaseCollectionRequest, ReleaseCollectionResponse, RemovedNode, RepairHeld, RepairPause,
-    ResumeRepairRequest, ResumeRepairResponse, StatusRequest, StatusResponse,
+    ResumeRepairRequest, ResumeRepairResponse, StatusRequest, StatusResponse, StoredVote,
 };
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
@@ -19,7 +20,7 @@ use super::join::FoundRequest;
 use super::observe::{millis, missing_shards, no_vote_automatic, observe, role_of, why_no_vote};
 use super::views::View;
 use super::{Core, Shared, meta_status};
-use crate::meta::Counts;
+use crate::meta::{Counts, Role};
 use crate::model::{ClusterMap, Command, HostState, JoiningDisk, Location, NodeRecord, Outcome};
 use crate::phase::Phase;
 use crate::types::{Fence, RaftId};
@@ -221,7 +222,9 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         }),
         ..StatusResponse::default()
     };
+    let matched = matched_by_leader(&answers);
     for (node, View { answer, age }) in asked.into_iter().zip(answers) {
+        let matched = matched.get(&node.raft_id.0).copied();
         let role = role_of(node.raft_id, &raft);
         let last_seen_ms = age.map(millis).unwrap_or_default();
         let (mark, mark_reason) = mark_of(&map, &counts, node, role);
@@ -229,7 +232,15 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         match answer {
             Some(answer) => {
                 let said = node_status(node, role, &answer);
-                out.nodes.push(NodeStatus { last_seen_ms, mark, mark_reason, no_vote, no_vote_automatic, ..said });
+                out.nodes.push(NodeStatus {
+                    last_seen_ms,
+                    mark,
+                    mark_reason,
+                    no_vote,
+                    no_vote_automatic,
+                    matched,
+                    ..said
+                });
                 add_repair(&mut out, &answer);
                 out.disks.extend(answer.disks.into_iter().map(disk_status));
             }
@@ -249,6 +260,7 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
                     mark_reason,
                     no_vote,
                     no_vote_automatic,
+                    matched,
                     ..NodeStatus::default()
                 });
             }
@@ -273,6 +285,13 @@ async fn status(shared: &Arc<Shared>, core: &Core, local: bool) -> StatusRespons
         out.warnings.push(warning);
     }
     out
+}
+
+/// How far the leader knows each member's log to reach, by the word of the one that leads the highest term of those who answered.
+fn matched_by_leader(answers: &[View]) -> BTreeMap<u64, u64> {
+    let rafts = answers.iter().filter_map(|view| view.answer.as_ref()?.raft.as_ref());
+    let leader = rafts.filter(|raft| raft.role == Role::Leader.as_str()).max_by_key(|raft| raft.term);
+    leader.map(|raft| raft.replication.iter().map(|peer| (peer.id, peer.matched)).collect()).unwrap_or_default()
 }
 
 /// What the map says of a node's host, and why, for people. One that is up and being emptied is `draining`, and `drained` once
@@ -319,6 +338,7 @@ fn node_status(node: &NodeRecord, role: &str, answer: &ObserveResponse) -> NodeS
         log_index: raft.last_log,
         applied: raft.applied,
         detail: answer.phase_detail.clone(),
+        vote: raft.vote.map(|vote| StoredVote { term: vote.term, node: vote.node, committed: vote.committed }),
         ..NodeStatus::default()
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use resilver_proto::contract::{
     DiskState, HeldDisk, LockState, NodeState, ObserveResponse, RaftState, RepairState, ReplicationState, StartStep,
+    Vote,
 };
 
 use super::{Shared, volumes};
@@ -56,6 +57,9 @@ pub(crate) fn observe(shared: &Shared) -> ObserveResponse {
     }
     let is_own = |disk| shared.disks.get().is_some_and(|disks| disks.volume(disk).is_some());
     answer.failures = shared.peers.failures().told(map.as_deref(), &shared.name, is_own);
+    if let Some(rot) = shared.core.get().and_then(|core| core.meta.rot().borrow().clone()) {
+        answer.phase_detail = format!("{}; what it has stored of the metadata rots: {rot}", answer.phase_detail);
+    }
     if let (Some(core), Some(map)) = (shared.core.get(), map) {
         answer.cluster_id = map.cluster.map(|id| id.to_string()).unwrap_or_default();
         answer.epoch = map.epoch.0;
@@ -154,6 +158,12 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
             .collect(),
         // Whoever answers the agent reads it from the log.
         last_log_term: 0,
+        vote: status.vote.map(|vote| Vote {
+            term: vote.term,
+            member_id: vote.member.0,
+            node: name_of(vote.member),
+            committed: vote.committed,
+        }),
     }
 }
 

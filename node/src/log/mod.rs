@@ -13,7 +13,7 @@
 //! Assumed of the disk: a write damages no byte outside its own range, and synced bytes stay.
 //!
 //! Reading order: [`record`], [`segment`], [`header`], [`slots`] are the format; [`recovery`] judges a folder; [`plan`]
-//! and [`writer`] change it; [`state`], [`recent`] and [`reader`] answer reads.
+//! and [`writer`] change it; [`state`], [`recent`] and [`reader`] answer reads; [`reread`] looks whether the disk still has it.
 
 mod error;
 mod header;
@@ -25,6 +25,7 @@ mod reader;
 mod recent;
 mod record;
 mod recovery;
+mod reread;
 mod segment;
 mod slots;
 mod state;
@@ -47,6 +48,8 @@ use crate::steps::Counter;
 
 pub use self::error::{Damage, LogError};
 pub use self::header::MAX_NOTE_BYTES;
+pub(crate) use self::record::{Judge, Unfit};
+pub(crate) use self::reread::Reread;
 pub use self::vote::{MAX_VOTE_BYTES, VoteFile};
 
 use self::error::Fuse;
@@ -112,6 +115,7 @@ pub struct Recovered {
 pub struct LogStore {
     shared: Arc<Shared>,
     writer: Arc<Mutex<Writer>>,
+    disk: Arc<dyn Disk>,
 }
 
 impl LogStore {
@@ -121,17 +125,18 @@ impl LogStore {
     /// # Errors
     /// [`LogError::Lost`] when something that was synced cannot be read back; [`LogError::TooNew`]; [`LogError::Io`].
     pub async fn open(host: &Host, dir: &Path, options: LogOptions) -> Result<(LogStore, Recovered), LogError> {
-        Self::open_on(host.disk.clone(), dir, options, &Counter::default()).await
+        Self::open_on(host.disk.clone(), dir, options, &Counter::default(), &mut record::unjudged).await
     }
 
-    /// The same, counting the records that were checked.
-    pub(crate) async fn open_counted(
+    /// The same, counting the records that were checked, and having `judge` look at what they hold.
+    pub(crate) async fn open_judged(
         host: &Host,
         dir: &Path,
         options: LogOptions,
         counter: &Counter,
+        judge: &mut Judge<'_>,
     ) -> Result<(LogStore, Recovered), LogError> {
-        Self::open_on(host.disk.clone(), dir, options, counter).await
+        Self::open_on(host.disk.clone(), dir, options, counter, judge).await
     }
 
     async fn open_on(
@@ -139,13 +144,15 @@ impl LogStore {
         dir: &Path,
         options: LogOptions,
         counter: &Counter,
+        judge: &mut Judge<'_>,
     ) -> Result<(LogStore, Recovered), LogError> {
         let (least, most) = (MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
         if !(least..=most).contains(&options.segment_bytes) {
             let value = options.segment_bytes;
             return Err(LogError::BadOption { name: "segment_bytes", value, least, most });
         }
-        let recovery::Opened { slots, state, recovered } = recovery::open(&*disk, dir, &options, counter).await?;
+        let recovery::Opened { slots, state, recovered } =
+            recovery::open(&*disk, dir, &options, counter, judge).await?;
         tracing::info!(
             dir = %dir.display(), created = recovered.created, records = recovered.records, segments = recovered.segments,
             torn_bytes = recovered.torn_bytes, strays = recovered.strays, healed_header = recovered.healed_header,
@@ -153,14 +160,14 @@ impl LogStore {
         );
         let shared = Shared::new(state);
         let writer = Writer {
-            disk,
+            disk: disk.clone(),
             dir: dir.to_owned(),
             slots,
             shared: shared.clone(),
             segment_bytes: options.segment_bytes,
             fuse: Fuse::Sound,
         };
-        Ok((LogStore { shared, writer: Arc::new(Mutex::new(writer)) }, recovered))
+        Ok((LogStore { shared, writer: Arc::new(Mutex::new(writer)), disk }, recovered))
     }
 
     /// Index of the first record: the log is `[first, next)`.
@@ -195,6 +202,25 @@ impl LogStore {
     /// [`LogError::Lost`] when one fails its check; [`LogError::Io`].
     pub async fn read(&self, range: Range<u64>, max_bytes: u64) -> Result<Vec<Record>, LogError> {
         reader::read(&self.shared, range, max_bytes).await
+    }
+
+    /// Reads the first segment numbered `from` or later back from the disk, as far as the header covers it, checks every record,
+    /// and has `judge` look at each. `None`: there is no such segment. A log that is cut meanwhile is looked at anew: `judge` may
+    /// see records twice.
+    ///
+    /// # Errors
+    /// [`LogError::Lost`] when the disk does not have what was synced; [`LogError::Io`].
+    pub(crate) async fn reread(&self, from: u64, judge: &mut Judge<'_>) -> Result<Option<Reread>, LogError> {
+        reread::reread(&*self.disk, &self.shared, from, judge).await
+    }
+
+    /// Compares both copies of the header on disk with the log; one that is rotten is written anew, as at open. What was
+    /// wrong with it.
+    ///
+    /// # Errors
+    /// [`LogError::Lost`] when both are rotten; [`LogError::Io`]; [`LogError::Poisoned`] after a failed write.
+    pub(crate) async fn reread_header(&self) -> Result<Option<Damage>, LogError> {
+        self.writer.lock().await.reread_header().await
     }
 
     /// Drops the records from `from` on. Durable when `Ok`. Nothing to do when the log ends before.

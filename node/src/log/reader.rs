@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::Record;
 use super::error::{Damage, LogError};
 use super::recent::Budget;
-use super::record::{Chain, payloads};
+use super::record::{Chain, payloads, unjudged};
 use super::state::{Run, Shared, Step, Unindexed};
 
 /// The records of `range` that the log has, up to `max_bytes` of payload, but at least one if there is any.
@@ -63,7 +63,7 @@ async fn attempt(shared: &Shared, range: &Range<u64>, max_bytes: u64) -> Result<
 }
 
 /// An error counts only if what was read had not been given up meanwhile.
-fn settle<T>(shared: &Shared, generation: u64, done: Result<T, LogError>) -> Result<Option<T>, LogError> {
+pub(super) fn settle<T>(shared: &Shared, generation: u64, done: Result<T, LogError>) -> Result<Option<T>, LogError> {
     match done {
         Ok(value) => Ok(Some(value)),
         Err(_) if shared.lock().generation != generation => Ok(None),
@@ -73,7 +73,7 @@ fn settle<T>(shared: &Shared, generation: u64, done: Result<T, LogError>) -> Res
 
 /// Reads where the records of a segment lie.
 pub(super) async fn load(shared: &Shared, unindexed: Unindexed) -> Result<(), LogError> {
-    let (entries, _) = unindexed.segment.scan(unindexed.count, unindexed.end).await?;
+    let (entries, _) = unindexed.segment.scan(unindexed.count, unindexed.end, &mut unjudged).await?;
     shared.lock().index(&unindexed, entries);
     Ok(())
 }

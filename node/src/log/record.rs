@@ -26,6 +26,25 @@ pub(super) struct Entry {
     pub(super) crc: u32,
 }
 
+/// What a record holds is not what it must be, although its checksum is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unfit {
+    /// What is doubtful.
+    pub(crate) what: String,
+    /// What was expected there.
+    pub(crate) expected: String,
+    /// What was found there.
+    pub(crate) got: String,
+}
+
+/// Judges what records hold, which the log itself does not know: index and payload, one after another.
+pub(crate) type Judge<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Unfit> + Send + 'a;
+
+/// Takes everything: for whoever looks for places alone.
+pub(super) fn unjudged(_: u64, _: &[u8]) -> Result<(), Unfit> {
+    Ok(())
+}
+
 impl Entry {
     /// Where the record ends and the next begins.
     pub(super) fn end(self) -> u64 {
@@ -115,6 +134,17 @@ impl Chain<'_> {
         self.offset = entry.end();
         self.index += 1;
         self.chain = crc;
+        Ok(entry)
+    }
+
+    /// The same, and has `judge` look at what it holds.
+    pub(super) fn step_judged(&mut self, judge: &mut Judge<'_>) -> Result<Entry, Damage> {
+        let (offset, index) = (self.offset, self.index);
+        let entry = self.step()?;
+        let from = (offset - self.base) as usize + RECORD_HEAD_BYTES;
+        let payload = &self.bytes[from..from + entry.len_bytes as usize];
+        judge(index, payload)
+            .map_err(|Unfit { what, expected, got }| Damage::new(self.path, offset, what, expected, got))?;
         Ok(entry)
     }
 

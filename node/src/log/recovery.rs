@@ -7,6 +7,7 @@
 //! | a header without vote | lost |
 //! | both copies of the header unreadable; one | lost; the other counts, the bad one is written anew |
 //! | a segment that the header names is missing, short, another one, or has a bad record before the end | lost |
+//! | a record that is sound and is not what the log's owner has in one (a term below the one before) | lost |
 //! | bytes after the end | a torn tail: never acknowledged, zeroed |
 //! | segments outside the header's | left by a crash before they were named, or before they were removed: removed |
 //! | a newer format | refused, nothing changed |
@@ -24,7 +25,7 @@ use resilver_host::{Disk, FileKind};
 
 use super::error::{Damage, LogError};
 use super::header::{HEADER_KIND, HEADER_NAME, Header};
-use super::record::Entry;
+use super::record::{Entry, Judge};
 use super::segment::{self, Segment};
 use super::slots::{self, Slots};
 use super::state::{Indexed, State};
@@ -45,6 +46,7 @@ pub(super) async fn open(
     dir: &Path,
     options: &LogOptions,
     counter: &Counter,
+    judge: &mut Judge<'_>,
 ) -> Result<Opened, LogError> {
     let survey = Survey::take(disk, dir).await?;
     let header_path = dir.join(HEADER_NAME);
@@ -62,7 +64,7 @@ pub(super) async fn open(
     let header = super::planted::cut_at_bad_record(disk, dir, header).await?;
     let (segments, strays) = survey.sort_out(dir, &header)?;
     counter.expect(header.next - header.first);
-    let segments = replay(disk, dir, &header, &segments, (options.indexed_records, counter)).await?;
+    let segments = replay(disk, dir, &header, &segments, (options.indexed_records, counter), judge).await?;
 
     // All that was acknowledged is there. From here on the folder is put in order.
     let healed_header = slots.settle(&content).await?;
@@ -160,6 +162,7 @@ async fn replay(
     header: &Header,
     ids: &[u64],
     (indexed_records, counter): (usize, &Counter),
+    judge: &mut Judge<'_>,
 ) -> Result<VecDeque<Indexed>, LogError> {
     let mut segments: Vec<Segment> = Vec::with_capacity(ids.len());
     for id in ids {
@@ -177,7 +180,7 @@ async fn replay(
     let mut kept = 0;
     for (segment, until) in segments.into_iter().zip(firsts) {
         let last = segment.head.id + 1 == header.next_segment;
-        let entries = check(&segment, chain, until, last.then_some(header)).await?;
+        let entries = check(&segment, chain, until, last.then_some(header), judge).await?;
         chain = Some(entries.last().map_or_else(|| segment.head.seed(), |entry| entry.crc));
         kept += entries.len();
         counter.add(entries.len() as u64);
@@ -195,6 +198,7 @@ async fn check(
     before: Option<u32>,
     until: u64,
     end: Option<&Header>,
+    judge: &mut Judge<'_>,
 ) -> Result<Vec<Entry>, LogError> {
     let head = segment.head;
     let damage = |offset, what: &str, expected: String, got: String| -> LogError {
@@ -216,7 +220,7 @@ async fn check(
             return Err(damage(len, "length", format!("at least {end_offset} bytes"), format!("{len} bytes")));
         }
     }
-    let (entries, chain) = segment.scan(count, end_offset).await?;
+    let (entries, chain) = segment.scan(count, end_offset, judge).await?;
     if let Some(header) = end {
         let found = entries.last().map_or(segment::SEGMENT_HEAD_BYTES, |entry| entry.end());
         if found != header.end_offset {

@@ -16,7 +16,7 @@ use resilver_host::{Disk, File, OpenMode};
 
 use super::error::{Damage, LogError};
 use super::prefix::{Kind, PREFIX_BYTES, Prefix, u32_at, u64_at};
-use super::record::{Chain, Entry};
+use super::record::{Chain, Entry, Judge};
 
 /// Where the first record of a segment begins.
 pub(super) const SEGMENT_HEAD_BYTES: u64 = 4096;
@@ -63,7 +63,7 @@ impl Head {
         u32_at(&self.encode(), COVERED_BYTES)
     }
 
-    fn decode(path: &Path, bytes: &[u8]) -> Result<Self, LogError> {
+    pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, LogError> {
         let damage = |what: &str, expected: String, got: String| Damage::new(path, 0, what, expected, got);
         match SEGMENT_KIND.judge(bytes) {
             Prefix::Ours => {}
@@ -175,9 +175,14 @@ impl Segment {
         self.file.len().await.map_err(LogError::io("read the length of", &self.path))
     }
 
-    /// Reads and checks the first `count` records, which end at or before `end`: where each lies, and the checksum of
-    /// the last.
-    pub(super) async fn scan(&self, count: u64, end: u64) -> Result<(Vec<Entry>, u32), LogError> {
+    /// Reads and checks the first `count` records, which end at or before `end`, and has `judge` look at each: where they
+    /// lie, and the checksum of the last.
+    pub(super) async fn scan(
+        &self,
+        count: u64,
+        end: u64,
+        judge: &mut Judge<'_>,
+    ) -> Result<(Vec<Entry>, u32), LogError> {
         let bytes = self.read(SEGMENT_HEAD_BYTES, end).await?;
         let mut chain = Chain {
             path: &self.path,
@@ -189,7 +194,7 @@ impl Segment {
         };
         let mut entries = Vec::new();
         for _ in 0..count {
-            entries.push(chain.step()?);
+            entries.push(chain.step_judged(judge)?);
         }
         Ok((entries, chain.chain))
     }

@@ -34,6 +34,8 @@ pub(super) struct Slots {
     path: PathBuf,
     kind: &'static Kind,
     sequence: u64,
+    /// What was written last.
+    content: Bytes,
     /// The slot that is older or unreadable, until it is settled.
     stale: Option<usize>,
 }
@@ -45,6 +47,14 @@ pub(super) struct Opened {
     pub(super) content: Bytes,
     /// Its sequence: one higher with each write.
     pub(super) sequence: u64,
+}
+
+/// One copy of two that is not what was written last.
+pub(super) struct Doubtful {
+    /// Which.
+    pub(super) which: usize,
+    /// What is wrong with it.
+    pub(super) damage: Damage,
 }
 
 /// One slot as read.
@@ -78,7 +88,8 @@ impl Slots {
         let bytes = file.read_at(0, 2 * SLOT_BYTES as usize).await.map_err(LogError::io("read", path))?;
         let slots = [0, 1].map(|which| decode(kind, path, &bytes, which));
         let Verdict { sequence, content, stale } = judge(path, kind, slots)?;
-        Ok(Opened { slots: Slots { file, path: path.to_owned(), kind, sequence, stale }, content, sequence })
+        let slots = Slots { file, path: path.to_owned(), kind, sequence, content: content.clone(), stale };
+        Ok(Opened { slots, content, sequence })
     }
 
     /// Sees to it that both slots hold `content`, which was read at open, and that both are on the disk. Whether one had
@@ -107,7 +118,54 @@ impl Slots {
             }
         }
         self.sequence = sequence;
+        self.content = Bytes::copy_from_slice(content);
         Ok(())
+    }
+
+    /// Reads both copies back, past the page cache, and compares them with what was written last: the damage of one that is not
+    /// that, if the other is. Changes nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Lost`] when neither is.
+    pub(super) async fn reread(&self, disk: &dyn Disk) -> Result<Option<Doubtful>, LogError> {
+        let read = disk.open_and_reread(&self.path, 2 * SLOT_BYTES as usize).await;
+        let bytes = match read {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Bytes::new(),
+            read => read.map_err(LogError::io("read", &self.path))?.1,
+        };
+        let [one, other] = [0, 1].map(|which| self.contradiction(&bytes, which));
+        match (one, other) {
+            (None, None) => Ok(None),
+            (Some(damage), None) => Ok(Some(Doubtful { which: 0, damage })),
+            (None, Some(damage)) => Ok(Some(Doubtful { which: 1, damage })),
+            (Some(damage), Some(_)) => Err(damage.into()),
+        }
+    }
+
+    /// In what a copy is not what was written last.
+    fn contradiction(&self, file: &Bytes, which: usize) -> Option<Damage> {
+        let at = which as u64 * SLOT_BYTES;
+        let differs = |what: String, expected: String, got: String| {
+            Some(Damage::new(&self.path, at, format!("{what} of {}", NAMES[which]), expected, got))
+        };
+        match decode(self.kind, &self.path, file, which) {
+            Slot::Bad(damage) => Some(damage),
+            Slot::Newer(format) => differs("format".to_owned(), self.kind.format.to_string(), format.to_string()),
+            Slot::Good { sequence, .. } if sequence != self.sequence => {
+                differs("sequence".to_owned(), self.sequence.to_string(), sequence.to_string())
+            }
+            Slot::Good { content, .. } if content != self.content => {
+                differs("content".to_owned(), hex(&self.content), hex(&content))
+            }
+            Slot::Good { .. } => None,
+        }
+    }
+
+    /// Writes one copy anew; the other stays untouched.
+    pub(super) async fn mend(&mut self, which: usize) -> Result<(), LogError> {
+        self.stale = Some(which);
+        let content = self.content.clone();
+        self.settle(&content).await.map(drop)
     }
 }
 

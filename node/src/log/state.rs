@@ -6,6 +6,7 @@
 //! the length of the log: [`super::LogOptions`] has the limits.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use super::header::Header;
 use super::recent::{Budget, Recent};
 use super::record::Entry;
-use super::segment::Segment;
+use super::segment::{Head, Segment};
 
 /// The state, shared by the writer and all readers. Held for moments, never across an await.
 pub(super) struct Shared(Mutex<State>);
@@ -67,6 +68,21 @@ pub(super) struct Unindexed {
     pub(super) segment: Arc<Segment>,
     pub(super) count: u64,
     pub(super) end: u64,
+    pub(super) generation: u64,
+}
+
+/// What must be in one segment, as far as the header covers it.
+pub(super) struct Expected {
+    pub(super) head: Head,
+    pub(super) path: PathBuf,
+    /// Its records.
+    pub(super) count: u64,
+    /// Where they end at the latest.
+    pub(super) end: u64,
+    /// The checksum of the last.
+    pub(super) chain: u32,
+    /// Whether nothing is added to it any more.
+    pub(super) closed: bool,
     pub(super) generation: u64,
 }
 
@@ -146,6 +162,23 @@ impl State {
             self.segments[slot].table = Some(entries);
             self.forget_tables(Some(id));
         }
+    }
+
+    /// What the first segment numbered `from` or later must hold.
+    pub(super) fn expected(&self, from: u64) -> Option<Expected> {
+        let slot = self.segments.partition_point(|indexed| indexed.segment.head.id < from);
+        let segment = self.segments.get(slot)?.segment.clone();
+        let next = self.segments.get(slot + 1).map(|next| next.segment.head.chain_before);
+        let Unindexed { count, end, generation, .. } = self.unindexed(slot);
+        Some(Expected {
+            head: segment.head,
+            path: segment.path.clone(),
+            count,
+            end,
+            chain: next.unwrap_or(self.header.chain),
+            closed: next.is_some(),
+            generation,
+        })
     }
 
     /// Which segment holds `index`, or would.

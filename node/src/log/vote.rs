@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::error::{Damage, Fuse, LogError};
 use super::prefix::Kind;
-use super::slots::{FIRST_SEQUENCE, MAX_CONTENT_BYTES, Opened, Slots};
+use super::slots::{Doubtful, FIRST_SEQUENCE, MAX_CONTENT_BYTES, Opened, Slots};
 
 /// The file's name within the log's folder.
 pub(super) const VOTE_NAME: &str = "vote";
@@ -68,6 +68,21 @@ impl VoteFile {
         writer.fuse.begin("writing the vote")?;
         let done = writer.slots.write(&vote).await;
         writer.fuse.end(done)
+    }
+
+    /// Compares both copies on disk with what was voted last; one that is rotten is written anew, as at open. What was wrong
+    /// with it.
+    ///
+    /// # Errors
+    /// [`LogError::Lost`] when both are rotten; [`LogError::Io`]; [`LogError::Poisoned`] after a failed write.
+    pub(crate) async fn reread(&self, disk: &dyn Disk) -> Result<Option<Damage>, LogError> {
+        let mut writer = self.writer.lock().await;
+        writer.fuse.check()?;
+        let Some(Doubtful { which, damage }) = writer.slots.reread(disk).await? else { return Ok(None) };
+        writer.fuse.begin("mending the vote")?;
+        let done = writer.slots.mend(which).await;
+        writer.fuse.end(done)?;
+        Ok(Some(damage))
     }
 }
 

@@ -13,13 +13,13 @@ use bytes::Bytes;
 use resilver_host::Disk;
 use resilver_host::planted::{Bug, bug};
 
-use super::error::{Fuse, LogError};
+use super::error::{Damage, Fuse, LogError};
 use super::header::{Header, MAX_NOTE_BYTES};
 use super::plan::{Chunk, plan};
 use super::reader;
 use super::record::{RECORD_HEAD_BYTES, payloads};
 use super::segment::{SEGMENT_HEAD_BYTES, Segment};
-use super::slots::Slots;
+use super::slots::{Doubtful, Slots};
 use super::state::{Extension, Shared};
 use super::{MAX_RECORD_BYTES, Record};
 
@@ -139,6 +139,17 @@ impl Writer {
         let header = Header::empty(self.shared.lock().header.next_segment, next, note);
         let done = self.shrink(header).await;
         self.fuse.end(done)
+    }
+
+    /// Compares both copies of the header on disk with the log; one that is rotten is written anew, as at open. What was
+    /// wrong with it.
+    pub(super) async fn reread_header(&mut self) -> Result<Option<Damage>, LogError> {
+        self.fuse.check()?;
+        let Some(Doubtful { which, damage }) = self.slots.reread(&*self.disk).await? else { return Ok(None) };
+        self.fuse.begin("mending the header")?;
+        let done = self.slots.mend(which).await;
+        self.fuse.end(done)?;
+        Ok(Some(damage))
     }
 
     /// Makes a smaller log durable, then removes the files that are no part of it.

@@ -288,6 +288,23 @@ impl Elections {
         Ok(())
     }
 
+    /// Whether the other voters that answer are a majority without this member, which may end then. Not when it votes alone.
+    /// Asking is the question of an election, which changes nothing: whoever refuses is there as well.
+    pub(super) async fn others_suffice(&self) -> bool {
+        let Ok(standing) = self.standing().await else { return false };
+        let mut asked = JoinSet::new();
+        for (member, address) in standing.addresses.iter().filter(|(member, _)| **member != self.own()) {
+            let (links, member, deadline) = (self.links.clone(), *member, self.tuning.election_max);
+            let address = links.address(RaftId(member)).unwrap_or_else(|| address.clone());
+            // As one without a log: this one's may be what cannot be read.
+            asked.spawn(async move { (member, ask_one(&links, RaftId(member), &address, None, deadline).await) });
+        }
+        let answers = asked.join_all().await;
+        let there: BTreeSet<Node> =
+            answers.into_iter().filter(|(_, answer)| !matches!(answer, Answer::Silent(_))).map(|(id, _)| id).collect();
+        standing.quorums.iter().all(|voters| voters.intersection(&there).count() > voters.len() / 2)
+    }
+
     /// Stands whenever it is due, until `stop` or the end of Raft.
     pub(super) async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let stopping = stop.wait_for(|stop| *stop);

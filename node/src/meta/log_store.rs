@@ -14,13 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogId, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
+use resilver_host::Disk;
 use resilver_host::audit::{self, Fact};
 use tokio::sync::watch;
 
 use super::raft::{Entry, Node, StorageError, TypeConfig};
 use super::wire::{self, WireError};
 use super::{MetaError, facts};
-use crate::log::{LogStore, Record, VoteFile};
+use crate::log::{Damage as LogDamage, LogError, LogStore, Record, Reread, Unfit, VoteFile};
 use crate::phase::Damage;
 
 /// The most bytes of entries read for one append: well under a message, so that an append of many fits.
@@ -54,6 +55,38 @@ impl PurgeGate {
     }
 }
 
+/// Judges records, one after another, as the entries that they are: each at its own index, in terms that never fall.
+#[derive(Default)]
+pub(super) struct InOrder {
+    /// Index and term of the last.
+    last: Option<(u64, u64)>,
+}
+
+impl InOrder {
+    pub(super) fn judge(&mut self, index: u64, payload: &[u8]) -> Result<(), Unfit> {
+        let unfit = |what: String, expected: String, got: String| Err(Unfit { what, expected, got });
+        // The log id is what an entry begins with.
+        let id: LogId<Node> = match wire::decode_first(payload) {
+            Ok(id) => id,
+            // Not damage: whoever decodes the whole of it tells of which release it is.
+            Err(WireError::Format { .. }) => return Ok(()),
+            Err(error) => return unfit(format!("entry {index}"), "an entry".to_owned(), error.to_string()),
+        };
+        let term = id.leader_id.term;
+        if id.index != index {
+            return unfit(format!("index of entry {index}"), index.to_string(), id.index.to_string());
+        }
+        if let Some((before, least)) = self.last
+            && before.checked_add(1) == Some(index)
+            && term < least
+        {
+            return unfit(format!("term of entry {index}"), format!("{least} or later"), term.to_string());
+        }
+        self.last = Some((index, term));
+        Ok(())
+    }
+}
+
 /// The log and the vote as openraft sees them. Clones read the same log.
 #[derive(Clone)]
 pub(crate) struct LogAdapter {
@@ -67,6 +100,11 @@ pub(crate) struct LogAdapter {
 impl LogAdapter {
     pub(crate) fn new(log: LogStore, vote_file: VoteFile, vote: Option<Vote<Node>>, gate: PurgeGate) -> Self {
         Self { log, vote_file: Arc::new(vote_file), vote: Arc::new(Mutex::new(vote)), committed: Arc::default(), gate }
+    }
+
+    /// The vote as it is on disk; none before the first.
+    pub(super) fn vote(&self) -> Option<Vote<Node>> {
+        *self.vote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The highest index known to be committed; 0 before any.
@@ -97,6 +135,18 @@ impl LogAdapter {
     /// Index of the first entry that was not purged.
     pub(super) fn first(&self) -> u64 {
         self.log.first()
+    }
+
+    /// Reads the first segment numbered `from` or later back; see [`LogStore::reread`].
+    pub(super) async fn reread(&self, from: u64, order: &mut InOrder) -> Result<Option<Reread>, LogError> {
+        self.log.reread(from, &mut |index, payload| order.judge(index, payload)).await
+    }
+
+    /// Compares both copies of the header, and both of the vote, with what this member knows: what was wrong with one, and was
+    /// mended.
+    pub(super) async fn reread_slots(&self, disk: &dyn Disk) -> Result<Vec<LogDamage>, LogError> {
+        let (header, vote) = (self.log.reread_header().await?, self.vote_file.reread(disk).await?);
+        Ok(header.into_iter().chain(vote).collect())
     }
 
     fn purged(&self) -> Result<Option<LogId<Node>>, StorageError> {
@@ -180,7 +230,7 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<Node>>, StorageError> {
-        Ok(*self.vote.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(self.vote())
     }
 
     /// For people only: it is not kept, since the state machine knows how far it got.
@@ -228,5 +278,36 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
         purged.map_err(|error| writing(&error))?;
         audit::state(|| Fact::Purged { through: facts::log_id(&log_id) });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::{CommittedLeaderId, EntryPayload};
+
+    use super::*;
+
+    fn entry(term: u64, index: u64) -> Vec<u8> {
+        let log_id = LogId::new(CommittedLeaderId::new(term, 1), index);
+        wire::encode(&Entry { log_id, payload: EntryPayload::Blank }).unwrap().to_vec()
+    }
+
+    #[test]
+    fn terms_never_fall_from_one_entry_to_the_next_and_every_entry_is_at_its_index() {
+        let mut order = InOrder::default();
+        for (term, index) in [(1, 5), (1, 6), (4, 7)] {
+            order.judge(index, &entry(term, index)).unwrap();
+        }
+        let fell = order.judge(8, &entry(3, 8)).unwrap_err();
+        assert_eq!(
+            (fell.what.as_str(), fell.expected.as_str(), fell.got.as_str()),
+            ("term of entry 8", "4 or later", "3")
+        );
+        assert!(order.judge(8, &entry(4, 9)).unwrap_err().what.contains("index of entry 8"));
+        // Looked at anew from an earlier one: nothing lies between them.
+        order.judge(3, &entry(1, 3)).unwrap();
+        assert!(order.judge(4, &[wire::WIRE_FORMAT]).unwrap_err().got.contains("cannot be read"));
+        // Of another release: told as that, not as damage.
+        order.judge(4, &[wire::WIRE_FORMAT - 1, 0]).unwrap();
     }
 }

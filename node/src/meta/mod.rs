@@ -30,6 +30,7 @@ mod reclaim;
 mod replay;
 pub(crate) mod replicas;
 mod room;
+mod scrub;
 mod service;
 mod snapshot;
 mod status;
@@ -84,7 +85,7 @@ pub use self::raft::Tuning;
 pub use self::room::NoRoom;
 pub(crate) use self::room::room_beside;
 pub use self::service::RaftService;
-pub use self::status::{MetaStatus, Replication, Role};
+pub use self::status::{MetaStatus, Replication, Role, StoredVote};
 pub(crate) use self::storage::{make as make_member, move_aside};
 pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Scan};
 pub use crate::state::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
@@ -131,6 +132,8 @@ struct Inner {
     /// Why the state machine failed, once it has.
     failed: watch::Receiver<Option<String>>,
     room: Room,
+    /// What was found to rot while the member cannot be spared.
+    rot: watch::Sender<Option<String>>,
     replicas: Replicas,
     /// Whether the member serves.
     settled: watch::Sender<bool>,
@@ -206,7 +209,7 @@ impl Meta {
             state: state.clone(),
             raft: raft.clone(),
             tuning: tuning.clone(),
-            failed: failed_tx,
+            failed: failed_tx.clone(),
             settled: settled.subscribe(),
         };
         let elections = Elections {
@@ -238,6 +241,7 @@ impl Meta {
             failed,
             room: Room { host: host.clone(), node, database: layout.database, dir, low: watch::Sender::new(false) },
             settled,
+            rot: watch::Sender::new(None),
             replicas: Replicas::new(host.rand.fork("meta.checkpoint"), stops),
             stop,
             tasks: Mutex::new(tasks),
@@ -246,6 +250,7 @@ impl Meta {
         let whole = [
             tokio::spawn(membership::run(meta.clone(), meta.inner.stop.subscribe())),
             tokio::spawn(room::run(meta.clone(), meta.inner.stop.subscribe())),
+            tokio::spawn(scrub::run(meta.clone(), failed_tx, meta.inner.stop.subscribe())),
         ];
         meta.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(whole);
         Ok(meta)
@@ -302,7 +307,7 @@ impl Meta {
     pub fn status(&self) -> MetaStatus {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow();
-        status::status(&metrics, self.inner.committed.load(Ordering::Relaxed))
+        status::status(&metrics, self.inner.committed.load(Ordering::Relaxed), self.inner.elections.log.vote())
     }
 
     /// This member's id.
@@ -390,6 +395,12 @@ impl Meta {
     /// [`MetaError::Refused`] when too few would elect it: a leader lives, and is not to be deposed.
     pub async fn trigger_election(&self) -> Result<(), MetaError> {
         self.inner.elections.stand().await
+    }
+
+    /// What of its stored metadata was found to rot, while this member goes on because the others are no majority without it;
+    /// and every change of that.
+    pub(crate) fn rot(&self) -> watch::Receiver<Option<String>> {
+        self.inner.rot.subscribe()
     }
 
     /// Has this member stand for election only while its mode says so.

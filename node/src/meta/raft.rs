@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::MetaError;
 use super::snapshot::SnapshotFile;
 use crate::model::Outcome;
+use crate::options::MetadataScrubOptions;
 use crate::state::Proposal;
 
 /// A member's id, as openraft has it. [`crate::types::RaftId`] everywhere else.
@@ -64,6 +65,10 @@ pub struct Tuning {
     pub flush_interval: Duration,
     /// How long a member that was slow keeps up before it may vote again.
     pub kept_up: Duration,
+    /// How often what is stored is read back: see [`super::scrub`].
+    pub scrub_period: Duration,
+    /// The most that is read back, bytes per second.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// How long a member that was slow keeps up before it may vote again: `slow_follower`'s proof of recovery. Shorter, and a disk
@@ -72,6 +77,7 @@ const KEPT_UP: Duration = Duration::from_secs(60);
 
 impl Default for Tuning {
     fn default() -> Self {
+        let scrub = MetadataScrubOptions::default();
         Self {
             heartbeat: Duration::from_millis(150),
             election_min: Duration::from_millis(400),
@@ -80,6 +86,8 @@ impl Default for Tuning {
             keep_entries: 1000,
             flush_interval: Duration::from_secs(1),
             kept_up: KEPT_UP,
+            scrub_period: scrub.period,
+            scrub_bytes_per_second: scrub.rate_bytes_per_second,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use openraft::{RaftMetrics, ServerState};
+use openraft::{RaftMetrics, ServerState, Vote};
 
 use super::raft::{Node, RaftNode};
 use crate::types::RaftId;
@@ -47,6 +47,17 @@ pub struct Replication {
     pub voter: bool,
 }
 
+/// What a member promised last, as it is on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredVote {
+    /// In which term.
+    pub term: u64,
+    /// Whom it voted for.
+    pub member: RaftId,
+    /// A quorum voted the same: that member leads, or led, this term.
+    pub committed: bool,
+}
+
 /// One member's view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaStatus {
@@ -60,6 +71,8 @@ pub struct MetaStatus {
     pub voters: Vec<RaftId>,
     /// Its term.
     pub term: u64,
+    /// Its vote; none before the first.
+    pub vote: Option<StoredVote>,
     /// Whom it believes to lead.
     pub leader: Option<RaftId>,
     /// Index of its last entry.
@@ -77,7 +90,7 @@ pub struct MetaStatus {
 }
 
 /// Reads a status out of openraft's metrics.
-pub(super) fn status(metrics: &RaftMetrics<Node, RaftNode>, committed: u64) -> MetaStatus {
+pub(super) fn status(metrics: &RaftMetrics<Node, RaftNode>, committed: u64, vote: Option<Vote<Node>>) -> MetaStatus {
     let membership = metrics.membership_config.membership();
     let voters: Vec<RaftId> = membership.voter_ids().map(RaftId).collect();
     let applied = metrics.last_applied.map_or(0, |id| id.index);
@@ -98,6 +111,11 @@ pub(super) fn status(metrics: &RaftMetrics<Node, RaftNode>, committed: u64) -> M
         role,
         voter: voters.contains(&RaftId(metrics.id)),
         term: metrics.current_term,
+        vote: vote.map(|vote| StoredVote {
+            term: vote.leader_id.term,
+            member: RaftId(vote.leader_id.node_id),
+            committed: vote.committed,
+        }),
         leader: metrics.current_leader.map(RaftId),
         last_log: metrics.last_log_index.unwrap_or(0),
         committed: committed.max(applied),

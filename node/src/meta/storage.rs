@@ -11,7 +11,7 @@ use resilver_host::Host;
 use resilver_host::disk::create_dir_durably;
 
 use super::identity::{self, Identity, Membership};
-use super::log_store::decode_note;
+use super::log_store::{InOrder, decode_note};
 use super::machine::note_of;
 use super::raft::Node;
 use super::wire::WireError;
@@ -177,7 +177,11 @@ async fn reopen(host: &Host, layout: &Layout, owner: Owner, steps: &Steps) -> Re
     // One after the other: opening a database may write to it, and beside a log that is lost nothing may be changed.
     let reading = steps.begin(Step::Log);
     let options = LogOptions { create: false, ..LogOptions::default() };
-    let (log, _) = LogStore::open_counted(host, &layout.log, options, &reading.counter()).await?;
+    let (log, _) = {
+        let (counter, mut order) = (reading.counter(), InOrder::default());
+        let mut judge = |index: u64, payload: &[u8]| order.judge(index, payload);
+        LogStore::open_judged(host, &layout.log, options, &counter, &mut judge).await?
+    };
     drop(reading);
     let (vote_file, vote) = open_vote(host, layout).await?;
     let verifying = steps.begin(Step::Database);

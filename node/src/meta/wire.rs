@@ -44,6 +44,15 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> 
     }
 }
 
+/// The first field of a message, without the rest.
+pub(crate) fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    match bytes.split_first() {
+        Some((&WIRE_FORMAT, body)) => Ok(postcard::take_from_bytes(body)?.0),
+        Some((&found, _)) => Err(WireError::Format { found }),
+        None => Err(WireError::Empty),
+    }
+}
+
 /// What is asked through `Raft/Propose`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Forward {

@@ -112,8 +112,16 @@ pub(crate) fn check(options: &Options) -> Result<(), NodeError> {
     if options.repair.in_flight == 0 {
         return bad("node.repair.in_flight is 0: nothing would ever be repaired".to_owned());
     }
-    if options.repair.rate_bytes_per_second == 0 || options.scrub.rate_bytes_per_second == 0 {
+    let rates = [
+        &options.repair.rate_bytes_per_second,
+        &options.scrub.rate_bytes_per_second,
+        &options.metadata_scrub.rate_bytes_per_second,
+    ];
+    if rates.contains(&&0) {
         return bad("a rate of 0 bytes per second stops repair or scrub for ever; choose a rate above 0".to_owned());
+    }
+    if options.metadata_scrub.period.is_zero() {
+        return bad("node.metadata_scrub.period is 0: it would read without end; choose a time, such as 6h".to_owned());
     }
     Ok(())
 }

@@ -241,7 +241,11 @@ pub(super) async fn start(
         dir: meta_dir(&shared.options),
         identity,
         address: shared.options.address.clone(),
-        tuning: Tuning::default(),
+        tuning: Tuning {
+            scrub_period: shared.options.metadata_scrub.period,
+            scrub_bytes_per_second: shared.options.metadata_scrub.rate_bytes_per_second,
+            ..Tuning::default()
+        },
     };
     shared.phase.set(Phase::Recovering, "reading and checking what this member has");
     match Meta::start_telling(&shared.host, options, shared.peers.clone(), &shared.steps).await {

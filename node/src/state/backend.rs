@@ -2,7 +2,8 @@
 //!
 //! Owns: one open file. Must never: change a file before it is known to be ours to change (opening a database writes to
 //! it, and one of a newer format would be marked by a release that only came to refuse it); write or sync after it was sealed: a crash (and the simulator's) runs `Drop`, and
-//! redb's own `Drop` would otherwise make durable what the crash was to lose.
+//! redb's own `Drop` would otherwise make durable what the crash was to lose. What is read is compared with what was written
+//! ([`super::pages`]).
 
 use std::io;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 use resilver_host::{BlockingFile, Host, OpenMode};
 
+use super::pages::Pages;
 use crate::steps::Counter;
 
 /// Shuts a backend for good: everything after it fails without touching the disk.
@@ -44,11 +46,12 @@ enum Change {
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     file: Arc<dyn BlockingFile>,
+    pages: Arc<Pages>,
     held: Arc<Mutex<Option<Vec<Change>>>>,
 }
 
 impl Admission {
-    /// The file is ours: makes the changes so far, in their order, and lets all later ones through.
+    /// The file is ours, and whole: makes the changes so far, in their order, and lets all later ones through.
     pub(super) fn admit(&self) -> io::Result<()> {
         let mut held = self.lock();
         for change in held.take().unwrap_or_default() {
@@ -58,6 +61,7 @@ impl Admission {
                 Change::Sync => self.file.sync()?,
             }
         }
+        self.pages.verified();
         Ok(())
     }
 
@@ -113,12 +117,18 @@ impl Backend {
     ) -> io::Result<Self> {
         let file: Arc<dyn BlockingFile> = Arc::from(host.disk.open_blocking(path, mode)?);
         read.expect(file.len()?);
-        Ok(Self { admission: Admission { file, held: Arc::new(Mutex::new(Some(Vec::new()))) }, seal, read })
+        let pages = Pages::new(path, file.clone());
+        Ok(Self { admission: Admission { file, pages, held: Arc::new(Mutex::new(Some(Vec::new()))) }, seal, read })
     }
 
     /// What lets changes through to the file.
     pub(super) fn admission(&self) -> Admission {
         self.admission.clone()
+    }
+
+    /// What the file must hold.
+    pub(super) fn pages(&self) -> Arc<Pages> {
+        self.admission.pages.clone()
     }
 
     /// Holds a change back, or makes it.
@@ -150,7 +160,8 @@ impl StorageBackend for Backend {
         let held = self.admission.lock();
         let Some(changes) = held.as_ref().filter(|changes| !changes.is_empty()) else {
             drop(held);
-            return self.admission.file.read_exact_at(offset, out);
+            self.admission.file.read_exact_at(offset, out)?;
+            return self.admission.pages.read(offset, out);
         };
         let len = self.admission.file.len()?;
         if offset + out.len() as u64 > len_with(changes, len) {
@@ -161,10 +172,12 @@ impl StorageBackend for Backend {
         self.admission.file.read_exact_at(offset, in_file)?;
         behind.fill(0);
         lay_over(changes, offset, out);
-        Ok(())
+        self.admission.pages.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        // Before: what is cut off must not be missed meanwhile.
+        self.admission.pages.resizing(len);
         self.change(|| Change::SetLen(len), || self.admission.file.set_len(len))
     }
 
@@ -173,7 +186,10 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.change(|| Change::Write(offset, data.to_vec()), || self.admission.file.write_all_at(offset, data))
+        self.admission.pages.writing(offset, data.len());
+        self.change(|| Change::Write(offset, data.to_vec()), || self.admission.file.write_all_at(offset, data))?;
+        self.admission.pages.written(offset, data);
+        Ok(())
     }
 }
 

@@ -28,9 +28,11 @@ mod locks;
 mod members;
 mod merkle;
 mod objects;
+mod pages;
 mod pauses;
 mod placed;
 mod query;
+mod reread;
 mod sessions;
 mod snapshot;
 mod tables;
@@ -55,6 +57,7 @@ use self::apply::Work;
 use self::backend::{Backend, Seal};
 use self::counts::Totals;
 use self::merkle::LEAVES;
+use self::pages::Pages;
 use self::placed::{Placed, Told};
 use self::tables::{
     CLUSTER, KEY_APPLIED, KEY_FORMAT, KEY_MAP, KEY_OWNER, KEY_TOTALS, LOCAL, LOCKS, REPLICATED, Tables, get, put,
@@ -146,6 +149,7 @@ pub struct State {
 struct Inner {
     host: Host,
     seal: Seal,
+    pages: Arc<Pages>,
     database: RwLock<Option<Database>>,
     /// Held from the beginning of a write transaction until memory says what it committed. redb's own lock ends with the
     /// commit: a flush that published its unchanged memory after the next batch had published its own took that batch
@@ -214,7 +218,7 @@ impl State {
         (apart, counter): (bool, Arc<Counter>),
     ) -> Result<Self, StateError> {
         let seal = Seal::default();
-        let (database, memory) = {
+        let (database, pages, memory) = {
             let (host_, path, seal) = (host.clone(), path.to_path_buf(), seal.clone());
             host.blocking(move || open_database(&host_, &path, mode, (seal, counter), owner)).await?
         };
@@ -223,6 +227,7 @@ impl State {
             inner: Arc::new(Inner {
                 host: host.clone(),
                 seal,
+                pages,
                 database: RwLock::new(Some(database)),
                 map: watch::Sender::new(memory.map.clone()),
                 locks: watch::Sender::new(memory.locks.clone()),
@@ -430,7 +435,7 @@ fn open_database(
     mode: OpenMode,
     (seal, counter): (Seal, Arc<Counter>),
     owner: Owner,
-) -> Result<(Database, Memory), StateError> {
+) -> Result<(Database, Arc<Pages>, Memory), StateError> {
     let sealed = seal.clone();
     let backend = Backend::open(host, path, mode, (seal, counter)).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => StateError::Missing { path: path.to_path_buf() },
@@ -444,7 +449,7 @@ fn open_database(
     if empty && mode == OpenMode::Write {
         return Err(StateError::Corrupt { table: "the file", detail: format!("{} is empty", path.display()) });
     }
-    let admission = backend.admission();
+    let (admission, pages) = (backend.admission(), backend.pages());
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
         // After a crash the engine verifies every page itself, and says so: to read all of them twice gains nothing.
         let verified = Arc::new(AtomicBool::new(false));
@@ -463,7 +468,7 @@ fn open_database(
             sealed.close();
             StateError::Io { what: "opening", path: path.to_path_buf(), source }
         })?;
-        Ok((database, memory))
+        Ok((database, pages, memory))
     }));
     opened.unwrap_or_else(|_| {
         let detail = "the database engine gave up on its pages".to_owned();

@@ -174,6 +174,17 @@ pub struct FindingFact {
     pub repaired: bool,
 }
 
+/// What a member promised last, as it has it on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoteFact {
+    /// In which term.
+    pub term: u64,
+    /// The node of the member that it voted for; empty: not known, or a member of the past.
+    pub node: String,
+    /// A quorum voted the same.
+    pub committed: bool,
+}
+
 /// Raft as the node sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftFact {
@@ -201,6 +212,9 @@ pub struct RaftFact {
     /// Of a leader: how long ago a quorum acknowledged it. `None`: it is no leader, or does not say.
     #[serde(default)]
     pub quorum_ack_ms: Option<u64>,
+    /// Its vote. `None`: it has never voted, or does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vote: Option<VoteFact>,
 }
 
 /// A member of the cluster, from the cluster map as the node has applied it.

@@ -6,6 +6,7 @@ mod damage;
 mod limits;
 mod model;
 mod real;
+mod reread;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::record::unjudged;
 use super::testing::MemDisk;
 use super::{LogError, LogOptions, LogStore, Record, Recovered, VoteFile};
 use crate::steps::Counter;
@@ -48,7 +50,8 @@ async fn open(disk: &MemDisk) -> Result<Opened, LogError> {
 }
 
 async fn open_with(disk: &MemDisk, options: LogOptions) -> Result<Opened, LogError> {
-    let (log, recovered) = LogStore::open_on(Arc::new(disk.clone()), dir(), options, &Counter::default()).await?;
+    let (log, recovered) =
+        LogStore::open_on(Arc::new(disk.clone()), dir(), options, &Counter::default(), &mut unjudged).await?;
     let (vote, voted) = VoteFile::open_on(disk, dir()).await?;
     Ok(Opened { log, vote, voted, recovered })
 }

@@ -9,6 +9,7 @@ mod lost;
 mod membership;
 mod rebirth;
 mod replicas;
+mod scrub;
 mod suite;
 
 use std::path::{Path, PathBuf};

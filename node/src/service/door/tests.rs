@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 
 use super::*;
 use crate::deadlines::{Deadlines, Defences};
-use crate::options::{LocationOptions, Options, RepairOptions, S3Options, ScrubOptions};
+use crate::options::{LocationOptions, MetadataScrubOptions, Options, RepairOptions, S3Options, ScrubOptions};
 use crate::service::{Ended, Node};
 use crate::testing::until;
 
@@ -123,6 +123,7 @@ impl Story {
             join: Vec::new(),
             location: LocationOptions::default(),
             scrub: ScrubOptions::default(),
+            metadata_scrub: MetadataScrubOptions::default(),
             repair: RepairOptions::default(),
             read_deadline: Duration::from_secs(30),
             abandoned_uploads_after: Duration::from_secs(3600),

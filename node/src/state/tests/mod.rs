@@ -15,6 +15,7 @@ mod members;
 mod model;
 mod objects;
 mod placed;
+mod reread;
 mod sessions;
 mod uploads;
 mod validate;
