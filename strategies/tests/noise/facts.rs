@@ -2,7 +2,7 @@
 
 use resilver_strategies::api::{
     CanaryFact, DiskFact, HostFact, MemberFact, NodeFact, PeerFact, RaftFact, ReplicaFact, ReplicasFact, SilenceFact,
-    VolumeFact,
+    VolumeFact, VoteFact,
 };
 
 use crate::world::{Chance, NODES, VOTERS, World, name};
@@ -28,6 +28,7 @@ impl World {
             last_log_term: host.term,
             snapshot: 0,
             quorum_ack_ms: host.leads.then(|| (self.now - host.acknowledged.min(self.now)) * 1000 + 80),
+            vote: leader.map(|at| VoteFact { term: host.term, node: name(at), committed: true }),
         }
     }
 
