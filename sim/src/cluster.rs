@@ -18,7 +18,9 @@ use resilver_agent::options::{
 };
 use resilver_host::{Host, SpawnSpec};
 use resilver_node::deadlines::{Deadlines, Defences};
-use resilver_node::options::{LocationOptions, MetadataScrubOptions, Options as NodeOptions, RepairOptions, ScrubOptions};
+use resilver_node::options::{
+    LocationOptions, MetadataScrubOptions, Options as NodeOptions, RepairOptions, ScrubOptions,
+};
 use resilver_node::service::Node;
 use resilver_proto::store::cluster_client::ClusterClient;
 use resilver_proto::store::store_client::StoreClient;
@@ -115,8 +117,9 @@ pub(crate) fn shards_folder(mount: &Path) -> PathBuf {
     mount.join("shards")
 }
 
-fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
+fn node_options(index: usize, nodes: usize, disks: usize, watching: Watching) -> NodeOptions {
     let name = node_name(index);
+    let usual = MetadataScrubOptions::default();
     NodeOptions {
         address: at(&name, NODE_PORT),
         http: at(&name, NODE_HTTP_PORT),
@@ -127,7 +130,7 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
         // As `resilver up` has it: damage is found within a run.
         scrub: ScrubOptions { period: Duration::from_secs(20), rate_bytes_per_second: 200_000_000 },
         // Longer than any run: what rots in the metadata is met when it is read, or at the next start.
-        metadata_scrub: MetadataScrubOptions::default(),
+        metadata_scrub: MetadataScrubOptions { period: watching.reread_every.unwrap_or(usual.period), ..usual },
         repair: RepairOptions { check_interval: Duration::from_secs(2), ..RepairOptions::default() },
         read_deadline: Duration::from_secs(30),
         // Parts of uploads that broke off are collected within a run.
@@ -145,6 +148,8 @@ fn node_options(index: usize, nodes: usize, disks: usize) -> NodeOptions {
 pub(crate) struct Watching {
     /// How often they compare the members' metadata, if not as usual.
     pub(crate) compare_every: Option<Duration>,
+    /// How often nodes read their stored metadata back, if not as usual, which is less often than a run lasts.
+    pub(crate) reread_every: Option<Duration>,
     /// Whether disks have counters of their own.
     pub(crate) smart: bool,
     /// Whether the operator has a pattern of his own for what follows a lost quorum: the ones that ship need the S3 door.
@@ -338,7 +343,8 @@ impl Cluster {
                 files.device(&disk_mount(disk), DISK_BYTES);
             }
             agents.insert(*machine, agent_program(agent_options(index, nodes, disks, watching)));
-            node_programs.insert(node_name(index), node_program(node_options(index, nodes, disks), log.clone()));
+            node_programs
+                .insert(node_name(index), node_program(node_options(index, nodes, disks, watching), log.clone()));
         }
         let counters = smartctl::Counters::default();
         kernel.on_spawn(programs(node_programs, counters.clone()));

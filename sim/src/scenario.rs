@@ -58,7 +58,8 @@ impl Agents {
         let Agents::Treat(table) = self else { return Watching::default() };
         let compare_every = table.iter().find_map(|row| row.compare_every_s).map(Duration::from_secs);
         let (smart, cascade) = (table.iter().any(|row| row.smart), table.iter().any(|row| row.cascade));
-        Watching { compare_every, smart, cascade }
+        let reread_every = table.iter().find_map(|row| row.reread_every_s).map(Duration::from_secs);
+        Watching { compare_every, reread_every, smart, cascade }
     }
 }
 
@@ -114,6 +115,8 @@ pub(crate) struct Treatment {
     pub(crate) heals: Heals,
     /// How often agents compare the members' metadata in such a run; `None`: as usual.
     pub(crate) compare_every_s: Option<u64>,
+    /// How often nodes read their stored metadata back in such a run; `None`: as usual.
+    pub(crate) reread_every_s: Option<u64>,
     /// Whether disks have counters of their own in such a run.
     pub(crate) smart: bool,
     /// Whether the operator has a pattern of cascades of his own in such a run.

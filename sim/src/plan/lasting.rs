@@ -47,9 +47,9 @@ pub(crate) enum Kind {
     DiskDies,
     /// Shards rot.
     Rot,
-    /// A node ends, and its log is rotten from end to end.
+    /// A node's log is rotten from end to end, and in half of the runs the node ends.
     RuinedLog,
-    /// A node ends, and its database is.
+    /// A node's database is, likewise.
     RuinedDatabase,
 }
 
@@ -218,7 +218,7 @@ impl Kind {
             (Kind::Rot, Target::Disk { machine, .. }) => {
                 vec![event(first.at_ms - QUIET_BEFORE_MS, Fault::Quiet, Target::Machine(machine), QUIET_MS)]
             }
-            (Kind::RuinedLog | Kind::RuinedDatabase, Target::MetaDisk(machine)) => {
+            (Kind::RuinedLog | Kind::RuinedDatabase, Target::MetaDisk(machine)) if rng.random_bool(0.5) => {
                 vec![event(first.at_ms + ENDS_AFTER_MS, Fault::Kill(Role::Node), Target::Machine(machine), 0)]
             }
             _ => Vec::new(),

@@ -34,6 +34,7 @@ const NONE: Treatment = Treatment {
     aside: &[],
     heals: Heals::AfterFault(0),
     compare_every_s: None,
+    reread_every_s: None,
     smart: false,
     cascade: false,
 };
@@ -51,7 +52,8 @@ const DISK_DIES: Treatment = Treatment {
 
 /// A member whose metadata is lost, with whatever of it.
 const REJOINS: Treatment = Treatment {
-    within_s: 5,
+    // At the next start, which comes at once, or when it reads back what it has stored.
+    within_s: 16,
     first: &["rejoin_learner"],
     steps: &["rejoin_learner"],
     must: &["rejoin_learner"],
@@ -59,6 +61,7 @@ const REJOINS: Treatment = Treatment {
     also: &["process_crash"],
     aside: &["start_node"],
     heals: Heals::Itself(50),
+    reread_every_s: Some(10),
     ..NONE
 };
 
@@ -386,7 +389,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "log-corruption",
-        about: "a node ends, and its log is rotten from end to end: it comes back as a learner",
+        about: "a node's log is rotten from end to end, and in half of the runs it ends: it comes back as a learner",
         mix: &[(Class::Lasting(Kind::RuinedLog), 1)],
         safety_seconds: (60, 64),
         agents: Agents::Treat(&[Treatment { fault: "ruined_log", mode: "log_corruption", ..REJOINS }]),
@@ -394,7 +397,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "database-corruption",
-        about: "a node ends, and its database is rotten from end to end: it comes back as a learner",
+        about: "a node's database is rotten from end to end, and in half of the runs it ends: it comes back as a learner",
         mix: &[(Class::Lasting(Kind::RuinedDatabase), 1)],
         safety_seconds: (60, 64),
         agents: Agents::Treat(&[Treatment { fault: "ruined_database", mode: "database_corruption", ..REJOINS }]),
