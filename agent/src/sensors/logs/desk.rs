@@ -49,11 +49,7 @@ impl LogDesk {
                 let known = unread.remove(log);
                 if let Some(known) = known.filter(|known| known.state == "unreadable") {
                     let for_s = now_ms.saturating_sub(known.since_ms) / 1000;
-                    tracing::info!(
-                        log,
-                        for_s,
-                        "a log is read again; what was written meanwhile is read as far as it is there"
-                    );
+                    tracing::info!(log, for_s, "a log is read again");
                 }
                 return;
             }

@@ -1,8 +1,8 @@
 //! A file that grows, is cut, or is put aside for another of its name.
 //!
 //! Invariants: what was written to a file before it was put aside is read to its end; every byte is handed out once. The one
-//! exception: a file that is cut and has grown beyond where it was read before anybody looks again cannot be told from one
-//! that only grew. (A next file of just the length of the one before is seen once it grows.)
+//! exception: a file that is cut (or could not be read, and is another by then) and has grown beyond where it was read before
+//! anybody looks again cannot be told from one that only grew. (A next file of just the length of the one before is seen once it grows.)
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,8 @@ pub(super) struct Follower {
     path: PathBuf,
     file: Option<Arc<dyn File>>,
     at: u64,
+    /// How far a file was read that then could not be.
+    resume: Option<u64>,
     /// The first file that is found is read from its end: only news count.
     from_end: bool,
     anew: bool,
@@ -38,7 +40,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Follows `path`, which need not be there yet. `from_end`: what it has now is no news.
     pub(super) fn new(host: &Host, path: PathBuf, from_end: bool) -> Self {
-        Self { host: host.clone(), path, file: None, at: 0, from_end, anew: true }
+        Self { host: host.clone(), path, file: None, at: 0, resume: None, from_end, anew: true }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -52,6 +54,15 @@ impl Follower {
 
     /// The next bytes; `None`: there are none now.
     pub(super) async fn next(&mut self, most: usize) -> io::Result<Option<Piece>> {
+        let read = self.read(most).await;
+        if read.is_err() && self.file.take().is_some() {
+            // What is open may never be read again, while its name is long another file's (a share that was mounted anew).
+            self.resume = Some(self.at);
+        }
+        read
+    }
+
+    async fn read(&mut self, most: usize) -> io::Result<Option<Piece>> {
         // A file that was put aside has an end, and another one behind it.
         for _ in 0..2 {
             let Some(file) = self.open().await? else { return Ok(None) };
@@ -103,12 +114,17 @@ impl Follower {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Whatever comes from now on is news.
-                self.from_end = false;
+                (self.from_end, self.resume) = (false, None);
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
-        self.at = if std::mem::take(&mut self.from_end) { file.len().await? } else { 0 };
+        let len = file.len().await?;
+        self.at = match self.resume.take() {
+            _ if std::mem::take(&mut self.from_end) => len,
+            Some(at) if at <= len => at,
+            _ => 0,
+        };
         Ok(Some(self.file.insert(file).clone()))
     }
 
