@@ -66,9 +66,13 @@ pub(super) async fn within<T>(ticks: u32, work: impl Future<Output = T>) -> Opti
 const READ: &str = "a read";
 const OPEN_AND_READ: &str = "opening and reading a file";
 const REREAD: &str = "reading a file from the device";
+const OPEN: &str = "opening a file";
+const LIST: &str = "listing a folder";
+const METADATA: &str = "asking for metadata";
+const TIMES: &str = "asking for times";
 
-/// The operations that read what a file has. One that only opens, measures or lists says nothing of the sectors of a shard.
-const READS: [&str; 3] = [READ, OPEN_AND_READ, REREAD];
+/// The operations that only read: of a file, or what the file system has about it, which lies on the same sectors.
+const READS: [&str; 7] = [READ, OPEN_AND_READ, REREAD, OPEN, LIST, METADATA, TIMES];
 
 /// An open file and its first bytes.
 type Opened = Result<(Arc<dyn File>, Bytes), DiskError>;
@@ -100,7 +104,7 @@ impl Io {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Those of them that were to read what a file has: what a medium does that loses data.
+    /// Those of them that only read: what a medium does that loses data.
     pub(super) fn read_errors(&self) -> u64 {
         self.read_errors.load(Ordering::Relaxed)
     }
@@ -194,7 +198,7 @@ impl Io {
 
     pub(super) async fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, DiskError> {
         let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
-        self.run("opening a file", path, async move { disk.open(&owned, mode).await }).await
+        self.run(OPEN, path, async move { disk.open(&owned, mode).await }).await
     }
 
     pub(super) async fn read(
@@ -278,13 +282,13 @@ impl Io {
 
     pub(super) async fn metadata(&self, path: &Path) -> Result<Metadata, DiskError> {
         let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
-        self.run("asking for metadata", path, async move { disk.metadata(&owned).await }).await
+        self.run(METADATA, path, async move { disk.metadata(&owned).await }).await
     }
 
     /// When each of these folders' names were last changed; `None`: this file system does not say.
     pub(super) async fn modified_ms(&self, folders: Vec<PathBuf>) -> Result<Vec<Option<u64>>, DiskError> {
         let disk = Arc::clone(&self.host.disk);
-        self.run("asking for times", &self.root, async move { disk.modified_all_ms(&folders).await }).await
+        self.run(TIMES, &self.root, async move { disk.modified_all_ms(&folders).await }).await
     }
 
     pub(super) async fn replace(&self, path: &Path, data: Bytes) -> Result<(), DiskError> {
@@ -315,7 +319,7 @@ impl Io {
 
     pub(super) async fn list(&self, path: &Path) -> Result<Vec<DirEntry>, DiskError> {
         let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
-        self.run("listing a folder", path, async move { disk.list(&owned).await }).await
+        self.run(LIST, path, async move { disk.list(&owned).await }).await
     }
 
     pub(super) async fn space(&self) -> Result<Space, DiskError> {

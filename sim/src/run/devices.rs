@@ -10,8 +10,9 @@ use resilver_sim_kernel::{Kernel, MachineId};
 use crate::cluster::{AGENT_MOUNT, META_MOUNT, disk_mount};
 use crate::plan::{DiskOp, Fault, Files, Target};
 
-/// How far apart bits are flipped in a file that is ruined: a page of the database, and less than a segment of the log.
-const RUINED_EVERY: u64 = 4096;
+/// How far apart bits are flipped in a file that is ruined: less than the shortest record of either. A page of the database may hold
+/// one, and the rest of it means nothing to anybody.
+const RUINED_EVERY: u64 = 64;
 
 /// The folder of a disk's shards. What lies beside it is no shard (temporary, moved aside).
 const SHARDS: &str = "shards";
