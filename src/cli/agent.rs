@@ -77,7 +77,7 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
     cx.out.show(&view, |view| {
         let mut table = Table::new(["AGENT", "STATE", "NODE_STATE", "LEASE", "INCIDENTS", "PAUSED"]);
         view.agents.iter().for_each(|row| table.row(row.cells()));
-        view.agents.iter().fold(table.render(), |text, row| text + &row.held_back())
+        view.agents.iter().fold(table.render(), |text, row| text + &row.held_back() + &row.partial())
     })?;
     for row in view.agents.iter().filter(|row| !row.answers) {
         cx.out.say(format!("{}: {}", row.agent, row.error.as_deref().unwrap_or_default()));
@@ -120,6 +120,11 @@ impl Row {
     fn held_back(&self) -> String {
         let reasons = self.at("/held_back").and_then(Value::as_array).into_iter().flatten();
         reasons.filter_map(Value::as_str).map(|why| format!("{} is held back: {why}\n", self.agent)).collect()
+    }
+
+    /// Whether it knows but some of the others, a line.
+    fn partial(&self) -> String {
+        self.status.as_ref().map(|status| super::health::partial_text(&self.agent, status)).unwrap_or_default()
     }
 
     fn holder(&self) -> Option<&str> {

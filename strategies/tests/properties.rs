@@ -186,7 +186,8 @@ fn an_agent_that_dies_twice_in_a_millisecond_closes_an_old_slot_in_each_life() {
         told.pass(1);
     }
     told.tell_all(&dies_twice);
-    let closed = |command: &&Command| matches!(command, Command::CloseSlot { step, .. } if step.action == Action::DetachDisk);
+    let closed =
+        |command: &&Command| matches!(command, Command::CloseSlot { step, .. } if step.action == Action::DetachDisk);
     assert_eq!(told.bench.commands.iter().filter(closed).count(), 3, "by the step's end, and by each life after it");
 }
 
