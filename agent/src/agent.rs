@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use resilver_host::disk::create_dir_durably;
 use resilver_host::planted::{Bug, bug};
@@ -14,6 +15,7 @@ use resilver_proto::transport;
 use resilver_strategies::api::Input;
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::{Engine, EngineOptions};
+use resilver_strategies::watching::FULL_MATRIX;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -31,8 +33,8 @@ use crate::options::{Options, SmartSource};
 use crate::peer_service::PeerService;
 use crate::replay::Replay;
 use crate::sensors::{
-    CanarySensor, HeartbeatSensor, HostSensor, LogDesk, LogSensor, PeerSensor, ProcessSensor, ProcessStateSensor,
-    ReplicasSensor, SmartSensor, stopped,
+    CanarySensor, HeartbeatSensor, HostSensor, LogDesk, LogSensor, PeerSensor, PeerWatch, ProcessSensor,
+    ProcessStateSensor, ReplicasSensor, SmartSensor, stopped,
 };
 use crate::service::{self, ServiceManager};
 use crate::state::{PeerViews, View};
@@ -334,9 +336,7 @@ impl Parts {
             all.spawn(self.smart_sensor(smart).run(self.shutdown.clone()));
         }
         self.spawn_lookers(all);
-        for peer in self.options.others() {
-            all.spawn(self.peer_sensor(&peer.id).run(self.shutdown.clone()));
-        }
+        self.spawn_peer_sensors(all);
         if let Some(gossip) = gossip {
             all.spawn(gossip.run(self.shutdown.clone()));
         }
@@ -393,6 +393,18 @@ impl Parts {
         }
     }
 
+    /// Everybody is asked in a cluster that is small enough for it; in a larger one [`PeerWatch`] chooses.
+    fn spawn_peer_sensors(&self, all: &mut JoinSet<()>) {
+        if self.links.peers.len() > FULL_MATRIX {
+            let watch = PeerWatch { sensor: self.peer_sensor(""), view: self.view.clone() };
+            all.spawn(watch.run(self.shutdown.clone()));
+            return;
+        }
+        for peer in self.options.others() {
+            all.spawn(self.peer_sensor(&peer.id).run(self.shutdown.clone()));
+        }
+    }
+
     fn health_task(&self, requests: mpsc::Sender<Request>) -> HealthTask {
         HealthTask {
             own: self.options.name.clone(),
@@ -436,6 +448,7 @@ impl Parts {
             swim: self.swim.clone(),
             health: self.health.clone(),
             out: self.input.clone(),
+            begins_in: Duration::ZERO,
         }
     }
 

@@ -122,6 +122,13 @@ pub(crate) struct PeerLink {
     pub(crate) node: Link,
 }
 
+impl PeerLink {
+    /// Lets its connections go; the next call dials afresh.
+    pub(crate) fn forget(&self) {
+        [&self.agent, &self.node].into_iter().chain(&self.ways).for_each(Link::forget);
+    }
+}
+
 /// All ways of an agent.
 pub(crate) struct Links {
     /// To the own node.
@@ -150,9 +157,7 @@ impl Links {
     /// Has every call from now on dial afresh.
     pub(crate) fn redial(&self) {
         self.node.forget();
-        for peer in self.peers.values() {
-            [&peer.agent, &peer.node].into_iter().chain(&peer.ways).for_each(Link::forget);
-        }
+        self.peers.values().for_each(PeerLink::forget);
     }
 
     /// The way to the agent of `name`.

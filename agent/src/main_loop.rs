@@ -430,8 +430,10 @@ impl MainLoop {
         let open = decided.then(|| self.engine.open_incidents());
         let journal = JournalView { next_sequence: self.journal.next_sequence(), lost: self.lost };
         let silent = self.engine.silences(self.time.now());
+        let heard = self.engine.heard(self.time.now());
         self.view.send_modify(|view| {
             view.silent = silent;
+            view.heard = heard;
             view.beat = Instant::now();
             view.journal = journal;
             view.paused = self.engine.pause().cloned();

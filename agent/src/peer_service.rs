@@ -70,6 +70,8 @@ impl AgentPeer for PeerService {
             epoch: fact.map_or(0, |fact| fact.epoch),
             hears_you: self.peers.node_answers(&request.into_inner().from),
             canary_ms: view.node.canary_ms(),
+            partial: view.heard.is_some(),
+            heard: view.heard.clone().unwrap_or_default(),
         }))
     }
 

@@ -3,15 +3,15 @@
 //!
 //! Must never: be read for a decision. Decisions are the engine's, from its own inputs.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use resilver_strategies::api::{
     CanaryFact, HostFact, LogMatchFact, NodeFact, Observation, PeerFact, ProcessFact, ProcessStateFact, ReplicasFact,
     SilenceFact,
 };
-use resilver_strategies::engine::Pause;
+use resilver_strategies::engine::{Partial, Pause};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -24,37 +24,93 @@ pub(crate) struct PeerView {
     seen_age_ms: Option<u64>,
 }
 
+/// Names that are believed of a kind (a holder, a leader) by others' words: a change leaves two or three about.
+const MAX_NAMED: usize = 4;
+
 /// All peers as last seen.
 #[derive(Default)]
-pub(crate) struct PeerViews(Mutex<BTreeMap<String, (PeerFact, Option<Instant>)>>);
+pub(crate) struct PeerViews(Mutex<Seers>);
+
+#[derive(Default)]
+struct Seers {
+    peers: BTreeMap<String, (PeerFact, Option<Instant>)>,
+    /// Who holds the lease, as each says. Hearsay: it shows whom to ask.
+    holders: BTreeMap<String, String>,
+    /// How many there are, when not all are asked.
+    partial: Option<Partial>,
+}
 
 impl PeerViews {
+    fn seen(&self) -> MutexGuard<'_, Seers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A peer answered, or did not.
     pub(crate) fn set(&self, fact: &PeerFact) {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let peers = &mut self.seen().peers;
         let before = peers.get(&fact.node).and_then(|(_, seen)| *seen);
         let seen = if fact.agent_answers { Some(Instant::now()) } else { before };
         peers.insert(fact.node.clone(), (fact.clone(), seen));
     }
 
+    /// A peer said who holds the lease; empty: it does not know, or did not answer.
+    pub(crate) fn names(&self, peer: &str, holder: &str) {
+        let holders = &mut self.seen().holders;
+        if holder.is_empty() {
+            holders.remove(peer);
+        } else if holders.get(peer).is_none_or(|known| known != holder) {
+            holders.insert(peer.to_owned(), holder.to_owned());
+        }
+    }
+
+    /// Only these of so many are asked from now on.
+    pub(crate) fn keep(&self, asked: &BTreeSet<String>, of: usize) {
+        let mut seen = self.seen();
+        seen.peers.retain(|name, _| asked.contains(name));
+        seen.holders.retain(|name, _| asked.contains(name));
+        seen.partial = Some(Partial { asked: asked.len(), of }).filter(|partial| partial.asked < of);
+    }
+
+    /// How many are asked of how many; `None`: all.
+    pub(crate) fn partial(&self) -> Option<Partial> {
+        self.seen().partial
+    }
+
+    /// Who leads and who holds the lease, by others' words.
+    pub(crate) fn named(&self) -> BTreeSet<String> {
+        let seen = self.seen();
+        let leaders: BTreeSet<&String> =
+            seen.peers.values().map(|(fact, _)| &fact.leader).filter(|leader| !leader.is_empty()).collect();
+        let holders: BTreeSet<&String> = seen.holders.values().collect();
+        leaders.into_iter().take(MAX_NAMED).chain(holders.into_iter().take(MAX_NAMED)).cloned().collect()
+    }
+
+    /// Those that did not answer well when they were asked last: what is known of them is to be kept up until they do.
+    pub(crate) fn doubtful(&self, cluster: &str) -> BTreeSet<String> {
+        let well = |fact: &PeerFact| {
+            let stranger = !cluster.is_empty() && !fact.cluster.is_empty() && fact.cluster != cluster;
+            fact.agent_answers && fact.node_alive != Some(false) && fact.node_answers != Some(false) && !stranger
+        };
+        let seen = self.seen();
+        seen.peers.iter().filter(|(_, (fact, _))| !well(fact)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// For people.
     pub(crate) fn list(&self) -> Vec<PeerView> {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let age =
             |seen: &Option<Instant>| seen.map(|seen| u64::try_from(seen.elapsed().as_millis()).unwrap_or(u64::MAX));
-        peers.values().map(|(fact, seen)| PeerView { fact: fact.clone(), seen_age_ms: age(seen) }).collect()
+        let seen = self.seen();
+        seen.peers.values().map(|(fact, seen)| PeerView { fact: fact.clone(), seen_age_ms: age(seen) }).collect()
     }
 
     /// Whether a peer's node answered when it was last asked directly; `None`: it was not.
     pub(crate) fn node_answers(&self, name: &str) -> Option<bool> {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.get(name).and_then(|(fact, _)| fact.node_answers)
+        self.seen().peers.get(name).and_then(|(fact, _)| fact.node_answers)
     }
 
     /// Whether a peer's node was last seen serving, with its agent answering.
     pub(crate) fn is_well(&self, name: &str) -> bool {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.get(name).is_some_and(|(fact, _)| {
+        self.seen().peers.get(name).is_some_and(|(fact, _)| {
             // Its phase is its last word: one that hangs was healthy when it gave it.
             let mute = fact.node_answers == Some(false);
             fact.agent_answers && fact.node_alive == Some(true) && fact.node_phase == "healthy" && !mute
@@ -146,6 +202,7 @@ impl NodeView {
             }
             Observation::HeartbeatMissed { .. }
             | Observation::Peer(_)
+            | Observation::Watch(_)
             | Observation::Failures { .. }
             | Observation::Smart(_)
             | Observation::Host(_)
@@ -207,6 +264,8 @@ pub(crate) struct View {
     pub(crate) journal: JournalView,
     /// Whom this agent does not hear; `None`: it does not say.
     pub(crate) silent: Option<Vec<SilenceFact>>,
+    /// Whom it hears; `None`: it asks everybody.
+    pub(crate) heard: Option<Vec<String>>,
     /// When the main loop last came round.
     pub(crate) beat: Instant,
 }
@@ -220,6 +279,7 @@ impl View {
             open: 0,
             journal: JournalView::default(),
             silent: None,
+            heard: None,
             beat: Instant::now(),
         }
     }

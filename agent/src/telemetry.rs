@@ -343,6 +343,12 @@ impl Telemetry {
         self.peer_up.with_label_values(&[name]).set(answers.into());
     }
 
+    /// A peer is asked no more: it has no series, for any figure would be a verdict.
+    pub(crate) fn forget_peer(&self, name: &str) {
+        // An error says that it had none.
+        let _ = self.peer_up.remove_label_values(&[name]);
+    }
+
     /// A datagram of gossip: `in`, `out`, or why it was dropped.
     pub(crate) fn gossip(&self, result: &str) {
         self.gossip.with_label_values(&[result]).inc();

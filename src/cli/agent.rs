@@ -77,7 +77,8 @@ async fn status(cx: &Context) -> Result<Code, Failure> {
     cx.out.show(&view, |view| {
         let mut table = Table::new(["AGENT", "STATE", "NODE_STATE", "LEASE", "INCIDENTS", "PAUSED"]);
         view.agents.iter().for_each(|row| table.row(row.cells()));
-        view.agents.iter().fold(table.render(), |text, row| text + &row.held_back() + &row.unread_logs())
+        let all = |row: &Row| row.held_back() + &row.unread_logs() + &row.partial();
+        view.agents.iter().fold(table.render(), |text, row| text + &all(row))
     })?;
     for row in view.agents.iter().filter(|row| !row.answers) {
         cx.out.say(format!("{}: {}", row.agent, row.error.as_deref().unwrap_or_default()));
@@ -130,6 +131,11 @@ impl Row {
         unreadable
             .map(|log| format!("{} cannot read the log {}: {}\n", self.agent, word(log, "log"), word(log, "reason")))
             .collect()
+    }
+
+    /// Whether it knows but some of the others, a line.
+    fn partial(&self) -> String {
+        self.status.as_ref().map(|status| super::health::partial_text(&self.agent, status)).unwrap_or_default()
     }
 
     fn holder(&self) -> Option<&str> {

@@ -70,15 +70,19 @@ async fn all(cx: &Context) -> Result<Code, Failure> {
             expected
         })
         .collect();
-    let view = json!({
+    let mut view = json!({
         "seen_by": seen["seen_by"],
         "health": seen["cluster"],
         "members": seen["members"],
         "predictions": predictions,
     });
+    if let Some(partial) = seen.get("partial") {
+        view["partial"] = partial.clone();
+    }
     cx.out.show(&with_rfc3339(view.clone()), |_| {
         let by = seen["seen_by"].as_str().unwrap_or(UNKNOWN);
         let mut text = score_text(&format!("cluster, as the agent of {by} sees it"), &view["health"]);
+        text.push_str(&partial_text(by, &view));
         text.push('\n');
         text.push_str(&members_text(&view["members"]));
         text.push_str(&predictions_text(&expected));
@@ -87,13 +91,13 @@ async fn all(cx: &Context) -> Result<Code, Failure> {
     Ok(Code::Ok)
 }
 
-/// Whose word on the cluster is shown: that of the agent whose own node is best. One that is cut off sees everybody dead.
+/// Whose word on the cluster is shown: of one that asks everybody before one that asks some, and of these that of the agent whose
+/// own node is best. One that is cut off sees everybody dead.
 fn best_placed(answers: &[Value]) -> Option<&Value> {
     let own = |answer: &Value| answer.pointer("/node/score").and_then(Value::as_u64);
-    answers
-        .iter()
-        .filter(|answer| answer["cluster"].is_object())
-        .max_by_key(|answer| (own(answer), answer.pointer("/cluster/score").and_then(Value::as_u64)))
+    answers.iter().filter(|answer| answer["cluster"].is_object()).max_by_key(|answer| {
+        (answer["partial"].is_null(), own(answer), answer.pointer("/cluster/score").and_then(Value::as_u64))
+    })
 }
 
 fn in_words(millis: u64) -> String {
@@ -131,6 +135,13 @@ fn score_text(of: &str, health: &Value) -> String {
     text.push('\n');
     text.push_str(&table.render());
     text
+}
+
+/// That an answer is about some of the cluster only; empty: it is about all.
+pub(super) fn partial_text(agent: &str, answer: &Value) -> String {
+    let count = |key| answer["partial"][key].as_u64();
+    let Some((asked, of)) = count("asked").zip(count("of")) else { return String::new() };
+    format!("{agent} asks {asked} of {of} others: only the holder of the lease asks all in a cluster of this size\n")
 }
 
 fn members_text(members: &Value) -> String {
@@ -203,5 +214,18 @@ mod tests {
         let answers = [answer(55, 0), answer(100, 60), json!({ "node": null, "cluster": null })];
         assert_eq!(best_placed(&answers).unwrap()["cluster"]["score"], 60);
         assert!(best_placed(&[]).is_none());
+    }
+
+    #[test]
+    fn the_word_of_one_that_asks_everybody_is_shown_before_that_of_one_that_asks_some() {
+        let some =
+            json!({ "node": { "score": 100 }, "cluster": { "score": 100 }, "partial": { "asked": 38, "of": 199 } });
+        let all = json!({ "node": { "score": 90 }, "cluster": { "score": 50 } });
+        assert_eq!(best_placed(&[some.clone(), all.clone()]).unwrap()["cluster"]["score"], 50);
+        assert_eq!(
+            partial_text("n7", &some),
+            "n7 asks 38 of 199 others: only the holder of the lease asks all in a cluster of this size\n"
+        );
+        assert_eq!(partial_text("n7", &all), "");
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use self::facts::{
     CanaryFact, DiskFact, ExitClass, FailureFact, FindingFact, HostFact, LockFact, LogMatchFact, MemberFact, NodeFact,
     Observation, PeerFact, ProcessFact, ProcessStateFact, RaftFact, ReplicaFact, ReplicasFact, SilenceFact, SmartFact,
-    SmartVerdict, SwimState, VolumeFact, VoteFact, WayFact,
+    SmartVerdict, SwimState, VolumeFact, VoteFact, WatchFact, WayFact,
 };
 use crate::record::Draft;
 use crate::types::{Action, Fence, Grade, GuardName, Mode, Now};

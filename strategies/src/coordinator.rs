@@ -304,6 +304,16 @@ impl Coordinator {
         }
     }
 
+    /// They are asked no more: nothing is known of them until they are asked again, neither that they are well nor that they are not.
+    pub fn forget(&mut self, nodes: &[String]) {
+        for node in nodes {
+            self.well.remove(node);
+            self.dead.remove(node);
+            self.mute.remove(node);
+            self.storm.forget(node);
+        }
+    }
+
     /// A look at a mute node takes as long as it is given to answer.
     fn mute_within(&self) -> Duration {
         self.policy.fresh_within() * 2

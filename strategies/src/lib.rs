@@ -21,3 +21,4 @@ pub mod record;
 pub mod resume;
 pub mod storm;
 pub mod types;
+pub mod watching;

@@ -19,8 +19,10 @@ use crate::api::{PeerFact, SilenceFact, SwimState};
 use crate::config::PolicyConfig;
 use crate::types::Moment;
 
-/// Hosts watched. Beyond this a cluster's agents would look at a sample of each other.
+/// Hosts watched: what the holder of the lease looks at, who asks everybody. All others look at a sample ([`crate::watching`]).
 const MAX_HOSTS: usize = 1024;
+/// Hosts that one agent names as heard, when it does not look at everybody: whom it asks by plan and in doubt are half as many.
+pub const MAX_HEARD: usize = 128;
 /// Silent hosts one agent tells of. Who does not hear more than these has lost its own network, and says nothing.
 pub const MAX_SILENT: usize = 64;
 /// A gap between two inputs that is no matter of a busy machine any more: this process stood still. The agent's main
@@ -63,11 +65,26 @@ impl fmt::Display for Judgement {
 struct Word {
     at: Moment,
     silent: Vec<SilenceFact>,
+    /// Whom it hears; `None`: everybody who is not silent.
+    #[serde(default)]
+    heard: Option<Vec<String>>,
 }
 
 impl Word {
     fn on(&self, host: &str) -> Option<&SilenceFact> {
         self.silent.iter().find(|silence| silence.node == host)
+    }
+
+    /// Not to call it silent says that it is heard only by who looks at it.
+    fn hears(&self, host: &str) -> bool {
+        self.on(host).is_none() && self.heard.as_ref().is_none_or(|heard| heard.iter().any(|known| known == host))
+    }
+
+    /// Whether it hears more than half of those it looks at, itself among them. `agents`: how many there are to look at for one
+    /// that leaves nobody out.
+    fn hears_most(&self, agents: usize) -> bool {
+        let agents = self.heard.as_ref().map_or(agents, |heard| heard.len() + self.silent.len() + 1);
+        self.silent.len() * 2 < agents
     }
 }
 
@@ -103,6 +120,9 @@ pub struct Liveness {
     convict_after: Duration,
     fresh_within: Duration,
     hosts: BTreeMap<String, Host>,
+    /// How many others there are, when they are not all looked at; 0: nobody has said so.
+    #[serde(default)]
+    others: usize,
     last: Option<Moment>,
 }
 
@@ -138,6 +158,30 @@ impl Liveness {
         self.last = Some(now);
     }
 
+    /// There are so many others, of which some may not be looked at. Whoever is dropped is not looked at any more: it is neither
+    /// silent nor heard from now on.
+    pub fn watch(&mut self, others: usize, dropped: &[String]) {
+        self.others = others;
+        for host in dropped {
+            self.hosts.remove(host);
+        }
+    }
+
+    fn is_partial(&self) -> bool {
+        self.hosts.len() < self.others
+    }
+
+    /// Whether a host is one of those that are not looked at here.
+    pub fn is_left_out(&self, host: &str) -> bool {
+        self.is_partial() && host != self.own && !self.hosts.contains_key(host)
+    }
+
+    /// Whom this agent hears, for others; `None`: everybody whom it does not call silent.
+    pub fn heard(&self, now: Moment) -> Option<Vec<String>> {
+        let heard = self.hosts.iter().filter(|(_, host)| host.heard_within(now, self.suspect_after));
+        self.is_partial().then(|| heard.map(|(name, _)| name.clone()).collect())
+    }
+
     /// A look at another host.
     pub fn observe(&mut self, now: Moment, fact: &PeerFact) {
         if fact.node == self.own || (!self.hosts.contains_key(&fact.node) && self.hosts.len() >= MAX_HOSTS) {
@@ -161,7 +205,7 @@ impl Liveness {
         if !fact.domain.is_empty() {
             host.domain.clone_from(&fact.domain);
         }
-        host.word = fact.silent.clone().map(|silent| Word { at: now, silent });
+        host.word = fact.silent.clone().map(|silent| Word { at: now, silent, heard: fact.heard.clone() });
         for silence in fact.silent.iter().flatten().filter(|silence| !silence.domain.is_empty()) {
             // Hearsay: an agent that began after the host was gone was never told by the host itself.
             if let Some(host) = self.hosts.get_mut(&silence.node).filter(|host| host.domain.is_empty()) {
@@ -241,8 +285,12 @@ impl Liveness {
         known.map_or_else(|| format!("host {name}"), str::to_owned)
     }
 
-    /// Whom this agent does not hear, for others. `None`: too many, this host's own network is what is broken.
+    /// Whom this agent does not hear, for others. `None`: too many, this host's own network is what is broken; or it is about to
+    /// look at everybody, and has not yet.
     pub fn silences(&self, now: Moment) -> Option<Vec<SilenceFact>> {
+        if self.is_partial() && self.hosts.len() > MAX_HEARD {
+            return None;
+        }
         let silent = self.hosts.iter().filter(|(_, host)| !host.heard_within(now, self.suspect_after));
         let told: Vec<SilenceFact> = silent
             .map(|(name, host)| {
@@ -265,7 +313,7 @@ impl Liveness {
 
     /// Who hears a host that this agent does not hear.
     fn hearing(&self, now: Moment, name: &str, host: &Host) -> Vec<String> {
-        let words = self.fresh_words(now, name).filter(|(_, _, word)| word.on(name).is_none());
+        let words = self.fresh_words(now, name).filter(|(_, _, word)| word.hears(name));
         let mut hearing: Vec<String> = words.map(|(prober, _, _)| prober.clone()).collect();
         if host.swim == Some(SwimState::Alive) {
             hearing.push("gossip".to_owned());
@@ -277,7 +325,7 @@ impl Liveness {
     /// witness: it may be the one that is cut off.
     fn witnesses(&self, now: Moment, name: &str) -> Vec<(&str, String, Duration)> {
         let agents = self.hosts.len() + 1;
-        let words = self.fresh_words(now, name).filter(|(_, _, word)| word.silent.len() * 2 < agents);
+        let words = self.fresh_words(now, name).filter(|(_, _, word)| word.hears_most(agents));
         let silence = |(prober, _, word): (&'_ String, &Host, &Word)| {
             let told = word.on(name)?;
             let silent = Duration::from_millis(told.agent_ms.min(told.node_ms)) + now.since(word.at);

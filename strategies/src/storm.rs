@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Storm;
 use crate::types::Moment;
 
-/// Nodes remembered; a cluster beyond this reports through fewer agents anyway.
+/// Nodes remembered. An agent that asks only some of a large cluster's knows fewer.
 const MAX_TARGETS: usize = 1024;
 
 /// Watches how many targets share a symptom.
@@ -57,6 +57,11 @@ impl StormBrake {
             (true, Some(_)) => {}
         }
         self.judge(now);
+    }
+
+    /// Nobody asks it any more: it is one of the nodes no longer, neither well nor ill.
+    pub fn forget(&mut self, node: &str) {
+        self.nodes.remove(node);
     }
 
     /// Judges the present; call it as time passes.

@@ -9,20 +9,24 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use common::{EPOCH_MS, auto, exited, healthy, peer, running};
 use resilver_strategies::api::{
     CanaryFact, Command, ExitClass, HostFact, Input, MemberFact, NodeFact, Observation, PeerFact, SilenceFact,
-    StepResult, VolumeFact,
+    StepResult, VolumeFact, WatchFact,
 };
 use resilver_strategies::coordinator::Coordinator;
 use resilver_strategies::engine::{Engine, EngineOptions};
 use resilver_strategies::types::{Action, Fence, Moment, Now};
+use resilver_strategies::watching::Asker;
 
 /// What issue 7 asks for.
 const MEDIAN_LIMIT: Duration = Duration::from_micros(50);
 const VIEW_LIMIT: u64 = 16 << 20;
+/// Of an agent that does not hold the lease: what it knows of its few, the cluster map, and the test's own feed of both.
+const PARTIAL_LIMIT: u64 = 4 << 20;
 /// Noise of the allocator, not growth: a leak of ten bytes an input would be ten megabytes.
 const GROWTH_LIMIT: u64 = 2 << 20;
 
@@ -162,6 +166,45 @@ fn a_decision_is_quick_and_a_million_of_them_need_no_more_memory() {
     assert!(of_all < limit && of_acted < limit, "{of_all:?}, {of_acted:?}, limit {limit:?}");
 }
 
+/// Whom each of a thousand asks that does not hold the lease.
+fn asked(own: usize, all: &[String]) -> Vec<String> {
+    let (needed, nobody) = ((1..=5).map(name).collect(), BTreeSet::new());
+    let asker = Asker { own: &name(own), all, holds: false, needed: &needed, doubtful: &nobody };
+    asker.asks().into_iter().collect()
+}
+
+#[test]
+fn what_an_agent_without_the_lease_knows_of_a_thousand_nodes_is_as_small_as_of_a_few() {
+    let before = resident();
+    let mut feed = Feed::new(1000);
+    feed.give(Input::Lease { fence: None });
+    let mut all: Vec<String> = (1..=1000).map(name).collect();
+    all.sort();
+    let asks = asked(1, &all);
+    feed.peers.retain(|fact| asks.contains(&fact.node));
+    let watch = WatchFact { asked: asks.len(), of: 999, dropped: Vec::new() };
+    feed.give(Input::Observed(Observation::Watch(watch)));
+    let mut coordinator = Coordinator::new(Moment::default(), "n1", auto());
+    // Each of those that are asked calls silent whom it asks of ten hosts that fell silent, and names whom it hears.
+    for fact in &mut feed.peers {
+        let own: usize = fact.node[1..].parse().expect("a number");
+        let (silent, heard) = asked(own, &all).into_iter().partition(|host| host.len() == 4 && host.ends_with("99"));
+        let silent: Vec<String> = silent;
+        let silence = |node| SilenceFact { node, agent_ms: 9000, node_ms: 9000, domain: "rack 7".into() };
+        (fact.silent, fact.heard) = (Some(silent.into_iter().map(silence).collect()), Some(heard));
+    }
+    for _ in 0..150 {
+        feed.second();
+        let now = Moment(Duration::from_millis(feed.ms));
+        coordinator.heartbeat(now, &feed.fact);
+        feed.peers.iter().for_each(|fact| coordinator.peer(now, fact));
+    }
+    let view = resident().saturating_sub(before);
+    println!("1000 nodes, without the lease: {} KiB resident, {} are asked", view >> 10, feed.peers.len());
+    assert!(view < PARTIAL_LIMIT, "{view} bytes");
+    assert!(feed.engine.incidents().is_empty(), "it looks after nobody else");
+}
+
 #[test]
 fn a_coordinators_view_of_a_thousand_nodes_is_small() {
     let before = resident();
@@ -176,8 +219,12 @@ fn a_coordinators_view_of_a_thousand_nodes_is_small() {
         feed.peers.iter().for_each(|fact| coordinator.peer(now, fact));
     }
     // Ten hosts fall silent, and every one of the others says so.
+    let mut all: Vec<String> = (1..=1000).map(name).collect();
+    all.sort();
     for fact in &mut feed.peers {
+        let own: usize = fact.node[1..].parse().expect("a number");
         fact.silent = Some((990..1000).map(silence).collect());
+        fact.heard = Some(asked(own, &all));
     }
     feed.peers.truncate(988);
     for _ in 0..30 {

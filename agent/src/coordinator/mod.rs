@@ -155,6 +155,7 @@ impl Coordinator {
             Observation::Heartbeat(fact) => judge.heartbeat(now, fact),
             Observation::HeartbeatMissed { .. } => judge.heartbeat_missed(now),
             Observation::Peer(fact) => judge.peer(now, fact),
+            Observation::Watch(fact) => judge.forget(&fact.dropped),
             Observation::Process(_)
             | Observation::Failures { .. }
             | Observation::Smart(_)

@@ -2,13 +2,14 @@
 //!
 //! Invariant: nothing here waits, and nothing grows but with the disks and the members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use resilver_host::ProcId;
 use resilver_proto::contract::ObserveResponse;
 use resilver_strategies::config::PolicyConfig;
+use resilver_strategies::engine::Partial;
 use resilver_strategies::health::{
     self, ClusterInput, Counted, DiskInput, Latency, MemberInput, NodeInput, Presence, Recent, Score, ScoreWatch,
     Standing, Usage,
@@ -51,6 +52,8 @@ struct State {
     memory: Option<(ProcId, Usage)>,
     parity: Option<u32>,
     peers: Peers,
+    /// How many of the others are asked, when not all are.
+    partial: Option<Partial>,
     trends: Trends,
     node: Option<Score>,
     cluster: Option<Score>,
@@ -68,6 +71,9 @@ pub(crate) struct HealthView {
     /// As this agent sees it.
     cluster: Option<Score>,
     members: Vec<MemberView>,
+    /// How many of the others this agent asks, when it does not ask all: the cluster's score and `members` are of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<Partial>,
 }
 
 /// The scores of a review.
@@ -100,6 +106,7 @@ impl HealthDesk {
             memory: None,
             parity: None,
             peers: Peers::new(options.others().map(|peer| peer.id.clone())),
+            partial: None,
             trends: Trends::new(policy.trends.clone()),
             node: None,
             cluster: None,
@@ -154,6 +161,13 @@ impl HealthDesk {
         self.state().peers.pinged(peer, ping);
     }
 
+    /// Only these of so many others are asked from now on.
+    pub(crate) fn keep(&self, asked: &BTreeSet<String>, of: usize) {
+        let mut state = self.state();
+        state.peers.keep(asked);
+        state.partial = Some(Partial { asked: asked.len(), of }).filter(|partial| partial.asked < of);
+    }
+
     /// The own node's score; `None` before the first review.
     pub(crate) fn score(&self) -> Option<u8> {
         self.state().node.as_ref().map(|score| score.score)
@@ -164,7 +178,13 @@ impl HealthDesk {
         let state = self.state();
         let own = MemberView::of(&self.own, own_standing(state.node.as_ref()));
         let members = std::iter::once(own).chain(state.peers.views()).collect();
-        HealthView { seen_by: self.own.clone(), node: state.node.clone(), cluster: state.cluster.clone(), members }
+        HealthView {
+            seen_by: self.own.clone(),
+            node: state.node.clone(),
+            cluster: state.cluster.clone(),
+            members,
+            partial: state.partial,
+        }
     }
 
     /// What is expected, the nearest first.

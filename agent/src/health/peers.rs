@@ -1,6 +1,6 @@
 //! What is known of the other members' health: what their agents say, and how they answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use resilver_strategies::health::{MemberInput, Recent, Standing};
@@ -48,10 +48,25 @@ pub(crate) struct MemberView {
     pings_unanswered: Option<u64>,
 }
 
+impl Peer {
+    fn unknown() -> Peer {
+        Peer { pings: Recent::default(), standing: Standing::Unknown, leader_known: false }
+    }
+}
+
 impl Peers {
     pub(super) fn new(names: impl IntoIterator<Item = String>) -> Peers {
-        let unknown = || Peer { pings: Recent::default(), standing: Standing::Unknown, leader_known: false };
-        Peers(names.into_iter().map(|name| (name, unknown())).collect())
+        Peers(names.into_iter().map(|name| (name, Peer::unknown())).collect())
+    }
+
+    /// Only these are asked from now on. Of the others nothing is known, and nothing is shown: not even that.
+    pub(super) fn keep(&mut self, asked: &BTreeSet<String>) {
+        self.0.retain(|name, _| asked.contains(name));
+        for name in asked {
+            if !self.0.contains_key(name) {
+                self.0.insert(name.clone(), Peer::unknown());
+            }
+        }
     }
 
     /// A member was asked.

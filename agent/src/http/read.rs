@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use resilver_strategies::api::{IncidentId, NodeFact, ProcessFact};
-use resilver_strategies::engine::Pause;
+use resilver_strategies::engine::{Partial, Pause};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -74,6 +74,9 @@ pub(super) struct Status {
     /// Logs of `agent.sensors.logs` that are not read, with the reason.
     unread_logs: Vec<UnreadLog>,
     peers: Vec<PeerView>,
+    /// How many of the others are asked, when not all are: `peers` are these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<Partial>,
 }
 
 #[derive(Serialize)]
@@ -123,6 +126,7 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Json<Status> {
         journal: view.journal,
         unread_logs: api.logs.unread(),
         peers: api.peers.list(),
+        partial: api.peers.partial(),
     })
 }
 

@@ -195,6 +195,25 @@ impl LeaseHandle {
         self.view.borrow().cluster.clone()
     }
 
+    /// Whether this agent holds it.
+    pub(crate) fn holds(&self) -> bool {
+        self.view.borrow().fence.is_some()
+    }
+
+    /// Resolves when whether this agent holds it is not `as_now` any more.
+    pub(crate) async fn turns(&self, as_now: bool) {
+        let mut view = self.view.clone();
+        if view.wait_for(|view| view.fence.is_some() != as_now).await.is_err() {
+            // The lease's task has ended, and the agent with it: it turns no more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whose promises count.
+    pub(crate) fn acceptors(&self) -> Vec<String> {
+        self.view.borrow().acceptors.clone()
+    }
+
     /// Who holds the lease, as far as this agent knows.
     pub(crate) fn holder(&self) -> Option<String> {
         let holder = self.view.borrow().state.holder.clone();

@@ -9,6 +9,7 @@
 //! Invariants: every question has a deadline; a sensor that cannot look says so in the log and looks again.
 
 mod canary;
+mod choice;
 mod failures;
 mod heartbeat;
 mod host;
@@ -20,6 +21,7 @@ mod replicas;
 mod smart;
 
 pub(crate) use canary::CanarySensor;
+pub(crate) use choice::PeerWatch;
 pub(crate) use heartbeat::{HeartbeatSensor, observe};
 pub(crate) use host::HostSensor;
 pub(crate) use logs::{LogDesk, LogSensor, UnreadLog};

@@ -9,7 +9,8 @@ use resilver_host::Host;
 use resilver_proto::agent::{PeerRaft, PingRequest, PingResponse, Silence};
 use resilver_proto::contract::DescribeRequest;
 use resilver_strategies::api::{Input, Observation, PeerFact, RaftFact, SilenceFact, VoteFact, WayFact};
-use resilver_strategies::liveness::MAX_SILENT;
+use resilver_strategies::liveness::{MAX_HEARD, MAX_SILENT};
+use resilver_strategies::watching::FULL_MATRIX;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -25,14 +26,11 @@ use crate::telemetry::Telemetry;
 /// host answers late, and a late answer is one.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Hosts up to which every way to each is tried in every round. Beyond, each round tries some: what is tried at once stays
-/// the same, and every way has its turn.
-const FULL_MATRIX: usize = 64;
-
 /// A node whose agent has not heard it for so long is asked directly. Three heartbeats: one that is late is no news.
 const MUTE_FOR_MS: u64 = 3_000;
 
 /// Asks one other agent how it and its node are.
+#[derive(Clone)]
 pub(crate) struct PeerSensor {
     /// The machine: its clock is compared with theirs.
     pub(crate) host: Host,
@@ -58,6 +56,8 @@ pub(crate) struct PeerSensor {
     pub(crate) health: Arc<HealthDesk>,
     /// Where facts go.
     pub(crate) out: mpsc::Sender<Input>,
+    /// How long it waits before it begins: many that begin at once spread over an interval.
+    pub(crate) begins_in: Duration,
 }
 
 impl PeerSensor {
@@ -71,9 +71,12 @@ impl PeerSensor {
     }
 
     async fn ask_on(&self, link: &PeerLink) {
+        if !self.begins_in.is_zero() {
+            tokio::time::sleep(self.begins_in).await;
+        }
         let mut silent = false;
         let mut ways = Vec::new();
-        // Of many hosts only some ways are tried each time, each of them in turn.
+        // Of many hosts only some ways are tried each time, each of them in turn: what is tried at once stays the same.
         let turns = self.links.peers.len().div_ceil(FULL_MATRIX).max(1);
         let mut round = 0;
         loop {
@@ -117,6 +120,7 @@ impl PeerSensor {
         let answer = link.agent.call(self.deadline, ping).await.map(tonic::Response::into_inner).ok();
         let took = answer.as_ref().map(|_| asked.elapsed());
         self.telemetry.peer(&self.peer, answer.is_some());
+        self.views.names(&self.peer, answer.as_ref().map_or("", |answer| &answer.lease_holder));
         // Only the holder's own word counts: hearsay about a third one would be repeated for ever.
         if answer.as_ref().is_some_and(|answer| answer.lease_holder == self.peer) {
             self.lease.heard(&self.peer);
@@ -149,12 +153,14 @@ impl PeerSensor {
         let fact = PeerFact { node: self.peer.clone(), node_answers, swim, ..PeerFact::default() };
         let Some(answer) = answer else { return fact };
         let silent: Vec<SilenceFact> = answer.silent.into_iter().map(silence).collect();
+        let bounded = silent.len() <= MAX_SILENT && answer.heard.len() <= MAX_HEARD;
         PeerFact {
             agent_answers: true,
             node_alive: Some(answer.node_alive),
             node_phase: answer.node_phase,
             domain: answer.failure_domain,
-            silent: Some(silent).filter(|silent| answer.tells_silent && silent.len() <= MAX_SILENT),
+            silent: Some(silent).filter(|_| answer.tells_silent && bounded),
+            heard: Some(answer.heard).filter(|_| answer.partial && bounded),
             leader: answer.leader,
             hears_us: answer.hears_you,
             raft: answer.raft.map(raft_fact),

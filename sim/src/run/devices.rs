@@ -10,9 +10,10 @@ use resilver_sim_kernel::{Kernel, MachineId};
 use crate::cluster::{AGENT_MOUNT, META_MOUNT, disk_mount};
 use crate::plan::{DiskOp, Fault, Files, Target};
 
-/// How far apart bits are flipped in a file that is ruined: less than the shortest record of either. A page of the database may hold
-/// one, and the rest of it means nothing to anybody.
-const RUINED_EVERY: u64 = 64;
+/// How far apart bits are flipped in a file that is ruined: a page of the database, and less than a segment of the log.
+const RUINED_EVERY: u64 = 4096;
+/// In which bytes of each: what lies behind the only record of a page means nothing to anybody.
+const RUINED_BYTES: u64 = 64;
 
 /// The folder of a disk's shards. What lies beside it is no shard (temporary, moved aside).
 const SHARDS: &str = "shards";
@@ -86,7 +87,7 @@ pub(super) fn ruin(kernel: &Kernel, machine: MachineId, mount: &Path, files: Fil
     let there = system.files(mount).into_iter().map(|(path, _)| path).filter(|path| filter.matches(path));
     let flips = there.filter_map(|path| Some((written(&system, &path)?, path))).flat_map(|(end, path)| {
         let system = &system;
-        let pieces = (0..end).step_by(RUINED_EVERY as usize).map(move |from| from..end.min(from + RUINED_EVERY));
+        let pieces = (0..end).step_by(RUINED_EVERY as usize).map(move |from| from..end.min(from + RUINED_BYTES));
         pieces.filter_map(move |piece| system.flip_bit(&path, piece)).collect::<Vec<_>>()
     });
     flips.count()

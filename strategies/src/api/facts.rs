@@ -374,7 +374,7 @@ pub struct PeerFact {
     /// Its failure domain, as its agent says; empty when the agent did not answer.
     #[serde(default)]
     pub domain: String,
-    /// Whom its agent does not hear; it hears everybody else. `None`: it does not say.
+    /// Whom its agent does not hear; it hears everybody else, or those in `heard`. `None`: it does not say.
     #[serde(default)]
     pub silent: Option<Vec<SilenceFact>>,
     /// Whether *our* node answered that agent's direct question: the second source on a node that runs and does not answer us.
@@ -409,6 +409,21 @@ pub struct PeerFact {
     /// some are asked each time: the others are as they were.
     #[serde(default)]
     pub ways: Vec<WayFact>,
+    /// Whom its agent hears, when it does not ask everybody: of those that are neither here nor in `silent` it says nothing.
+    /// `None`: it asks everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Vec<String>>,
+}
+
+/// Whom this agent asks from now on. Only told in a cluster that is too large for everybody to ask everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchFact {
+    /// How many others it asks.
+    pub asked: usize,
+    /// How many others there are.
+    pub of: usize,
+    /// Whom it has asked so far, and asks no more: what is known of them grows old, and is no silence.
+    pub dropped: Vec<String>,
 }
 
 /// One way to another agent.
@@ -435,6 +450,8 @@ pub enum Observation {
     },
     /// Another agent.
     Peer(PeerFact),
+    /// Which others are asked.
+    Watch(WatchFact),
     /// Failures that the node noticed since it was last asked, oldest first.
     Failures {
         /// They.

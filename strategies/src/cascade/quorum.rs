@@ -38,6 +38,11 @@ impl QuorumWatch {
         }
     }
 
+    /// It is asked no more.
+    pub(crate) fn forget(&mut self, node: &str) {
+        self.views.remove(node);
+    }
+
     /// The own node's word. Once per time without a leader: the failure that this is, when it is false.
     pub(crate) fn heartbeat(&mut self, now: Moment, own: &str, fact: &NodeFact, rule: &Rule) -> Option<Failure> {
         let Some(raft) = &fact.raft else {

@@ -41,6 +41,7 @@ impl Facts {
                 self.missed_error.clone_from(error);
             }
             Observation::Peer(_)
+            | Observation::Watch(_)
             | Observation::Failures { .. }
             | Observation::Smart(_)
             | Observation::Host(_)

@@ -39,6 +39,7 @@ mod records;
 mod resume;
 mod sense;
 mod slots;
+mod watching;
 
 pub use approval::{APPROVAL_LASTS, ApprovalView, MAX_WRONG, OFFER_LASTS};
 pub use checkpoint::BadCheckpoint;
@@ -50,6 +51,7 @@ pub use modes::{ModeStatus, modes, status as mode_status};
 pub use pause::{MAX_PAUSE, Pause};
 pub(crate) use peers::is_cut_off;
 pub use plan::{Plan, PlanEntry};
+pub use watching::Partial;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -106,6 +108,9 @@ pub struct Engine {
     degrading: disk_degrading::Watch,
     findings: data_corruption::Watch,
     peers: Peers,
+    /// Whom the sensors ask, when that is not everybody.
+    #[serde(default)]
+    asked: watching::Asked,
     watches: Watches,
     /// When lines of a pattern were written down last.
     lines: BTreeMap<String, Moment>,
@@ -166,6 +171,9 @@ pub struct EngineStatus {
     pub storm_evidence: String,
     /// Hosts that are not heard, with the verdict on each and its numbers.
     pub silent: BTreeMap<String, Judgement>,
+    /// How many of the others are asked, when not all are; of the rest nothing is known here. `None`: all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
     /// Why a step would not be taken now, one reason each; empty: nothing holds the agent back.
     pub held_back: Vec<String>,
     /// The agent may hold the lease: its own host has no open incident.
@@ -194,6 +202,7 @@ impl Engine {
             degrading: disk_degrading::Watch::default(),
             findings: data_corruption::Watch::default(),
             peers: Peers::default(),
+            asked: watching::Asked::default(),
             watches,
             lines: BTreeMap::new(),
             heard: lines::Heard::default(),
@@ -329,6 +338,7 @@ impl Engine {
             storm,
             storm_evidence,
             silent: self.silent(now.mono),
+            partial: self.partial(),
             held_back: self.held_back(now.mono),
             may_hold_lease: self.may_hold_lease(),
             modes: modes(),
@@ -377,6 +387,7 @@ impl Engine {
                 self.storm.observe(now.mono, &fact.node, ill(fact));
                 self.quorum.peer(now.mono, fact);
             }
+            Observation::Watch(fact) => self.watch(fact),
             Observation::Failures { events } => self.read_failures(now, events),
             Observation::Smart(fact) => self.read_smart(now, fact),
             Observation::Process(_)

@@ -1,7 +1,8 @@
 //! What the other agents said last, of themselves and of their nodes.
 //!
 //! Owns: the newest word of each, with its time. Must never: answer with a word whose age it does not tell, or take silence for
-//! one. Bounded: [`MAX_PEERS`]; one that was removed from the configuration is never asked again, and its word grows old.
+//! one. Bounded: [`MAX_PEERS`]; whoever is asked no more is forgotten; one that was removed from the configuration is never asked again,
+//! and its word grows old.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -83,6 +84,11 @@ impl Peers {
             }
             (raft, known) => *known = raft.map(|raft| (as_of, raft.clone())),
         }
+    }
+
+    /// It is asked no more.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.0.remove(name);
     }
 
     /// Raft of each, by words no older than `within`, and as of when each is.

@@ -49,7 +49,7 @@ impl Engine {
             Observation::Replicas(fact) => self.watches.replicas.observe(at, &self.node, fact),
             Observation::ProcessState(fact) => self.watches.deadlock.process(at, fact),
             Observation::LogMatch(fact) => self.sense_line(now, fact),
-            Observation::Process(_) | Observation::Failures { .. } | Observation::Smart(_) => {}
+            Observation::Process(_) | Observation::Watch(_) | Observation::Failures { .. } | Observation::Smart(_) => {}
         }
     }
 

@@ -142,7 +142,7 @@ fn kind(input: &Input) -> Option<String> {
         Observation::Canary(_) => "canary".to_owned(),
         Observation::Replicas(_) => "replicas".to_owned(),
         Observation::ProcessState(_) => "state".to_owned(),
-        Observation::Failures { .. } | Observation::LogMatch(_) => return None,
+        Observation::Watch(_) | Observation::Failures { .. } | Observation::LogMatch(_) => return None,
     })
 }
 

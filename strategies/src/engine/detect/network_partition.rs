@@ -69,6 +69,11 @@ impl Watch {
         self.whole.look(now, silent.is_empty() && !missed && leader, gap);
     }
 
+    /// It is asked no more: not to be heard is no cut then.
+    pub(crate) fn forget(&mut self, host: &str) {
+        self.cut.remove(host);
+    }
+
     /// Hosts that are cut off from this one for long enough.
     pub(crate) fn cut_off(&self, policy: &PolicyConfig) -> Vec<String> {
         let long = |held: &Held| held.lasts(policy.partition.confirm_after, 2);
@@ -89,19 +94,20 @@ impl Watch {
         if minority {
             return State::Ill(format!("minority side: {told}"));
         }
+        // Whom this agent asks no more, it does not judge any more: the rest decides, and the network as it is.
+        let hosts = || hosts.iter().filter(|host| !liveness.is_left_out(host));
         let judged = |host: &String| liveness.judge(now, host);
-        if let Some((host, judged)) =
-            hosts.iter().map(|host| (host, judged(host))).find(|(_, judged)| judged.verdict == Verdict::Partition)
-        {
+        let cut = hosts().map(|host| (host, judged(host))).find(|(_, judged)| judged.verdict == Verdict::Partition);
+        if let Some((host, judged)) = cut {
             return State::Ill(format!("{host}: {judged}"));
         }
         let healed_after = policy.scaled(policy.partition.healed_after).max(Duration::from_secs(2));
-        let back = hosts.iter().all(|host| judged(host).verdict == Verdict::Heard);
+        let back = hosts().all(|host| judged(host).verdict == Verdict::Heard);
         if back && self.whole.lasts(healed_after, 2) {
             return State::Well;
         }
         let gone = |host: &String| matches!(judged(host).verdict, Verdict::Convicted | Verdict::Heard);
-        match hosts.iter().all(gone) && !back && self.majority.lasts(healed_after, 2) {
+        match hosts().all(gone) && !back && self.majority.lasts(healed_after, 2) {
             true => State::Over("those that are not heard are heard by nobody: that is host_down's".to_owned()),
             false => State::Unknown("all hosts to be heard both ways for long enough, and a leader to be seen"),
         }

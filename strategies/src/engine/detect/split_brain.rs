@@ -78,6 +78,11 @@ impl Watch {
         (known.term, known.log, known.acknowledged, known.seen) = (raft.term, log, acknowledged, now);
     }
 
+    /// It is asked no more: what it claimed last is not kept up.
+    pub(crate) fn forget(&mut self, node: &str) {
+        self.claims.remove(node);
+    }
+
     pub(crate) fn look(&mut self, now: Moment, own_cluster: &str, peers: &Peers, policy: &SplitBrainPolicy) {
         self.claims.retain(|_, claim| now.since(claim.seen) <= CLAIM_FRESH);
         let stranger = peers.strangers(now, CLAIM_FRESH, own_cluster).next();
