@@ -10,7 +10,17 @@ pub mod rebuild;
 pub mod s3;
 pub mod scrub;
 
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+
+/// How long the calling thread has had a processor: other work on the machine does not lengthen it.
+pub fn thread_time() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    // Of a thread's own time neither part is ever negative.
+    Duration::new(spent.tv_sec.try_into().unwrap_or(0), spent.tv_nsec.try_into().unwrap_or(0))
+}
 
 /// A row of figures over several runs.
 #[derive(Clone, Debug, Serialize)]

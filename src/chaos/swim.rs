@@ -2,6 +2,7 @@
 
 use clap::Args;
 use resilver_agent::gossip_at_scale::{Scale, ScaleOptions, run};
+use resilver_chaos::bench::thread_time;
 
 use crate::cli::context::Context;
 use crate::exit::{Code, Failure};
@@ -29,7 +30,7 @@ pub(super) fn bench(cx: &Context, args: &SwimArgs) -> Result<Code, Failure> {
     for members in &args.members {
         cx.out.say(format!("gossip of {members} members, {} of a thousand datagrams lost", args.lost));
         let options = ScaleOptions { members: *members, lost_per_mille: args.lost, falls: args.falls.min(members / 2) };
-        let scale = run(&cx.host, options);
+        let scale = run(&cx.host, options, thread_time);
         found.push(scale.map_err(|error| Failure::new(Code::Internal, format!("the model broke down: {error}")))?);
     }
     cx.out.show(&found, |found| table(found))?;
@@ -38,10 +39,11 @@ pub(super) fn bench(cx: &Context, args: &SwimArgs) -> Result<Code, Failure> {
 
 fn table(found: &[Scale]) -> String {
     let mut text =
-        "MEMBERS  BYTES/S  DATAGRAMS/S  CPU US/S  BYTES/S AT A FALL  FIRST KNOWS  ALL KNOW  WRONGLY DOWN\n".to_owned();
+        "MEMBERS  BYTES/S  DATAGRAMS/S  CPU US/S  BYTES/S AT A FALL  FIRST KNOWS  ALL KNOW  WRONGLY DOWN  MISSED\n"
+            .to_owned();
     for scale in found {
         text += &format!(
-            "{:>7}  {:>7.0}  {:>11.1}  {:>8.0}  {:>17.0}  {:>9.1} s  {:>6.1} s  {:>12}\n",
+            "{:>7}  {:>7.0}  {:>11.1}  {:>8.0}  {:>17.0}  {:>9.1} s  {:>6.1} s  {:>12}  {:>6}\n",
             scale.members,
             scale.bytes_per_second,
             scale.datagrams_per_second,
@@ -50,6 +52,7 @@ fn table(found: &[Scale]) -> String {
             median(&scale.first_ms) / 1000.0,
             median(&scale.all_ms) / 1000.0,
             scale.wrongly_down,
+            scale.missed,
         );
     }
     text + "(each host's own; medians of the falls; the network and the clock are modelled, protocol and seal are not)\n"

@@ -9,6 +9,7 @@ use std::time::Duration;
 use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, PostcardCodec, State, Timer};
 use resilver_host::{Datagram, Host};
 use resilver_strategies::api::SwimState;
+use resilver_strategies::watching::FULL_MATRIX;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -47,8 +48,18 @@ pub(super) const PACE: Pace = Pace {
 
 /// Others that are asked to ask.
 const INDIRECT: usize = 3;
-/// How often one piece of news is passed on: reaches every one of a thousand.
+/// How often each member passes one piece of news on, at least: reaches every one of a few hundred.
 const PASSED_ON: u8 = 10;
+/// In a larger one: as often as its members are doubled from one, and this much more. Of those to whom something was passed on
+/// ten times, chance leaves out one in twenty thousand.
+const PASSED_ON_MORE: u8 = 3;
+/// How many times in a [`Pace::probe`] news is passed on by itself, among more than [`FULL_MATRIX`] others: a suspicion has to
+/// reach its suspect, and the denial the one who suspects, within [`Pace::refute`]. With questions alone (two datagrams a second)
+/// each way takes eight seconds among ten thousand, and one was called down that was there. Nothing is sent without news, and no
+/// piece of it more often than it would be: what a host sends does not grow with the cluster.
+const PASS_ON_EVERY: u32 = 2;
+/// To so many at a time.
+const PASS_ON_TO: usize = 3;
 /// How long one that is down is remembered: longer than any repair of a host is waited for. It comes back under a new
 /// life, so that this keeps nobody out.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
@@ -98,8 +109,9 @@ impl Swim {
     ) -> Swim {
         let Opened { own, peers, keys, socket } = opened;
         let randomness = Randomness(host.rand.fork("gossip.protocol"));
+        let config = config(pace, peers.len());
         Swim {
-            protocol: Foca::new(own, config(pace), randomness, PostcardCodec),
+            protocol: Foca::new(own, config, randomness, PostcardCodec),
             runtime: AccumulatingRuntime::new(),
             timers: BTreeMap::new(),
             reminders: 0,
@@ -236,16 +248,22 @@ fn state(state: State) -> SwimState {
     }
 }
 
-pub(super) fn config(pace: Pace) -> foca::Config {
+/// The protocol's figures among so many others.
+pub(super) fn config(pace: Pace, others: usize) -> foca::Config {
+    let doubled = u8::try_from(others.max(1).ilog2()).unwrap_or(u8::MAX);
+    let passed_on = doubled.saturating_add(PASSED_ON_MORE).max(PASSED_ON);
+    let to = NonZeroUsize::new(PASS_ON_TO).expect("not zero");
     foca::Config {
         probe_period: pace.probe,
         probe_rtt: pace.answer,
         num_indirect_probes: NonZeroUsize::new(INDIRECT).expect("not zero"),
-        max_transmissions: NonZeroU8::new(PASSED_ON).expect("not zero"),
+        max_transmissions: NonZeroU8::new(passed_on).expect("not zero"),
         suspect_to_down_after: pace.refute,
         remove_down_after: Some(REMEMBERED),
         max_packet_size: NonZeroUsize::new(MAX_DATAGRAM_BYTES - OVERHEAD_BYTES).expect("not zero"),
         notify_down_members: true,
+        periodic_gossip: (others > FULL_MATRIX)
+            .then_some(foca::PeriodicParams { frequency: pace.probe / PASS_ON_EVERY, num_members: to }),
         ..foca::Config::simple()
     }
 }
