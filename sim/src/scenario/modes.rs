@@ -65,6 +65,10 @@ const REJOINS: Treatment = Treatment {
     ..NONE
 };
 
+/// What is done about voters that are gone, by those that are left, and once they are back.
+const ABOUT_VOTERS: &[&str] =
+    &["mark_down", "mark_up", "start_node", "reclaim connections", "set_mode read_only", "set_mode read_write"];
+
 /// The scenarios.
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -290,14 +294,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             found_by: FoundBy::Holder,
             within_s: 72,
             also: &["quorum_loss", "host_down", "process_crash", "network_partition"],
-            aside: &[
-                "mark_down",
-                "mark_up",
-                "start_node",
-                "reclaim connections",
-                "set_mode read_only",
-                "set_mode read_write",
-            ],
+            aside: ABOUT_VOTERS,
             heals: Heals::AfterFault(90),
             cascade: true,
             ..NONE
@@ -415,14 +412,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             found_by: FoundBy::Others,
             within_s: 72,
             also: &["host_down", "process_crash", "network_partition"],
-            aside: &[
-                "mark_down",
-                "mark_up",
-                "start_node",
-                "reclaim connections",
-                "set_mode read_only",
-                "set_mode read_write",
-            ],
+            aside: ABOUT_VOTERS,
             heals: Heals::AfterFault(60),
             ..NONE
         }]),
