@@ -29,13 +29,13 @@ const JOIN_AT_ONCE: usize = 4;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// How often one member is asked whether it is there.
-    probe: Duration,
+    pub(super) probe: Duration,
     /// How long its answer may take before others are asked to ask.
-    answer: Duration,
+    pub(super) answer: Duration,
     /// How long a suspect has to say that it is there: a saturated one gets round to it.
-    refute: Duration,
+    pub(super) refute: Duration,
     /// How often members that are not in are asked to take part.
-    join: Duration,
+    pub(super) join: Duration,
 }
 
 /// Suspect within a second or two, down after ten more: below the 15 s of a conviction, which this is evidence for.
