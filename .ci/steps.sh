@@ -16,8 +16,8 @@ CI_RESERVE=180
 
 # The simulator's scenarios of one failure mode each that lasts (docs/simulation.md, Modes).
 # shellcheck disable=SC2034 # for those that source this
-MODES=(process-crash host-down disk-failure data-corruption log-corruption database-corruption slow-follower state-divergence
-    resource-exhaustion network-partition clock-skew deadlock disk-degrading term-divergence split-brain quorum-loss)
+MODES=(process-crash host-down disk-failure data-corruption log-corruption database-corruption cascading-failure slow-follower
+    state-divergence resource-exhaustion network-partition clock-skew deadlock disk-degrading term-divergence split-brain quorum-loss)
 
 passed=0
 failed=0

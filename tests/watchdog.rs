@@ -58,7 +58,7 @@ fn heard(socket: &UnixDatagram, within: Duration) -> Option<String> {
 }
 
 #[test]
-fn an_agent_says_that_it_is_ready_that_it_turns_and_that_it_stops_and_nothing_while_it_hangs() {
+fn an_agent_says_that_it_is_ready_that_it_turns_and_that_it_stops_and_nothing_while_it_is_frozen() {
     let dir = tempfile::tempdir().unwrap();
     let name = format!("resilver-watchdog-test-{}", std::process::id());
     let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
@@ -72,7 +72,7 @@ fn an_agent_says_that_it_is_ready_that_it_turns_and_that_it_stops_and_nothing_wh
         assert!(since.elapsed() > PATIENCE / 4, "{:?}", since.elapsed());
     }
 
-    // One that does not turn says nothing for as long as systemd would wait; once it turns again it says so.
+    // One that is frozen says nothing (all of its threads: that a hung loop alone says nothing is by there being no other voice) for as long as systemd would wait; once it turns again it says so.
     agent.signal("-STOP");
     while heard(&socket, Duration::from_millis(10)).is_some() {}
     assert_eq!(heard(&socket, PATIENCE), None);

@@ -68,7 +68,7 @@ impl PeerViews {
         let mut seen = self.seen();
         seen.peers.retain(|name, _| asked.contains(name));
         seen.holders.retain(|name, _| asked.contains(name));
-        seen.partial = Some(Partial { asked: asked.len(), of }).filter(|partial| partial.asked < of);
+        seen.partial = Partial::new(asked.len(), of);
     }
 
     /// How many are asked of how many; `None`: all.

@@ -130,7 +130,7 @@ impl Default for ScrubOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MetadataScrubOptions {
-    /// One pass begins so long after the one before. 6 hours: a voter that rots is found while the others are sound, and the
+    /// One pass begins so long after the end of the one before. 6 hours: a voter that rots is found while the others are sound, and the
     /// metadata of a million objects is read in a few minutes of it.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]

@@ -129,7 +129,7 @@ fn node_options(index: usize, nodes: usize, disks: usize, watching: Watching) ->
         location: LocationOptions::default(),
         // As `resilver up` has it: damage is found within a run.
         scrub: ScrubOptions { period: Duration::from_secs(20), rate_bytes_per_second: 200_000_000 },
-        // Longer than any run: what rots in the metadata is met when it is read, or at the next start.
+        // Usually longer than any run: what rots in the metadata is met when it is read, or at the next start.
         metadata_scrub: MetadataScrubOptions { period: watching.reread_every.unwrap_or(usual.period), ..usual },
         repair: RepairOptions { check_interval: Duration::from_secs(2), ..RepairOptions::default() },
         read_deadline: Duration::from_secs(30),

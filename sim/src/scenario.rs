@@ -3,11 +3,14 @@
 //! Owns: the table. Must never: hold code that runs: a scenario is data, so that a new one is a new row.
 
 mod modes;
+mod treatment;
 
 use std::time::Duration;
 
 use crate::cluster::Watching;
 use crate::plan::Class;
+
+pub(crate) use self::treatment::{FoundBy, Heals, Treatment};
 
 /// What redundancy has to bear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,66 +64,6 @@ impl Agents {
         let reread_every = table.iter().find_map(|row| row.reread_every_s).map(Duration::from_secs);
         Watching { compare_every, reread_every, smart, cascade }
     }
-}
-
-/// Whose agents must find what fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FoundBy {
-    /// That of the machine that was struck.
-    Struck,
-    /// That of the machine that was struck, about all others: to it they are what is gone.
-    Alone,
-    /// Those of both machines between which something fails, each about the other one.
-    Ends,
-    /// Those of all machines that were not struck.
-    Others,
-    /// That of a machine that was not struck, about the one that was: whoever holds the lease.
-    Holder,
-}
-
-/// Until when it must be over, seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heals {
-    /// By what agents do: from when it was found.
-    Itself(u64),
-    /// From the end of the fault.
-    AfterFault(u64),
-}
-
-/// What agents must do, and may do, about a fault. Steps are the actions of the journal, some with what they are done with:
-/// `set_mode read_only`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Treatment {
-    /// The fault, as the counts call it.
-    pub(crate) fault: &'static str,
-    /// What it must be found as.
-    pub(crate) mode: &'static str,
-    /// By whom.
-    pub(crate) found_by: FoundBy,
-    /// How soon, seconds from the fault's begin.
-    pub(crate) within_s: u64,
-    /// The first step is one of these, `none` among them if nothing may have to be done; none: it is told, and nothing is done.
-    pub(crate) first: &'static [&'static str],
-    /// All steps that may be taken about it, disruptive ones at the struck machines only.
-    pub(crate) steps: &'static [&'static str],
-    /// Disruptive ones that may be taken at another machine.
-    pub(crate) elsewhere: &'static [&'static str],
-    /// Steps that must be among them.
-    pub(crate) must: &'static [&'static str],
-    /// Modes that it shows as, too.
-    pub(crate) also: &'static [&'static str],
-    /// Steps that may be taken about those.
-    pub(crate) aside: &'static [&'static str],
-    /// Until when it must be over.
-    pub(crate) heals: Heals,
-    /// How often agents compare the members' metadata in such a run; `None`: as usual.
-    pub(crate) compare_every_s: Option<u64>,
-    /// How often nodes read their stored metadata back in such a run; `None`: as usual.
-    pub(crate) reread_every_s: Option<u64>,
-    /// Whether disks have counters of their own in such a run.
-    pub(crate) smart: bool,
-    /// Whether the operator has a pattern of cascades of his own in such a run.
-    pub(crate) cascade: bool,
 }
 
 /// When somebody is there who restarts what was given up, and brings back who lost his vote.

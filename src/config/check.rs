@@ -10,6 +10,7 @@ use std::time::Duration;
 use resilver_agent::options::{Options as AgentOptions, Peer, SmartSource};
 use resilver_node::options::{Options as NodeOptions, S3Options};
 use resilver_strategies::config::SmartPolicy;
+use resilver_strategies::watching::MAX_OTHERS;
 
 use super::{Config, PolicyConfig};
 use crate::exit::Failure;
@@ -281,6 +282,11 @@ fn check_gossip(config: &Config) -> Result<(), Failure> {
 }
 
 fn check_nodes(nodes: &[Peer]) -> Result<(), Failure> {
+    let most = MAX_OTHERS + 1;
+    if nodes.len() > most {
+        return Err(Failure::usage(format!("nodes: {} are listed, {most} at most", nodes.len()))
+            .next("make two clusters of it: an agent keeps so many others in mind, and of one more nobody would notice that it is gone"));
+    }
     let mut names = BTreeSet::new();
     let mut addresses = BTreeSet::new();
     for peer in nodes {
@@ -385,6 +391,11 @@ mod tests {
         assert!(seldom.contains("smart.errors_within is 1day, and 2 samples take 1day 16h"), "{seldom}");
         assert!(complaint(&format!("{NODE}smart: {{ samples: 1 }}\n")).contains("smart.samples is 1: 2 to 100"));
         assert!(complaint(&format!("{NODE}interval: 10ms\n")).contains("interval is 10ms: 1s to 1d expected"));
+        let host = |at: usize| format!("  - {{ id: n{at}, address: 'h{at}:1', agent: 'h{at}:3' }}\n");
+        let nodes = |count: usize| format!("{NODE}nodes:\n{}", (1..=count).map(host).collect::<String>());
+        assert!(complaint(&nodes(MAX_OTHERS + 2)).contains("nodes: 1026 are listed, 1025 at most"));
+        let most: Config = parse(Path::new("r.yaml"), &nodes(MAX_OTHERS + 1)).expect("it parses");
+        assert_eq!(check(&most), Ok(()));
         let gossip = |listen: &str, of_n2: &str| {
             let keys = format!("gossip: {{ listen: '{listen}', key_file: /k }}, node_address");
             let agent = agent.replace("n2", "n1").replace("node_address", &keys);

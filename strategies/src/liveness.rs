@@ -18,9 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::api::{PeerFact, SilenceFact, SwimState};
 use crate::config::PolicyConfig;
 use crate::types::Moment;
+use crate::watching::MAX_OTHERS;
 
-/// Hosts watched: what the holder of the lease looks at, who asks everybody. All others look at a sample ([`crate::watching`]).
-const MAX_HOSTS: usize = 1024;
 /// Hosts that one agent names as heard, when it does not look at everybody: whom it asks by plan and in doubt are half as many.
 pub const MAX_HEARD: usize = 128;
 /// Silent hosts one agent tells of. Who does not hear more than these has lost its own network, and says nothing.
@@ -184,7 +183,7 @@ impl Liveness {
 
     /// A look at another host.
     pub fn observe(&mut self, now: Moment, fact: &PeerFact) {
-        if fact.node == self.own || (!self.hosts.contains_key(&fact.node) && self.hosts.len() >= MAX_HOSTS) {
+        if fact.node == self.own || (!self.hosts.contains_key(&fact.node) && self.hosts.len() >= MAX_OTHERS) {
             return;
         }
         let host = self.hosts.entry(fact.node.clone()).or_insert_with(|| Host {
@@ -324,7 +323,8 @@ impl Liveness {
     /// Other probers for whom a host has been silent long enough. One that does not hear half the agents itself is no
     /// witness: it may be the one that is cut off.
     fn witnesses(&self, now: Moment, name: &str) -> Vec<(&str, String, Duration)> {
-        let agents = self.hosts.len() + 1;
+        // A witness that leaves nobody out looks at all there are, also where this agent does not.
+        let agents = self.others.max(self.hosts.len()) + 1;
         let words = self.fresh_words(now, name).filter(|(_, _, word)| word.hears_most(agents));
         let silence = |(prober, _, word): (&'_ String, &Host, &Word)| {
             let told = word.on(name)?;

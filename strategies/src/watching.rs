@@ -23,9 +23,13 @@ pub const RING_NEAR: usize = 8;
 /// these lie in so many of them.
 pub const RING_STEPS: usize = 16;
 
-/// Hosts in doubt that are asked besides. Three that are ill at once make a storm; this is enough to see one, and fewer than
-/// half of those that are asked by plan, so that a fallen rack does not make its witnesses look cut off.
-pub const MAX_DOUBTFUL: usize = 16;
+/// Hosts in doubt that are asked besides: the three that ill at once make a storm. Not more: of whom an agent knows two thirds must be
+/// well before its storm brake lets go, also next to a rack that stays down. Whoever falls is asked by its ring all the same.
+pub const MAX_DOUBTFUL: usize = 3;
+
+/// Others that an agent keeps in mind at most, which is what the holder of the lease has to. A cluster of more is refused by the
+/// configuration's check: whoever is not kept would be nobody's to convict.
+pub const MAX_OTHERS: usize = 1024;
 
 /// Who asks, and what it knows of the others.
 #[derive(Clone, Copy, Debug)]

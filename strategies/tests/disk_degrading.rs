@@ -153,6 +153,18 @@ fn a_counter_that_was_misread_once_has_not_grown() {
     nothing_is_done(bench);
 }
 
+/// Found on review: what came back after it had been read as nothing was taken for growth.
+#[test]
+fn a_counter_that_was_read_as_nothing_once_has_not_grown_since() {
+    let mut bench = Bench::calm(Profile::Fast);
+    for (sample, count) in [(1, 40), (2, 0), (3, 40), (4, 40)] {
+        bench.counted(sample, &[("reallocated_sectors", count)]);
+    }
+    bench.read_fails();
+    assert_eq!(bench.open().len(), 1);
+    nothing_is_done(bench);
+}
+
 #[test]
 fn what_grew_and_what_failed_count_for_as_long_as_is_written_and_no_longer() {
     let mut policy = PolicyConfig::of(Profile::Fast);

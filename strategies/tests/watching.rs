@@ -122,3 +122,23 @@ fn of_many_in_doubt_the_nearest_are_asked_and_each_by_somebody() {
     (200..300).chain(0..100).for_each(|own| by_somebody.extend(asks(&all, own, &nobody, &rack)));
     assert!(by_somebody.is_superset(&rack), "each by a host that stands");
 }
+
+/// Found on review: sixteen in doubt were so many of the few that an agent asks that its storm brake held for as long as a rack was down.
+#[test]
+fn next_to_a_rack_that_stays_down_two_thirds_of_those_that_are_asked_are_well() {
+    for (count, racks) in [(80, 8), (200, 10), (200, 20), (1000, 10), (1000, 20), (1000, 50)] {
+        let all = names(count);
+        let (alternating, following) = (|at: usize| at % racks, |at: usize| at * racks / count);
+        for rack in [&alternating as &dyn Fn(usize) -> usize, &following] {
+            // The voters stand: without them nothing disruptive is done at all.
+            let needed = some(&all, (0..count).filter(|at| rack(*at) != 1).take(5));
+            let down = some(&all, (0..count).filter(|at| rack(*at) == 1));
+            for own in (0..count).filter(|at| rack(*at) != 1) {
+                let asked = asks(&all, own, &needed, &down);
+                let (ill, known) = (asked.intersection(&down).count(), asked.len() + 1);
+                assert!((known - ill) * 3 >= known * 2, "{own} of {count} in {racks} racks: {ill} of {known} are ill");
+                assert!(ill >= 3, "{own} of {count} in {racks} racks sees no storm: {ill} of {known}");
+            }
+        }
+    }
+}

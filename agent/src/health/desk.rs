@@ -165,7 +165,7 @@ impl HealthDesk {
     pub(crate) fn keep(&self, asked: &BTreeSet<String>, of: usize) {
         let mut state = self.state();
         state.peers.keep(asked);
-        state.partial = Some(Partial { asked: asked.len(), of }).filter(|partial| partial.asked < of);
+        state.partial = Partial::new(asked.len(), of);
     }
 
     /// The own node's score; `None` before the first review.

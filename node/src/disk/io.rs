@@ -104,7 +104,7 @@ impl Io {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Those of them that only read: what a medium does that loses data.
+    /// Those of them that were to read, and for which the medium is to blame: not one that hung, or was not allowed.
     pub(super) fn read_errors(&self) -> u64 {
         self.read_errors.load(Ordering::Relaxed)
     }
@@ -118,14 +118,6 @@ impl Io {
     pub(super) fn failed(&self) {
         self.count_error();
         self.doubt.notify_one();
-    }
-
-    /// The same of one operation.
-    fn failed_at(&self, operation: &'static str) {
-        if READS.contains(&operation) {
-            self.read_errors.fetch_add(1, Ordering::Relaxed);
-        }
-        self.failed();
     }
 
     async fn run<T: Send + 'static>(
@@ -172,7 +164,7 @@ impl Io {
             Some(Ok(value)) => Ok(value),
             Some(Err(source)) => Err(self.explain(operation, path, source)),
             None => {
-                self.failed_at(operation);
+                self.failed();
                 let seconds = u64::from(ticks) * TICK.as_secs();
                 Err(DiskError::Hanging { disk: self.disk, path: path.to_owned(), operation, seconds })
             }
@@ -189,7 +181,10 @@ impl Io {
                 DiskError::ReadOnly { disk, path: self.root.clone() }
             }
             Blame::Disk => {
-                self.failed_at(operation);
+                if is_unreadable(&source) && READS.contains(&operation) {
+                    self.read_errors.fetch_add(1, Ordering::Relaxed);
+                }
+                self.failed();
                 DiskError::Io { disk, path: path.to_owned(), operation, source }
             }
             Blame::Nobody => DiskError::Io { disk, path: path.to_owned(), operation, source },
@@ -198,7 +193,8 @@ impl Io {
 
     pub(super) async fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, DiskError> {
         let (disk, owned) = (Arc::clone(&self.host.disk), path.to_owned());
-        self.run(OPEN, path, async move { disk.open(&owned, mode).await }).await
+        let operation = if mode == OpenMode::Read { OPEN } else { "opening a file to write it" };
+        self.run(operation, path, async move { disk.open(&owned, mode).await }).await
     }
 
     pub(super) async fn read(

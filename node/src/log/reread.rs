@@ -18,12 +18,10 @@ use super::segment::{Head, SEGMENT_HEAD_BYTES};
 use super::state::{Expected, Shared};
 
 /// A segment that was read back and is sound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Reread {
     /// Its number.
     pub(crate) segment: u64,
-    /// Its records.
-    pub(crate) records: u64,
     /// What was read of it.
     pub(crate) bytes: u64,
 }
@@ -74,6 +72,6 @@ impl Expected {
             let (expected, got) = (format!("{:#010x}", self.chain), format!("{:#010x}", chain.chain));
             return Err(Damage::new(path, chain.offset, "checksum of the last record", expected, got).into());
         }
-        Ok(Reread { segment: head.id, records: self.count, bytes: bytes.len() as u64 })
+        Ok(Reread { segment: head.id, bytes: bytes.len() as u64 })
     }
 }

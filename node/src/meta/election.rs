@@ -37,7 +37,7 @@ use crate::types::RaftId;
 
 /// Where a member stands in the matter of elections, as of one moment.
 #[derive(Clone, Debug)]
-struct Standing {
+pub(super) struct Standing {
     state: ServerState,
     /// The last word of a leader, of a candidate that got this member's vote, or of itself as a candidate. None since the
     /// start.
@@ -45,9 +45,9 @@ struct Standing {
     /// That word was a leader's.
     led: bool,
     /// Raft's membership: every set needs a majority of its own.
-    quorums: Vec<BTreeSet<Node>>,
+    pub(super) quorums: Vec<BTreeSet<Node>>,
     /// Where the membership says the voters are.
-    addresses: BTreeMap<Node, String>,
+    pub(super) addresses: BTreeMap<Node, String>,
 }
 
 impl Standing {
@@ -162,10 +162,12 @@ pub(super) struct Elections {
     pub(super) quiet: watch::Sender<bool>,
     /// When to stand.
     pub(super) draws: Mutex<Rng>,
+    /// What this member found of its own metadata.
+    pub(super) stored: super::spare::Found,
 }
 
 impl Elections {
-    fn own(&self) -> Node {
+    pub(super) fn own(&self) -> Node {
         self.links.ids.raft_id.0
     }
 
@@ -186,7 +188,7 @@ impl Elections {
         least + Duration::from_millis(draws.next_u64() % span)
     }
 
-    async fn standing(&self) -> Result<Standing, Fatal<Node>> {
+    pub(super) async fn standing(&self) -> Result<Standing, Fatal<Node>> {
         let mut standing = self
             .raft
             .with_raft_state(|state| {
@@ -226,7 +228,8 @@ impl Elections {
         let standing = self.standing().await.map_err(|fatal| fatal.to_string())?;
         let own = self.last_log().await?;
         let why = refusal(&standing, Instant::now(), &self.tuning, own.as_ref(), asker.as_ref());
-        Ok(PreVoteResponse { backed: why.is_none(), why: why.unwrap_or_default() })
+        let stored = self.stored.get().into();
+        Ok(PreVoteResponse { backed: why.is_none(), why: why.unwrap_or_default(), stored })
     }
 
     /// Stands for election if a quorum would have it.
@@ -286,23 +289,6 @@ impl Elections {
             }
         }
         Ok(())
-    }
-
-    /// Whether the other voters that answer are a majority without this member, which may end then. Not when it votes alone.
-    /// Asking is the question of an election, which changes nothing: whoever refuses is there as well.
-    pub(super) async fn others_suffice(&self) -> bool {
-        let Ok(standing) = self.standing().await else { return false };
-        let mut asked = JoinSet::new();
-        for (member, address) in standing.addresses.iter().filter(|(member, _)| **member != self.own()) {
-            let (links, member, deadline) = (self.links.clone(), *member, self.tuning.election_max);
-            let address = links.address(RaftId(member)).unwrap_or_else(|| address.clone());
-            // As one without a log: this one's may be what cannot be read.
-            asked.spawn(async move { (member, ask_one(&links, RaftId(member), &address, None, deadline).await) });
-        }
-        let answers = asked.join_all().await;
-        let there: BTreeSet<Node> =
-            answers.into_iter().filter(|(_, answer)| !matches!(answer, Answer::Silent(_))).map(|(id, _)| id).collect();
-        standing.quorums.iter().all(|voters| voters.intersection(&there).count() > voters.len() / 2)
     }
 
     /// Stands whenever it is due, until `stop` or the end of Raft.
@@ -399,26 +385,37 @@ async fn ask_one(
     last: Option<LogId<Node>>,
     deadline: Duration,
 ) -> Answer {
-    let last_log = match wire::encode(&last) {
-        Ok(last_log) => last_log,
-        Err(error) => return Answer::Silent(error.to_string()),
-    };
-    let mut client = match links.client(address, Profile::Control) {
-        Ok(client) => client,
-        Err(error) => return Answer::Silent(error.to_string()),
-    };
+    match question(links, member, address, last, deadline).await {
+        Ok(PreVoteResponse { backed: true, .. }) => Answer::Backed,
+        Ok(PreVoteResponse { why, .. }) => Answer::Refused(why),
+        Err(why) => Answer::Silent(why),
+    }
+}
+
+/// Asks one voter whether it would have this member as its leader, which changes nothing.
+///
+/// # Errors
+/// It did not answer, and why.
+pub(super) async fn question(
+    links: &Links,
+    member: RaftId,
+    address: &str,
+    last: Option<LogId<Node>>,
+    deadline: Duration,
+) -> Result<PreVoteResponse, String> {
+    let last_log = wire::encode(&last).map_err(|error| error.to_string())?;
+    let mut client = links.client(address, Profile::Control).map_err(|error| error.to_string())?;
     let request = PreVoteRequest { envelope: Some(links.ids.envelope(member)), last_log };
     match tokio::time::timeout(deadline, client.pre_vote(request)).await {
-        Ok(Ok(answer)) => match answer.into_inner() {
-            PreVoteResponse { backed: true, .. } => Answer::Backed,
-            PreVoteResponse { why, .. } => Answer::Refused(why),
-        },
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
         // A program from before there was such a question would vote without it.
-        Ok(Err(status)) if status.code() == Code::Unimplemented => Answer::Backed,
-        Ok(Err(status)) => Answer::Silent(status.message().to_owned()),
+        Ok(Err(status)) if status.code() == Code::Unimplemented => {
+            Ok(PreVoteResponse { backed: true, ..PreVoteResponse::default() })
+        }
+        Ok(Err(status)) => Err(status.message().to_owned()),
         Err(_) => {
             links.peers.drop_channel(address, Profile::Control);
-            Answer::Silent(format!("none within {} ms", deadline.as_millis()))
+            Err(format!("none within {} ms", deadline.as_millis()))
         }
     }
 }

@@ -138,7 +138,10 @@ impl LogAdapter {
     }
 
     /// Reads the first segment numbered `from` or later back; see [`LogStore::reread`].
-    pub(super) async fn reread(&self, from: u64, order: &mut InOrder) -> Result<Option<Reread>, LogError> {
+    ///
+    /// Each segment by itself: the log may be cut between two of them, and what follows then need not fit what was read before.
+    pub(super) async fn reread(&self, from: u64) -> Result<Option<Reread>, LogError> {
+        let mut order = InOrder::default();
         self.log.reread(from, &mut |index, payload| order.judge(index, payload)).await
     }
 

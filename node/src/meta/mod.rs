@@ -33,6 +33,7 @@ mod room;
 mod scrub;
 mod service;
 mod snapshot;
+mod spare;
 mod status;
 mod storage;
 #[cfg(test)]
@@ -221,6 +222,7 @@ impl Meta {
             asked: Asked::default(),
             quiet: watch::Sender::new(false),
             draws: Mutex::new(host.rand.fork("meta.election")),
+            stored: spare::Found::default(),
         };
         let elections = Arc::new(elections);
         let tasks =

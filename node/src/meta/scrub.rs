@@ -6,23 +6,23 @@
 //! Raft votes again; from there on everything is the lost voter's way (`service/rejoin.rs`). A bit that flipped on the way from
 //! the disk costs a restart and no more. Nothing is ever cut off, or written over.
 //!
-//! Must never: end a member that the others cannot do without. What rotted was agreed upon, and is in memory or on the others: to
-//! go on with it harms nobody, while a majority that is gone harms everybody. So it asks the other voters first, for as long as they are too
-//! few, hands leadership over, and says meanwhile what it found. (A page that the database itself came upon ends it at once: it
+//! Must never: end a member that the others cannot do without, nor two at once. What rotted was agreed upon, and is in memory or on the
+//! others: to go on with it harms nobody, while a majority that is gone harms everybody. So it asks the other voters first ([`super::spare`]),
+//! for as long as they are too few, hands leadership over, and says meanwhile what it found. (A page that the database itself came upon ends it at once: it
 //! cannot go on.) Read past the last synced position: see [`crate::log`].
 
 use std::time::Duration;
 
+use resilver_proto::internal::Stored;
 use tokio::sync::watch;
 
-use super::log_store::InOrder;
 use super::{Meta, MetaError};
 use crate::log::Damage as LogDamage;
 use crate::phase::Damage;
 use crate::state::StateError;
 
-/// How soon what was found is looked at again while the others cannot do without this member: a member that comes back is seen
-/// within a minute, and a finding that went away (its part of the log was purged) as well.
+/// How long after a pass that found something the next one begins while the others cannot do without this member: one that comes back
+/// is seen a minute and a pass later, and so is that a finding went away (its part of the log was purged).
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a pass came to.
@@ -30,6 +30,8 @@ enum Pass {
     Sound,
     /// What is wrong, and where.
     Damaged(String),
+    /// Part of it could not be read, which says nothing of what is there.
+    Unread,
     /// The member ends.
     Cut,
 }
@@ -47,6 +49,7 @@ pub(super) async fn run(meta: Meta, failed: watch::Sender<Option<String>>, stop:
         };
         if let Some(found) = scrub.found_by_the_engine() {
             tracing::error!(%found, operation = "metadata scrub", "the database came upon rot: this member ends");
+            scrub.meta.inner.elections.stored.set(Stored::Ends);
             failed.send_replace(Some(found));
             return;
         }
@@ -55,8 +58,11 @@ pub(super) async fn run(meta: Meta, failed: watch::Sender<Option<String>>, stop:
             Pass::Cut => return,
             Pass::Sound => {
                 tracing::debug!(bytes = scrub.read_bytes, operation = "metadata scrub", "all of it is sound");
+                scrub.meta.inner.elections.stored.set(Stored::Sound);
                 scrub.meta.inner.rot.send_replace(None);
             }
+            Pass::Unread if scrub.meta.inner.rot.borrow().is_some() => wait = ASK_AGAIN.min(period),
+            Pass::Unread => {}
             Pass::Damaged(found) if scrub.may_end().await => {
                 tracing::error!(%found, operation = "metadata scrub", "what is stored rots: this member ends");
                 failed.send_replace(Some(format!("what is stored rots: {found}")));
@@ -106,7 +112,7 @@ impl Scrub {
 
     /// Whether the others are enough without this member, which then does not lead any more.
     async fn may_end(&self) -> bool {
-        if !self.meta.inner.elections.others_suffice().await {
+        if !self.meta.inner.elections.may_end().await {
             return false;
         }
         if let Err(error) = self.meta.inner.hand_over(None).await {
@@ -121,16 +127,20 @@ impl Scrub {
         if self.found_by_the_engine().is_some() {
             return Pass::Cut;
         }
+        let mut unread = false;
         for part in [Part::Slots, Part::Log, Part::Database] {
             match self.part(part).await {
                 Ok(true) => {}
                 Ok(false) => return Pass::Cut,
                 Err(MetaError::LostVoter { what, where_, .. }) => return Pass::Damaged(format!("{what} ({where_})")),
                 // Of the disk, or of a member that ends anyway. Reading goes on with the next pass.
-                Err(error) => tracing::warn!(%error, operation = "metadata scrub", "could not be read back"),
+                Err(error) => {
+                    unread = true;
+                    tracing::warn!(%error, operation = "metadata scrub", "could not be read back");
+                }
             }
         }
-        Pass::Sound
+        if unread { Pass::Unread } else { Pass::Sound }
     }
 
     /// Reads one part; whether to go on.
@@ -143,8 +153,8 @@ impl Scrub {
                 Ok(true)
             }
             Part::Log => {
-                let (mut from, mut order) = (0, InOrder::default());
-                while let Some(read) = inner.elections.log.reread(from, &mut order).await? {
+                let mut from = 0;
+                while let Some(read) = inner.elections.log.reread(from).await? {
                     from = read.segment + 1;
                     if !self.spent(read.bytes).await {
                         return Ok(false);

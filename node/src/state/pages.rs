@@ -2,7 +2,7 @@
 //!
 //! redb verifies its pages' own checksums at open alone; a page that rots later is read as if it were sound, and what is made of
 //! it is written with a good checksum. So every page is remembered as it was verified at open, or written since, and compared
-//! whenever redb reads it and whenever [`Pages::reread`] comes by. Nothing of redb's format is known here, no moment of the state
+//! whenever redb reads it and whenever `State::reread` comes by. Nothing of redb's format is known here, no moment of the state
 //! is held, and a write that the disk acknowledged and lost is found as well.
 //!
 //! Must never: call a page damage that is being written (it is forgotten until it is), or that nobody knows. A page that redb has

@@ -31,15 +31,15 @@ impl State {
         let file = self.inner.host.disk.open(&path, OpenMode::Read).await.map_err(failed)?;
         file.drop_cache_of(from, len).await.map_err(failed)?;
         let data = file.read_at(from, usize::try_from(len).unwrap_or(usize::MAX)).await.map_err(failed)?;
-        let doubtful = pages.doubtful(from, &data, end);
-        if !doubtful.is_empty() {
-            let confirmed =
-                self.inner.host.blocking(move || doubtful.into_iter().try_for_each(|page| pages.confirm(page)));
-            confirmed.await.map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => StateError::Corrupt { table: "the file", detail: error.to_string() },
-                _ => failed(error),
-            })?;
-        }
+        // Sums of a piece, and reading a page while nobody writes it, take their time.
+        let compared = self
+            .inner
+            .host
+            .blocking(move || pages.doubtful(from, &data, end).into_iter().try_for_each(|page| pages.confirm(page)));
+        compared.await.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => StateError::Corrupt { table: "the file", detail: error.to_string() },
+            _ => failed(error),
+        })?;
         Ok(Some(len))
     }
 

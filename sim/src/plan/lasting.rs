@@ -92,8 +92,6 @@ const QUIET_MS: u64 = 45_000;
 /// Somebody is in the middle of changing a bucket when voters go, and goes on for longer than it takes to call that a cascade.
 const CHANGES_BEFORE_MS: u64 = 1_000;
 const CHANGES_MS: u64 = 60_000;
-/// A node that ended is started again within milliseconds: what it is to find must be there.
-const ENDS_AFTER_MS: u64 = 0;
 /// How long init takes to start an agent again whose machine's processes all ended.
 const AGENT_AWAY_MS: (u64, u64) = (1_000, 3_000);
 
@@ -219,7 +217,8 @@ impl Kind {
                 vec![event(first.at_ms - QUIET_BEFORE_MS, Fault::Quiet, Target::Machine(machine), QUIET_MS)]
             }
             (Kind::RuinedLog | Kind::RuinedDatabase, Target::MetaDisk(machine)) if rng.random_bool(0.5) => {
-                vec![event(first.at_ms + ENDS_AFTER_MS, Fault::Kill(Role::Node), Target::Machine(machine), 0)]
+                // In the same moment, and after it: a node is started again within milliseconds.
+                vec![event(first.at_ms, Fault::Kill(Role::Node), Target::Machine(machine), 0)]
             }
             _ => Vec::new(),
         }

@@ -20,25 +20,6 @@ const ONE: Scenario = Scenario {
     accounts: NOTHING,
 };
 
-/// Nothing else happens, nothing is done.
-const NONE: Treatment = Treatment {
-    fault: "",
-    mode: "",
-    found_by: FoundBy::Struck,
-    within_s: 0,
-    first: &[],
-    steps: &[],
-    elsewhere: &[],
-    must: &[],
-    also: &[],
-    aside: &[],
-    heals: Heals::AfterFault(0),
-    compare_every_s: None,
-    reread_every_s: None,
-    smart: false,
-    cascade: false,
-};
-
 /// A disk that fails for good.
 const DISK_DIES: Treatment = Treatment {
     mode: "disk_failure",
@@ -47,7 +28,7 @@ const DISK_DIES: Treatment = Treatment {
     steps: &["throttle", "detach_disk", "repair_shards"],
     must: &["throttle", "detach_disk", "repair_shards"],
     heals: Heals::Itself(60),
-    ..NONE
+    ..Treatment::NONE
 };
 
 /// A member whose metadata is lost, with whatever of it.
@@ -62,7 +43,7 @@ const REJOINS: Treatment = Treatment {
     aside: &["start_node"],
     heals: Heals::Itself(50),
     reread_every_s: Some(10),
-    ..NONE
+    ..Treatment::NONE
 };
 
 /// What is done about voters that are gone, by those that are left, and once they are back.
@@ -94,7 +75,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             // Its canaries do not come through either: found, and refused for want of a second source.
             also: &["deadlock"],
             heals: Heals::AfterFault(60),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -112,7 +93,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             must: &["resync"],
             heals: Heals::Itself(60),
             compare_every_s: Some(15),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -130,7 +111,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 steps: &["reclaim space", "throttle on", "throttle off", "set_mode read_only", "set_mode read_write"],
                 must: &["reclaim space", "throttle on", "throttle off"],
                 heals: Heals::AfterFault(45),
-                ..NONE
+                ..Treatment::NONE
             },
             Treatment {
                 fault: "memory_short",
@@ -140,7 +121,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 steps: &["throttle on", "throttle off", "step_down"],
                 must: &["throttle on", "throttle off"],
                 heals: Heals::AfterFault(45),
-                ..NONE
+                ..Treatment::NONE
             },
         ]),
         ..ONE
@@ -159,7 +140,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 first: &["reclaim connections"],
                 steps: &["reclaim connections"],
                 heals: Heals::AfterFault(30),
-                ..NONE
+                ..Treatment::NONE
             },
             Treatment {
                 fault: "partition",
@@ -173,7 +154,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 also: &["host_down"],
                 aside: &["mark_down", "mark_up"],
                 heals: Heals::AfterFault(45),
-                ..NONE
+                ..Treatment::NONE
             },
         ]),
         ..ONE
@@ -188,7 +169,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             mode: "clock_skew",
             within_s: 36,
             heals: Heals::AfterFault(20),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -204,7 +185,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             first: &["restart_node"],
             steps: &["restart_node"],
             heals: Heals::Itself(80),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -221,7 +202,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 within_s: 24,
                 heals: Heals::AfterFault(40),
                 smart: true,
-                ..NONE
+                ..Treatment::NONE
             },
             Treatment {
                 fault: "disk_wears_out",
@@ -235,7 +216,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 aside: &["repair_shards"],
                 heals: Heals::Itself(70),
                 smart: true,
-                ..NONE
+                ..Treatment::NONE
             },
         ]),
         ..ONE
@@ -258,7 +239,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             also: &["term_divergence", "process_crash"],
             aside: &["start_node"],
             heals: Heals::AfterFault(60),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -278,7 +259,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             // All others see it as well, and leave it to the agent of the lower term.
             also: &["split_brain"],
             heals: Heals::Itself(70),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -297,7 +278,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             aside: ABOUT_VOTERS,
             heals: Heals::AfterFault(90),
             cascade: true,
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -315,7 +296,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 steps: &["start_node"],
                 must: &["start_node"],
                 heals: Heals::Itself(8),
-                ..NONE
+                ..Treatment::NONE
             },
             // Once init has started the agent again.
             Treatment {
@@ -326,7 +307,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 steps: &["start_node"],
                 must: &["start_node"],
                 heals: Heals::Itself(8),
-                ..NONE
+                ..Treatment::NONE
             },
         ]),
         ..ONE
@@ -348,7 +329,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             also: &["process_crash"],
             aside: &["start_node"],
             heals: Heals::AfterFault(30),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -380,7 +361,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             first: &["none", "repair_shards"],
             steps: &["repair_shards"],
             heals: Heals::Itself(20),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },
@@ -414,7 +395,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             also: &["host_down", "process_crash", "network_partition"],
             aside: ABOUT_VOTERS,
             heals: Heals::AfterFault(60),
-            ..NONE
+            ..Treatment::NONE
         }]),
         ..ONE
     },

@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, Place};
 use crate::api::{NodeFact, PeerFact};
 use crate::types::{FailureKind, Moment};
-
-/// Peers whose word is remembered. There are 7 voters at most; the others are remembered for nothing.
-const MAX_PEERS: usize = 1024;
+use crate::watching::MAX_OTHERS;
 
 /// What the own node says of its leader, and what the others say.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -33,7 +31,7 @@ impl QuorumWatch {
     pub(crate) fn peer(&mut self, now: Moment, fact: &PeerFact) {
         if !fact.agent_answers || fact.node_alive != Some(true) || fact.leader.is_empty() {
             self.views.remove(&fact.node);
-        } else if self.views.contains_key(&fact.node) || self.views.len() < MAX_PEERS {
+        } else if self.views.contains_key(&fact.node) || self.views.len() < MAX_OTHERS {
             self.views.insert(fact.node.clone(), (now, fact.leader.clone()));
         }
     }

@@ -23,10 +23,7 @@ const MAX_PATTERNS: usize = 64;
 /// factor scales it.
 const COUNTS_FOR: Duration = Duration::from_secs(600);
 
-/// Modes that lines are remembered for; there are fewer.
-const MAX_MODES: usize = 32;
-
-/// The newest line that spoke for each mode.
+/// The newest line that spoke for each mode, of which there are a few.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Heard(BTreeMap<Mode, Line>);
 
@@ -39,9 +36,7 @@ struct Line {
 
 impl Heard {
     fn line(&mut self, now: Moment, mode: Mode, fact: &LogMatchFact) {
-        if self.0.len() < MAX_MODES || self.0.contains_key(&mode) {
-            self.0.insert(mode, Line { at: now, pattern: fact.pattern.clone(), line: fact.line.clone() });
-        }
+        self.0.insert(mode, Line { at: now, pattern: fact.pattern.clone(), line: fact.line.clone() });
     }
 
     /// What a line said for this mode lately, for people.

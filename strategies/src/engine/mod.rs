@@ -110,7 +110,7 @@ pub struct Engine {
     peers: Peers,
     /// Whom the sensors ask, when that is not everybody.
     #[serde(default)]
-    asked: watching::Asked,
+    asked: Option<Partial>,
     watches: Watches,
     /// When lines of a pattern were written down last.
     lines: BTreeMap<String, Moment>,
@@ -202,7 +202,7 @@ impl Engine {
             degrading: disk_degrading::Watch::default(),
             findings: data_corruption::Watch::default(),
             peers: Peers::default(),
-            asked: watching::Asked::default(),
+            asked: None,
             watches,
             lines: BTreeMap::new(),
             heard: lines::Heard::default(),

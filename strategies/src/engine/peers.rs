@@ -1,7 +1,7 @@
 //! What the other agents said last, of themselves and of their nodes.
 //!
 //! Owns: the newest word of each, with its time. Must never: answer with a word whose age it does not tell, or take silence for
-//! one. Bounded: [`MAX_PEERS`]; whoever is asked no more is forgotten; one that was removed from the configuration is never asked again,
+//! one. Bounded: [`MAX_OTHERS`]; whoever is asked no more is forgotten; one that was removed from the configuration is never asked again,
 //! and its word grows old.
 
 use std::collections::BTreeMap;
@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{PeerFact, RaftFact};
 use crate::types::Moment;
-
-/// Peers remembered.
-const MAX_PEERS: usize = 1024;
+use crate::watching::MAX_OTHERS;
 
 /// A leader that no quorum has acknowledged for so long leads nobody: an election takes less.
 const UNACKNOWLEDGED_MS: u64 = 5_000;
@@ -51,7 +49,7 @@ pub(crate) struct Peers(BTreeMap<String, Peer>);
 impl Peers {
     /// `stranger`: its node is of another cluster.
     pub(crate) fn observe(&mut self, now: Moment, own: &str, fact: &PeerFact, stranger: bool) {
-        if fact.node == own || (!self.0.contains_key(&fact.node) && self.0.len() >= MAX_PEERS) {
+        if fact.node == own || (!self.0.contains_key(&fact.node) && self.0.len() >= MAX_OTHERS) {
             return;
         }
         if !self.0.contains_key(&fact.node) {

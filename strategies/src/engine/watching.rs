@@ -9,10 +9,6 @@ use crate::api::WatchFact;
 use crate::engine::Engine;
 use crate::types::Now;
 
-/// How many others are asked of how many; `None`: nobody has said that it is not everybody.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Asked(Option<Partial>);
-
 /// A part of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partial {
@@ -22,10 +18,17 @@ pub struct Partial {
     pub of: usize,
 }
 
+impl Partial {
+    /// So many are asked of so many; `None`: all of them.
+    pub fn new(asked: usize, of: usize) -> Option<Partial> {
+        (asked < of).then_some(Partial { asked, of })
+    }
+}
+
 impl Engine {
     /// How many of the others are asked; `None`: all of them.
     pub fn partial(&self) -> Option<Partial> {
-        self.asked.0.filter(|partial| partial.asked < partial.of)
+        self.asked
     }
 
     /// Whom this agent hears, for other agents; `None`: it looks at everybody.
@@ -35,7 +38,7 @@ impl Engine {
 
     pub(crate) fn watch(&mut self, fact: &WatchFact) {
         let WatchFact { asked, of, dropped } = fact;
-        self.asked = Asked(Some(Partial { asked: *asked, of: *of }));
+        self.asked = Partial::new(*asked, *of);
         self.liveness.watch(*of, dropped);
         for node in dropped.iter().filter(|node| **node != self.node) {
             self.peers.forget(node);

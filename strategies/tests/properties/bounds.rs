@@ -5,10 +5,14 @@
 
 use resilver_strategies::engine::{Engine, MAX_OPEN, MAX_RECENT};
 use resilver_strategies::resume::MAX_HISTORY;
+use resilver_strategies::types::Mode;
 use serde_json::Value;
 
 /// Lists and maps that are in no table below: fields of a structure, the guards of a step, the figures of one thing.
 const FEW: usize = 64;
+
+/// Counters of a disk that never fall, as the detector names them.
+const LIFETIME: usize = 9;
 
 macro_rules! limit {
     ($file:literal, $name:literal) => {
@@ -51,7 +55,7 @@ pub fn max_disks() -> usize {
 
 /// Peers that are remembered.
 pub fn max_peers() -> usize {
-    limit!("engine/peers.rs", "MAX_PEERS")
+    limit!("watching.rs", "MAX_OTHERS")
 }
 
 /// Kinds of inputs that a recorder remembers for folding.
@@ -61,7 +65,7 @@ pub fn max_kinds() -> usize {
 
 /// What an engine keeps, by place in its checkpoint (`*`: any), and how much of it at most.
 fn limits() -> Vec<(&'static str, usize)> {
-    let (disks, hosts) = (max_disks(), limit!("liveness.rs", "MAX_HOSTS"));
+    let (disks, hosts) = (max_disks(), max_peers());
     let per_kind = limit!("cascade/detector.rs", "MAX_PER_KIND");
     let points = limit!("predict/samples.rs", "MAX_POINTS");
     vec![
@@ -78,15 +82,15 @@ fn limits() -> Vec<(&'static str, usize)> {
         ("disks.disks", limit!("engine/detect/disk_failure.rs", "MAX_DISKS")),
         ("disks.rotten", limit!("engine/detect/disk_failure.rs", "MAX_DISKS")),
         ("degrading.counters", limit!("engine/detect/disk_degrading.rs", "MAX_DISKS")),
-        ("degrading.counters.*.lifetime", limit!("engine/detect/disk_degrading.rs", "MAX_LIFETIME")),
+        ("degrading.counters.*.lifetime", LIFETIME),
         ("degrading.errors", limit!("engine/detect/disk_degrading.rs", "MAX_DISKS")),
         ("lines", max_lines()),
-        ("heard", limit!("engine/lines.rs", "MAX_MODES")),
+        ("heard", Mode::ALL.len()),
         ("cascades.events.*", per_kind),
         ("cascades.events.*.*.places", limit!("cascade/place.rs", "MAX_PLACES")),
         ("cascades.times.*", limit!("cascade/detector.rs", "MAX_TIMES")),
         ("cascades.active.hosts", limit!("cascade/active.rs", "MAX_ACTIVE")),
-        ("quorum.views", limit!("cascade/quorum.rs", "MAX_PEERS")),
+        ("quorum.views", max_peers()),
         ("peers", max_peers()),
         ("liveness.hosts", hosts),
         ("storm.nodes", limit!("storm.rs", "MAX_TARGETS")),

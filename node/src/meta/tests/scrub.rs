@@ -98,18 +98,25 @@ async fn a_copy_of_the_vote_that_rots_is_mended_and_both_end_the_member() {
     let members = cluster(dir.path(), 3, &tuning()).await;
     let vote = members[2].dir.join("log/vote");
     let whole = std::fs::read(&vote).unwrap();
-    let mut bytes = whole.clone();
+    // Byte by byte, as rot does: a file that is written whole is empty for a moment.
+    let flip = |at: usize| {
+        let file = std::fs::OpenOptions::new().write(true).open(&vote).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[whole[at] ^ 1], at as u64).unwrap();
+    };
     // In the vote itself: behind it a slot is not looked at.
-    bytes[33] ^= 1;
-    std::fs::write(&vote, &bytes).unwrap();
+    flip(33);
     let mended = tokio::time::timeout(PATIENCE, async {
         while std::fs::read(&vote).unwrap() != whole {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
     assert!(mended.await.is_ok(), "it is written anew from the other copy");
+    // Together: one alone would be mended between them.
+    let mut bytes = whole.clone();
+    bytes[33] ^= 1;
     bytes[4096 + 33] ^= 1;
-    std::fs::write(&vote, &bytes).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&vote).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
     let why = stopped(&members[2]).await;
     assert!(why.contains("vote"), "{why}");
     for member in members {
@@ -144,6 +151,38 @@ async fn a_member_that_the_others_cannot_do_without_goes_on_and_says_what_rots_u
     leader.stop().await;
     members[0].meta.propose(put("on", 3)).await.unwrap();
     back.stop().await;
+    for member in members {
+        member.stop().await;
+    }
+}
+
+/// Found on review: two that found something in the same moment counted on each other, and both ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_members_that_rot_in_the_same_moment_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = cluster(dir.path(), 3, &tuning()).await;
+    members[0].meta.propose(put(NAME, 1)).await.unwrap();
+    let index = members[0].meta.status().applied;
+    for member in &members {
+        member.until("the put", |status| status.applied >= index).await;
+    }
+    for member in &members[..2] {
+        assert!(rot(&member.dir.join(SEGMENT)) > 0);
+    }
+    let (gone, left) = tokio::select! {
+        _ = stopped(&members[0]) => (0, 1),
+        _ = stopped(&members[1]) => (1, 0),
+    };
+    let mut rot = members[left].meta.rot();
+    let said =
+        tokio::time::timeout(PATIENCE, rot.wait_for(Option::is_some)).await.expect("it says so").unwrap().clone();
+    assert!(said.unwrap().contains("segment-0"));
+    // It has looked again since, for there is a pass every 50 ms: what two of three take, both have.
+    for number in 0..20 {
+        members[2].meta.propose(put("on", number)).await.unwrap();
+    }
+    let ended = tokio::time::timeout(Duration::ZERO, members[left].meta.stopped()).await;
+    assert!(ended.is_err(), "both ended, member {gone} first");
     for member in members {
         member.stop().await;
     }

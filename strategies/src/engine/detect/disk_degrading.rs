@@ -21,13 +21,10 @@ const MAX_DISKS: usize = 256;
 /// Lost data of now: sectors that cannot be read, until they are written. Not a count of all that ever was.
 const PRESENT: &[&str] = &["pending_sectors"];
 
-/// How many counters there are of all that ever was.
-const MAX_LIFETIME: usize = 9;
-
 /// Counters of data that the medium lost since it was made: they never fall, and say something of now only by growing. Not
 /// among them: wear, age, heat, the cable, and the disk's own opinion. They say that a disk may die, and not that it has
 /// begun to.
-const LIFETIME: [&str; MAX_LIFETIME] = [
+const LIFETIME: &[&str] = &[
     "reallocated_sectors",
     "uncorrectable_sectors",
     "reported_uncorrectable",
@@ -75,14 +72,13 @@ impl Growth {
     }
 
     fn read(&mut self, now: Moment, count: u64, window: Duration) {
-        if count > self.now {
+        if count > self.now.max(self.from) {
             if !self.lately(now, window) {
-                self.from = self.now;
+                self.from = self.from.max(self.now);
             }
             self.grew = Some(now);
         } else if count <= self.from {
-            // It had been misread, or was another disk's: nothing has grown.
-            self.from = count;
+            // What was more had been misread, or this is: a counter that never falls has not grown until it is beyond all before.
             self.grew = None;
         }
         self.now = count;
@@ -97,8 +93,8 @@ impl Counters {
     /// Takes a sample; whether it shows that data is lost now, or was within the window.
     fn shows_loss(&mut self, now: Moment, fact: &SmartFact, window: Duration) -> bool {
         for name in LIFETIME {
-            let Some(count) = fact.counters.get(name) else { continue };
-            self.lifetime.entry(name.to_owned()).or_insert(Growth::since(*count)).read(now, *count, window);
+            let Some(count) = fact.counters.get(*name) else { continue };
+            self.lifetime.entry((*name).to_owned()).or_insert(Growth::since(*count)).read(now, *count, window);
         }
         let present = PRESENT.iter().any(|name| fact.counters.get(*name).is_some_and(|count| *count > 0));
         present || self.lifetime.values().any(|growth| growth.lately(now, window))
