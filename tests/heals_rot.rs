@@ -32,6 +32,16 @@ fn rot(path: &Path) -> usize {
     copies.map(|at| file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap()).count()
 }
 
+/// Where `recovery.dir` says, and where the journal says.
+fn what_rotted_is_kept(cluster: &Cluster, node: &str, written: &[serde_json::Value], file: &str) {
+    let kept: Vec<&str> = written.iter().filter_map(|record| record["details"]["backup_path"].as_str()).collect();
+    let [kept] = kept[..] else { panic!("one step moved something aside: {written:?}") };
+    assert_eq!(Path::new(kept).parent(), Some(&*cluster.node_dir(node).join("kept").join(node)), "{kept}");
+    for file in [file, "identity.json"] {
+        assert!(Path::new(kept).join(file).exists(), "{file} is not in {kept}");
+    }
+}
+
 #[tokio::test]
 async fn a_log_and_a_database_that_rot_under_running_nodes_are_found_and_mended() {
     let cluster = Cluster::start(4, 2, &[]);
@@ -42,7 +52,7 @@ async fn a_log_and_a_database_that_rot_under_running_nodes_are_found_and_mended(
         client.put(BUCKET, NAME, bytes::Bytes::from_static(b"named"), LIMIT).await == Written::Acknowledged
     })
     .await;
-    configured(&cluster, "  sensors: { replicas_every: 2s }\n", "").await;
+    configured(&cluster, "  sensors: { replicas_every: 2s }\n", "recovery: { dir: kept }\n").await;
     all_over(&cluster, &client).await;
     let disruptive =
         ["pause", "fresh", "corroborated", "authority", "budget", "quorum_kept", "one_at_a_time", "intent_first"];
@@ -53,7 +63,9 @@ async fn a_log_and_a_database_that_rot_under_running_nodes_are_found_and_mended(
     let before = client.observe(&struck).await.unwrap();
     assert!(rot(&cluster.node_dir(&struck).join("meta/log/segment-0000000000000000")) > 0);
     let over = reaches(&cluster, &struck, "log_corruption", "resolved").await;
-    told(&records(&cluster, &struck, &over).await, &struck, &["rejoin_learner"], &disruptive, digests);
+    let written = records(&cluster, &struck, &over).await;
+    told(&written, &struck, &["rejoin_learner"], &disruptive, digests);
+    what_rotted_is_kept(&cluster, &struck, &written, "log/segment-0000000000000000");
     all_over(&cluster, &client).await;
     let after = client.observe(&struck).await.unwrap();
     let member = |seen: &resilver_proto::contract::ObserveResponse| seen.raft.as_ref().map(|raft| raft.id);
@@ -63,7 +75,9 @@ async fn a_log_and_a_database_that_rot_under_running_nodes_are_found_and_mended(
     let struck = of_role(&cluster, "voter", &struck).await;
     assert!(rot(&cluster.node_dir(&struck).join("meta/state.redb")) > 0);
     let over = reaches(&cluster, &struck, "database_corruption", "resolved").await;
-    told(&records(&cluster, &struck, &over).await, &struck, &["rejoin_learner"], &disruptive, digests);
+    let written = records(&cluster, &struck, &over).await;
+    told(&written, &struck, &["rejoin_learner"], &disruptive, digests);
+    what_rotted_is_kept(&cluster, &struck, &written, "state.redb");
 
     // Nothing is left of it: no incident, no difference, nothing that was acknowledged is gone.
     all_over(&cluster, &client).await;

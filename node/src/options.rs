@@ -20,6 +20,10 @@ pub struct Options {
     pub http: String,
     /// Its metadata: log, vote, database, snapshots. On a disk that honours fsync.
     pub data_dir: PathBuf,
+    /// Where what is left of its metadata is kept when it comes back as a learner: `recovery.dir` of the configuration. `None`:
+    /// in `aside/` of `data_dir`.
+    #[serde(skip)]
+    pub aside: Option<PathBuf>,
     /// One folder per disk, each on a file system of its own in production.
     pub disks: Vec<PathBuf>,
     /// Addresses of members to ask for admission. Not needed once it is in a cluster.

@@ -3,6 +3,7 @@
 //! Owns: the order of startup and shutdown. Must never: serve a client before it is verified; go on when Raft has stopped
 //! inside, or the S3 door has ended (the process ends, and its agent sees that); start Raft on damaged metadata.
 
+mod aside;
 mod door;
 mod error;
 mod membership;
@@ -108,6 +109,9 @@ impl Node {
             None => None,
         };
         ownership::take(&host, &options.data_dir).await?;
+        if let Err(why) = aside::check(&host, &options).await {
+            tracing::warn!(node = %options.name, %why, operation = "start", "as a lost voter, this node could not be brought back");
+        }
         // What an earlier process had under way.
         rebirth_of_meta::sweep(&host, &options.data_dir).await?;
         rebirth_of_meta::finish(&host, &options.data_dir).await?;

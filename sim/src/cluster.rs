@@ -124,6 +124,7 @@ fn node_options(index: usize, nodes: usize, disks: usize, watching: Watching) ->
         address: at(&name, NODE_PORT),
         http: at(&name, NODE_HTTP_PORT),
         data_dir: PathBuf::from(META_MOUNT).join("data"),
+        aside: None,
         disks: (0..disks).map(|disk| shards_folder(&disk_mount(disk))).collect(),
         join: (0..nodes).filter(|other| *other != index).map(|other| node_address(&node_name(other))).collect(),
         location: LocationOptions::default(),

@@ -172,7 +172,11 @@ impl Config {
             }
         }
         if let Some(dir) = &mut self.recovery.dir {
-            *dir = base.join(&*dir).to_string_lossy().into_owned();
+            let path = base.join(&*dir);
+            *dir = path.to_string_lossy().into_owned();
+            if let Some(node) = &mut self.node {
+                node.aside = Some(path);
+            }
         }
     }
 

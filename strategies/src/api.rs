@@ -183,6 +183,9 @@ pub enum StepResult {
     Done {
         /// For the record.
         detail: String,
+        /// Where what was there before is kept, if something was moved aside: `details.backup_path` of the outcome.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backup: Option<String>,
     },
     /// Tried and failed (a proof: it did not hold).
     Failed {
@@ -196,6 +199,30 @@ pub enum StepResult {
         /// Why.
         evidence: String,
     },
+}
+
+impl StepResult {
+    /// Done, and nothing was moved aside.
+    pub fn done(detail: impl Into<String>) -> Self {
+        Self::Done { detail: detail.into(), backup: None }
+    }
+
+    /// How it ended in the journal's words, and what is said of it.
+    pub(crate) fn said(&self) -> (&'static str, String) {
+        match self {
+            Self::Done { detail, .. } => ("done", detail.clone()),
+            Self::Failed { error } => ("failed", error.clone()),
+            Self::Refused { guard, evidence } => ("refused", format!("{guard}: {evidence}")),
+        }
+    }
+
+    /// Where what was there before is kept, if something was moved aside.
+    pub(crate) fn backup(&self) -> Option<&str> {
+        match self {
+            Self::Done { backup, .. } => backup.as_deref(),
+            Self::Failed { .. } | Self::Refused { .. } => None,
+        }
+    }
 }
 
 /// What a person asks of the engine.

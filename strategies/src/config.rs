@@ -130,7 +130,8 @@ pub struct Recovery {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub proof_deadline: Duration,
-    /// Where copies are put; beside the data when absent.
+    /// Where a node keeps what is left of its metadata when it comes back as a learner (`rejoin_learner`, `node rejoin`), in a
+    /// folder of its name; `aside/` of its `data_dir` when absent. On the file system of `data_dir`: it is renamed, never copied.
     pub dir: Option<String>,
 }
 

@@ -105,7 +105,7 @@ fn details_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         ("guard", "The guard that refused"),
         ("evidence", "What was seen, with numbers"),
         ("fence", "EPOCH.ROUND.HOLDER: under which the step is done"),
-        ("backup_path", "Where a copy was put"),
+        ("backup_path", "Where what the step moved aside is kept"),
         ("owner", "The person"),
         ("signature", "What a crash is known by"),
         ("with", "What the action needs beside its subject"),

@@ -112,13 +112,13 @@ impl Feed {
         self.give(Input::Observed(Observation::Process(exited(pid, ExitClass::Signal(9)))));
         let steps = self.engine.status(Now { mono: Moment(Duration::from_millis(self.ms)), wall_ms: 0 }).steps;
         for step in steps.into_iter().filter(|step| step.action == Action::StartNode) {
-            self.give(Input::Finished { step: step.id, result: StepResult::Done { detail: "started".into() } });
+            self.give(Input::Finished { step: step.id, result: StepResult::done("started") });
         }
         self.fact.pid = 100 + round;
         self.give(Input::Observed(Observation::Process(running(100 + round))));
         self.second();
         for incident in self.engine.incidents().into_iter().filter(|incident| incident.closed_ms.is_none()) {
-            let result = StepResult::Done { detail: "serves".into() };
+            let result = StepResult::done("serves");
             self.give(Input::Proved { incident: incident.id, result });
         }
     }

@@ -78,7 +78,7 @@ fn a_slot_whose_step_is_over_is_closed_by_the_agents_next_life() {
         let asked = bench.asked_slot().expect("a slot");
         bench.grant(asked.id, 4);
         bench.pass_missing(1);
-        bench.give(Input::Finished { step: asked.id, result: StepResult::Done { detail: "ok".into() } });
+        bench.give(Input::Finished { step: asked.id, result: StepResult::done("ok") });
         assert!(bench.slots_closed().is_empty(), "it is looked for what it did");
         bench.restart_agent();
         bench.process(running(101));

@@ -156,7 +156,7 @@ async fn runs_by_now(tools: &Tools, step: &Step) -> Option<StepResult> {
 fn started(tools: &Tools, result: Result<resilver_host::ProcId, crate::service::ServiceError>) -> StepResult {
     tools.changed.notify_one();
     match result {
-        Ok(node) => StepResult::Done { detail: format!("pid {}", node.pid) },
+        Ok(node) => StepResult::done(format!("pid {}", node.pid)),
         Err(error) => StepResult::Failed { error: chain(&error) },
     }
 }

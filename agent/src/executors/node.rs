@@ -24,6 +24,9 @@ pub(super) const VERB_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Does one step.
 pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult {
+    if let (Action::RejoinLearner, Subject::Node(_)) = (step.action, &step.subject) {
+        return own::rejoin(tools, step, reason).await;
+    }
     let result = match (step.action, &step.subject) {
         (Action::Throttle, Subject::Disk { disk, .. }) => verb(tools, step, disk, DiskVerb::StopWrites, reason).await,
         (Action::DetachDisk, Subject::Disk { disk, .. }) => verb(tools, step, disk, DiskVerb::Detach, reason).await,
@@ -47,7 +50,6 @@ pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult 
         (Action::BreakLock, Subject::Node(_)) => own::break_lock(tools, step, reason).await,
         (Action::Resync, Subject::Node(_)) => own::resync(tools, step).await,
         (Action::InstallSnapshot, Subject::Node(_)) => own::install_snapshot(tools, step).await,
-        (Action::RejoinLearner, Subject::Node(_)) => own::rejoin(tools, step, reason).await,
         (Action::Demote, Subject::Node(node)) => own::set_voting(tools, step, node, false, reason).await,
         (Action::Promote, Subject::Node(node)) => own::set_voting(tools, step, node, true, reason).await,
         (Action::AlignTerm, Subject::Node(_)) => own::align_term(tools, step).await,
@@ -56,7 +58,7 @@ pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult 
         (action, subject) => Err(Status::unimplemented(format!("no executor does {action} to {subject}"))),
     };
     match result {
-        Ok(detail) => StepResult::Done { detail },
+        Ok(detail) => StepResult::done(detail),
         Err(status) => StepResult::Failed { error: said(&status) },
     }
 }

@@ -11,7 +11,7 @@ use resilver_proto::contract::{
     SetModeRequest, SetVotingRequest, SyncMissingEntriesRequest, ThrottleRequest,
 };
 use resilver_proto::locks::BreakRequest;
-use resilver_strategies::api::Step;
+use resilver_strategies::api::{Step, StepResult};
 use tokio::time::sleep;
 use tonic::{Code, Status, Streaming};
 
@@ -138,34 +138,41 @@ pub(super) async fn install_snapshot(tools: &Tools, step: &Step) -> Result<Strin
 }
 
 /// Brings a lost voter back as a learner. Ends when its node serves again.
-pub(super) async fn rejoin(tools: &Tools, step: &Step, reason: &str) -> Result<String, Status> {
+pub(super) async fn rejoin(tools: &Tools, step: &Step, reason: &str) -> StepResult {
     let members = tools.links.peers.values().map(|peer| peer.node.address()).collect();
     let request = RejoinRequest { fence: wire(step.fence.as_ref()), members, reason: reason.to_owned() };
     let call = |channel| async { node_recovery(channel).rejoin(request).await };
-    let stream = tools.links.node.call(VERB_DEADLINE, call).await?.into_inner();
-    come_back(stream).await
+    match tools.links.node.call(VERB_DEADLINE, call).await {
+        Ok(stream) => come_back(stream.into_inner()).await,
+        Err(status) => StepResult::Failed { error: said(&status) },
+    }
 }
 
 /// Its progress is in words: phases, and no counts.
-async fn come_back(mut stream: Streaming<Progress>) -> Result<String, Status> {
-    let (mut told, mut taken) = (Vec::new(), false);
-    loop {
+async fn come_back(mut stream: Streaming<Progress>) -> StepResult {
+    let (mut told, mut taken, mut kept) = (Vec::new(), false, None);
+    let outcome = loop {
         let next = tokio::time::timeout(REJOIN_SILENCE, stream.message()).await;
         let silent = |_| Status::deadline_exceeded(format!("no word for {} s", REJOIN_SILENCE.as_secs()));
-        let progress = match next.map_err(silent)? {
+        let progress = match next.map_err(silent).flatten() {
             Ok(Some(progress)) => progress,
             // A member that gave its membership up goes on in another process, which is started as any that ended is.
-            _ if taken => return Ok(format!("{}; its process ends, and the next one is the learner", told.join("; "))),
-            Ok(None) => return Err(Status::unavailable("the stream ended before the node served again")),
-            Err(status) => return Err(status),
+            _ if taken => break Ok(format!("{}; its process ends, and the next one is the learner", told.join("; "))),
+            Ok(None) => break Err(Status::unavailable("the stream ended before the node served again")),
+            Err(status) => break Err(status),
         };
         taken |= progress.phase == TAKEN_BACK;
+        kept = kept.or(Some(progress.backup_path).filter(|path| !path.is_empty()));
         if told.last() != Some(&progress.message) {
             told.push(progress.message);
         }
         if progress.finished {
-            return Ok(told.join("; "));
+            break Ok(told.join("; "));
         }
+    };
+    match outcome {
+        Ok(detail) => StepResult::Done { detail, backup: kept },
+        Err(status) => StepResult::Failed { error: said(&status) },
     }
 }
 

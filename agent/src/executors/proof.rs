@@ -30,7 +30,7 @@ pub(super) async fn prove(tools: &Tools, proof: &Proof, deadline: Duration) -> S
     let mut why = "it was not tried once".to_owned();
     loop {
         match tokio::time::timeout_at(until, attempt(tools, proof)).await {
-            Ok(Ok(detail)) => return StepResult::Done { detail },
+            Ok(Ok(detail)) => return StepResult::done(detail),
             Ok(Err(status)) if refuted(&status) => return StepResult::Failed { error: said(&status) },
             Ok(Err(status)) => why = said(&status),
             Err(_) => {}

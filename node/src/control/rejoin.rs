@@ -115,7 +115,10 @@ async fn follow(
     let Rejoined { was, is, aside } = answered
         .await
         .map_err(|_| Status::aborted("another call brought this node back meanwhile: look at `node status`"))??;
-    say("rejoined", format!("it was member {was} and is member {is}; what was left is kept in {aside}"), false).await;
+    let message = format!("it was member {was} and is member {is}; what was left is kept in {aside}");
+    let phase = "rejoined".to_owned();
+    // As in `say`.
+    let _ = tell.send(Ok(Progress { phase, message, backup_path: aside, ..Progress::default() })).await;
     loop {
         let now = changes.borrow_and_update().clone();
         match now.phase {

@@ -87,7 +87,7 @@ pub use self::room::NoRoom;
 pub(crate) use self::room::room_beside;
 pub use self::service::RaftService;
 pub use self::status::{MetaStatus, Replication, Role, StoredVote};
-pub(crate) use self::storage::{make as make_member, move_aside};
+pub(crate) use self::storage::{ASIDE, make as make_member, move_aside};
 pub use crate::state::{Counts, FIRST_EPOCH, FIRST_RAFT_ID, Scan};
 pub use crate::state::{Entry, ListQuery, Page, PartPage, UploadEntry, UploadPage, UploadQuery};
 

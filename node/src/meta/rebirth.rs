@@ -152,7 +152,7 @@ pub(crate) async fn finish(host: &Host, dir: &Path) -> Result<(), MetaError> {
     match read_file(&*host.disk, &note, MAX_LABEL_BYTES).await {
         Ok(label) => {
             let label = String::from_utf8_lossy(&label).into_owned();
-            super::move_aside(host, dir, &label).await?;
+            super::move_aside(host, dir, &dir.join(storage::ASIDE).join(label)).await?;
             // Now nothing of what was there is in its place any more, and what comes next must not go aside.
             remove(host, &note).await?;
             host.disk.sync_dir(&newborn).await.map_err(MetaError::io("syncing", &newborn))?;

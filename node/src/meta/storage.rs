@@ -48,15 +48,14 @@ impl Layout {
 }
 
 /// Where what is left of lost members is kept, within the metadata folder, until a person removes it.
-pub(super) const ASIDE: &str = "aside";
+pub(crate) const ASIDE: &str = "aside";
 
-/// Moves everything that a member kept into a folder of its own, beside what comes next; that folder. Nothing is copied, so
+/// Moves everything that a member kept into `aside`, a folder of its own on the same file system. Nothing is copied, so
 /// it needs no room. Cut off and repeated it moves the rest: the identity goes last, so that until then the folder still
 /// says whose it was.
-pub(crate) async fn move_aside(host: &Host, dir: &Path, label: &str) -> Result<PathBuf, MetaError> {
+pub(crate) async fn move_aside(host: &Host, dir: &Path, aside: &Path) -> Result<(), MetaError> {
     let layout = Layout::of(dir);
-    let aside = dir.join(ASIDE).join(label);
-    create_dir_durably(&*host.disk, &aside).await.map_err(MetaError::io("creating", &aside))?;
+    create_dir_durably(&*host.disk, aside).await.map_err(MetaError::io("creating", aside))?;
     for path in [layout.log, layout.database, layout.snapshots, dir.join(identity::FILE)] {
         let Some(name) = path.file_name() else { continue };
         match host.disk.rename(&path, &aside.join(name)).await {
@@ -65,10 +64,10 @@ pub(crate) async fn move_aside(host: &Host, dir: &Path, label: &str) -> Result<P
             Err(error) => return Err(MetaError::io("moving aside", &path)(error)),
         }
         // The new name first: after a crash a file may have both, never neither.
-        host.disk.sync_dir(&aside).await.map_err(MetaError::io("syncing", &aside))?;
+        host.disk.sync_dir(aside).await.map_err(MetaError::io("syncing", aside))?;
         host.disk.sync_dir(dir).await.map_err(MetaError::io("syncing", dir))?;
     }
-    Ok(aside)
+    Ok(())
 }
 
 /// Puts a member's files in their place from another folder, where nothing is in it. The identity comes last, and only when the

@@ -34,6 +34,7 @@ impl From<Progress> for contract::Progress {
             bytes: progress.bytes,
             finished: progress.finished,
             message: progress.message,
+            backup_path: String::new(),
         }
     }
 }

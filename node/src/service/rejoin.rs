@@ -11,6 +11,7 @@ use resilver_proto::internal::raft_server::RaftServer;
 use resilver_proto::store::LostMember;
 use tonic::Status;
 
+use super::aside;
 use super::membership::{self, meta_dir};
 use super::{NodeError, Orders};
 use crate::control::{JoinRound, Known, RejoinOrder, Rejoined, Shared, ask_members, ask_who_we_are, join_request};
@@ -91,11 +92,11 @@ pub(super) async fn may_leave(shared: &Shared, meta: &Meta, order: &RejoinOrder)
 }
 
 async fn has_room(shared: &Shared) -> Result<(), Status> {
+    let refused = |why: String| Status::failed_precondition(format!("{why}; nothing was changed"));
+    aside::check(&shared.host, &shared.options).await.map_err(refused)?;
     match room_beside(&shared.host, &meta_dir(&shared.options)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(too_little)) => {
-            Err(Status::failed_precondition(format!("{too_little}, then try again; nothing was changed")))
-        }
+        Ok(Err(too_little)) => Err(refused(format!("{too_little}, then try again"))),
         Err(error) => Err(Status::unavailable(format!("{error}; nothing was changed"))),
     }
 }
@@ -203,8 +204,9 @@ async fn come_back(
         )));
     }
     let label = format!("member-{was}-{}", shared.host.clock.now().as_millis());
-    let aside = move_aside(&shared.host, &meta_dir(&shared.options), &label).await;
-    let aside = aside.map_err(|error| Status::unavailable(format!("{error}: free the disk, then try again")))?;
+    let aside = aside::folder(&shared.options, &label);
+    let moved = move_aside(&shared.host, &meta_dir(&shared.options), &aside).await;
+    moved.map_err(|error| Status::unavailable(format!("{error}: free the disk, then try again")))?;
     let rejoined = Rejoined { was, is: member.raft_id, aside: aside.display().to_string() };
     tracing::info!(node = %shared.name, ?rejoined, operation = "rejoin", "what was left is aside");
     Ok((identity.as_member(member), rejoined))

@@ -193,7 +193,7 @@ impl Kind {
             }
             Kind::Rot => {
                 let disk = Target::Disk { machine, disk: rng.random_range(1..=DISKS) };
-                (Fault::BitRot { files: Files::Shards, count: rng.random_range(1..=4) }, disk, 0)
+                (Fault::RotOfObjects { count: rng.random_range(1..=4) }, disk, 0)
             }
             Kind::RuinedLog => (Fault::Ruin(Files::Log), Target::MetaDisk(machine), 0),
             Kind::RuinedDatabase => (Fault::Ruin(Files::Database), Target::MetaDisk(machine), 0),

@@ -288,6 +288,12 @@ pub(crate) enum Fault {
         /// How many.
         count: u32,
     },
+    /// As [`Fault::BitRot`], of so many shards of objects that are there: those of a version that was replaced or deleted nobody has
+    /// to mend before they are collected.
+    RotOfObjects {
+        /// How many.
+        count: u32,
+    },
     /// All of these files rot from end to end: whoever reads one of them meets it.
     Ruin(Files),
     /// The next write lands elsewhere.
@@ -468,7 +474,7 @@ impl Fault {
             Fault::DiskHung => "disk_hung",
             Fault::DiskVanished => "disk_vanished",
             Fault::DiskReplaced => "disk_replaced",
-            Fault::BitRot { files: Files::Shards, .. } => "rot_shard",
+            Fault::BitRot { files: Files::Shards, .. } | Fault::RotOfObjects { .. } => "rot_shard",
             Fault::BitRot { files: Files::Log, .. } => "rot_log",
             Fault::BitRot { files: Files::Vote, .. } => "rot_vote",
             Fault::BitRot { files: Files::Database, .. } => "rot_database",
@@ -516,6 +522,7 @@ impl Fault {
                 | Fault::DiskSlow { .. }
                 | Fault::DiskWears { unread: true, .. }
                 | Fault::BitRot { .. }
+                | Fault::RotOfObjects { .. }
                 | Fault::MisdirectedWrite(_)
         )
     }

@@ -105,6 +105,7 @@ impl fmt::Display for Fault {
             Fault::DiskHung => f.write_str("hung"),
             Fault::DiskVanished => f.write_str("vanished"),
             Fault::DiskReplaced => f.write_str("vanished, then replaced by an empty one"),
+            Fault::RotOfObjects { count } => write!(f, "bit rot in {count} of its shards, of objects that are there"),
             Fault::BitRot { files, count } => write!(f, "bit rot in {count} of its {files}"),
             Fault::Ruin(files) => write!(f, "its {files} rots from end to end"),
             Fault::MisdirectedWrite(files) => write!(f, "the next write to its {files} lands elsewhere"),

@@ -58,18 +58,30 @@ pub(super) fn filter(system: &FileSystem, mount: &Path, files: Files) -> Option<
 /// Where a disk's shards lie: `…/shards/4f/VERSION-EXTENT-SHARD`.
 fn shards(system: &FileSystem, mount: &Path) -> Option<PathBuf> {
     system.files(mount).into_iter().find_map(|(path, _)| {
-        let folder = path.parent()?.parent()?;
-        let shard = path.file_name()?.to_string_lossy().split('-').count() == 3;
-        (shard && folder.file_name()? == SHARDS).then(|| folder.to_owned())
+        version_of(&path)?;
+        Some(path.parent()?.parent()?.to_owned())
     })
 }
 
-/// Flips a bit in up to `count` of these files, in bytes that something was written to. How many.
-pub(super) fn rot(kernel: &mut Kernel, machine: MachineId, mount: &Path, files: Files, count: u32) -> u32 {
+/// The version that a file is a shard of, if it is one.
+pub(super) fn version_of(path: &Path) -> Option<&str> {
+    let shelf = path.parent()?.parent()?.file_name()?;
+    let mut parts = path.file_name()?.to_str()?.split('-');
+    let version = parts.next()?;
+    (shelf == SHARDS && parts.count() == 2).then_some(version)
+}
+
+/// Flips a bit in up to `count` of the files of a mount that match, in bytes that something was written to. How many.
+pub(super) fn rot(
+    kernel: &mut Kernel,
+    machine: MachineId,
+    mount: &Path,
+    matches: impl Fn(&Path) -> bool,
+    count: u32,
+) -> u32 {
     let system = kernel.file_system(machine);
-    let Some(filter) = filter(&system, mount, files) else { return 0 };
     let mut there: Vec<(PathBuf, u64)> =
-        system.files(mount).into_iter().filter(|(path, len)| *len > 0 && filter.matches(path)).collect();
+        system.files(mount).into_iter().filter(|(path, len)| *len > 0 && matches(path)).collect();
     let mut rotted = 0;
     while rotted < count && !there.is_empty() {
         let at = kernel.rng().between(0, there.len() as u64 - 1) as usize;

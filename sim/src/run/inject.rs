@@ -7,7 +7,7 @@
 //! Invariant: a fault counts as taken effect only when it did. One without a target is counted as skipped.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use resilver_host::planted::damage;
@@ -373,7 +373,15 @@ impl Injector {
             }
             Fault::BitRot { files, count } => {
                 let Some(mount) = devices::mount(event.target) else { return false };
-                devices::rot(field.kernel, machine, &mount, files, count) > 0
+                let system = field.kernel.file_system(machine);
+                let Some(filter) = devices::filter(&system, &mount, files) else { return false };
+                devices::rot(field.kernel, machine, &mount, |path| filter.matches(path), count) > 0
+            }
+            Fault::RotOfObjects { count } => {
+                let Some(mount) = devices::mount(event.target) else { return false };
+                let there = field.notes.settled();
+                let of_one = |path: &Path| devices::version_of(path).is_some_and(|version| there.contains(version));
+                devices::rot(field.kernel, machine, &mount, of_one, count) > 0
             }
             Fault::Ruin(files) => {
                 let Some(mount) = devices::mount(event.target) else { return false };

@@ -275,14 +275,10 @@ impl Engine {
 
     fn step_ended(&mut self, now: Now, incident: &mut Incident, step: Step, since: Moment, result: StepResult) {
         let took = u64::try_from(now.mono.since(since).as_millis()).unwrap_or(u64::MAX).max(1);
-        let (resolution, detail) = match &result {
-            StepResult::Done { detail } => ("done", detail.clone()),
-            StepResult::Failed { error } => ("failed", error.clone()),
-            StepResult::Refused { guard, evidence } => ("refused", format!("{guard}: {evidence}")),
-        };
+        let (resolution, detail) = result.said();
         incident.ended(now, step.id, resolution, &detail);
         incident.event(now, format!("{} {resolution}: {detail}", step.action));
-        self.record_outcome(RecordKind::Outcome, &step, resolution, &detail, took);
+        self.record_outcome(&step, &result, took);
         if resolution != "done" && step.action.moves_leader() {
             self.facts.leader_moves = None;
         }

@@ -153,12 +153,8 @@ impl Engine {
             return true;
         };
         let took = u64::try_from(now.mono.since(since).as_millis()).unwrap_or(u64::MAX).max(1);
-        let (resolution, detail) = match result {
-            StepResult::Done { detail } => ("done", detail.clone()),
-            StepResult::Failed { error } => ("failed", error.clone()),
-            StepResult::Refused { guard, evidence } => ("refused", format!("{guard}: {evidence}")),
-        };
-        self.record_outcome(RecordKind::Outcome, &operator.step, resolution, &detail, took);
+        let (resolution, detail) = result.said();
+        self.record_outcome(&operator.step, result, took);
         if resolution == "done" {
             let until = now.mono + self.policy.deadline(self.policy.recovery.proof_deadline);
             operator.phase = Phase::Proving { asked: None, next: now.mono, until };
@@ -186,7 +182,7 @@ impl Engine {
             return true;
         };
         match result {
-            StepResult::Done { detail } => self.operator_end(&operator.step, true, detail),
+            StepResult::Done { detail, .. } => self.operator_end(&operator.step, true, detail),
             StepResult::Failed { error: why } | StepResult::Refused { evidence: why, .. } if now.mono >= until => {
                 self.operator_end(&operator.step, false, why);
             }

@@ -115,7 +115,7 @@ impl Engine {
                 {
                     self.proof_failed(now, &mut incident, "the disk fell ill again meanwhile");
                 }
-                StepResult::Done { detail } => self.close(now, &mut incident, &format!("proven: {detail}")),
+                StepResult::Done { detail, .. } => self.close(now, &mut incident, &format!("proven: {detail}")),
                 StepResult::Failed { error: why } | StepResult::Refused { evidence: why, .. } => {
                     let data = Self::reads_data(incident.mode);
                     // Everything a host held is rebuilt in the background: that takes as long as it takes.

@@ -1,6 +1,6 @@
 //! What the engine writes into the journal: one place, so that the names cannot drift apart.
 
-use crate::api::{Command, Step};
+use crate::api::{Command, Step, StepResult};
 use crate::engine::Engine;
 use crate::engine::incidents::Incident;
 use crate::record::{Draft, GuardResult, RecordKind};
@@ -70,11 +70,24 @@ impl Engine {
         self.record(draft, true);
     }
 
-    /// How a step ended. Durable: after a restart of the agent it must not look unfinished.
-    pub(crate) fn record_outcome(&mut self, kind: RecordKind, step: &Step, resolution: &str, detail: &str, took: u64) {
-        let mut draft = self.draft_step(kind, step).with("resolution", resolution).with("evidence", detail);
+    /// How a step ended, after so many milliseconds. Durable: after a restart of the agent it must not look unfinished.
+    pub(crate) fn record_outcome(&mut self, step: &Step, result: &StepResult, took: u64) {
+        let (resolution, detail) = result.said();
+        let mut draft = self.draft_ended(RecordKind::Outcome, step, resolution, &detail);
+        if let Some(path) = result.backup() {
+            draft = draft.with("backup_path", path);
+        }
         draft.duration_ms = (took > 0).then_some(took);
         self.record(draft, true);
+    }
+
+    /// What became of a step that the end of the agent cut off. Durable as an outcome is.
+    pub(crate) fn record_reconciled(&mut self, step: &Step, resolution: &str, detail: &str) {
+        self.record(self.draft_ended(RecordKind::Reconciled, step, resolution, detail), true);
+    }
+
+    fn draft_ended(&self, kind: RecordKind, step: &Step, resolution: &str, detail: &str) -> Draft {
+        self.draft_step(kind, step).with("resolution", resolution).with("evidence", detail)
     }
 
     /// A refusal; the same one is written once a minute, not with every tick.

@@ -5,7 +5,6 @@ use crate::engine::Engine;
 use crate::engine::detect::Symptom;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::ladder::{self, Effect};
-use crate::record::RecordKind;
 use crate::types::{Action, Mode, Moment, Now};
 use std::time::Duration;
 
@@ -111,7 +110,7 @@ impl Engine {
         };
         incident.ended(now, step.id, resolution, detail);
         incident.event(now, format!("{} was under way when the agent ended: {resolution}: {detail}", step.action));
-        self.record_outcome(RecordKind::Reconciled, step, resolution, detail, 0);
+        self.record_reconciled(step, resolution, detail);
         if step.disruptive {
             self.close_slot(step, verified, detail);
         }
@@ -206,7 +205,7 @@ impl Engine {
     /// An operator's step that the agent's end interrupted: not repeated, but its slot must not stay open.
     pub(crate) fn take_over_operator(&mut self, now: Now, step: &Step) {
         let detail = "the agent ended while it was under way; it is not repeated: ask again if it is still wanted";
-        self.record_outcome(RecordKind::Reconciled, step, "unknown", detail, 0);
+        self.record_reconciled(step, "unknown", detail);
         self.close_slot(step, false, detail);
         let _ = now;
     }

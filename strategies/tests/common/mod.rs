@@ -452,7 +452,7 @@ impl Bench {
     }
 
     pub fn done(&mut self, step: StepId) -> Vec<Command> {
-        self.give(Input::Finished { step, result: StepResult::Done { detail: "ok".into() } })
+        self.give(Input::Finished { step, result: StepResult::done("ok") })
     }
 
     pub fn failed(&mut self, step: StepId) -> Vec<Command> {
@@ -460,7 +460,7 @@ impl Bench {
     }
 
     pub fn proved(&mut self, incident: &IncidentId) -> Vec<Command> {
-        self.give(Input::Proved { incident: incident.clone(), result: StepResult::Done { detail: "read back".into() } })
+        self.give(Input::Proved { incident: incident.clone(), result: StepResult::done("read back") })
     }
 
     pub fn not_proved(&mut self, incident: &IncidentId) -> Vec<Command> {

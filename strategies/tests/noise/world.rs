@@ -202,7 +202,7 @@ impl World {
                     // The node serves or it does not; nothing else is modelled.
                     let serves = self.serves(at);
                     let result = match serves {
-                        true => StepResult::Done { detail: "asked".into() },
+                        true => StepResult::done("asked"),
                         false => StepResult::Failed { error: "it does not answer".into() },
                     };
                     self.give(at, Input::Proved { incident, result });
@@ -373,7 +373,7 @@ impl World {
                     mode => mode.clone_into(&mut self.hosts[at].mode),
                 }
             }
-            self.give(at, Input::Finished { step: step.id, result: StepResult::Done { detail: "done".into() } });
+            self.give(at, Input::Finished { step: step.id, result: StepResult::done("done") });
         }
     }
 

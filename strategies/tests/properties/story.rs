@@ -310,7 +310,7 @@ impl Story {
 
     fn finish(&mut self, step: &Step, how: Answer) {
         let result = match how {
-            Answer::Well | Answer::Hollow => StepResult::Done { detail: "ok".into() },
+            Answer::Well | Answer::Hollow => StepResult::done("ok"),
             Answer::Refused => StepResult::Refused { guard: GuardName::OneAtATime, evidence: "stale".into() },
             Answer::Badly | Answer::Never => StepResult::Failed { error: "no".into() },
         };

@@ -119,6 +119,7 @@ impl Story {
             address: address.clone(),
             http,
             data_dir: folder.path().join("meta"),
+            aside: None,
             disks: ["disk1", "disk2"].map(|disk| folder.path().join(disk)).to_vec(),
             join: Vec::new(),
             location: LocationOptions::default(),
