@@ -13,6 +13,7 @@ use resilver_agent::{Agent, AgentError};
 use resilver_node::service::{Node, NodeError};
 use resilver_strategies::config::{AuthorityTable, GradeTable};
 use resilver_strategies::types::Authority;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -129,9 +130,15 @@ fn agent_failed(error: AgentError) -> Failure {
 /// `agent run --once`: the plan of the agent that runs here, or of one that is made for this look and may only observe.
 async fn look_once(cx: &Context, mut options: AgentOptions) -> Result<Code, Failure> {
     let door = crate::agents::Agent::at(&cx.host, &options.name, &options.http);
-    let asked = async || door.get("/api/v1/plan").await.ok().filter(crate::agents::Answer::is_success);
-    let plan = match asked().await {
-        Some(answer) => answer.body,
+    let get =
+        async |path| door.get(path).await.ok().filter(crate::agents::Answer::is_success).map(|answer| answer.body);
+    // Without its node's answer a plan is of what is known else, and that nothing is to be done means nothing.
+    let asked = async || {
+        let (plan, status) = (get("/api/v1/plan").await?, get("/api/v1/status").await?);
+        Some((plan, status.pointer("/node/fact").is_some_and(Value::is_object)))
+    };
+    let (plan, answers) = match asked().await {
+        Some(known) => known,
         None => {
             let observe = GradeTable { all: Some(Authority::Observe), ..GradeTable::default() };
             // A look is no life: nothing of it is worth a replay.
@@ -150,11 +157,15 @@ async fn look_once(cx: &Context, mut options: AgentOptions) -> Result<Code, Fail
                 Ok(ended) => ended.map_err(agent_failed)?,
                 Err(error) => return Err(Failure::new(Code::Internal, format!("the agent broke down: {error}"))),
             }
-            answer.ok_or_else(|| Failure::new(Code::Degraded, "the agent made no plan in time: nothing is known"))?.body
+            answer.ok_or_else(|| Failure::new(Code::Degraded, "the agent made no plan in time: nothing is known"))?
         }
     };
     cx.out.show(&plan, crate::cli::operator::plan_text)?;
-    Ok(if crate::cli::operator::entries(&plan).is_empty() { Code::Ok } else { Code::Degraded })
+    match (crate::cli::operator::entries(&plan).is_empty(), answers) {
+        (true, false) => Err(Failure::new(Code::Degraded, "the node does not answer: how it is, is not known")
+            .next("`resilver agent status`, or once more: one look is too short to call it hung")),
+        (nothing_to_do, _) => Ok(if nothing_to_do { Code::Ok } else { Code::Degraded }),
+    }
 }
 
 /// `keeper`.

@@ -172,4 +172,15 @@ fn the_agent_heals_its_node_through_systemd_and_fights_nobody() {
     let lines = story.json(&["journal", "list", "--limit", "1000"]).unwrap();
     let told = |word: &str| lines.as_array().unwrap().iter().filter(|line| line.to_string().contains(word)).count();
     assert!(told("slot") >= 2, "the slot's opening and closing are in the journal: {lines:#}");
+
+    // Phase 5: it cannot start any more, and says why to systemd's journal: that is what the crash is known by.
+    let broken = format!("echo 'no_such_key: 1' >> {}", first.config());
+    host.ok(&["sh", "-c", &broken]);
+    host.ok(&["kill", "-9", &story.main_pid().to_string()]);
+    let other = members[1].config();
+    let told = || {
+        let list = ["resilver", "journal", "list", "--node", "n1", "--limit", "1000", "--json", "--config", &other];
+        host.run(&list).stdout
+    };
+    eventually("the last error of a start that failed is told", || told().contains("no_such_key"));
 }

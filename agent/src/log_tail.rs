@@ -34,7 +34,8 @@ async fn tail(host: &Host, log: &Path, from: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&data).into_owned())
 }
 
-fn pick(text: &str) -> String {
+/// The last error line of a text. Empty when there is none.
+pub(crate) fn pick(text: &str) -> String {
     text.lines().rev().find_map(error_of).unwrap_or_default()
 }
 

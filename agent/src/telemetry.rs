@@ -10,7 +10,7 @@ use prometheus::{Encoder, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaug
 use resilver_strategies::api::{IncidentId, SmartVerdict, SwimState};
 use resilver_strategies::cascade::CascadeStatus;
 use resilver_strategies::chain::Line;
-use resilver_strategies::record::{Draft, GuardResult, RecordKind};
+use resilver_strategies::record::{Draft, GuardResult, PROVEN, RecordKind};
 use resilver_strategies::types::{Action, GuardName, Severity};
 use tokio::sync::broadcast;
 
@@ -311,7 +311,8 @@ impl Telemetry {
         }
         match draft.kind {
             RecordKind::Opened => self.incidents.with_label_values(&[mode]).inc(),
-            RecordKind::Resolved => {
+            // One that was handed over, or that ended by itself, is no recovery.
+            RecordKind::Resolved if draft.text("resolution").is_some_and(|how| how.starts_with(PROVEN)) => {
                 self.resolved.with_label_values(&[mode]).inc();
                 if let Some(millis) = draft.duration_ms {
                     self.recovery_seconds.with_label_values(&[mode]).observe(millis as f64 / 1000.0);

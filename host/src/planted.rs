@@ -231,7 +231,7 @@ pub mod damage {
     }
 
     /// From now on the member of this id takes no leader's word, and stands for election so often without asking whether anybody
-    /// would have it; `None`: no longer.
+    /// would have it, and without hearing who would; `None`: no longer.
     pub fn lead_astray(member: u64, every: Option<Duration>) {
         ASTRAY.with_borrow_mut(|astray| match every {
             Some(every) => astray.insert(member, every),

@@ -109,9 +109,7 @@ impl Node {
             None => None,
         };
         ownership::take(&host, &options.data_dir).await?;
-        if let Err(why) = aside::check(&host, &options).await {
-            tracing::warn!(node = %options.name, %why, operation = "start", "as a lost voter, this node could not be brought back");
-        }
+        aside::tell(&host, &options);
         // What an earlier process had under way.
         rebirth_of_meta::sweep(&host, &options.data_dir).await?;
         rebirth_of_meta::finish(&host, &options.data_dir).await?;

@@ -163,7 +163,7 @@ fn offered(cx: &Context, id: &str, found: &Value) -> Result<String, Failure> {
     Ok(token.to_owned())
 }
 
-/// The incident and the rule that applies in a few lines, then each record in order: what was decided, by which guards,
+/// The incident, what happened to it and the rule that applies in a few lines, then each record in order: what was decided, by which guards,
 /// and at the end what comes next.
 fn explanation(found: &Value) -> String {
     let known = found.get("explanation").unwrap_or(&Value::Null);
@@ -190,6 +190,9 @@ fn explanation(found: &Value) -> String {
             let passed = guard.get("passed").and_then(Value::as_bool) == Some(true);
             let verdict = if passed { "passes" } else { "refuses" };
             let _ = writeln!(out, "now: guard {} {verdict}: {}", text(guard, "guard"), text(guard, "evidence"));
+        }
+        for event in known.get("timeline").and_then(Value::as_array).into_iter().flatten() {
+            let _ = writeln!(out, "timeline: {} {}", text(event, "at"), text(event, "what"));
         }
         for rule in known.get("rule").and_then(Value::as_array).into_iter().flatten() {
             let _ = writeln!(out, "rule: {}", scalar(rule));
@@ -402,7 +405,9 @@ mod tests {
         let explained = |approval: Value| {
             let incident = json!({ "id": "n1-7", "mode": "disk_failure", "state": "open", "approval": approval });
             let guards = json!([{ "guard": "authority", "passed": false, "evidence": "ask first" }]);
-            explanation(&json!({ "explanation": { "incident": incident, "guards": guards, "next": "waits" } }))
+            let timeline = json!([{ "at": "2026-01-01T00:00:00.000Z", "what": "not proven yet: too early" }]);
+            let known = json!({ "incident": incident, "guards": guards, "next": "waits", "timeline": timeline });
+            explanation(&json!({ "explanation": known }))
         };
         let offer =
             json!({ "action": "detach_disk", "grade": 2, "expires": "2026-01-01T00:00:00.000Z", "token": "ab12" });
@@ -410,6 +415,7 @@ mod tests {
         assert!(text.contains("detach_disk (grade 2) waits until 2026-01-01T00:00:00.000Z for: "), "{text}");
         assert!(text.contains("resilver incident approve n1-7 --token ab12\n"), "{text}");
         assert!(text.contains("now: guard authority refuses: ask first\n"), "{text}");
+        assert!(text.contains("timeline: 2026-01-01T00:00:00.000Z not proven yet: too early\n"), "{text}");
         let text = explained(json!({ "action": "detach_disk", "grade": 2, "given_by": "ada" }));
         assert!(text.contains("was approved by ada, and has not begun yet"), "{text}");
     }

@@ -106,6 +106,7 @@ fn details_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         ("evidence", "What was seen, with numbers"),
         ("fence", "EPOCH.ROUND.HOLDER: under which the step is done"),
         ("backup_path", "Where what the step moved aside is kept"),
+        ("hangs", "Of a deadlock that is found: process, operations and locks as they were"),
         ("owner", "The person"),
         ("signature", "What a crash is known by"),
         ("with", "What the action needs beside its subject"),
@@ -139,6 +140,9 @@ fn details_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     );
     schemars::json_schema!({ "type": "object", "properties": known, "additionalProperties": true })
 }
+
+/// How the resolution of an incident begins whose proof held.
+pub const PROVEN: &str = "proven: ";
 
 impl Draft {
     /// A draft that says only what kind of line it is and what is done.

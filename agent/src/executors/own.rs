@@ -172,7 +172,10 @@ async fn come_back(mut stream: Streaming<Progress>) -> StepResult {
     };
     match outcome {
         Ok(detail) => StepResult::Done { detail, backup: kept },
-        Err(status) => StepResult::Failed { error: said(&status) },
+        Err(status) => {
+            let kept = kept.map(|path| format!("; what was left is kept in {path}")).unwrap_or_default();
+            StepResult::Failed { error: format!("{}{kept}", said(&status)) }
+        }
     }
 }
 

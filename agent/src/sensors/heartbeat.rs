@@ -222,6 +222,7 @@ fn disk_fact(disk: DiskState) -> DiskFact {
         reason: disk.reason,
         canary_age_ms: disk.canary_age_ms,
         available_bytes: disk.available_bytes,
+        total_bytes: disk.total_bytes,
         errors: disk.errors,
         read_errors: disk.read_errors,
     }

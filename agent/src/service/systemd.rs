@@ -1,6 +1,6 @@
 //! The node as a systemd unit, asked and told through systemctl.
 //!
-//! Owns: the calls of systemctl and the reading of its answers. Must never: write a unit, or touch another unit than
+//! Owns: the calls of systemctl and journalctl and the reading of their answers. Must never: write a unit, or touch another unit than
 //! the configured one.
 //!
 //! systemd has its own net under the node (Restart=on-failure after 5 s); the agent acts first. A start or restart is
@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::child::Flag;
 use super::{Ended, ServiceError, ServiceManager, ServiceState, classify};
+use crate::log_tail;
 use crate::options::Options;
 
 /// How long systemctl may take for a question. It asks PID 1 over a socket: milliseconds, unless the host is stuck.
@@ -32,6 +33,12 @@ const NOTICE_DEADLINE: Duration = Duration::from_secs(3);
 const NOTICE_LOOK: Duration = Duration::from_millis(20);
 /// The longest answer that is read: the properties asked for fill a few hundred bytes.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
+/// How long the journal may take to give a run's last lines: a witness, which an exit does not wait for any longer.
+const WORDS_DEADLINE: Duration = Duration::from_secs(2);
+/// How many lines of it: an error and what was said after it.
+const WORDS_LINES: &str = "50";
+/// The longest of what they hold that is read; a longer one is none.
+const MAX_WORDS_BYTES: u64 = 256 * 1024;
 /// The properties that tell what runs and how the last run ended.
 const PROPERTIES: &str = "ActiveState,SubState,MainPID,ExecMainPID,ExecMainCode,ExecMainStatus,Result";
 
@@ -43,6 +50,16 @@ pub struct SystemdService {
     calls: AtomicU64,
     acting: Mutex<()>,
     restarting: AtomicBool,
+    /// What the run of this process said last: asked for once, and not with every look at a unit that is down.
+    words: Mutex<Option<(u32, String)>>,
+}
+
+/// A program's call, and how much of its answer is read.
+struct Call<'a> {
+    program: &'static str,
+    args: &'a [&'a str],
+    deadline: Duration,
+    max_bytes: u64,
 }
 
 /// What `systemctl show` says of the unit.
@@ -77,10 +94,10 @@ impl UnitState {
         state
     }
 
-    fn exit(&self) -> ExitClass {
+    fn exit(&self, last_error: &str) -> ExitClass {
         match self.code {
-            1 => classify(ExitStatus::Code(self.status), false, ""),
-            2 | 3 => classify(ExitStatus::Signal(self.status), self.result == "oom-kill", ""),
+            1 => classify(ExitStatus::Code(self.status), false, last_error),
+            2 | 3 => classify(ExitStatus::Signal(self.status), self.result == "oom-kill", last_error),
             _ => ExitClass::Unknown,
         }
     }
@@ -106,6 +123,7 @@ impl SystemdService {
             calls: AtomicU64::new(0),
             acting: Mutex::new(()),
             restarting: AtomicBool::new(false),
+            words: Mutex::new(None),
         }
     }
 
@@ -149,30 +167,60 @@ impl SystemdService {
         self.host.proc.identify(pid).map_err(record_error("look for the unit's main process"))
     }
 
-    /// Runs systemctl and returns what it printed. The seam hands output only into files: one per call, removed after.
     async fn systemctl(&self, args: &[&str], deadline: Duration) -> Result<String, ServiceError> {
+        self.run(Call { program: "systemctl", args, deadline, max_bytes: MAX_ANSWER_BYTES }).await
+    }
+
+    /// The last error that a run of the unit said before it failed, by systemd's journal. Empty when it said none, or speaks to
+    /// somebody else.
+    async fn last_error(&self, pid: u32, unit: &UnitState) -> String {
+        if unit.result == "success" {
+            return String::new();
+        }
+        let mut words = self.words.lock().await;
+        if let Some((_, said)) = words.as_ref().filter(|(of, _)| *of == pid) {
+            return said.clone();
+        }
+        let (unit, process) = (format!("_SYSTEMD_UNIT={}", self.unit), format!("_PID={pid}"));
+        let args = ["--quiet", "--no-pager", "--output=cat", "--lines", WORDS_LINES, &unit, &process];
+        let call = Call { program: "journalctl", args: &args, deadline: WORDS_DEADLINE, max_bytes: MAX_WORDS_BYTES };
+        // A witness, not a condition: an exit without a last error is still an exit.
+        let said = match self.run(call).await {
+            Ok(lines) => log_tail::pick(&lines),
+            Err(error) => {
+                tracing::debug!(%error, unit = self.unit, pid, "what the unit said last could not be read");
+                String::new()
+            }
+        };
+        *words = Some((pid, said.clone()));
+        said
+    }
+
+    /// Runs a program and returns what it printed. The seam hands output only into files: one per call, removed after.
+    async fn run(&self, asked: Call<'_>) -> Result<String, ServiceError> {
+        let Call { program, args, deadline, max_bytes } = asked;
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         create_dir_durably(&*self.host.disk, &self.dir).await.map_err(record_error("make the folder for runs"))?;
-        let answer = self.dir.join(format!("systemctl-{}-{call}.out", self.host.proc.own().pid));
+        let answer = self.dir.join(format!("{program}-{}-{call}.out", self.host.proc.own().pid));
         let spec = SpawnSpec {
-            program: PathBuf::from("systemctl"),
+            program: PathBuf::from(program),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env: vec![("LC_ALL".to_owned(), "C".to_owned())],
             log: Some(answer.clone()),
             new_session: false,
         };
-        let what = format!("systemctl {}", args.join(" "));
+        let what = format!("{program} {}", args.join(" "));
         let spawned = self.host.proc.spawn(spec).await;
         let process = spawned.map_err(|source| ServiceError::Spawn { program: what.clone(), source })?;
         let ended = timeout(deadline, process.exited()).await;
-        let said = read_file(&*self.host.disk, &answer, MAX_ANSWER_BYTES).await;
+        let said = read_file(&*self.host.disk, &answer, max_bytes).await;
         if let Err(error) = self.host.disk.remove_file(&answer).await {
-            tracing::debug!(%error, "an answer of systemctl was not removed");
+            tracing::debug!(%error, program, "an answer was not removed");
         }
-        let said = String::from_utf8_lossy(&said.map_err(record_error("read systemctl's answer"))?).into_owned();
+        let said = String::from_utf8_lossy(&said.map_err(record_error("read an answer"))?).into_owned();
         match ended {
             Err(_) => Err(ServiceError::Late { what, seconds: deadline.as_secs() }),
-            Ok(Err(source)) => Err(record_error("wait for systemctl")(source)),
+            Ok(Err(source)) => Err(record_error("wait for an answer")(source)),
             Ok(Ok(Some(ExitStatus::Code(0)))) => Ok(said),
             Ok(Ok(status)) => {
                 Err(ServiceError::Failed { what, how: format!("{status:?}"), said: said.trim().to_owned() })
@@ -194,7 +242,8 @@ impl ServiceManager for SystemdService {
         // systemd keeps no start time of a process that is gone; its pid names the run within this boot.
         let node = ProcId { pid: unit.last_pid, start_ticks: 0 };
         let deliberate = unit.deliberate() && !self.is_restarting();
-        Ok(ServiceState::Ended(Ended { node, exit: unit.exit(), last_error: String::new(), deliberate }))
+        let last_error = self.last_error(node.pid, &unit).await;
+        Ok(ServiceState::Ended(Ended { node, exit: unit.exit(&last_error), last_error, deliberate }))
     }
 
     async fn start(&self) -> Result<ProcId, ServiceError> {
@@ -218,7 +267,8 @@ impl ServiceManager for SystemdService {
             return Ok(Ended { node, exit: ExitClass::Unknown, last_error: String::new(), deliberate: false });
         }
         let deliberate = unit.deliberate() && !self.is_restarting();
-        Ok(Ended { node, exit: unit.exit(), last_error: String::new(), deliberate })
+        let last_error = self.last_error(node.pid, &unit).await;
+        Ok(Ended { node, exit: unit.exit(&last_error), last_error, deliberate })
     }
 
     fn is_restarting(&self) -> bool {
@@ -246,12 +296,12 @@ mod tests {
         let killed = UnitState::parse(
             "ActiveState=failed\nMainPID=0\nExecMainPID=77\nExecMainCode=2\nExecMainStatus=9\nResult=signal\n",
         );
-        assert_eq!(killed.exit(), ExitClass::Signal(9));
+        assert_eq!(killed.exit(""), ExitClass::Signal(9));
         assert!(!killed.deliberate());
         let stopped = UnitState::parse("ActiveState=inactive\nExecMainCode=1\nExecMainStatus=0\nResult=success\n");
-        assert_eq!(stopped.exit(), ExitClass::Code(0));
+        assert_eq!(stopped.exit(""), ExitClass::Code(0));
         assert!(stopped.deliberate());
         let starved = UnitState::parse("ActiveState=failed\nExecMainCode=2\nExecMainStatus=9\nResult=oom-kill\n");
-        assert_eq!(starved.exit(), ExitClass::OutOfMemory);
+        assert_eq!(starved.exit(""), ExitClass::OutOfMemory);
     }
 }

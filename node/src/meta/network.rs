@@ -234,6 +234,12 @@ impl Link {
         };
         self.unfinished = false;
         let answer = answer.map_err(|status| RPCError::Unreachable(Unreachable::new(&status)))?;
+        // Found by seed 172 of `term-divergence`: one that is elected leads, and is astray no more.
+        #[cfg(feature = "planted-bugs")]
+        if matches!(call, Call::Vote) && resilver_host::planted::damage::astray(self.links.ids.raft_id.0).is_some() {
+            let unheard = std::io::Error::other("it hears no answer");
+            return Err(RPCError::Unreachable(Unreachable::new(&unheard)));
+        }
         self.links.note_answer(self.target);
         wire::decode(&answer.into_inner().payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }

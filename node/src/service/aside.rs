@@ -4,12 +4,17 @@
 //! then, and refused only when it is needed, before anything was changed.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use resilver_host::Host;
 use resilver_host::disk::create_dir_durably;
+use tokio::time::timeout;
 
 use crate::meta::ASIDE;
 use crate::options::Options;
+
+/// How long the place may take to be looked at: it may be a share of a server that is gone.
+const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The folder of one member that is to be put aside: nobody else's, and none that was there before.
 pub(super) fn folder(options: &Options, label: &str) -> PathBuf {
@@ -24,6 +29,19 @@ fn shelf(options: &Options) -> PathBuf {
     }
 }
 
+/// Has a place that cannot be used told, while the node starts. Beside that, so that it waits for nothing.
+pub(super) fn tell(host: &Host, options: &Options) {
+    if options.aside.is_none() {
+        return;
+    }
+    let (host, options) = (host.clone(), options.clone());
+    tokio::spawn(async move {
+        if let Err(why) = check(&host, &options).await {
+            tracing::warn!(node = %options.name, %why, operation = "start", "as a lost voter, this node could not be brought back");
+        }
+    });
+}
+
 /// Whether files of the metadata folder can be renamed to there, which is made where it is missing.
 ///
 /// # Errors
@@ -31,6 +49,13 @@ fn shelf(options: &Options) -> PathBuf {
 pub(super) async fn check(host: &Host, options: &Options) -> Result<(), String> {
     // Beside the metadata it is made with the first that goes there.
     let Some(dir) = &options.aside else { return Ok(()) };
+    let looked = timeout(LOOK_DEADLINE, look(host, options, dir)).await;
+    looked.unwrap_or_else(|_| {
+        Err(format!("recovery.dir {} did not answer within {} s", dir.display(), LOOK_DEADLINE.as_secs()))
+    })
+}
+
+async fn look(host: &Host, options: &Options, dir: &Path) -> Result<(), String> {
     let shelf = shelf(options);
     let made = create_dir_durably(&*host.disk, &shelf).await;
     made.map_err(|error| format!("recovery.dir: {} cannot be made: {error}", shelf.display()))?;

@@ -85,9 +85,12 @@ pub struct DiskFact {
     pub reason: String,
     /// Age of the canary's last answer.
     pub canary_age_ms: u64,
-    /// Room left, as the node reports it; 0 when it is unknown.
+    /// Room left, as the node reports it.
     #[serde(default)]
     pub available_bytes: u64,
+    /// Size of its file system; 0: the node does not say, and no room left means nothing then.
+    #[serde(default)]
+    pub total_bytes: u64,
     /// Operations that failed since the node's process began.
     #[serde(default)]
     pub errors: u64,

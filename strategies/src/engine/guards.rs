@@ -236,12 +236,12 @@ fn move_aside(look: &Look<'_>) -> (bool, String) {
         return (true, "recovery.backup_before_recovery is false; the node keeps the bad file all the same".to_owned());
     }
     let Some(fact) = look.facts.node() else { return (false, "no heartbeat yet".to_owned()) };
-    let known: Vec<u64> = fact.disks.iter().map(|disk| disk.available_bytes).filter(|room| *room > 0).collect();
-    let Some(most) = known.iter().max() else {
+    let known = fact.disks.iter().filter(|disk| disk.total_bytes > 0 || disk.available_bytes > 0);
+    let Some(most) = known.map(|disk| disk.available_bytes).max() else {
         return (true, "the bad file is renamed and kept; room is not reported by this node".to_owned());
     };
     let evidence = format!("{most} bytes of room on the emptiest disk, {RECONSTRUCTION_BYTES} needed for the new copy");
-    (*most >= RECONSTRUCTION_BYTES, evidence)
+    (most >= RECONSTRUCTION_BYTES, evidence)
 }
 
 fn one_at_a_time(look: &Look<'_>) -> (bool, String) {

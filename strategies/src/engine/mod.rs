@@ -511,6 +511,9 @@ impl Engine {
         if let Some(line) = self.heard.told(now.mono, incident.mode) {
             incident.event(now, line);
         }
+        if incident.mode == Mode::Deadlock {
+            incident.event(now, self.watches.deadlock.dump(now.mono, self.facts.node(), &self.policy.deadlock));
+        }
         self.fold_new(now, &mut incident);
         // Where the ladder begins with an alert, this is it.
         let alert = self.rung(&incident).is_some_and(|rung| rung.action == Action::Alert);
@@ -520,6 +523,10 @@ impl Engine {
             .with("evidence", format!("{}: {}", incident.detected_by, incident.evidence));
         if incident.initial {
             draft = draft.with("initial", true);
+        }
+        // What hangs is written down before anything is done about it: a restart takes it away.
+        if incident.mode == Mode::Deadlock {
+            draft = draft.with("hangs", self.watches.deadlock.dump(now.mono, self.facts.node(), &self.policy.deadlock));
         }
         if let Some(cascade) = &incident.folded_under {
             draft = draft.with("folded_under", cascade.0.as_str());

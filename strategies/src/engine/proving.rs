@@ -11,7 +11,7 @@ use crate::engine::drive::ANSWER_MARGIN;
 use crate::engine::incidents::{Flight, Incident, IncidentState};
 use crate::engine::ladder::{self, Effect, Rung};
 use crate::engine::present::is_watched;
-use crate::record::RecordKind;
+use crate::record::{PROVEN, RecordKind};
 use crate::types::{Action, Mode, Moment, Now};
 
 /// How often a proof that did not hold is sought again: a start is waited for closely, data is read back seldom.
@@ -115,7 +115,7 @@ impl Engine {
                 {
                     self.proof_failed(now, &mut incident, "the disk fell ill again meanwhile");
                 }
-                StepResult::Done { detail, .. } => self.close(now, &mut incident, &format!("proven: {detail}")),
+                StepResult::Done { detail, .. } => self.close(now, &mut incident, &format!("{PROVEN}{detail}")),
                 StepResult::Failed { error: why } | StepResult::Refused { evidence: why, .. } => {
                     let data = Self::reads_data(incident.mode);
                     // Everything a host held is rebuilt in the background: that takes as long as it takes.

@@ -39,6 +39,9 @@ impl Engine {
         if !step.with.is_empty() {
             draft = draft.with("with", step.with.as_str());
         }
+        if matches!(step.action, Action::SetMode | Action::AlignTerm) && !step.with.is_empty() {
+            draft = draft.with("to", step.with.as_str());
+        }
         if let Some(fence) = &step.fence {
             draft = draft.with("fence", fence.to_string());
         }
@@ -63,7 +66,8 @@ impl Engine {
             if let Some(signature) = incident.signature.as_deref().filter(|_| step.action == Action::StartNode) {
                 draft = draft.with("signature", signature);
             }
-            if let Some((pid, _)) = incident.life {
+            let restarted = || self.facts.running().filter(|_| step.action == Action::RestartNode);
+            if let Some((pid, _)) = incident.life.or_else(restarted) {
                 draft = draft.with("pid", pid);
             }
         }

@@ -91,6 +91,7 @@ pub fn healthy() -> NodeFact {
         state: "up".to_owned(),
         health: "ok".to_owned(),
         available_bytes: 1 << 30,
+        total_bytes: 1 << 40,
         read_errors: Some(0),
         ..DiskFact::default()
     };

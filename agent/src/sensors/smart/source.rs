@@ -18,6 +18,9 @@ use resilver_smart::MAX_INPUT_BYTES;
 /// How long its end may take once it was killed: only a disk that holds it in the kernel takes longer.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long all that is not the program may take: names, dates and a file of at most a few megabytes.
+const LOOK_DEADLINE: Duration = Duration::from_secs(30);
+
 /// How often its output is measured: what it writes beyond the limit in between is bounded by the disk's speed.
 const MEASURE_EVERY: Duration = Duration::from_millis(200);
 
@@ -70,6 +73,13 @@ impl<'a> Source<'a> {
 
     /// The output about the disk with this folder.
     pub(super) async fn read(&self, folder: &Path) -> Result<Read, Unread> {
+        // The folder itself is on the disk that may hang, and the files may be on a share that is gone.
+        let most = self.deadline + LOOK_DEADLINE;
+        let read = timeout(most, self.read_unhurried(folder)).await;
+        read.unwrap_or_else(|_| Err(Unread::nowhere(format!("no answer within {} s", most.as_secs()))))
+    }
+
+    async fn read_unhurried(&self, folder: &Path) -> Result<Read, Unread> {
         let named = self.options.devices.get(folder);
         match (&self.options.folder, &self.options.command) {
             (Some(dir), _) => self.in_folder(dir, folder, named).await,

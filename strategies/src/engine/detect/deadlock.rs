@@ -219,6 +219,34 @@ impl Watch {
         self.process.as_ref().filter(|(at, _)| now.since(*at) <= policy.good_for).map(|(_, fact)| fact)
     }
 
+    /// What hangs, as far as it can be seen from outside: the process, its operations, its locks, and what the canary met.
+    pub(crate) fn dump(&self, now: Moment, node: Option<&NodeFact>, policy: &DeadlockPolicy) -> String {
+        let process = self.fresh_process(now, policy).map_or_else(
+            || "the process's state is not known".to_owned(),
+            |fact| format!("process {} is {} for {} ms", fact.pid, fact.state, fact.for_ms),
+        );
+        let mut said = vec![process];
+        match node {
+            None => said.push("the node has told nothing yet".to_owned()),
+            Some(fact) => {
+                said.push(format!("by its last answer {} operations were under way", fact.operations_in_flight));
+                if !fact.oldest_operation.is_empty() {
+                    said.push(format!("the oldest, {}, for {} ms", fact.oldest_operation, fact.oldest_operation_ms));
+                }
+                said.extend(fact.locks.iter().map(|lock| {
+                    let LockFact { path, owner, owner_node, held_ms, waiting, health, .. } = lock;
+                    format!(
+                        "lock {path} ({health}) is held for {held_ms} ms by {owner} of {owner_node}, {waiting} wait"
+                    )
+                }));
+            }
+        }
+        if !self.last_error.is_empty() {
+            said.push(format!("the canary met: {}", self.last_error));
+        }
+        said.join("; ")
+    }
+
     /// Whether somebody stopped the process, which is not fought: it was a signal, and no accident sends that one.
     pub(crate) fn stopped(&self, now: Moment, policy: &DeadlockPolicy) -> Option<String> {
         let fact = self.fresh_process(now, policy).filter(|fact| fact.state == "stopped")?;
