@@ -18,7 +18,7 @@ pub(crate) enum AgentVerb {
         /// Look once, print the plan and exit: 0 nothing to do, 3 something found
         #[arg(long)]
         once: bool,
-        /// Over the configuration's `interval`: how often slow sensors look (SMART)
+        /// Over the configuration's `interval`: how often slow sensors look (SMART, the comparison of members)
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         interval: Option<Duration>,
     },

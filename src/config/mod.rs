@@ -100,7 +100,7 @@ pub(crate) struct Config {
     pub(crate) trends: TrendPolicy,
     /// What the agent may do without asking; over the profile's table.
     pub(crate) authority: Option<AuthorityTable>,
-    /// How often the slow sensors look, 10m by default: today that is SMART (`agent.smart`). Detection periods have keys of
+    /// How often the slow sensors look, 10m by default: SMART (`agent.smart`), and the comparison of the members' metadata. Detection periods have keys of
     /// their own (`detection`, `node.scrub`, `node.repair`), and so have trends. Never scaled by a profile.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "Option<String>")]

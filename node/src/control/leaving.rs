@@ -13,7 +13,7 @@ use super::hosts::{DRAINING, MAX_REASON_CHARS};
 use super::voters::{Answers, JUDGE_TRIES, ask, demand_fence, is_well, may_go};
 use super::{Shared, meta_status};
 use crate::model::{ClusterMap, Command, DiskState, HostState, MarkedBy, NodeRecord, Outcome, Refusal};
-use crate::types::{Fence, NodeName};
+use crate::types::{DiskId, Fence, NodeName};
 
 /// Of each disk that takes over, a twentieth stays free: file systems slow down long before they are full, and a disk that is
 /// filled to the brim by this is the next one's emergency.
@@ -80,13 +80,7 @@ fn fits(map: &ClusterMap, answers: &Answers, leaving: &NodeName) -> Result<(), S
         said.flat_map(|(_, answer)| &answer.disks)
     };
     let need_bytes: u64 = disks(true).map(|disk| disk.used_bytes).sum();
-    let takes = |disk: &&resilver_proto::contract::DiskState| {
-        disk.health == "ok" && disk.disk_id.parse().is_ok_and(|id| map.disk_state(id) == Some(DiskState::Up))
-    };
-    let room = |disk: &resilver_proto::contract::DiskState| {
-        disk.available_bytes.saturating_sub(disk.total_bytes / ROOM_KEPT_PART)
-    };
-    let room_bytes: u64 = disks(false).filter(takes).map(room).sum();
+    let room_bytes = room(map, disks(false));
     if need_bytes > room_bytes {
         return Err(format!(
             "the {need_bytes} bytes on node {leaving} do not fit elsewhere: the other disks that take shards have {room_bytes} \
@@ -94,6 +88,43 @@ fn fits(map: &ClusterMap, answers: &Answers, leaving: &NodeName) -> Result<(), S
         ));
     }
     Ok(())
+}
+
+/// Has a disk's emptying by an agent refused where what is on it does not fit on the others: it would fill them instead. A person
+/// may know what comes next.
+pub(super) async fn disk_fits(shared: &Arc<Shared>, map: &ClusterMap, disk: DiskId) -> Result<(), Status> {
+    // Asked once more it goes on.
+    if map.disk_state(disk) == Some(DiskState::Draining) {
+        return Ok(());
+    }
+    fits_elsewhere(map, &ask(shared, map).await, disk).map_err(Status::failed_precondition)
+}
+
+fn fits_elsewhere(map: &ClusterMap, answers: &Answers, leaving: DiskId) -> Result<(), String> {
+    let id = leaving.to_string();
+    let all = || answers.values().flat_map(|answer| &answer.disks);
+    let Some(need_bytes) = all().find(|disk| disk.disk_id == id).map(|disk| disk.used_bytes) else {
+        return Err(format!("nobody says how much is on disk {id}. Nothing was changed"));
+    };
+    let room_bytes = room(map, all().filter(|disk| disk.disk_id != id));
+    if need_bytes > room_bytes {
+        return Err(format!(
+            "the {need_bytes} bytes on disk {id} do not fit elsewhere: the other disks that take shards have {room_bytes} bytes of \
+             room, a twentieth of each kept free; add disks or nodes first. Nothing was changed"
+        ));
+    }
+    Ok(())
+}
+
+/// The room of those disks that take shards, a part of each kept free.
+fn room<'a>(map: &ClusterMap, disks: impl Iterator<Item = &'a resilver_proto::contract::DiskState>) -> u64 {
+    let takes = |disk: &&resilver_proto::contract::DiskState| {
+        disk.health == "ok" && disk.disk_id.parse().is_ok_and(|id| map.disk_state(id) == Some(DiskState::Up))
+    };
+    let room = |disk: &resilver_proto::contract::DiskState| {
+        disk.available_bytes.saturating_sub(disk.total_bytes / ROOM_KEPT_PART)
+    };
+    disks.filter(takes).map(room).sum()
 }
 
 /// Takes a node out of the cluster, and waits until Raft has dropped it, too.
@@ -152,7 +183,6 @@ mod tests {
 
     use super::*;
     use crate::model::DiskRecord;
-    use crate::types::DiskId;
 
     /// A disk of each node, of 1000 bytes: how many are used, and how many available.
     fn told(disks: &[(u64, u64)]) -> (ClusterMap, Answers) {
@@ -181,6 +211,18 @@ mod tests {
             answers.insert(node, answer);
         }
         (map, answers)
+    }
+
+    #[test]
+    fn a_disk_is_emptied_by_an_agent_only_where_what_is_on_it_fits_elsewhere() {
+        let (mut map, mut answers) = told(&[(300, 700), (800, 200), (700, 200)]);
+        assert_eq!(fits_elsewhere(&map, &answers, DiskId(1)), Ok(()), "300 in 150 and 150, a twentieth of each kept");
+        assert_eq!(fits_elsewhere(&map, &answers, DiskId(3)), Ok(()), "700 in 650 and 150");
+        map.disks.get_mut(&DiskId(2)).unwrap().state = DiskState::ReadOnly;
+        let refused = fits_elsewhere(&map, &answers, DiskId(3)).unwrap_err();
+        assert!(refused.contains("the 700 bytes on disk") && refused.contains("have 650 bytes of room"), "{refused}");
+        answers.clear();
+        assert!(fits_elsewhere(&map, &answers, DiskId(1)).unwrap_err().contains("nobody says how much"));
     }
 
     #[test]

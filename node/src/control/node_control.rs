@@ -17,7 +17,7 @@ use resilver_proto::contract::{
 use tonic::{Request, Response, Status};
 
 use super::observe::{millis, observe};
-use super::{CANARY_BUCKET, Core, Shared, disks, meta_status, relief};
+use super::{CANARY_BUCKET, Core, Shared, disks, leaving, meta_status, relief};
 use crate::gateway::{BucketSettings, ByteRange, GatewayError, PutOptions};
 use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
 use crate::types::{BucketName, Fence};
@@ -169,6 +169,9 @@ impl NodeControl for NodeControlService {
             let before = disks::give_up(&self.shared, core, disk, state, request.reason).await?;
             let (before, after) = (before.as_str().to_owned(), state.as_str().to_owned());
             return Ok(Response::new(DiskResponse { before, after }));
+        }
+        if state == DiskState::Draining && request.automatic {
+            leaving::disk_fits(&self.shared, &core.meta.map(), disk).await?;
         }
         let command = Command::SetDiskState {
             disk,
