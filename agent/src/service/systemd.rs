@@ -35,6 +35,8 @@ const NOTICE_LOOK: Duration = Duration::from_millis(20);
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 /// How long the journal may take to give a run's last lines: a witness, which an exit does not wait for any longer.
 const WORDS_DEADLINE: Duration = Duration::from_secs(2);
+/// How long journald may take to have the words of a process that ended by itself.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// How many lines of it: an error and what was said after it.
 const WORDS_LINES: &str = "50";
 /// The longest of what they hold that is read; a longer one is none.
@@ -55,6 +57,7 @@ pub struct SystemdService {
 }
 
 /// A program's call, and how much of its answer is read.
+#[derive(Clone, Copy)]
 struct Call<'a> {
     program: &'static str,
     args: &'a [&'a str],
@@ -181,16 +184,25 @@ impl SystemdService {
         if let Some((_, said)) = words.as_ref().filter(|(of, _)| *of == pid) {
             return said.clone();
         }
+        let exited = unit.code == 1;
         let (unit, process) = (format!("_SYSTEMD_UNIT={}", self.unit), format!("_PID={pid}"));
         let args = ["--quiet", "--no-pager", "--output=cat", "--lines", WORDS_LINES, &unit, &process];
         let call = Call { program: "journalctl", args: &args, deadline: WORDS_DEADLINE, max_bytes: MAX_WORDS_BYTES };
-        // A witness, not a condition: an exit without a last error is still an exit.
-        let said = match self.run(call).await {
-            Ok(lines) => log_tail::pick(&lines),
-            Err(error) => {
-                tracing::debug!(%error, unit = self.unit, pid, "what the unit said last could not be read");
-                String::new()
+        let begun = Instant::now();
+        let said = loop {
+            let said = match self.run(call).await {
+                Ok(lines) => log_tail::pick(&lines),
+                // A witness, not a condition: an exit without a last error is still an exit.
+                Err(error) => {
+                    tracing::debug!(%error, unit = self.unit, pid, "what the unit said last could not be read");
+                    break String::new();
+                }
+            };
+            // A signal leaves no words, and journald may be a moment behind an exit.
+            if !said.is_empty() || !exited || begun.elapsed() > JOURNAL_PATIENCE {
+                break said;
             }
+            tokio::time::sleep(NOTICE_LOOK).await;
         };
         *words = Some((pid, said.clone()));
         said
