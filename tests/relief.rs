@@ -188,6 +188,15 @@ async fn an_agent_sees_its_host_its_canary_the_replicas_its_process_and_its_logs
     let status = cluster.json(&["node", "status", "n1", "--json"]);
     let node = u32::try_from(status["pid"].as_u64().unwrap()).unwrap();
     cluster.signal(node, Signal::Stop).await;
+    let config = cluster.node_dir("n1").join("resilver.yaml").display().to_string();
+    let once = || cluster.run(&["agent", "run", "--once", "--config", &config]);
+    // It is too early to call it hung, and a plan without anything to do would look like health.
+    support::eventually("one look ends with 3 and says why", async || {
+        let looked = once();
+        let said = String::from_utf8_lossy(&looked.stderr).into_owned();
+        looked.status.code() == Some(3) && said.contains("the node does not answer")
+    })
+    .await;
     support::eventually("it is seen stopped", async || sensors(&cluster)["process"]["fact"]["state"] == "stopped")
         .await;
     cluster.signal(node, Signal::Continue).await;

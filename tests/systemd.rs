@@ -173,7 +173,7 @@ fn the_agent_heals_its_node_through_systemd_and_fights_nobody() {
     let told = |word: &str| lines.as_array().unwrap().iter().filter(|line| line.to_string().contains(word)).count();
     assert!(told("slot") >= 2, "the slot's opening and closing are in the journal: {lines:#}");
 
-    // Phase 5: it cannot start any more, and says why to systemd's journal: that is what the crash is known by.
+    // Phase 5: it cannot start any more, and says why to systemd's journal. So does the agent.
     let broken = format!("echo 'no_such_key: 1' >> {}", first.config());
     host.ok(&["sh", "-c", &broken]);
     host.ok(&["kill", "-9", &story.main_pid().to_string()]);

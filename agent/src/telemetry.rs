@@ -433,6 +433,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_was_proven_is_a_recovery() {
+        let telemetry = Telemetry::new();
+        let ended = |how: String| {
+            let mut resolved = Draft::new(RecordKind::Resolved, Action::Skip).with("resolution", how);
+            (resolved.mode, resolved.duration_ms) = (Some(Mode::HostDown), Some(1_000));
+            telemetry.recorded(&seal(&Tip::default(), 0, resolved));
+        };
+        let counts = |line: &str| telemetry.render().lines().any(|found| found == line);
+        ended("handed over: the holder of the lease goes on".to_owned());
+        assert!(!counts(r#"resilver_incidents_resolved_total{mode="host_down"} 1"#), "{}", telemetry.render());
+        ended(format!("{PROVEN}it serves"));
+        assert!(counts(r#"resilver_incidents_resolved_total{mode="host_down"} 1"#), "{}", telemetry.render());
+        assert!(counts(r#"resilver_recovery_seconds_count{mode="host_down"} 1"#), "{}", telemetry.render());
+    }
+
+    #[test]
     fn a_cascade_is_counted_once_and_its_flag_stands_for_as_long_as_it_is_an_emergency() {
         let telemetry = Telemetry::new();
         let mut status = Detector::new(&Cascades::default()).status(Moment::default());

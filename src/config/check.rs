@@ -134,6 +134,12 @@ fn check_node(node: &NodeOptions) -> Result<(), Failure> {
         ))
         .next("keep metadata beside the disks, not on one: losing a disk must not lose a voter"));
     }
+    if let Some((aside, disk)) =
+        node.aside.iter().find_map(|aside| Some((aside, node.disks.iter().find(|disk| aside.starts_with(disk))?)))
+    {
+        return Err(Failure::usage(format!("recovery.dir {} lies on the disk {}", aside.display(), disk.display()))
+            .next("name a folder beside `node.data_dir`, or leave it out"));
+    }
     node.deadlines.check().map_err(|error| {
         Failure::usage(format!("node.{error}")).next("leave a deadline out for its default: `resilver config schema`")
     })?;
@@ -343,7 +349,8 @@ mod tests {
     use crate::config::parse;
 
     fn complaint(text: &str) -> String {
-        let config: Config = parse(Path::new("r.yaml"), text).expect("it parses");
+        let mut config: Config = parse(Path::new("r.yaml"), text).expect("it parses");
+        config.anchor(Path::new("/etc"));
         check(&config).expect_err("it is refused").to_string()
     }
 
@@ -396,6 +403,8 @@ mod tests {
         assert!(complaint(&nodes(MAX_OTHERS + 2)).contains("nodes: 1026 are listed, 1025 at most"));
         let most: Config = parse(Path::new("r.yaml"), &nodes(MAX_OTHERS + 1)).expect("it parses");
         assert_eq!(check(&most), Ok(()));
+        let kept = complaint(&format!("{NODE}recovery: {{ dir: /d/disk1/kept }}\n"));
+        assert!(kept.contains("recovery.dir /d/disk1/kept lies on the disk /d/disk1"), "{kept}");
         let gossip = |listen: &str, of_n2: &str| {
             let keys = format!("gossip: {{ listen: '{listen}', key_file: /k }}, node_address");
             let agent = agent.replace("n2", "n1").replace("node_address", &keys);

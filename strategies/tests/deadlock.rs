@@ -76,6 +76,9 @@ fn a_stuck_node_has_its_operation_cancelled_then_its_leadership_moved_then_is_re
     story.old_operation();
     story.pass(6);
     assert_eq!(story.bench.only().mode, Mode::Deadlock);
+    let opened =
+        story.bench.records(RecordKind::Opened)[0].text("hangs").expect("what hangs is written down").to_owned();
+    assert!(opened.contains("the oldest, put-7, for 700000 ms") && opened.contains("the canary met"), "{opened}");
     for _ in 0..3 {
         let step = story.relieved(Action::CancelOperation);
         assert_eq!((step.with.as_str(), step.disruptive), ("put-7", false), "which one is said");
@@ -84,6 +87,8 @@ fn a_stuck_node_has_its_operation_cancelled_then_its_leadership_moved_then_is_re
     // It does not lead, so that there is no leadership to move; no lock is bad.
     let step = story.through(Action::RestartNode);
     assert!(step.disruptive && step.fence.is_some());
+    let intent = story.bench.records(RecordKind::Intent).pop().expect("the restart's");
+    assert_eq!(intent.details.get("pid"), Some(&story.bench.fact.pid.into()), "which process it was: {intent:?}");
     let skipped: Vec<&str> =
         story.bench.records(RecordKind::Note).iter().filter_map(|note| note.text("evidence")).collect();
     for why in ["no lock is held too long", "the own node does not lead", "3 attempts did not help"] {
@@ -134,6 +139,10 @@ fn saturation_is_not_taken_for_deadlock() {
         story.bench.open().is_empty() && story.bench.actions().is_empty(),
         "clients are slow on a saturated host, too"
     );
+    // Found on review: a lock that does badly was judged before the host was.
+    story.bench.fact.locks = vec![lock("n3", 400_000)];
+    story.pass(600);
+    assert!(story.bench.open().is_empty() && story.bench.actions().is_empty(), "{:?}", story.bench.actions());
     // And what is open when the host becomes saturated goes no further.
     let mut story = Story::new();
     story.canary = None;

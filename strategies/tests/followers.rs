@@ -124,6 +124,25 @@ fn lose_quorum(bench: &mut Bench) {
     (bench.raft().role, bench.raft().leader) = ("candidate".into(), String::new());
 }
 
+/// Found on review: the proof waited for every member that was not given up, and the open incident kept the one that was gone for
+/// good from being given up.
+#[test]
+fn a_quorum_that_is_back_is_proven_without_a_member_that_is_marked_down() {
+    let mut bench = Bench::of_five(auto());
+    lose_quorum(&mut bench);
+    bench.pass(68);
+    let back: Vec<_> = FIVE.iter().skip(1).filter(|name| **name != "n3").map(|name| common::peer(name)).collect();
+    bench.peers = back;
+    (bench.raft().role, bench.raft().leader) = ("follower".into(), "n2".into());
+    bench.fact.members.iter_mut().filter(|member| member.node == "n3").for_each(|member| member.state = "down".into());
+    bench.pass(30);
+    let asked = bench.commands.iter().rev().find_map(|command| match command {
+        Command::Prove { proof: Proof::OneLeader { hosts }, .. } => Some(hosts.clone()),
+        _ => None,
+    });
+    assert_eq!(asked, Some(["n1", "n2", "n4", "n5"].map(str::to_owned).to_vec()));
+}
+
 #[test]
 fn a_lost_quorum_is_told_freezes_what_is_disruptive_and_is_never_forced() {
     let mut bench = Bench::of_five(auto());

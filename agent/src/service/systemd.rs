@@ -37,6 +37,8 @@ const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 const WORDS_DEADLINE: Duration = Duration::from_secs(2);
 /// How long journald may take to have the words of a process that ended by itself.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is asked meanwhile; each question reads journal files.
+const JOURNAL_LOOK: Duration = Duration::from_millis(100);
 /// How many lines of it: an error and what was said after it.
 const WORDS_LINES: &str = "50";
 /// The longest of what they hold that is read; a longer one is none.
@@ -155,11 +157,19 @@ impl SystemdService {
             tracing::debug!(%error, unit = self.unit, "the unit's failure count was not reset");
         }
         self.systemctl(&[verb, &self.unit], JOB_DEADLINE).await?;
-        let state = self.show().await?;
-        self.identify(state.main_pid)?.ok_or_else(|| ServiceError::Failed {
+        let begun = self.show().await?;
+        if let Some(node) = self.identify(begun.main_pid)? {
+            return Ok(node);
+        }
+        // It ended as soon as it began, which systemd may not have noticed yet.
+        let gone = self.after(ProcId { pid: begun.main_pid, start_ticks: 0 });
+        let state = if begun.main_pid == 0 { begun } else { gone.await? };
+        let words = self.last_error(state.last_pid, &state).await;
+        let words = if words.is_empty() { "no main process".to_owned() } else { words };
+        Err(ServiceError::Failed {
             what: format!("systemctl {verb} {}", self.unit),
             how: format!("the unit is {}", state.active),
-            said: format!("no main process; its last run ended with {} {}", state.result, state.status),
+            said: format!("{words}; its last run ended with {} {}", state.result, state.status),
         })
     }
 
@@ -170,6 +180,7 @@ impl SystemdService {
         self.host.proc.identify(pid).map_err(record_error("look for the unit's main process"))
     }
 
+    /// Runs systemctl and returns what it printed.
     async fn systemctl(&self, args: &[&str], deadline: Duration) -> Result<String, ServiceError> {
         self.run(Call { program: "systemctl", args, deadline, max_bytes: MAX_ANSWER_BYTES }).await
     }
@@ -186,7 +197,8 @@ impl SystemdService {
         }
         let exited = unit.code == 1;
         let (unit, process) = (format!("_SYSTEMD_UNIT={}", self.unit), format!("_PID={pid}"));
-        let args = ["--quiet", "--no-pager", "--output=cat", "--lines", WORDS_LINES, &unit, &process];
+        // Of this boot: an earlier one may have had a run of the same number.
+        let args = ["--boot", "--quiet", "--no-pager", "--output=cat", "--lines", WORDS_LINES, &unit, &process];
         let call = Call { program: "journalctl", args: &args, deadline: WORDS_DEADLINE, max_bytes: MAX_WORDS_BYTES };
         let begun = Instant::now();
         let said = loop {
@@ -202,7 +214,7 @@ impl SystemdService {
             if !said.is_empty() || !exited || begun.elapsed() > JOURNAL_PATIENCE {
                 break said;
             }
-            tokio::time::sleep(NOTICE_LOOK).await;
+            tokio::time::sleep(JOURNAL_LOOK).await;
         };
         *words = Some((pid, said.clone()));
         said

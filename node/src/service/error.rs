@@ -95,9 +95,6 @@ pub(crate) fn check(options: &Options) -> Result<(), NodeError> {
         return bad("node.disks is empty: a storage node needs at least one folder".to_owned());
     }
     for (at, disk) in options.disks.iter().enumerate() {
-        if let Some(aside) = options.aside.as_ref().filter(|aside| aside.starts_with(disk)) {
-            return bad(format!("recovery.dir {} lies in the disk {}", aside.display(), disk.display()));
-        }
         if options.disks[..at].contains(disk) {
             return bad(format!("node.disks names {} twice", disk.display()));
         }

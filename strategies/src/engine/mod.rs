@@ -511,8 +511,11 @@ impl Engine {
         if let Some(line) = self.heard.told(now.mono, incident.mode) {
             incident.event(now, line);
         }
-        if incident.mode == Mode::Deadlock {
-            incident.event(now, self.watches.deadlock.dump(now.mono, self.facts.node(), &self.policy.deadlock));
+        // What hangs is written down before anything is done about it: a restart takes it away.
+        let hangs = (incident.mode == Mode::Deadlock)
+            .then(|| self.watches.deadlock.dump(now.mono, self.facts.node(), &self.policy.deadlock));
+        if let Some(hangs) = &hangs {
+            incident.event(now, hangs.as_str());
         }
         self.fold_new(now, &mut incident);
         // Where the ladder begins with an alert, this is it.
@@ -524,9 +527,8 @@ impl Engine {
         if incident.initial {
             draft = draft.with("initial", true);
         }
-        // What hangs is written down before anything is done about it: a restart takes it away.
-        if incident.mode == Mode::Deadlock {
-            draft = draft.with("hangs", self.watches.deadlock.dump(now.mono, self.facts.node(), &self.policy.deadlock));
+        if let Some(hangs) = hangs {
+            draft = draft.with("hangs", hangs);
         }
         if let Some(cascade) = &incident.folded_under {
             draft = draft.with("folded_under", cascade.0.as_str());

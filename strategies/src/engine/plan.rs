@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::api::{IncidentId, Proof, Subject};
+use crate::api::{IncidentId, MemberFact, Proof, Subject};
 use crate::engine::Engine;
 use crate::engine::decide::Move;
 use crate::engine::incidents::{Flight, Incident};
@@ -85,8 +85,10 @@ impl Engine {
     /// What shows that an incident is over.
     pub(crate) fn proof(&self, incident: &Incident) -> Proof {
         let members = || self.facts.node().map(|fact| fact.members.as_slice()).unwrap_or_default();
-        let hosts: Vec<String> =
-            members().iter().filter(|member| member.state != "out").map(|member| member.node.clone()).collect();
+        // One that is marked down is `host_down`'s, which this incident, while it is open, keeps from being given up: to wait for
+        // it here would hold both for ever.
+        let there = |member: &&MemberFact| !matches!(member.state.as_str(), "down" | "out");
+        let hosts: Vec<String> = members().iter().filter(there).map(|member| member.node.clone()).collect();
         // Of a disk that is in service and well again nothing was rebuilt elsewhere. That the node serves is no word of the disk's own
         // canary, which found it.
         let well = |disk: &str| match incident.mode {

@@ -274,15 +274,16 @@ impl Watch {
                 self.hung.time().as_secs_f64()
             ));
         }
+        let (old, stuck) = (self.has_old_operation_and_more(now, policy), self.is_stuck(policy));
+        // Of a lock that does badly there is no other sign: timeouts are what a saturated host gives.
+        if (self.lock().is_some() || old || stuck) && matches!(self.saturated(now, policy), Ok(Some(_))) {
+            return State::Unknown("the host is saturated: slowness is no deadlock then");
+        }
         if let Some(lock) = self.lock() {
             let LockFact { path, owner, owner_node, held_ms, waiting, .. } = lock;
             return State::Ill(format!(
                 "lock {path} is held for {held_ms} ms by {owner} of {owner_node}, {waiting} wait, and it is unhealthy"
             ));
-        }
-        let (old, stuck) = (self.has_old_operation_and_more(now, policy), self.is_stuck(policy));
-        if (old || stuck) && matches!(self.saturated(now, policy), Ok(Some(_))) {
-            return State::Unknown("the host is saturated: slowness is no deadlock then");
         }
         let error = &self.last_error;
         if old {
