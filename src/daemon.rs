@@ -130,12 +130,16 @@ fn agent_failed(error: AgentError) -> Failure {
 /// `agent run --once`: the plan of the agent that runs here, or of one that is made for this look and may only observe.
 async fn look_once(cx: &Context, mut options: AgentOptions) -> Result<Code, Failure> {
     let door = crate::agents::Agent::at(&cx.host, &options.name, &options.http);
+    let detection = &options.policy.detection;
+    // What convicts a silent node, and one more: by then everything that can be seen from here was seen.
+    let silent = detection.heartbeat * (detection.missed_heartbeats + 1);
     let get =
         async |path| door.get(path).await.ok().filter(crate::agents::Answer::is_success).map(|answer| answer.body);
     // Without its node's answer a plan is of what is known else, and that nothing is to be done means nothing.
     let asked = async || {
         let (plan, status) = (get("/api/v1/plan").await?, get("/api/v1/status").await?);
-        Some((plan, status.pointer("/node/fact").is_some_and(Value::is_object)))
+        let age = status.pointer("/node/heartbeat_age_ms").and_then(Value::as_u64).map(Duration::from_millis);
+        Some((plan, age.is_some_and(|age| age <= silent)))
     };
     let (plan, answers) = match asked().await {
         Some(known) => known,
@@ -144,13 +148,10 @@ async fn look_once(cx: &Context, mut options: AgentOptions) -> Result<Code, Fail
             // A look is no life: nothing of it is worth a replay.
             options.flight.enabled = false;
             options.policy.authority = AuthorityTable { grades: observe, ..AuthorityTable::default() };
-            let detection = &options.policy.detection;
-            // One more than convicts a silent node: then everything that can be seen from here was seen.
-            let looking = detection.heartbeat * (detection.missed_heartbeats + 1);
             let agent = Agent::new(cx.host.clone(), options).await.map_err(agent_failed)?;
             let (stop, stopping) = watch::channel(false);
             let running = tokio::spawn(agent.run(stopping));
-            tokio::time::sleep(looking).await;
+            tokio::time::sleep(silent).await;
             let answer = asked().await;
             stop.send_replace(true);
             match running.await {

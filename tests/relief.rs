@@ -187,9 +187,10 @@ async fn an_agent_sees_its_host_its_canary_the_replicas_its_process_and_its_logs
     assert!(paused.status.success());
     let status = cluster.json(&["node", "status", "n1", "--json"]);
     let node = u32::try_from(status["pid"].as_u64().unwrap()).unwrap();
-    cluster.signal(node, Signal::Stop).await;
     let config = cluster.node_dir("n1").join("resilver.yaml").display().to_string();
     let once = || cluster.run(&["agent", "run", "--once", "--config", &config]);
+    assert_eq!(once().status.code(), Some(0), "a node that is well");
+    cluster.signal(node, Signal::Stop).await;
     // It is too early to call it hung, and a plan without anything to do would look like health.
     support::eventually("one look ends with 3 and says why", async || {
         let looked = once();
