@@ -8,6 +8,11 @@ mod lone;
 #[path = "support/mounts.rs"]
 mod mounts;
 
+use resilver_proto::contract::node_control_client::NodeControlClient;
+use resilver_proto::contract::{DiskRequest, DiskVerb, ObserveRequest};
+use resilver_proto::transport::Profile;
+use tonic::{Code, Status};
+
 use lone::{Lone, Running, Said, eventually, is_root};
 use mounts::Mounts;
 
@@ -60,6 +65,10 @@ fn full_disks_refuse_a_put_with_cause_and_next_step_and_keep_what_was_acknowledg
     assert!(refused.stderr.contains("full"), "{}", refused.stderr);
     assert!(refused.stderr.contains("free space") || refused.stderr.contains("next: "), "{}", refused.stderr);
     assert_eq!(refused.stderr.matches("error: ").count(), 1, "{}", refused.stderr);
+    // An agent that gave one of them up would have its shards rebuilt where there is no room for them.
+    let refused = given_up(&lone, "disk1").unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("do not fit elsewhere"), "{refused}");
     // Phase 3: to the last byte, which no reserve can prevent when others write there too.
     let fillers = ["disk1", "disk2", "disk3"].map(|disk| mounts.fill(&lone.path(disk)));
     assert_ne!(put(&lone, "kept/more", &content(1, 1000)).code, Some(0));
@@ -78,6 +87,42 @@ fn full_disks_refuse_a_put_with_cause_and_next_step_and_keep_what_was_acknowledg
         assert_eq!(lone.read(&format!("kept/{number}")), content(*number, MIB), "object {number}");
     }
     running.stop();
+}
+
+#[test]
+fn a_disk_is_given_up_by_an_agent_where_its_shards_have_room() {
+    if !is_root(WHY) {
+        return;
+    }
+    let (lone, _mounts, running) = node_on_small_disks(24);
+    for number in 0..6 {
+        assert_eq!(put(&lone, &format!("kept/{number}"), &content(number, MIB)).code, Some(0));
+    }
+    given_up(&lone, "disk1").unwrap();
+    let homeless = || lone.status().and_then(|status| status["missing_shards"].as_u64());
+    eventually("its shards are rebuilt", || homeless() == Some(0));
+    for number in 0..6 {
+        assert_eq!(lone.read(&format!("kept/{number}")), content(number, MIB), "object {number}");
+    }
+    // Asked once more it goes on, and nothing is on it any more.
+    given_up(&lone, "disk1").unwrap();
+    running.stop();
+}
+
+/// Asks the node to have no more to do with a disk, as its agent does.
+fn given_up(lone: &Lone, folder: &str) -> Result<(), Status> {
+    let asked = async {
+        let host = resilver_host::real::host();
+        let channel = resilver_proto::transport::channel(&host.net, &lone.address, Profile::Bulk).unwrap();
+        let mut node = NodeControlClient::new(channel);
+        let disks = node.observe(ObserveRequest {}).await?.into_inner().disks;
+        let path = lone.path(folder).display().to_string();
+        let disk_id = disks.into_iter().find(|disk| disk.path == path).expect("the node has this disk").disk_id;
+        let verb = DiskVerb::Out.into();
+        node.disk(DiskRequest { fence: None, disk_id, verb, automatic: true, reason: "a test".to_owned() }).await?;
+        Ok(())
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(asked)
 }
 
 #[test]

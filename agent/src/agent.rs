@@ -118,7 +118,7 @@ impl Agent {
                 None
             }
         };
-        let mut replay = Replay::new(time.wall_ms());
+        let mut replay = Replay::new(time.when());
         let max_bytes = options.journal.max_bytes;
         let journal = Journal::open_within(&host, &options.journal_dir(), max_bytes, |line| replay.push(line)).await?;
         let flight = Recorder::open(&host, &options).await;
@@ -243,7 +243,7 @@ impl Agent {
         });
         let pid = parts.host.proc.own().pid;
         main.begin(&Told::Started { pid, factor: parts.options.policy.factor }).await;
-        let started = replay.finish(parts.time.wall_ms());
+        let started = replay.finish(parts.time.when());
         main.run(started, parts.shutdown.clone()).await;
         // The lease's task gives the lease up, the recorder closes its segment; everything else is dropped where it stands.
         let _ = tokio::time::timeout(STOP_PATIENCE, tasks.lease.join_next()).await;

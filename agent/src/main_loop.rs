@@ -374,7 +374,7 @@ impl MainLoop {
 
     /// Writes a record. Whether it is as durable as it was asked to be.
     async fn record(&mut self, draft: Draft, durable: bool) -> bool {
-        let line = self.journal.append(self.time.wall_ms(), draft);
+        let line = self.journal.append(self.time.when(), draft);
         let kept = line.is_some();
         let written = self.flush(durable).await;
         if let Some(line) = line {
@@ -409,7 +409,7 @@ impl MainLoop {
         self.lost = true;
         self.telemetry.journal_lost.set(1);
         tracing::error!(why, "the journal cannot be synced: grade 1 only, and no lease");
-        let line = self.journal.append(self.time.wall_ms(), Told::JournalLost { why }.draft());
+        let line = self.journal.append(self.time.when(), Told::JournalLost { why }.draft());
         if let Some(line) = line {
             self.telemetry.recorded(&line);
         }
@@ -418,7 +418,7 @@ impl MainLoop {
     fn journal_back(&mut self) {
         self.lost = false;
         self.telemetry.journal_lost.set(0);
-        let line = self.journal.append(self.time.wall_ms(), Told::JournalBack.draft());
+        let line = self.journal.append(self.time.when(), Told::JournalBack.draft());
         if let Some(line) = line {
             self.telemetry.recorded(&line);
         }

@@ -193,6 +193,7 @@ fn raft_to_wire(raft: &RaftFact) -> wire::PeerRaft {
         snapshot: raft.snapshot,
         voters: raft.voters,
         quorum_ack_ms: raft.quorum_ack_ms,
+        unheard_ms: raft.unheard_ms,
         vote: raft.vote.as_ref().map(|vote| wire::PeerVote {
             term: vote.term,
             node: vote.node.clone(),

@@ -10,6 +10,7 @@ use resilver_strategies::chain::Line;
 use resilver_strategies::record::RecordKind;
 use resilver_strategies::resume;
 use resilver_strategies::types::Action;
+use resilver_strategies::when::When;
 
 /// How many lines are kept before the useless ones are sorted out.
 const PRUNE_AT: usize = 4096;
@@ -19,7 +20,7 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 /// Collects lines, oldest first.
 pub(crate) struct Replay {
-    wall_ms: u64,
+    now: When,
     kept: Vec<Line>,
     resolved: BTreeSet<String>,
     /// For how long the cluster is known: only the newest word of it counts.
@@ -30,9 +31,9 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Nothing is known yet; `wall_ms` is the present.
-    pub(crate) fn new(wall_ms: u64) -> Replay {
-        Replay { wall_ms, kept: Vec::new(), resolved: BTreeSet::new(), observed: None, last: None, prune_at: PRUNE_AT }
+    /// Nothing is known yet; `now` is the present.
+    pub(crate) fn new(now: When) -> Replay {
+        Replay { now, kept: Vec::new(), resolved: BTreeSet::new(), observed: None, last: None, prune_at: PRUNE_AT }
     }
 
     /// The next line.
@@ -58,21 +59,21 @@ impl Replay {
     }
 
     fn prune(&mut self) {
-        let oldest = self.wall_ms.saturating_sub(DAY_MS);
+        let now = &self.now;
         let resolved = &self.resolved;
         let over = |line: &Line| match &line.draft.incident {
             Some(incident) => resolved.contains(&incident.0),
             None => line.draft.kind != RecordKind::Note,
         };
-        self.kept.retain(|line| line.wall_ms() >= oldest || !over(line));
+        self.kept.retain(|line| line.when().before(now) <= DAY_MS || !over(line));
         self.resolved.clear();
         // What is left is needed; do not sort it over and over.
         self.prune_at = self.kept.len() + PRUNE_AT;
     }
 
     /// The engine's first input.
-    pub(crate) fn finish(self, wall_ms: u64) -> Input {
-        resume::from_lines(self.observed.iter().chain(&self.kept).chain(&self.last), wall_ms)
+    pub(crate) fn finish(self, now: When) -> Input {
+        resume::from_lines(self.observed.iter().chain(&self.kept).chain(&self.last), now)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Wall time. For people, records and timestamps only: decisions use tokio's monotonic time.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, as this host's clock sees it.
@@ -23,4 +25,8 @@ impl WallTime {
 pub trait Clock: Send + Sync + 'static {
     /// The present wall time.
     fn now(&self) -> WallTime;
+
+    /// How long ago this boot of the host began, by a clock that nobody sets and that counts sleep, too: what links two lives of a
+    /// process. Within one life tokio's time decides.
+    fn since_boot(&self) -> Duration;
 }

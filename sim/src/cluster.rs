@@ -38,7 +38,7 @@ pub(crate) const BUCKET: &str = "data";
 /// What the cluster is called.
 pub(crate) const CLUSTER_NAME: &str = "sim";
 /// Where a node answers gRPC.
-const NODE_PORT: u16 = 7000;
+pub(crate) const NODE_PORT: u16 = 7000;
 /// Where a node answers HTTP.
 const NODE_HTTP_PORT: u16 = 7001;
 /// Where an agent answers other agents.

@@ -277,6 +277,9 @@ pub struct OpenIncident {
     pub subject: Subject,
     /// When it was opened, wall time.
     pub opened_ms: u64,
+    /// How long ago that was, milliseconds.
+    #[serde(default)]
+    pub age_ms: u64,
     /// A step that has an intent but no outcome.
     pub unfinished: Option<Step>,
     /// The newest step, when it was disruptive and has an outcome, and whether that was "done": its slot may still be open.
@@ -303,8 +306,8 @@ pub struct OpenIncident {
 pub struct PastCascade {
     /// By which pattern.
     pub pattern: String,
-    /// When, wall time.
-    pub at_ms: u64,
+    /// How long ago, milliseconds.
+    pub age_ms: u64,
 }
 
 /// A step that an earlier life of this agent began: budgets and crash signatures outlive a restart of the agent.
@@ -316,8 +319,8 @@ pub struct PastStep {
     pub subject: Subject,
     /// Whether it was disruptive.
     pub disruptive: bool,
-    /// When it was begun, wall time.
-    pub at_ms: u64,
+    /// How long ago it was begun, milliseconds.
+    pub age_ms: u64,
     /// The signature of the crash it answered, if any.
     pub signature: Option<String>,
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::record::{Draft, SCHEMA};
+use crate::when::{Uptime, When};
 
 /// What the first line of a journal names as the hash before it.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -29,6 +30,12 @@ pub struct Line {
     /// When, RFC 3339 with milliseconds, UTC.
     #[schemars(extend("format" = "date-time"))]
     pub timestamp: String,
+    /// In which boot of its host it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// How long after that boot's begin, milliseconds, by a clock that nobody sets: what tells how long ago it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_ms: Option<u64>,
     /// What it says.
     #[serde(flatten)]
     pub draft: Draft,
@@ -86,18 +93,25 @@ struct Body<'a> {
     schema: u32,
     sequence: u64,
     timestamp: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uptime_ms: Option<u64>,
     #[serde(flatten)]
     draft: &'a Draft,
     prev: &'a str,
 }
 
 /// Makes a draft the next line after `tip`.
-pub fn seal(tip: &Tip, wall_ms: u64, draft: Draft) -> Line {
-    let timestamp = rfc3339(wall_ms);
+pub fn seal(tip: &Tip, when: impl Into<When>, draft: Draft) -> Line {
+    let When { wall_ms, uptime } = when.into();
+    let (boot, uptime_ms) = uptime.map(|Uptime { boot, millis }| (boot, millis)).unzip();
     let mut line = Line {
         schema: SCHEMA,
         sequence: tip.next_sequence,
-        timestamp,
+        timestamp: rfc3339(wall_ms),
+        boot,
+        uptime_ms,
         draft,
         prev: tip.hash.clone(),
         hash: String::new(),
@@ -129,6 +143,12 @@ impl Line {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// When it was written.
+    pub fn when(&self) -> When {
+        let uptime = self.boot.clone().zip(self.uptime_ms).map(|(boot, millis)| Uptime { boot, millis });
+        When { wall_ms: self.wall_ms(), uptime }
+    }
+
     /// Reads one line and checks its own hash; the chain is [`verify`]'s.
     pub fn parse(text: &str) -> Result<Line, String> {
         let body_end = text.len().checked_sub(TAIL).ok_or("too short for a record")?;
@@ -147,8 +167,9 @@ impl Line {
     }
 
     fn body(&self) -> String {
-        let Line { schema, sequence, timestamp, draft, prev, .. } = self;
-        let body = Body { schema: *schema, sequence: *sequence, timestamp, draft, prev };
+        let Line { schema, sequence, timestamp, boot, uptime_ms, draft, prev, .. } = self;
+        let (boot, uptime_ms) = (boot.as_deref(), *uptime_ms);
+        let body = Body { schema: *schema, sequence: *sequence, timestamp, boot, uptime_ms, draft, prev };
         serde_json::to_string(&body).expect("texts, numbers and maps with text keys always serialize")
     }
 }

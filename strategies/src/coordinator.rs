@@ -121,13 +121,15 @@ fn one_at_a_time(view: &View, _: &SlotAsk) -> GuardResult {
     result(GuardName::OneAtATime, view.busy.is_none(), evidence)
 }
 
-/// The one case in which brake and quorum do not hold: nobody leads, and the target is not well, so that nothing is taken away. Its
-/// own agent has shown that it hangs. Still one at a time, under the lease.
+/// The one case in which brake and quorum do not hold: nobody leads, and the target, a voter, is not well, so that nothing is taken
+/// away. Its own agent has shown that it hangs. Still one at a time, under the lease.
 fn revives(view: &View, ask: &SlotAsk) -> Option<String> {
     let (without, limit) = view.leaderless;
-    let ill = view.nodes.iter().any(|node| node.node == ask.target && !node.well);
+    let ill = view.nodes.iter().any(|node| node.node == ask.target && node.voter && !node.well);
     let applies = ask.action == Action::RestartNode && ill && without >= limit;
-    applies.then(|| format!("no leader for {} s, and the target is not well: nothing is taken away", without.as_secs()))
+    applies.then(|| {
+        format!("no leader for {} s, and the target, a voter, is not well: nothing is taken away", without.as_secs())
+    })
 }
 
 fn storm_brake(view: &View, ask: &SlotAsk) -> GuardResult {

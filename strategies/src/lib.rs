@@ -22,3 +22,4 @@ pub mod resume;
 pub mod storm;
 pub mod types;
 pub mod watching;
+pub mod when;

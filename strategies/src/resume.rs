@@ -12,6 +12,7 @@ use crate::chain::Line;
 use crate::engine::{is_undo, leaves};
 use crate::record::{Draft, RecordKind};
 use crate::types::{Action, Grade, Mode};
+use crate::when::When;
 
 /// Steps remembered: more than any budget counts in a day.
 pub const MAX_HISTORY: usize = 256;
@@ -22,24 +23,24 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 const MAX_CASCADES: usize = 64;
 const HOUR_MS: u64 = 3600 * 1000;
 
-/// Rebuilds the engine's first input from the journal's lines, oldest first. `wall_ms` is the present, for what is left
-/// of a pause. The lines may begin in the middle of a journal whose older segments are gone.
-pub fn from_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, wall_ms: u64) -> Input {
-    let mut reader = Reader::default();
+/// Rebuilds the engine's first input from the journal's lines, oldest first. `now` is the present: how long ago things were, and
+/// what is left of a pause. The lines may begin in the middle of a journal whose older segments are gone.
+pub fn from_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, now: impl Into<When>) -> Input {
+    let mut reader = Reader::at(now.into());
     for line in lines {
         reader.read(line);
     }
-    reader.finish(wall_ms)
+    reader.finish()
 }
 
-#[derive(Default)]
 struct Reader {
+    now: When,
     next: u64,
     open: BTreeMap<IncidentId, OpenIncident>,
     unfinished: BTreeMap<u64, Step>,
     history: VecDeque<PastStep>,
     cascades: VecDeque<PastCascade>,
-    /// Owner, reason, and until when, and by what wall clock that was said.
+    /// Owner, reason, for how long, and how long ago that was said.
     paused: Option<(String, String, u64, u64)>,
     high_term: u64,
     /// The epoch that the terms are of.
@@ -48,6 +49,25 @@ struct Reader {
 }
 
 impl Reader {
+    fn at(now: When) -> Self {
+        Self {
+            now,
+            next: 0,
+            open: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
+            history: VecDeque::new(),
+            cascades: VecDeque::new(),
+            paused: None,
+            high_term: 0,
+            epoch: None,
+            observed: None,
+        }
+    }
+
+    fn age_ms(&self, line: &Line) -> u64 {
+        line.when().before(&self.now)
+    }
+
     fn read(&mut self, line: &Line) {
         let draft = &line.draft;
         let incident = draft.incident.as_ref().and_then(IncidentId::number).unwrap_or(0);
@@ -56,7 +76,7 @@ impl Reader {
             if self.cascades.len() >= MAX_CASCADES {
                 self.cascades.pop_front();
             }
-            self.cascades.push_back(PastCascade { pattern: pattern.to_owned(), at_ms: line.wall_ms() });
+            self.cascades.push_back(PastCascade { pattern: pattern.to_owned(), age_ms: self.age_ms(line) });
         }
         self.term(draft);
         match draft.kind {
@@ -97,6 +117,7 @@ impl Reader {
             mode,
             subject,
             opened_ms: line.wall_ms(),
+            age_ms: self.age_ms(line),
             unfinished: None,
             ended: None,
             steps_done: Vec::new(),
@@ -115,12 +136,12 @@ impl Reader {
         if let Some(open) = step.incident.as_ref().and_then(|id| self.open.get_mut(id)) {
             open.ended = None;
         }
-        let at_ms = line.wall_ms();
+        let age_ms = self.age_ms(line);
         // The first start of a node is no answer to a crash, and counts in no budget; nor does what is done again.
         if !flag(draft, "initial") && !step.again {
             let signature = draft.text("signature").map(str::to_owned);
             let disruptive = step.disruptive;
-            self.history.push_back(PastStep { action: draft.action, subject, disruptive, at_ms, signature });
+            self.history.push_back(PastStep { action: draft.action, subject, disruptive, age_ms, signature });
         }
         if self.history.len() > MAX_HISTORY {
             self.history.pop_front();
@@ -172,7 +193,8 @@ impl Reader {
         match draft.action {
             Action::Pause => {
                 let expires = draft.details.get("expires_ms").and_then(serde_json::Value::as_u64).unwrap_or(0);
-                self.paused = Some((text("owner"), text("reason"), expires, line.wall_ms()));
+                let lasts = expires.saturating_sub(line.wall_ms());
+                self.paused = Some((text("owner"), text("reason"), lasts, self.age_ms(line)));
             }
             Action::Resume => self.paused = None,
             _ => {
@@ -188,7 +210,7 @@ impl Reader {
         }
     }
 
-    fn finish(self, wall_ms: u64) -> Input {
+    fn finish(self) -> Input {
         let mut open = self.open;
         let mut unfinished = Vec::new();
         for step in self.unfinished.into_values() {
@@ -199,20 +221,17 @@ impl Reader {
                 None => {}
             }
         }
-        // A clock that was set back makes no pause longer than it was meant.
-        let left = |expires: u64, said: u64| {
-            Duration::from_millis(expires.saturating_sub(wall_ms).min(expires.saturating_sub(said)))
-        };
-        let paused = self.paused.map(|(owner, reason, expires, said)| (owner, reason, left(expires, said)));
+        let left = |lasts: u64, ago: u64| Duration::from_millis(lasts.saturating_sub(ago));
+        let paused = self.paused.map(|(owner, reason, lasts, ago)| (owner, reason, left(lasts, ago)));
         Input::Started {
             high_term: self.high_term,
             next_sequence: self.next.max(1),
             open: open.into_values().collect(),
             paused: paused.filter(|(_, _, left)| !left.is_zero()),
             unfinished,
-            history: self.history.into_iter().filter(|past| past.at_ms + DAY_MS >= wall_ms).collect(),
+            history: self.history.into_iter().filter(|past| past.age_ms <= DAY_MS).collect(),
             observed: self.observed.map(|(cluster, seen)| (cluster, Duration::from_millis(seen))),
-            cascades: self.cascades.into_iter().filter(|past| past.at_ms + HOUR_MS > wall_ms).collect(),
+            cascades: self.cascades.into_iter().filter(|past| past.age_ms < HOUR_MS).collect(),
         }
     }
 }

@@ -167,6 +167,10 @@ fn a_slow_client_is_no_deadlock() {
     assert!(story.bench.engine.may_hold_lease(), "every node sees that lock");
     assert!(story.bench.asked_slot().is_none());
     assert!(!story.bench.actions().contains(&Action::RestartNode));
+    assert!(
+        !story.bench.actions().contains(&Action::CancelOperation),
+        "nor is the slow client made to pay for that lock"
+    );
 }
 
 #[test]

@@ -123,6 +123,11 @@ fn silent(names: &[&str], ms: u64) -> Option<Vec<SilenceFact>> {
     Some(names.iter().map(silence).collect())
 }
 
+fn hears_no_leader_that_leads(bench: &mut Bench, second: u64) {
+    bench.raft().unheard_ms = Some(second * 1000);
+    bench.pass(1);
+}
+
 fn is_on_the_minority_side(bench: &mut Bench, second: u64) {
     hears_not(bench, &["n2", "n3", "n4"]);
     leads_nobody(bench);
@@ -275,6 +280,12 @@ const ROWS: &[Row] = &[
         name: "partition.minority_after, on top of the suspicion",
         time: |policy| policy.detection.suspect_after + policy.partition.minority_after,
         play: is_on_the_minority_side,
+        found: |bench| is_open(bench, Mode::NetworkPartition),
+    },
+    Row {
+        name: "partition.unled_after, on top of five seconds without a leader's word",
+        time: |policy| Duration::from_secs(5) + policy.partition.unled_after,
+        play: hears_no_leader_that_leads,
         found: |bench| is_open(bench, Mode::NetworkPartition),
     },
     Row {

@@ -308,8 +308,16 @@ fn a_cut_off_leader_that_goes_on_claiming_beside_the_new_one_is_no_split_brain_t
     }
     for bench in [&own, &other] {
         assert!(!bench.open().iter().any(|incident| incident.mode == Mode::SplitBrain), "{:#?}", bench.open());
-        assert!(bench.actions().is_empty() && bench.asked_slot().is_none(), "{:?}", bench.actions());
+        assert!(bench.asked_slot().is_none(), "nothing disruptive is wanted");
     }
+    assert!(other.actions().is_empty(), "{:?}", other.actions());
+    // What it is: the network between n1's node and the others', whose agents hear each other.
+    assert_eq!(own.only().mode, Mode::NetworkPartition);
+    assert!(
+        own.actions().iter().all(|action| matches!(action, Action::Reclaim | Action::SetMode)),
+        "{:?}",
+        own.actions()
+    );
 }
 
 /// Found by the properties: slots that were asked for in vain left nothing in the journal, and the agent's next life used the

@@ -6,6 +6,7 @@ use common::*;
 use resilver_strategies::api::{Input, Observation, Proof, SilenceFact, Subject};
 use resilver_strategies::config::PolicyConfig;
 use resilver_strategies::engine::IncidentState;
+use resilver_strategies::record::RecordKind;
 use resilver_strategies::types::{Action, GuardName, Mode};
 
 const FIVE: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
@@ -114,6 +115,121 @@ fn the_minority_side_is_one_although_it_names_the_leader_that_it_knew() {
         bench.pass(25);
     }
     assert_eq!(bench.relieved(Action::SetMode).with, "read_only");
+}
+
+/// What the journal says was seen when the newest incident was opened.
+fn evidence(bench: &Bench) -> String {
+    let opened = bench.journal.iter().rev().find(|line| line.draft.kind == RecordKind::Opened).expect("opened");
+    opened.draft.details["evidence"].as_str().expect("text").to_owned()
+}
+
+/// The node hears its leader last so many seconds ago.
+fn unheard(bench: &mut Bench, seconds: u64) {
+    bench.raft().unheard_ms = Some(seconds * 1000);
+}
+
+/// Between nodes nothing gets through, and agents hear each other: for so many more seconds the own node hears no leader.
+fn pass_unheard(bench: &mut Bench, seconds: u64) {
+    for _ in 0..seconds {
+        *bench.raft().unheard_ms.get_or_insert(0) += 1000;
+        bench.pass(1);
+    }
+}
+
+/// Only what nodes say to each other is cut: to the agents everybody is there.
+#[test]
+fn a_node_that_no_leader_reaches_is_cut_off_although_all_agents_hear_each_other() {
+    let mut bench = bench();
+    unheard(&mut bench, 0);
+    bench.pass(10);
+    pass_unheard(&mut bench, 19);
+    assert!(bench.open().is_empty(), "5 s until it counts as unheard, and 15 s more");
+    pass_unheard(&mut bench, 3);
+    let incident = bench.only();
+    assert_eq!((incident.mode, incident.subject), (Mode::NetworkPartition, Subject::Hosts(vec!["n2".into()])));
+    assert!(evidence(&bench).contains("hears no leader"), "{}", evidence(&bench));
+    assert!(evidence(&bench).contains("n2 leads by a quorum's word"), "{}", evidence(&bench));
+    assert!(!bench.engine.may_hold_lease(), "it could order nothing: what it orders goes through the leader");
+    for _ in 0..3 {
+        assert_eq!(bench.relieved(Action::Reclaim).with, "connections");
+        pass_unheard(&mut bench, 25);
+    }
+    let step = bench.relieved(Action::SetMode);
+    assert_eq!(step.with, "read_only");
+    bench.fact.mode = "read_only".into();
+    pass_unheard(&mut bench, 60);
+    assert_eq!(bench.last_step().with, "read_only", "nothing more is done: {:?}", bench.actions());
+    unheard(&mut bench, 0);
+    bench.pass(12);
+    assert_eq!(bench.relieved(Action::SetMode).with, "read_write");
+    bench.fact.mode = "read_write".into();
+    bench.pass(3);
+    let (incident, proof) = bench.last_proof();
+    assert_eq!(proof, Proof::OneLeader { hosts: vec!["n2".into()] });
+    bench.proved(&incident);
+    assert!(bench.open().is_empty());
+}
+
+/// No node hears another one: nobody is elected, and nobody is gone. `quorum_loss` it is not, as all voters are there.
+#[test]
+fn nobody_leads_although_every_node_runs_and_the_network_between_them_is_named() {
+    let mut bench = bench();
+    unheard(&mut bench, 0);
+    bench.pass(10);
+    let cut = |bench: &mut Bench, second: u64| {
+        unheard(bench, second);
+        for name in ["n3", "n4", "n5"] {
+            bench.raft_of(name).unheard_ms = Some(second * 1000);
+        }
+        bench.raft_of("n2").quorum_ack_ms = Some(second * 1000);
+    };
+    for second in 1..=60 {
+        cut(&mut bench, second);
+        bench.pass(1);
+        assert!(bench.open().is_empty() || second > 20, "after {second} s");
+    }
+    let incident = bench.only();
+    let others = ["n2", "n3", "n4", "n5"].map(str::to_owned).to_vec();
+    assert_eq!((incident.mode, incident.subject), (Mode::NetworkPartition, Subject::Hosts(others)));
+    assert!(evidence(&bench).contains("no node hears a leader"), "{}", evidence(&bench));
+    assert!(bench.engine.may_hold_lease(), "all see the same: somebody has to keep it");
+    for second in 61..=600 {
+        cut(&mut bench, second);
+        if let Some(step) = bench.running() {
+            bench.done(step.id);
+        }
+        bench.pass(1);
+    }
+    assert_eq!(bench.actions(), [Action::Reclaim; 3], "nothing is fenced, nothing restarted");
+    bench.peers = FIVE.iter().skip(1).map(|name| peer(name)).collect();
+    unheard(&mut bench, 0);
+    bench.pass(15);
+    let (incident, _) = bench.last_proof();
+    bench.proved(&incident);
+    assert!(bench.open().is_empty());
+}
+
+/// A voter that raises its term alone hears no leader either, because it takes no word of one.
+#[test]
+fn a_term_above_the_leaders_is_no_cut() {
+    let mut bench = bench();
+    bench.raft().term = 4;
+    pass_unheard(&mut bench, 120);
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::NetworkPartition));
+}
+
+/// A node that takes no part has no leader to hear, and one that does not say so is not judged by it.
+#[test]
+fn who_takes_no_part_misses_no_leader() {
+    for phase in ["starting", "stopping"] {
+        let mut bench = bench();
+        bench.fact.phase = phase.into();
+        pass_unheard(&mut bench, 60);
+        assert!(!bench.open().iter().any(|incident| incident.mode == Mode::NetworkPartition), "{phase}");
+    }
+    let mut bench = bench();
+    bench.pass(60);
+    assert!(bench.open().is_empty(), "an engine of another make that tells no such time");
 }
 
 #[test]

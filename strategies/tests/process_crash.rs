@@ -97,6 +97,23 @@ fn the_factor_shortens_the_waits() {
     assert!(starts[4] - begin < 3_000, "{starts:?} from {begin}");
 }
 
+/// An agent starts again in the same boot of its host, and meanwhile somebody set the clock forward by days: by the wall all budgets would
+/// be as new, and the crash forgotten. The kernel's clock of that boot says how long ago it was. (Over a reboot only the wall is left.)
+#[test]
+fn a_clock_that_is_set_forward_over_a_restart_of_the_agent_forgets_no_crash() {
+    for (boot, forgotten) in [(1, false), (2, true)] {
+        let mut bench = Bench::calm(Profile::Production);
+        let exit = ExitClass::Code(101);
+        assert_eq!(crash_loop(&mut bench, &exit, 3).len(), 3);
+        bench.wait(120_000);
+        (bench.wall_ahead_ms, bench.boot) = (3 * 24 * 3600 * 1000, boot);
+        bench.restart_agent();
+        bench.process(exited(103, exit));
+        bench.wait(120_000);
+        assert_eq!(bench.actions().len() > 3, forgotten, "in boot {boot}");
+    }
+}
+
 #[test]
 fn never_a_fourth_start_for_the_same_crash() {
     let mut bench = Bench::calm(Profile::Production);

@@ -9,7 +9,7 @@ use resilver_proto::contract::{
     TriggerElectionRequest,
 };
 use resilver_strategies::api::{Step, StepResult, Subject};
-use resilver_strategies::types::{Action, Fence, Mode};
+use resilver_strategies::types::{Action, Fence, GuardName, Mode};
 use tonic::{Status, Streaming};
 
 use super::proof::verify;
@@ -59,8 +59,18 @@ pub(super) async fn run(tools: &Tools, step: &Step, reason: &str) -> StepResult 
     };
     match result {
         Ok(detail) => StepResult::done(detail),
+        Err(status) if finds_no_room(step.action, &status) => {
+            StepResult::Refused { guard: GuardName::MoveAside, evidence: status.message().to_owned() }
+        }
         Err(status) => StepResult::Failed { error: said(&status) },
     }
+}
+
+/// What would have to be rebuilt has no room: refused by the node before anything was done. No attempt failed, and it may go once
+/// there is room.
+fn finds_no_room(action: Action, status: &Status) -> bool {
+    let rebuilds = matches!(action, Action::EvacuateDisk | Action::EvacuateHost | Action::RepairShards);
+    rebuilds && status.code() == tonic::Code::ResourceExhausted
 }
 
 /// A status in words; a bare code says little at three in the morning.

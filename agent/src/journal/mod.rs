@@ -24,6 +24,7 @@ use resilver_host::{File, Host};
 use resilver_strategies::chain::{Line, Tip, seal};
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::Action;
+use resilver_strategies::when::When;
 
 pub(crate) use reader::sequence_of;
 pub use reader::{JournalReader, LeftOut, MAX_OF_INCIDENT, MAX_PAGE, OfIncident, Verified, verify};
@@ -186,12 +187,12 @@ impl Journal {
 
     /// Seals a draft as the next line. It is in memory only until [`Journal::flush`]. `None` when there is no more room
     /// for waiting lines.
-    pub fn append(&mut self, wall_ms: u64, draft: Draft) -> Option<Line> {
+    pub fn append(&mut self, when: impl Into<When>, draft: Draft) -> Option<Line> {
         if self.pending.len() > MAX_PENDING_BYTES {
             self.dropped += 1;
             return None;
         }
-        let line = seal(&self.tip, wall_ms, draft);
+        let line = seal(&self.tip, when, draft);
         self.tip = line.tip();
         audit::state(|| Fact::JournalLine { line: line.to_text() });
         if self.pending.is_empty() {

@@ -186,6 +186,7 @@ fn raft_fact(raft: RaftState, voters: u64) -> RaftFact {
         last_log_term: raft.last_log_term,
         snapshot: raft.snapshot,
         quorum_ack_ms: leads.then_some(raft.millis_since_quorum_ack),
+        unheard_ms: raft.millis_since_leader.filter(|_| !leads),
         vote: raft.vote.map(|vote| VoteFact { term: vote.term, node: vote.node, committed: vote.committed }),
     }
 }

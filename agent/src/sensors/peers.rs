@@ -187,6 +187,7 @@ fn raft_fact(raft: PeerRaft) -> RaftFact {
         last_log_term: raft.last_log_term,
         snapshot: raft.snapshot,
         quorum_ack_ms: raft.quorum_ack_ms,
+        unheard_ms: raft.unheard_ms,
         vote: raft.vote.map(|vote| VoteFact { term: vote.term, node: vote.node, committed: vote.committed }),
     }
 }

@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::{Shared, meta_status};
 use crate::model::{Command, HostState, MarkedBy, Outcome, Refusal};
-use crate::types::Fence;
+use crate::types::{Fence, NodeName};
 
 /// The most of a reason that is kept: a line for a person. It lies in the cluster map, which every node holds in memory and
 /// every change of it copies.
@@ -27,11 +27,17 @@ pub(super) async fn set_host_state(
     if request.state == DRAINING {
         return super::leaving::drain(shared, request).await;
     }
-    let (node, reason) = (request.node.clone(), request.reason.clone());
+    let (node, reason, automatic) = (request.node.clone(), request.reason.clone(), request.automatic);
     let by = if request.automatic { "an agent" } else { "an operator" };
     let (state, command) = command(request)?;
     let core = shared.core()?;
-    let drained = core.meta.map().nodes.get(&node.as_str().into()).is_some_and(|record| record.draining.is_some());
+    let name = NodeName::from(node.as_str());
+    // Asked once more it goes on. A person may know what comes next.
+    let is_out = || core.meta.map().nodes.get(&name).is_some_and(|record| record.state == HostState::Out);
+    if automatic && state == HostState::Out && !is_out() {
+        super::room::of_lost_node(shared, &name).await?;
+    }
+    let drained = core.meta.map().nodes.get(&name).is_some_and(|record| record.draining.is_some());
     match core.meta.propose(command).await.map_err(|error| meta_status(&error))? {
         Outcome::HostWas(before) => {
             tracing::info!(node, by, before = before.as_str(), after = state.as_str(), reason, "a host was marked");

@@ -17,6 +17,7 @@ mod recovery;
 mod rejoin;
 mod relief;
 mod replicas;
+mod room;
 mod undo;
 mod views;
 mod volumes;

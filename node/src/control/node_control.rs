@@ -17,7 +17,7 @@ use resilver_proto::contract::{
 use tonic::{Request, Response, Status};
 
 use super::observe::{millis, observe};
-use super::{CANARY_BUCKET, Core, Shared, disks, leaving, meta_status, relief};
+use super::{CANARY_BUCKET, Core, Shared, disks, meta_status, relief, room};
 use crate::gateway::{BucketSettings, ByteRange, GatewayError, PutOptions};
 use crate::model::{Command, Condition, DiskState, MarkedBy, Outcome, Refusal};
 use crate::types::{BucketName, Fence};
@@ -25,8 +25,8 @@ use crate::types::{BucketName, Fence};
 /// What the canary writes: long enough for every shard to carry some of it.
 const CANARY_BYTES: usize = 4096;
 
-/// How long a look at the node waits for the term of its last entry.
-const LAST_LOG_DEADLINE: Duration = Duration::from_millis(50);
+/// How long a look at the node waits for Raft, and for the term of its last entry.
+const RAFT_DEADLINE: Duration = Duration::from_millis(50);
 
 /// The service.
 #[derive(Clone)]
@@ -83,8 +83,11 @@ impl NodeControl for NodeControlService {
         let mut answer = observe(&self.shared);
         if let (Some(core), Some(raft)) = (self.shared.core.get(), answer.raft.as_mut()) {
             // Read from the log, mostly out of memory. A disk that hangs must not make the node look dead: then it is not told.
-            let last = tokio::time::timeout(LAST_LOG_DEADLINE, core.meta.last_log()).await;
+            let last = tokio::time::timeout(RAFT_DEADLINE, core.meta.last_log()).await;
             raft.last_log_term = last.ok().and_then(Result::ok).map_or(0, |(term, _)| term);
+            // Raft is asked, which may be busy: then it is not told.
+            let unheard = tokio::time::timeout(RAFT_DEADLINE, core.meta.unheard()).await;
+            raft.millis_since_leader = unheard.ok().flatten().map(millis);
         }
         Ok(Response::new(answer))
     }
@@ -170,8 +173,11 @@ impl NodeControl for NodeControlService {
             let (before, after) = (before.as_str().to_owned(), state.as_str().to_owned());
             return Ok(Response::new(DiskResponse { before, after }));
         }
-        if state == DiskState::Draining && request.automatic {
-            leaving::disk_fits(&self.shared, &core.meta.map(), disk).await?;
+        let map = core.meta.map();
+        match state {
+            DiskState::Draining if request.automatic => room::of_drained(&self.shared, &map, disk).await?,
+            DiskState::Out if request.automatic => room::of_lost_disk(&self.shared, &map, disk).await?,
+            _ => {}
         }
         let command = Command::SetDiskState {
             disk,

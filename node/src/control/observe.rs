@@ -156,8 +156,9 @@ fn raft_state(status: &MetaStatus, map: &ClusterMap) -> RaftState {
                 voter: peer.voter,
             })
             .collect(),
-        // Whoever answers the agent reads it from the log.
+        // Whoever answers the agent reads the one from the log, and asks Raft for the other.
         last_log_term: 0,
+        millis_since_leader: None,
         vote: status.vote.map(|vote| Vote {
             term: vote.term,
             member_id: vote.member.0,

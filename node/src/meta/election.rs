@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::heard::Heard;
 use super::log_store::LogAdapter;
 use super::network::Links;
 use super::raft::{Node, Raft, Tuning};
@@ -162,6 +163,8 @@ pub(super) struct Elections {
     pub(super) quiet: watch::Sender<bool>,
     /// When to stand.
     pub(super) draws: Mutex<Rng>,
+    /// When a leader was heard.
+    pub(super) heard: Heard,
     /// What this member found of its own metadata.
     pub(super) stored: super::spare::Found,
 }
@@ -210,7 +213,14 @@ impl Elections {
             let acknowledged = age.and_then(|age| Instant::now().checked_sub(Duration::from_millis(age)));
             standing.spoken = standing.spoken.max(acknowledged);
         }
+        self.heard.note(standing.spoken, standing.led);
         Ok(standing)
+    }
+
+    /// How long ago a leader was heard; of one that heard none since its start, for how long it runs. `None`: it leads.
+    pub(super) async fn unheard(&self) -> Option<Duration> {
+        let standing = self.standing().await.ok()?;
+        (standing.state != ServerState::Leader).then(|| self.heard.age())
     }
 
     /// When the leader, or the quorum of this one, was heard last.

@@ -15,6 +15,7 @@ mod election;
 mod error;
 mod facts;
 mod handover;
+mod heard;
 pub mod identity;
 mod log_store;
 mod machine;
@@ -221,6 +222,7 @@ impl Meta {
             yielding: yielding.subscribe(),
             asked: Asked::default(),
             quiet: watch::Sender::new(false),
+            heard: heard::Heard::new(),
             draws: Mutex::new(host.rand.fork("meta.election")),
             stored: spare::Found::default(),
         };
@@ -345,6 +347,11 @@ impl Meta {
     /// How long ago this member last heard from whoever leads, or from its own quorum; `None`: not since it started.
     pub(crate) async fn silent_for(&self) -> Option<Duration> {
         self.inner.elections.last_word().await.map(|spoken| spoken.elapsed())
+    }
+
+    /// How long ago this member heard a leader; `None`: it leads, or Raft is gone.
+    pub(crate) async fn unheard(&self) -> Option<Duration> {
+        self.inner.elections.unheard().await
     }
 
     /// The envelope of a call to `target`.

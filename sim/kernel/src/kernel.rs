@@ -284,6 +284,19 @@ impl Kernel {
         self.world.with(|state| state.net.links.cut(from, to));
     }
 
+    /// Cuts what goes from one machine to another in streams that were opened to this port, of either of them.
+    pub fn cut_port(&mut self, from: MachineId, to: MachineId, port: u16) {
+        self.world.with(|state| state.net.links.cut_port(from, to, port));
+    }
+
+    /// Takes that back; what waited for it goes on.
+    pub fn mend_port(&mut self, from: MachineId, to: MachineId, port: u16) {
+        self.world.with(|state| {
+            state.net.links.mend_port(from, to, port);
+            state.after(TICK, Delivery::Retransmit { from, to });
+        });
+    }
+
     /// Makes a link what it was, cut or slow; what waited for it goes on.
     pub fn mend_link(&mut self, from: MachineId, to: MachineId) {
         self.world.with(|state| {

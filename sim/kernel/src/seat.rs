@@ -115,6 +115,11 @@ impl Clock for Seat {
     fn now(&self) -> WallTime {
         self.world.with(|state| state.machine(self.machine).wall(state.now))
     }
+
+    fn since_boot(&self) -> Duration {
+        // From before its boot on: only differences count.
+        self.world.with(|state| state.machine(self.machine).monotonic(state.now))
+    }
 }
 
 impl Rand for Seat {

@@ -68,6 +68,22 @@ fn a_cut_stalls_a_stream_and_does_not_end_it() {
 }
 
 #[test]
+fn a_port_that_is_cut_holds_its_own_streams_up_and_no_others() {
+    let Pair { mut kernel, said, server, client } = pair(2);
+    until(&mut kernel, 5_000, "one pong", |_| said.has("pong 1"));
+    let both = [(server.0, client), (client, server.0)];
+    both.iter().for_each(|(from, to)| kernel.cut_port(*from, *to, 8));
+    until(&mut kernel, 5_000, "another port is another matter", |_| said.has("pong 2"));
+    both.iter().for_each(|(from, to)| kernel.cut_port(*from, *to, 7));
+    let pongs = said.all().len();
+    pass(&mut kernel, 60_000);
+    assert!(said.all().len() <= pongs + 1, "{:?}", said.all());
+    let pongs = said.all().len();
+    both.iter().for_each(|(from, to)| kernel.mend_port(*from, *to, 7));
+    until(&mut kernel, 1_000, "what waited goes on", |_| said.all().len() > pongs);
+}
+
+#[test]
 fn a_killed_process_is_seen_at_once() {
     let Pair { mut kernel, said, server, .. } = pair(3);
     until(&mut kernel, 5_000, "one pong", |_| said.has("pong 1"));

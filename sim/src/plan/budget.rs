@@ -117,7 +117,7 @@ fn node_span(event: &Event) -> Option<Impaired> {
         (fault, target) if fault.damages_metadata(target) => FOR_EVER,
         (Fault::Kill(Role::Node | Role::All) | Fault::PowerOff | Fault::Freeze(Role::Node | Role::All), _)
         | (Fault::Hang | Fault::SlowApply { .. } | Fault::Apart { .. } | Fault::Astray { .. } | Fault::Deluded, _)
-        | (Fault::KillAtOp { role: Role::Node, .. } | Fault::Partition(_), _)
+        | (Fault::KillAtOp { role: Role::Node, .. } | Fault::Partition(_) | Fault::NodesApart { .. }, _)
         // An operator's restart is not here: one that would cost the quorum has to be refused.
         | (Fault::SlowLinks { .. } | Fault::LossyLinks { .. } | Fault::Saturated { .. }, _)
         | (Fault::DiskError(_) | Fault::DiskFull | Fault::DiskSlow { .. }, Target::MetaDisk(_))
@@ -180,6 +180,7 @@ fn places(event: &Event) -> Vec<String> {
         Fault::OperatorPause => machines("pause"),
         Fault::Partition(Cut::Both | Cut::Inbound | Cut::Outbound | Cut::Flapping { .. })
         | Fault::Apart { .. }
+        | Fault::NodesApart { .. }
         | Fault::SlowLinks { .. }
         | Fault::LossyLinks { .. } => machines("links"),
         Fault::ClockJump { .. } | Fault::ClockRate { .. } => machines("clock"),

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     MemoryShort,
     /// Two machines do not reach each other.
     Apart,
+    /// A node and all others do not reach each other, or none any other; their agents do.
+    NodesApart,
     /// A machine is cut off for longer than it takes to call itself the minority, and shorter than it takes others to rebuild.
     Minority,
     /// A wall clock jumps and stays wrong.
@@ -61,6 +63,8 @@ const SLOW_MS: (u64, u64) = (72_000, 78_000);
 const SHORT_MS: (u64, u64) = (58_000, 64_000);
 /// `detection.suspect_after` and `partition.confirm_after` (13 s), and time for the ladder.
 const APART_MS: (u64, u64) = (22_000, 34_000);
+/// A leader that is not heard for 5 s; then `partition.unled_after` (15 s), and time for the ladder.
+const NODES_APART_MS: (u64, u64) = (26_000, 36_000);
 /// A leader is none once no quorum has acknowledged it for 5 s; then `partition.minority_after` (15 s). A convicted host
 /// (15 s) is rebuilt elsewhere 10 s later in the profile `fast`.
 const MINORITY_MS: (u64, u64) = (22_800, 24_000);
@@ -149,6 +153,10 @@ impl Kind {
                 let other = 1 + (machine - 1 + rng.random_range(1..MACHINES)) % MACHINES;
                 let cut = pick(rng, &[Cut::Both, Cut::Inbound, Cut::Outbound]);
                 (Fault::Apart { other, cut }, any, between(rng, APART_MS))
+            }
+            Kind::NodesApart => {
+                let target = if rng.random_bool(0.4) { Target::RaftLeader } else { any };
+                (Fault::NodesApart { all: rng.random_bool(0.3) }, target, between(rng, NODES_APART_MS))
             }
             Kind::Minority => (Fault::Partition(Cut::Both), any, between(rng, MINORITY_MS)),
             Kind::WrongClock => {

@@ -225,6 +225,11 @@ pub(crate) enum Fault {
         /// How.
         cut: Cut,
     },
+    /// Between nodes nothing gets through, and agents hear each other: the machine's node and all others, or none any other.
+    NodesApart {
+        /// None any other.
+        all: bool,
+    },
     /// Messages from and to the machine take long.
     SlowLinks {
         /// At least.
@@ -453,6 +458,8 @@ impl Fault {
             Fault::Freeze(_) => "freeze_node",
             Fault::Hang => "hang_node",
             Fault::Apart { .. } => "apart",
+            Fault::NodesApart { all: false } => "node_apart",
+            Fault::NodesApart { all: true } => "nodes_apart",
             Fault::Saturated { .. } => "saturated",
             Fault::Partition(Cut::Both) => "partition",
             Fault::Partition(Cut::Inbound | Cut::Outbound) => "one_way_partition",

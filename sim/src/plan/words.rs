@@ -79,6 +79,8 @@ impl fmt::Display for Fault {
             Fault::Apart { other, cut: Cut::Outbound } => write!(f, "does not reach n{other}"),
             Fault::Apart { other, cut: Cut::Inbound } => write!(f, "is not reached by n{other}"),
             Fault::Apart { other, .. } => write!(f, "cut off from n{other}"),
+            Fault::NodesApart { all: false } => f.write_str("its node is cut off from all other nodes"),
+            Fault::NodesApart { all: true } => f.write_str("no node reaches another one"),
             Fault::Saturated { run_ms, wait_ms } => write!(f, "its processes run {run_ms} ms and wait {wait_ms}"),
             Fault::Partition(Cut::Both) => f.write_str("cut off"),
             Fault::Partition(Cut::Outbound) => f.write_str("cut off outbound"),

@@ -17,6 +17,8 @@ pub(super) enum Undo {
     Links(MachineId),
     /// Machines that do not reach each other, by direction.
     Apart(Vec<(MachineId, MachineId)>),
+    /// Nodes that do not reach each other.
+    NodesApart(Vec<(MachineId, MachineId)>),
     Memory(MachineId),
     /// What a disk says of itself, and its reads that fail.
     Wear {

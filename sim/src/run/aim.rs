@@ -40,12 +40,15 @@ pub(super) fn resolve(field: &Field<'_>, target: Target) -> Option<usize> {
 
 /// The names of the machines that an event strikes, now.
 pub(super) fn machines(field: &Field<'_>, event: &Event) -> Vec<String> {
-    let other = match event.fault {
-        Fault::Apart { other, .. } => Some(field.places.index(other)),
-        _ => None,
+    let others: Vec<usize> = match event.fault {
+        Fault::Apart { other, .. } => vec![field.places.index(other)],
+        Fault::NodesApart { all: true } => (0..field.cluster.machines().len()).collect(),
+        _ => Vec::new(),
     };
     let named = |index| field.kernel.machine_name(field.cluster.machine(index));
-    resolve(field, event.target).into_iter().chain(other).map(named).collect()
+    let first = resolve(field, event.target);
+    let others = others.into_iter().filter(|other| Some(*other) != first);
+    first.into_iter().chain(others).map(named).collect()
 }
 
 pub(super) fn processes(field: &Field<'_>, index: usize, role: Role) -> Vec<Pid> {

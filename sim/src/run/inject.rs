@@ -22,7 +22,7 @@ use super::links::Links;
 use super::places::Places;
 use super::views::{Intent, Views};
 use super::{devices, people};
-use crate::cluster::{Cluster, node_name};
+use crate::cluster::{Cluster, NODE_PORT, node_name};
 use crate::outcome::Coverage;
 use crate::plan::{Ask, Cut, Event, Fault, Files, Plan, Role, Tampering, Target, VOTERS};
 use crate::workload::Notes;
@@ -241,6 +241,16 @@ impl Injector {
                 };
                 happened.extend(self.links.part(field.kernel, &pairs, true));
                 self.active.push(Active { until, undo: Undo::Apart(pairs), flap: None });
+                true
+            }
+            Fault::NodesApart { all } => {
+                let machines: Vec<MachineId> = field.cluster.machines().to_vec();
+                let pairs = machines.iter().flat_map(|from| machines.iter().map(|to| (*from, *to)));
+                let struck =
+                    |(from, to): &(MachineId, MachineId)| from != to && (all || [*from, *to].contains(&machine));
+                let pairs: Vec<(MachineId, MachineId)> = pairs.filter(struck).collect();
+                pairs.iter().for_each(|(from, to)| field.kernel.cut_port(*from, *to, NODE_PORT));
+                self.active.push(Active { until, undo: Undo::NodesApart(pairs), flap: None });
                 true
             }
             Fault::MemoryShort { left_permille } => {
@@ -470,6 +480,7 @@ impl Injector {
             Undo::Thaw(pids) | Undo::Ease(_, pids) => pids.into_iter().for_each(|pid| kernel.thaw(pid)),
             Undo::Links(machine) => happened.extend(self.links.set(kernel, machine, None)),
             Undo::Apart(pairs) => happened.extend(self.links.part(kernel, &pairs, false)),
+            Undo::NodesApart(pairs) => pairs.iter().for_each(|(from, to)| kernel.mend_port(*from, *to, NODE_PORT)),
             Undo::Memory(machine) => kernel.set_memory_left(machine, None),
             Undo::Wear { machine, mount, disk } => {
                 kernel.file_system(machine).mend(&mount);

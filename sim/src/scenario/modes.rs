@@ -128,8 +128,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "network-partition",
-        about: "two machines do not reach each other, or one is cut off until it calls itself the minority",
-        mix: &[(Class::Lasting(Kind::Apart), 2), (Class::Lasting(Kind::Minority), 1)],
+        about: "two machines do not reach each other, or one is cut off until it calls itself the minority, or nodes are and agents \
+                are not",
+        mix: &[
+            (Class::Lasting(Kind::Apart), 2),
+            (Class::Lasting(Kind::Minority), 1),
+            (Class::Lasting(Kind::NodesApart), 2),
+        ],
         safety_seconds: (38, 42),
         agents: Agents::Treat(&[
             Treatment {
@@ -153,6 +158,28 @@ pub(super) const SCENARIOS: &[Scenario] = &[
                 // To all others it is a host that is down.
                 also: &["host_down"],
                 aside: &["mark_down", "mark_up"],
+                heals: Heals::AfterFault(45),
+                ..Treatment::NONE
+            },
+            // To the agents everybody is there: its node hears no leader.
+            Treatment {
+                fault: "node_apart",
+                mode: "network_partition",
+                found_by: FoundBy::Alone,
+                within_s: 24,
+                first: &["reclaim connections"],
+                steps: &["reclaim connections", "set_mode read_only", "set_mode read_write"],
+                heals: Heals::AfterFault(45),
+                ..Treatment::NONE
+            },
+            // Nobody leads, and nobody is gone.
+            Treatment {
+                fault: "nodes_apart",
+                mode: "network_partition",
+                found_by: FoundBy::Ends,
+                within_s: 24,
+                first: &["reclaim connections"],
+                steps: &["reclaim connections"],
                 heals: Heals::AfterFault(45),
                 ..Treatment::NONE
             },

@@ -215,6 +215,10 @@ pub struct RaftFact {
     /// Of a leader: how long ago a quorum acknowledged it. `None`: it is no leader, or does not say.
     #[serde(default)]
     pub quorum_ack_ms: Option<u64>,
+    /// Of one that does not lead: how long ago it heard a leader; one that heard none since its start, for how long it runs. `None`: it
+    /// leads, or does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unheard_ms: Option<u64>,
     /// Its vote. `None`: it has never voted, or does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vote: Option<VoteFact>,

@@ -41,6 +41,9 @@ figures! {
         /// Detection: without a leader, and without a majority of the voters heard, for so long: this is the minority side. As
         /// long as a conviction takes: an election is over by then.
         minority_after: time = secs(15),
+        /// Detection: a node that hears no leader for so long, although another one leads, or although a majority of the voters'
+        /// nodes run: they do not reach each other, however well their agents do. As long as a conviction takes.
+        unled_after: time = secs(15),
         /// How long a try with fresh connections may take to help, before the next.
         reconnect_wait: time = secs(30),
         /// All hosts heard for so long before what was done is taken back: a link that flaps would open and close the door.
@@ -280,6 +283,7 @@ pub(super) fn check(policy: &super::PolicyConfig) -> Result<(), BadPolicy> {
     for (key, time) in [
         ("partition.confirm_after", policy.partition.confirm_after),
         ("partition.minority_after", policy.partition.minority_after),
+        ("partition.unled_after", policy.partition.unled_after),
         ("split_brain.overlap", policy.split_brain.overlap),
         ("terms.confirm_after", policy.terms.confirm_after),
         ("deadlock.stuck_after", policy.deadlock.stuck_after),

@@ -152,6 +152,9 @@ fn a_hung_voter_may_be_restarted_despite_the_brake_once_nobody_has_led_for_a_min
     (150..=165).for_each(|now| second(&mut coordinator, at(now)));
     assert_eq!(refused(coordinator.request(at(165), &book, &own("n5"))).0, GuardName::StormBrake, "it is well");
     assert!(coordinator.request(at(165), &book, &own("n2")).is_ok());
+    // A learner brings no leader back.
+    coordinator.peer(at(165), &peer("n5", false));
+    assert_eq!(refused(coordinator.request(at(165), &book, &own("n5"))).0, GuardName::StormBrake, "it has no vote");
     let mut taken = SlotBook::inherit(fence(), vec![]);
     taken.open("n2", "s", "", 0).expect("free");
     assert_eq!(refused(coordinator.request(at(165), &taken, &own("n3"))).0, GuardName::OneAtATime, "one at a time");

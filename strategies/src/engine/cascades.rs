@@ -203,9 +203,7 @@ impl Engine {
 
     pub(crate) fn remember_cascades(&mut self, now: Now, cascades: &[PastCascade]) {
         for past in cascades {
-            // A time in the future (a clock that was set back) counts as the present: it holds back rather than allows.
-            let age = Duration::from_millis(now.wall_ms.saturating_sub(past.at_ms));
-            self.cascades.restore(now.mono, &past.pattern, age);
+            self.cascades.restore(now.mono, &past.pattern, Duration::from_millis(past.age_ms));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::api::Subject;
+use crate::api::{NodeFact, Subject};
 use crate::config::PolicyConfig;
 use crate::coordinator::grace_left;
 use crate::engine::detect::{Watches, disk_degrading, disk_failure};
@@ -329,11 +329,16 @@ fn voters_kept(look: &Look<'_>) -> (bool, String) {
 }
 
 /// The one case in which the storm brake, the quorum and the grace hold no restart back: nobody leads, and this node, which could
-/// vote, hangs. What is taken away is nothing.
+/// vote, hangs. What is taken away is nothing. Whether it could, its last word says; of one that has said nothing yet the lease's
+/// holder knows.
 fn hung_without_leader(look: &Look<'_>) -> Option<String> {
     let policy = &look.policy.deadlock;
     let (hung, without) = (look.watches.deadlock.is_hung(policy), look.watches.voters.leaderless());
-    let applies = look.rung.action == Action::RestartNode && hung && without >= policy.leaderless_after;
+    let votes = |fact: &NodeFact| {
+        fact.members.iter().any(|member| member.node == look.node && member.role == "voter" && member.state != "out")
+    };
+    let may_vote = look.facts.node().is_none_or(votes);
+    let applies = look.rung.action == Action::RestartNode && hung && may_vote && without >= policy.leaderless_after;
     applies.then(|| format!("hung, and no leader named by anybody for {} s", without.as_secs()))
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{PastStep, Subject};
 use crate::resume::MAX_HISTORY;
-use crate::types::{Action, Moment, Now};
+use crate::types::{Action, Moment};
 
 /// How long a crash signature is remembered. Not scaled below: the same bug is the same bug tomorrow.
 pub(crate) const SIGNATURE_MEMORY: Duration = Duration::from_secs(24 * 3600);
@@ -38,13 +38,12 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Takes over what the journal tells. Wall time is all that links two lives of an agent; a time in the future (a
-    /// clock that was set back) counts as the present, which holds back rather than allows.
-    pub(crate) fn restore(&mut self, now: Now, history: Vec<PastStep>) {
+    /// Takes over what the journal tells.
+    pub(crate) fn restore(&mut self, now: Moment, history: Vec<PastStep>) {
         for past in history {
-            let age = Duration::from_millis(now.wall_ms.saturating_sub(past.at_ms));
-            let PastStep { action, subject, disruptive, signature, .. } = past;
-            self.push(Entry { age, at: now.mono, action, subject, disruptive, signature });
+            let PastStep { action, subject, disruptive, signature, age_ms } = past;
+            let age = Duration::from_millis(age_ms);
+            self.push(Entry { age, at: now, action, subject, disruptive, signature });
         }
     }
 

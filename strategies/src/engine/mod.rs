@@ -243,7 +243,7 @@ impl Engine {
                 for incident in open.into_iter().take(MAX_OPEN) {
                     self.take_over(now, incident, &history);
                 }
-                self.ledger.restore(now, history);
+                self.ledger.restore(now.mono, history);
                 self.pause = paused.map(|(owner, reason, left)| Pause::new(now, owner, reason, left));
                 unfinished.iter().for_each(|step| self.take_over_operator(now, step));
             }

@@ -14,7 +14,7 @@ use crate::types::Moment;
 use crate::watching::MAX_OTHERS;
 
 /// A leader that no quorum has acknowledged for so long leads nobody: an election takes less.
-const UNACKNOWLEDGED_MS: u64 = 5_000;
+pub(crate) const UNACKNOWLEDGED_MS: u64 = 5_000;
 
 /// Whether a node says that it leads, and that no quorum says so.
 pub(crate) fn is_cut_off(raft: &RaftFact) -> bool {

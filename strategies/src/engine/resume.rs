@@ -30,6 +30,7 @@ impl Engine {
             mode,
             subject,
             opened_ms,
+            age_ms,
             unfinished,
             ended,
             steps_done,
@@ -60,7 +61,7 @@ impl Engine {
         incident.evacuating = steps_done.contains(&Action::EvacuateDisk) || last == Some(Action::EvacuateDisk);
         if let Some(rung) = rungs.get(incident.rung) {
             let counts = |past: &&PastStep| {
-                past.action == rung.action && past.subject == incident.subject && past.at_ms >= opened_ms
+                past.action == rung.action && past.subject == incident.subject && past.age_ms <= age_ms
             };
             incident.attempt = u32::try_from(history.iter().filter(counts).count()).unwrap_or(u32::MAX);
         }

@@ -86,16 +86,11 @@ impl Engine {
         let at = now.mono;
         let answers = self.facts.node_now().is_some();
         let node = self.facts.node();
-        self.watches.partition.look(
-            at,
-            &self.node,
-            node.filter(|_| answers),
-            &self.peers,
-            &self.liveness,
-            &self.policy,
-        );
         let within = self.policy.detection.suspect_after;
         let around = Around { own: &self.node, peers: &self.peers, liveness: &self.liveness, within };
+        let epoch = node.map_or(0, |fact| fact.epoch);
+        let led = self.watches.leaders.quorum_leader(at, self.policy.fresh_within() * 2, epoch);
+        self.watches.partition.look(at, around, node.filter(|_| answers), led, &self.policy);
         self.watches.voters.look(at, around, node, answers, &self.policy);
         self.watches.clock.look(at, &self.peers, &self.policy.clock);
         let cluster = node.map_or("", |fact| fact.cluster.as_str());
@@ -121,8 +116,14 @@ impl Engine {
     fn detect_partition(&mut self, now: Now) {
         let mut cut = self.watches.partition.cut_off(&self.policy);
         let (minority, told) = self.watches.partition.minority(&self.policy);
-        if minority {
+        if self.watches.partition.hears_few(&self.policy) {
             cut.extend(self.liveness.silent(now.mono).map(|(host, _)| host.to_owned()));
+            cut.sort();
+            cut.dedup();
+        }
+        let unled = self.watches.partition.unled(&self.policy).map(|(hosts, told)| (hosts.to_vec(), told));
+        if let Some((hosts, _)) = &unled {
+            cut.extend(hosts.iter().cloned());
             cut.sort();
             cut.dedup();
         }
@@ -142,7 +143,11 @@ impl Engine {
             }
             return;
         }
-        let side = if minority { format!("minority side: {told}") } else { "others hear them".to_owned() };
+        let side = match (minority, unled) {
+            (true, _) => format!("minority side: {told}"),
+            (false, Some((_, told))) => told,
+            (false, None) => "others hear them".to_owned(),
+        };
         let judged: Vec<String> =
             cut.iter().map(|host| format!("{host}: {}", self.liveness.judge(now.mono, host))).collect();
         let evidence = format!("{side}; {}", judged.join("; "));

@@ -13,6 +13,7 @@ use resilver_strategies::engine::{Engine, EngineOptions, IncidentState, Incident
 use resilver_strategies::flight::{FORMAT, Head, Player, Replay, Report, Tape};
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Action, Authority, Fence, GuardName, Moment, Now};
+use resilver_strategies::when::{Uptime, When};
 
 pub const NODE: &str = "n1";
 pub const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -22,6 +23,10 @@ pub struct Bench {
     pub ms: u64,
     /// When this life of the agent began.
     pub born_ms: u64,
+    /// The wall clock was set forward by this.
+    pub wall_ahead_ms: u64,
+    /// Which boot of the host this is.
+    pub boot: u32,
     pub policy: PolicyConfig,
     pub journal: Vec<Line>,
     pub tip: Tip,
@@ -201,6 +206,8 @@ impl Bench {
             engine,
             ms: 0,
             born_ms: 0,
+            wall_ahead_ms: 0,
+            boot: 1,
             policy,
             journal: Vec::new(),
             tip: Tip::default(),
@@ -238,13 +245,18 @@ impl Bench {
         if let Some(recording) = &mut self.recording {
             recording.broken = true;
         }
-        let lines = self.journal.iter();
-        let started = resilver_strategies::resume::from_lines(lines, EPOCH_MS + self.ms);
+        let started = resilver_strategies::resume::from_lines(self.journal.iter(), self.when());
         self.give(started);
     }
 
     pub fn now(&self) -> Now {
-        Now { mono: Moment(Duration::from_millis(self.ms - self.born_ms)), wall_ms: EPOCH_MS + self.ms }
+        Now { mono: Moment(Duration::from_millis(self.ms - self.born_ms)), wall_ms: self.when().wall_ms }
+    }
+
+    /// By both clocks, as a journal's line has it.
+    pub fn when(&self) -> When {
+        let uptime = Some(Uptime { boot: format!("boot {}", self.boot), millis: self.ms });
+        When { wall_ms: EPOCH_MS + self.wall_ahead_ms + self.ms, uptime }
     }
 
     pub fn give(&mut self, input: Input) -> Vec<Command> {
@@ -266,7 +278,7 @@ impl Bench {
         }
         for command in &commands {
             if let Command::Record { draft, .. } = command {
-                let line = seal(&self.tip, EPOCH_MS + self.ms, (**draft).clone());
+                let line = seal(&self.tip, self.when(), (**draft).clone());
                 self.tip = line.tip();
                 self.journal.push(line);
             }

@@ -28,6 +28,7 @@ impl World {
             last_log_term: host.term,
             snapshot: 0,
             quorum_ack_ms: host.leads.then(|| (self.now - host.acknowledged.min(self.now)) * 1000 + 80),
+            unheard_ms: (!host.leads).then(|| (self.now - host.heard) * 1000),
             vote: leader.map(|at| VoteFact { term: host.term, node: name(at), committed: true }),
         }
     }

@@ -60,6 +60,8 @@ pub(crate) struct Host {
     pub(crate) leads: bool,
     /// When a quorum acknowledged it last, as a leader.
     pub(crate) acknowledged: u64,
+    /// When it heard a leader last.
+    pub(crate) heard: u64,
     pub(crate) mode: String,
     pub(crate) stands: bool,
     pub(crate) clock_ms: i64,
@@ -124,6 +126,7 @@ impl World {
             term: 1,
             leads: at == 0,
             acknowledged: 0,
+            heard: 0,
             mode: "read_write".into(),
             stands: true,
             clock_ms: 0,
@@ -344,6 +347,7 @@ impl World {
             // It hears of the present leader with the next message.
             if self.leader.is_some() && !self.chance.next().is_multiple_of(4) {
                 host.term = self.term;
+                host.heard = now;
                 host.leads = self.leader == Some(at);
             }
         }

@@ -30,6 +30,8 @@ impl Default for LinkOptions {
 #[derive(Default)]
 pub(crate) struct Links {
     cut: BTreeSet<(MachineId, MachineId)>,
+    /// Nothing gets through for who listens at that port of one of the two.
+    ports: BTreeSet<(MachineId, MachineId, u16)>,
     options: BTreeMap<(MachineId, MachineId), LinkOptions>,
 }
 
@@ -45,6 +47,19 @@ impl Links {
 
     pub(crate) fn is_cut(&self, from: MachineId, to: MachineId) -> bool {
         from != to && self.cut.contains(&(from, to))
+    }
+
+    pub(crate) fn cut_port(&mut self, from: MachineId, to: MachineId, port: u16) {
+        self.ports.insert((from, to, port));
+    }
+
+    pub(crate) fn mend_port(&mut self, from: MachineId, to: MachineId, port: u16) {
+        self.ports.remove(&(from, to, port));
+    }
+
+    /// Whether what belongs to a stream to that port, or comes from it, is held up.
+    pub(crate) fn is_port_cut(&self, from: MachineId, to: MachineId, port: u16) -> bool {
+        self.is_cut(from, to) || (from != to && self.ports.contains(&(from, to, port)))
     }
 
     pub(crate) fn set(&mut self, from: MachineId, to: MachineId, options: LinkOptions) {

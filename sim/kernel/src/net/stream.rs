@@ -78,6 +78,11 @@ impl End {
 }
 
 impl StreamState {
+    /// The port that was asked for.
+    fn service(&self) -> u16 {
+        self.ends[1].port
+    }
+
     /// How much may still be sent from `end`.
     pub(crate) fn room(&self, end: usize) -> usize {
         BUFFER_BYTES.saturating_sub(self.ends[end].in_flight_bytes + self.ends[1 - end].received_bytes)
@@ -91,7 +96,8 @@ pub(crate) fn send(state: &mut State, id: StreamId, end: usize, segment: Segment
     if let Segment::Data(data) = &segment {
         stream.ends[end].in_flight_bytes += data.len();
     }
-    if !stream.ends[end].stalled.is_empty() || state.net.links.is_cut(from, to) {
+    let cut = state.net.links.is_port_cut(from, to, stream.service());
+    if cut || !stream.ends[end].stalled.is_empty() {
         stream.ends[end].stalled.push_back(segment);
         return;
     }
@@ -113,7 +119,8 @@ pub(crate) fn arrive(state: &mut State, id: StreamId, from: usize, segment: Segm
     let Some(stream) = state.net.streams.get_mut(&id) else { return };
     let (source, target) = (stream.ends[from].machine, stream.ends[1 - from].machine);
     // Cut while it was on its way: lost, and sent again once the link is mended.
-    if state.net.links.is_cut(source, target) || !stream.ends[from].stalled.is_empty() {
+    let cut = state.net.links.is_port_cut(source, target, stream.service());
+    if cut || !stream.ends[from].stalled.is_empty() {
         stream.ends[from].stalled.push_back(segment);
         return;
     }
@@ -208,9 +215,7 @@ fn forget(state: &mut State, id: StreamId) {
 
 /// A link works again: what waited for it is sent again, each stream in its order.
 pub(crate) fn retransmit(state: &mut State, from: MachineId, to: MachineId) {
-    if state.net.links.is_cut(from, to) {
-        return;
-    }
+    let links = &state.net.links;
     let waiting: Vec<(StreamId, usize)> = state
         .net
         .streams
@@ -218,7 +223,8 @@ pub(crate) fn retransmit(state: &mut State, from: MachineId, to: MachineId) {
         .flat_map(|(id, stream)| (0..2).map(move |end| (*id, end, stream)))
         .filter(|(_, end, stream)| {
             let ends = &stream.ends;
-            !ends[*end].stalled.is_empty() && ends[*end].machine == from && ends[1 - *end].machine == to
+            let waits = !ends[*end].stalled.is_empty() && ends[*end].machine == from && ends[1 - *end].machine == to;
+            waits && !links.is_port_cut(from, to, stream.service())
         })
         .map(|(id, end, _)| (id, end))
         .collect();

@@ -163,7 +163,7 @@ impl Watch {
     }
 
     /// And there is another sign.
-    fn has_old_operation_and_more(&self, now: Moment, policy: &DeadlockPolicy) -> bool {
+    pub(crate) fn has_old_operation_and_more(&self, now: Moment, policy: &DeadlockPolicy) -> bool {
         self.has_old_operation() && (self.stuck.looks() >= 2 || self.has_line(now, policy))
     }
 

@@ -8,9 +8,17 @@
 use std::time::Duration;
 
 use crate::api::RaftFact;
-use crate::engine::peers::{Peers, is_cut_off};
+use crate::engine::peers::{Peers, UNACKNOWLEDGED_MS, is_cut_off};
 use crate::liveness::{Liveness, Verdict};
 use crate::types::Moment;
+
+/// Whether a node hears its leader, by its own word; a leader: its quorum. What does not say is not doubted.
+pub(crate) fn hears_leader(raft: &RaftFact) -> bool {
+    match raft.role.as_str() {
+        "leader" => !is_cut_off(raft),
+        _ => raft.unheard_ms.is_none_or(|unheard| unheard <= UNACKNOWLEDGED_MS),
+    }
+}
 
 /// What a look at leaders needs.
 #[derive(Clone, Copy)]

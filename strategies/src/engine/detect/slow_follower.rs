@@ -13,6 +13,7 @@ use crate::api::{CanaryFact, NodeFact};
 use crate::config::{LagPolicy, PolicyConfig};
 use crate::engine::detect::State;
 use crate::engine::detect::held::Held;
+use crate::engine::detect::leader::hears_leader;
 use crate::engine::peers::Peers;
 use crate::types::Moment;
 
@@ -113,7 +114,8 @@ impl Watch {
         self.entries = committed.saturating_sub(raft.applied);
         self.behind = self.committed.front().map_or(Duration::ZERO, |(at, _)| now.since(*at));
         let many = |entries: u64| entries >= u64::from(figures.entries);
-        self.follows = raft.role == "follower" && fact.phase == "healthy";
+        // What no leader reaches has nothing to apply: that is its network's (`network_partition`).
+        self.follows = raft.role == "follower" && fact.phase == "healthy" && hears_leader(raft);
         self.slow.look(now, self.follows && many(self.entries) && self.behind >= figures.behind, gap);
         // One that leads has caught up.
         let leads = raft.role == "leader" && raft.leader == own;

@@ -100,9 +100,10 @@ impl Engine {
             Action::CancelOperation | Action::BreakLock | Action::StepDown if hung => {
                 Applies::Skip("the node answers nothing that it could be asked")
             }
-            Action::CancelOperation if !watch.has_old_operation() => {
-                Applies::Skip("no operation is older than its limit")
-            }
+            // An upload that lasts for hours is no sign by itself; a lock that somebody else holds makes it none.
+            Action::CancelOperation if !watch.has_old_operation_and_more(now, &self.policy.deadlock) => Applies::Skip(
+                "no operation is older than its limit while the canary, or a line of the log, says that something hangs",
+            ),
             Action::BreakLock => match (watch.lock(), rung.approval) {
                 (None, _) => Applies::Skip("no lock is held too long"),
                 (Some(lock), false) if self.owner_is_dead(now, lock) => Applies::Yes,
