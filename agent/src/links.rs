@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use resilver_host::{Host, Net};
 use resilver_proto::agent::agent_peer_client::AgentPeerClient;
+use resilver_proto::contract::meta_recovery_client::MetaRecoveryClient;
 use resilver_proto::contract::node_control_client::NodeControlClient;
 use resilver_proto::contract::node_recovery_client::NodeRecoveryClient;
 use resilver_proto::contract::replica_repair_client::ReplicaRepairClient;
+use resilver_proto::internal::raft_client::RaftClient;
 use resilver_proto::locks::locks_client::LocksClient;
+use resilver_proto::store::store_client::StoreClient;
 use resilver_proto::transport::{self, Profile};
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -100,6 +103,21 @@ pub(crate) fn node_recovery(channel: Channel) -> NodeRecoveryClient<Channel> {
 /// The own node's repairing service on a channel.
 pub(crate) fn replica_repair(channel: Channel) -> ReplicaRepairClient<Channel> {
     ReplicaRepairClient::new(channel)
+}
+
+/// The own node's service about its own log on a channel.
+pub(crate) fn meta_recovery(channel: Channel) -> MetaRecoveryClient<Channel> {
+    MetaRecoveryClient::new(channel)
+}
+
+/// A node's service for other members on a channel: for a question that has to be refused.
+pub(crate) fn raft(channel: Channel) -> RaftClient<Channel> {
+    RaftClient::new(channel)
+}
+
+/// A node's service for readers on a channel.
+pub(crate) fn store(channel: Channel) -> StoreClient<Channel> {
+    StoreClient::new(channel)
 }
 
 /// The cluster's locks on a channel.

@@ -22,7 +22,7 @@ pub(crate) enum PolicyVerb {
     Replay {
         /// The `flight` folder of an agent, the agent's folder, or one segment of it
         recording: PathBuf,
-        /// Another policy: a configuration file, of which only the policy counts, or `production` or `fast` for the figures
+        /// Another policy: a configuration file, of which only the policy counts, or `production` (or `builtin`) or `fast` for the figures
         /// that ship; without it, the policy that the agent had at the time
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
@@ -45,7 +45,7 @@ impl PolicyVerb {
 /// A profile by its name, or what a configuration file says.
 async fn policy_of(cx: &Context, name: &Path) -> Result<PolicyConfig, Failure> {
     match name.to_str() {
-        Some("production") => Ok(PolicyConfig::of(Profile::Production)),
+        Some("production" | "builtin") => Ok(PolicyConfig::of(Profile::Production)),
         Some("fast") => Ok(PolicyConfig::of(Profile::Fast)),
         _ => Ok(config::load(&cx.host, name).await?.policy()),
     }

@@ -153,18 +153,32 @@ pub enum Proof {
         /// Key.
         key: String,
     },
-    /// Each host is up in the cluster map and its node serves, or it is out; and no shard is without a home.
+    /// Each host is up in the cluster map and its node serves, or it is out; no shard is without a home; and a canary through the own
+    /// node takes no longer than it may.
     HostsSettled {
         /// Which.
         hosts: Vec<String>,
+        /// How long a canary may take, milliseconds; `None`: there is nothing to compare it with yet.
+        #[serde(default)]
+        canary_ms: Option<u64>,
     },
     /// The own node's metadata, digested anew from stored bytes, is what a majority of at least three has at one entry of the
     /// log; and so again at a later entry.
     ReplicaEqual,
+    /// As [`Proof::ReplicaEqual`]; and a sample of what the own node answers to readers is what another member answers.
+    ReadsEqual,
+    /// As [`Proof::ReplicaEqual`]; and the own log, replayed on a copy of the state, comes to what is stored.
+    LogReplays,
     /// Every one of these hosts answers directly, agent and node, and does not call this one silent; all nodes that answer, three
     /// observers at least where there are as many voters, name one leader for one term; and none of these hosts has more left to
     /// apply than was committed since.
     OneLeader {
+        /// The hosts that are asked.
+        hosts: Vec<String>,
+    },
+    /// As [`Proof::OneLeader`]; all who answer are in one epoch, and refuse what is of an older one; and the digests of all of them, from
+    /// stored bytes, are equal at one entry.
+    OneHistory {
         /// The hosts that are asked.
         hosts: Vec<String>,
     },

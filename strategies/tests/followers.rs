@@ -137,7 +137,7 @@ fn a_quorum_that_is_back_is_proven_without_a_member_that_is_marked_down() {
     bench.fact.members.iter_mut().filter(|member| member.node == "n3").for_each(|member| member.state = "down".into());
     bench.pass(30);
     let asked = bench.commands.iter().rev().find_map(|command| match command {
-        Command::Prove { proof: Proof::OneLeader { hosts }, .. } => Some(hosts.clone()),
+        Command::Prove { proof: Proof::OneHistory { hosts }, .. } => Some(hosts.clone()),
         _ => None,
     });
     assert_eq!(asked, Some(["n1", "n2", "n4", "n5"].map(str::to_owned).to_vec()));

@@ -11,8 +11,16 @@ use resilver_strategies::engine::{IncidentState, ladder};
 use resilver_strategies::record::{Draft, RecordKind};
 use resilver_strategies::types::{Action, Grade, GuardName, Mode};
 
-fn everybody() -> Proof {
-    Proof::OneLeader { hosts: FIVE.iter().map(|name| (*name).to_owned()).collect() }
+fn everybody() -> Vec<String> {
+    FIVE.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn one_leader() -> Proof {
+    Proof::OneLeader { hosts: everybody() }
+}
+
+fn one_history() -> Proof {
+    Proof::OneHistory { hosts: everybody() }
 }
 
 fn lose_vote(bench: &mut Bench, damage: &str) {
@@ -257,7 +265,7 @@ fn the_lower_of_two_leaders_fences_itself_without_a_lease_then_steps_down_then_r
     let back = bench.relieved(Action::SetMode);
     assert_eq!(back.with, "read_write");
     bench.fact.mode = "read_write".into();
-    prove(&mut bench, &everybody());
+    prove(&mut bench, &one_leader());
 }
 
 #[test]
@@ -431,7 +439,7 @@ fn a_node_whose_term_runs_away_is_calmed_and_stands_again_once_terms_are_stable(
     let standing = bench.relieved(Action::SetMode);
     assert_eq!(standing.with, "standing");
     bench.fact.stands = Some(true);
-    prove(&mut bench, &everybody());
+    prove(&mut bench, &one_history());
 }
 
 #[test]
@@ -468,7 +476,7 @@ fn the_leader_aligns_a_stray_above_the_highest_term_and_nothing_lowers_one() {
         bench.raft_of(name).term = 12;
         bench.raft_of(name).role = "follower".into();
     }
-    prove(&mut bench, &everybody());
+    prove(&mut bench, &one_history());
     assert_eq!(bench.actions(), [Action::AlignTerm]);
 }
 
@@ -531,7 +539,7 @@ fn a_replica_that_differs_twice_is_mended_by_ranges_then_whole_then_by_rejoining
         assert_eq!(bench.state(), IncidentState::Verifying);
         for _ in 0..5 {
             let (incident, proof) = bench.last_proof();
-            assert_eq!(proof, Proof::ReplicaEqual);
+            assert_eq!(proof, Proof::ReadsEqual);
             if action == Action::RejoinLearner {
                 bench.proved(&incident);
                 break;
@@ -563,6 +571,76 @@ fn with_fewer_than_three_digests_nobody_is_blamed_and_a_majority_counts_more_tha
         bench.pass(1);
     }
     assert!(bench.open().is_empty() && bench.actions().is_empty());
+}
+
+/// Nor is who has more, or a later term, right for that: the minority is further, and it is the minority that is mended.
+#[test]
+fn the_newest_is_not_trusted_instead_of_the_majority() {
+    let further = |bench: &mut Bench, own: bool, others: &[&str]| {
+        let newest = |raft: &mut resilver_strategies::api::RaftFact| {
+            (raft.term, raft.last_log_term, raft.last_log, raft.committed, raft.applied) = (9, 9, 900, 900, 900);
+        };
+        if own {
+            newest(bench.raft());
+        }
+        others.iter().for_each(|name| newest(bench.raft_of(name)));
+    };
+    let mut bench = Bench::of_five(auto());
+    further(&mut bench, false, &["n4", "n5"]);
+    for index in 1..=20 {
+        bench.observe(compared(index * 100, &["n4", "n5"], 5));
+        bench.pass(1);
+    }
+    let blamed = |bench: &Bench| bench.open().iter().any(|incident| incident.mode == Mode::StateDivergence);
+    assert!(!blamed(&bench), "three of five have what this one has");
+    let mut bench = Bench::of_five(auto());
+    further(&mut bench, true, &["n2"]);
+    for index in [100, 200] {
+        bench.observe(compared(index, &["n1", "n2"], 5));
+        bench.pass(1);
+    }
+    assert!(blamed(&bench), "two of five are not right because they are further");
+}
+
+/// Both have committed all that they have, and at one index it is not the same.
+#[test]
+fn two_committed_entries_at_one_index_are_two_histories_and_a_person_chooses() {
+    let mut bench = Bench::of_five(auto());
+    let end = |raft: &mut resilver_strategies::api::RaftFact, committed, last_log, term| {
+        (raft.committed, raft.last_log, raft.last_log_term) = (committed, last_log, term);
+    };
+    // What is not committed an election may still take back.
+    end(bench.raft(), 40, 41, 3);
+    end(bench.raft_of("n4"), 40, 41, 2);
+    bench.pass(60);
+    assert!(bench.open().is_empty(), "{:?}", bench.open());
+    end(bench.raft(), 41, 41, 3);
+    bench.pass(60);
+    assert!(bench.open().is_empty(), "of one of the two it is known");
+    end(bench.raft_of("n4"), 41, 41, 2);
+    bench.pass(1);
+    assert!(bench.open().is_empty(), "once is none");
+    bench.pass(4);
+    assert_eq!(bench.only().mode, Mode::SplitBrain);
+    assert!(
+        bench
+            .only()
+            .evidence
+            .contains("at index 41 this member has committed an entry of term 3, and n4 one of term 2")
+    );
+    bench.pass(600);
+    assert_eq!(bench.state(), IncidentState::Escalated);
+    assert!(
+        bench.actions().is_empty() && bench.asked_slot().is_none(),
+        "nothing is merged or wiped: {:?}",
+        bench.actions()
+    );
+    // Of another epoch a log may end as it likes.
+    let mut bench = Bench::of_five(auto());
+    end(bench.raft_of("n4"), 40, 40, 2);
+    bench.peer("n4").epoch = 2;
+    bench.pass(60);
+    assert!(!bench.open().iter().any(|incident| incident.mode == Mode::SplitBrain), "{:?}", bench.open());
 }
 
 /// The own node leads, and the others follow it.

@@ -113,7 +113,7 @@ fn a_sixth_disruptive_step_on_one_node_within_a_day_is_refused_by_the_budget_and
         differs(&mut bench, round * 100);
         bench.pass(1);
         bench.through(Action::Resync);
-        prove(&mut bench, &Proof::ReplicaEqual);
+        prove(&mut bench, &Proof::ReadsEqual);
         bench.pass(1000);
     }
     assert_eq!(bench.actions(), [Action::Resync; 5]);

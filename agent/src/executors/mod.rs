@@ -8,6 +8,7 @@
 //! Invariants: a step with a fence passes the gate (persisted) before its first effect; every step ends in exactly one
 //! [`Input::Finished`], every proof in exactly one [`Input::Proved`], unless the agent itself ends first.
 
+mod history;
 mod node;
 mod own;
 mod probes;

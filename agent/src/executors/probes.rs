@@ -22,7 +22,7 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// Observers that have to agree on a leader, where there are as many.
 const OBSERVERS: usize = 3;
 
-fn not_yet(why: impl Into<String>) -> Status {
+pub(super) fn not_yet(why: impl Into<String>) -> Status {
     Status::unavailable(why.into())
 }
 
@@ -57,9 +57,9 @@ async fn right_at(tools: &Tools) -> Result<u64, Status> {
 }
 
 /// What one other member says.
-struct Word {
+pub(super) struct Word {
     agent: Result<PingResponse, Status>,
-    node: Result<ObserveResponse, Status>,
+    pub(super) node: Result<ObserveResponse, Status>,
 }
 
 async fn ask(tools: &Tools, link: &PeerLink) -> Word {
@@ -70,7 +70,7 @@ async fn ask(tools: &Tools, link: &PeerLink) -> Word {
     Word { agent: agent.map(tonic::Response::into_inner), node: node.map(tonic::Response::into_inner) }
 }
 
-async fn ask_all(tools: &Tools) -> BTreeMap<String, Word> {
+pub(super) async fn ask_all(tools: &Tools) -> BTreeMap<String, Word> {
     let asked = tools.links.peers.iter().map(async |(name, link)| (name.clone(), ask(tools, link).await));
     join_all(asked).await.into_iter().collect()
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
 use super::node::{disk, follow, object, said};
-use super::{Tools, probes};
+use super::{Tools, history, probes};
 use crate::links::{node_control, node_recovery};
 use crate::sensors::observe;
 
@@ -53,9 +53,12 @@ async fn attempt(tools: &Tools, proof: &Proof) -> Result<String, Status> {
         Proof::Serves => serves(tools).await,
         Proof::DiskRebuilt { disk: id } => verify(tools, disk(id)).await,
         Proof::ObjectIntact { bucket, key } => verify(tools, object(bucket, key)).await,
-        Proof::HostsSettled { hosts } => settled(tools, hosts).await,
+        Proof::HostsSettled { hosts, canary_ms } => settled(tools, hosts, *canary_ms).await,
         Proof::ReplicaEqual => probes::replica_equal(tools).await,
+        Proof::ReadsEqual => history::reads_equal(tools).await,
+        Proof::LogReplays => history::log_replays(tools).await,
         Proof::OneLeader { hosts } => probes::one_leader(tools, hosts).await,
+        Proof::OneHistory { hosts } => history::one_history(tools, hosts).await,
         Proof::ClockAgrees { within_ms } => probes::clock_agrees(tools, *within_ms).await,
     }
 }
@@ -69,17 +72,22 @@ async fn serves(tools: &Tools) -> Result<String, Status> {
     if raft.applied < raft.committed {
         return Err(Status::unavailable(format!("applied {} of {} entries", raft.applied, raft.committed)));
     }
-    let canary = |channel| async { node_control(channel).canary(CanaryRequest {}).await };
-    let millis = match tools.links.node.call(CANARY_DEADLINE, canary).await {
-        Ok(answer) => answer.into_inner().millis,
-        // A canary that loses a race or meets an election is tried again: only silence until the deadline refutes.
-        Err(status) => return Err(Status::unavailable(format!("the canary failed: {}", said(&status)))),
-    };
+    let millis = canary(tools).await?;
     Ok(format!("canary written and read in {millis} ms; applied {} of {}", raft.applied, raft.committed))
 }
 
+/// How long a write and a read through the node took, milliseconds.
+async fn canary(tools: &Tools) -> Result<u64, Status> {
+    let canary = |channel| async { node_control(channel).canary(CanaryRequest {}).await };
+    match tools.links.node.call(CANARY_DEADLINE, canary).await {
+        Ok(answer) => Ok(answer.into_inner().millis),
+        // A canary that loses a race or meets an election is tried again: only silence until the deadline refutes.
+        Err(status) => Err(Status::unavailable(format!("the canary failed: {}", said(&status)))),
+    }
+}
+
 /// One look: the engine asks again, at a pace that fits rebuilding a host.
-async fn settled(tools: &Tools, hosts: &[String]) -> Result<String, Status> {
+async fn settled(tools: &Tools, hosts: &[String], canary_ms: Option<u64>) -> Result<String, Status> {
     let seen = observe(&tools.links, tools.deadline).await.map_err(|status| Status::aborted(said(&status)))?;
     let mut told = Vec::new();
     for host in hosts {
@@ -92,9 +100,13 @@ async fn settled(tools: &Tools, hosts: &[String]) -> Result<String, Status> {
         }
     }
     let missing = seen.repair.map_or(0, |repair| repair.missing_shards);
-    match missing {
-        0 => Ok(format!("{}; no shard is without a home", told.join(", "))),
-        _ => Err(Status::aborted(format!("{missing} shards are without a home yet"))),
+    if missing > 0 {
+        return Err(Status::aborted(format!("{missing} shards are without a home yet")));
+    }
+    let millis = canary(tools).await.map_err(|status| Status::aborted(status.message()))?;
+    match canary_ms.filter(|limit| millis > *limit) {
+        Some(limit) => Err(Status::aborted(format!("a canary took {millis} ms, and may take {limit}"))),
+        None => Ok(format!("{}; no shard is without a home; a canary took {millis} ms", told.join(", "))),
     }
 }
 

@@ -84,7 +84,8 @@ impl NodeControl for NodeControlService {
         if let (Some(core), Some(raft)) = (self.shared.core.get(), answer.raft.as_mut()) {
             // Read from the log, mostly out of memory. A disk that hangs must not make the node look dead: then it is not told.
             let last = tokio::time::timeout(RAFT_DEADLINE, core.meta.last_log()).await;
-            raft.last_log_term = last.ok().and_then(Result::ok).map_or(0, |(term, _)| term);
+            // Both of one read: the term of one entry beside the index of another would be a log that nobody has.
+            (raft.last_log_term, raft.last_log) = last.ok().and_then(Result::ok).unwrap_or((0, raft.last_log));
             // Raft is asked, which may be busy: then it is not told.
             let unheard = tokio::time::timeout(RAFT_DEADLINE, core.meta.unheard()).await;
             raft.millis_since_leader = unheard.ok().flatten().map(millis);

@@ -31,6 +31,8 @@ pub(crate) struct Peer {
     /// Raft, as of then.
     raft: Option<(Moment, RaftFact)>,
     cluster: String,
+    #[serde(default)]
+    epoch: u64,
     leader: String,
     /// Its clock's distance from ours and the error of that, as asked then.
     clock: Option<(Moment, i64, u64)>,
@@ -72,6 +74,7 @@ impl Peers {
         peer.canary = fact.canary_ms.map(|millis| (now, millis));
         peer.leader = if stranger { String::new() } else { fact.leader.clone() };
         peer.cluster.clone_from(&fact.cluster);
+        peer.epoch = fact.epoch;
         peer.misses_us = fact.silent.iter().flatten().any(|silence| silence.node == own);
         peer.hears_us = fact.hears_us.map(|hears| (now, hears));
         let as_of = Moment(now.0.saturating_sub(Duration::from_millis(fact.raft_age_ms)));
@@ -101,6 +104,11 @@ impl Peers {
     pub(crate) fn raft_of(&self, now: Moment, within: Duration, name: &str) -> Option<&RaftFact> {
         let (at, raft) = self.0.get(name)?.raft.as_ref()?;
         (now.since(*at) <= within).then_some(raft)
+    }
+
+    /// In which epoch its node was, as it said last.
+    pub(crate) fn epoch_of(&self, name: &str) -> Option<u64> {
+        self.0.get(name).map(|peer| peer.epoch)
     }
 
     /// Whether its agent or its node was heard lately.

@@ -98,6 +98,10 @@ impl Engine {
         };
         match &incident.subject {
             Subject::Disk { disk, .. } if self.is_of_disk_in_service(incident) && well(disk) => Proof::Serves,
+            Subject::Hosts(hosts) if incident.mode == Mode::HostDown => Proof::HostsSettled {
+                hosts: hosts.clone(),
+                canary_ms: self.watches.deadlock.limit(&self.policy.deadlock),
+            },
             subject => proof(incident.mode, subject, &self.policy, &hosts),
         }
     }
@@ -216,8 +220,10 @@ fn proof_in_words(mode: Mode, proof: Proof) -> String {
         Proof::DiskRebuilt { disk } => {
             format!("every shard of disk {disk} read back from its new home; failed = skipped = 0")
         }
-        Proof::HostsSettled { hosts } => {
-            format!("{} up in the cluster map and serving, or out; and no shard without a home", hosts.join(", "))
+        Proof::HostsSettled { hosts, canary_ms } => {
+            let hosts = hosts.join(", ");
+            let within = canary_ms.map_or_else(String::new, |limit| format!(" within {limit} ms"));
+            format!("{hosts} up in the cluster map and serving, or out; no shard without a home; a canary that comes through{within}")
         }
         Proof::ObjectIntact { bucket, key } => {
             format!("every shard of {bucket}/{key} read from disk, cache bypassed")
@@ -225,6 +231,17 @@ fn proof_in_words(mode: Mode, proof: Proof) -> String {
         Proof::ReplicaEqual => {
             "its digest, from stored bytes, is the majority's of at least three at one entry, twice".to_owned()
         }
+        Proof::ReadsEqual => "its digest, from stored bytes, is the majority's of at least three at one entry, twice; a sample of reads is \
+                              another member's"
+            .to_owned(),
+        Proof::LogReplays => "its digest, from stored bytes, is the majority's of at least three at one entry, twice; its log, replayed, \
+                              comes to what is stored"
+            .to_owned(),
+        Proof::OneHistory { hosts } => format!(
+            "{} answer directly and call this host silent nowhere; one leader per term for all that answer; no lag; one epoch, older ones \
+             refused; all digests, from stored bytes, equal",
+            hosts.join(", ")
+        ),
         Proof::OneLeader { hosts } => format!(
             "{} answer directly and call this host silent nowhere; one leader per term for all that answer; no lag",
             hosts.join(", ")

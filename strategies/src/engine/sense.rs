@@ -95,6 +95,8 @@ impl Engine {
         self.watches.clock.look(at, &self.peers, &self.policy.clock);
         let cluster = node.map_or("", |fact| fact.cluster.as_str());
         self.watches.leaders.look(at, cluster, &self.peers, &self.policy.split_brain);
+        let own = node.filter(|_| answers).and_then(|fact| Some((fact.epoch, fact.raft.as_ref()?)));
+        self.watches.leaders.compare_logs(at, own, &self.peers);
         self.detect_partition(now);
         for (mode, detected_by) in JUDGED {
             if self.incidents.open.values().any(|incident| incident.mode == *mode) {

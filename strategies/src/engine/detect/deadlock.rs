@@ -49,7 +49,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// The canary's limit in milliseconds; `None`: there is no baseline yet.
-    fn limit(&self, policy: &DeadlockPolicy) -> Option<u64> {
+    pub(crate) fn limit(&self, policy: &DeadlockPolicy) -> Option<u64> {
         if self.baseline.len() < policy.baseline_samples as usize {
             return None;
         }

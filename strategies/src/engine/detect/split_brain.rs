@@ -1,7 +1,8 @@
 //! `split_brain`: two nodes lead, and a quorum acknowledged each of them after both were seen to lead; or two clusters under one
-//! configuration.
+//! configuration; or two logs that have committed different entries at one index.
 //!
-//! Never: takes the stale claim of a leader that was cut off for one: nobody acknowledges it any more; says which side is right.
+//! Never: takes the stale claim of a leader that was cut off for one: nobody acknowledges it any more; takes for committed what an
+//! election may still take back; says which side is right.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,10 +42,27 @@ impl Claim {
     }
 }
 
+/// Another member's log, and the own one, which cannot both be.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Forked {
+    held: Held,
+    with: String,
+    index: u64,
+    terms: (u64, u64),
+}
+
+/// The last entry of a log whose every entry is committed: (index, term). `None`: it may still be taken back, or is not told.
+fn committed_end(raft: &RaftFact) -> Option<(u64, u64)> {
+    let known = raft.last_log > 0 && raft.last_log_term > 0;
+    (known && raft.committed >= raft.last_log).then_some((raft.last_log, raft.last_log_term))
+}
+
 /// All that lead, or say so.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Watch {
     claims: BTreeMap<String, Claim>,
+    #[serde(default)]
+    forked: Forked,
     strangers: Held,
     stranger: String,
     single: Held,
@@ -92,6 +110,28 @@ impl Watch {
         }
         let split = self.pair(policy).is_some();
         self.single.look(now, !split && self.claims.len() <= 1, CLAIM_FRESH * 2);
+    }
+
+    /// At one index there is one committed entry, of one term (Ongaro and Ousterhout, "In search of an understandable consensus
+    /// algorithm", 5.3): two that end at one index, all committed, in different terms, are two histories.
+    pub(crate) fn compare_logs(&mut self, now: Moment, own: Option<(u64, &RaftFact)>, peers: &Peers) {
+        let end = own.and_then(|(epoch, raft)| Some((epoch, committed_end(raft)?)));
+        let other = end.and_then(|(epoch, (index, term))| {
+            let ends = peers.raft(now, CLAIM_FRESH).filter(|(name, ..)| peers.epoch_of(name) == Some(epoch));
+            let forked = |(name, _, raft): (&str, Moment, &RaftFact)| {
+                let (at, theirs) = committed_end(raft)?;
+                (at == index && theirs != term).then(|| (name.to_owned(), index, (term, theirs)))
+            };
+            ends.filter_map(forked).next()
+        });
+        self.forked.held.look(now, other.is_some(), CLAIM_FRESH * 2);
+        if let Some((with, index, terms)) = other {
+            (self.forked.with, self.forked.index, self.forked.terms) = (with, index, terms);
+        }
+    }
+
+    fn forks(&self, policy: &SplitBrainPolicy) -> bool {
+        self.forked.held.lasts(policy.overlap, 3)
     }
 
     /// The two that lead at once: the lower one first.
@@ -142,7 +182,14 @@ impl Watch {
         if self.strangers.lasts(policy.overlap.max(CLAIM_FRESH), 3) {
             return State::Ill(format!("two clusters: {}", self.stranger));
         }
-        match self.single.lasts(settled_after, 3) && self.strangers.looks() == 0 {
+        if self.forks(policy) {
+            let Forked { with, index, terms: (own, theirs), .. } = &self.forked;
+            return State::Ill(format!(
+                "at index {index} this member has committed an entry of term {own}, and {with} one of term {theirs}: two histories"
+            ));
+        }
+        let whole = self.strangers.looks() == 0 && self.forked.held.looks() == 0;
+        match self.single.lasts(settled_after, 3) && whole {
             true => State::Well,
             false => State::Unknown("one writer per term for long enough"),
         }

@@ -299,13 +299,16 @@ pub(crate) fn restart_deadline() -> Duration {
 pub(crate) fn proof(mode: Mode, subject: &Subject, policy: &PolicyConfig, hosts: &[String]) -> Proof {
     match (mode, subject.clone()) {
         (Mode::NetworkPartition, Subject::Hosts(hosts)) => Proof::OneLeader { hosts },
-        (Mode::SplitBrain | Mode::TermDivergence | Mode::QuorumLoss, _) => Proof::OneLeader { hosts: hosts.to_vec() },
-        (Mode::DatabaseCorruption | Mode::LogCorruption | Mode::StateDivergence, _) => Proof::ReplicaEqual,
+        (Mode::SplitBrain, _) => Proof::OneLeader { hosts: hosts.to_vec() },
+        (Mode::TermDivergence | Mode::QuorumLoss, _) => Proof::OneHistory { hosts: hosts.to_vec() },
+        (Mode::DatabaseCorruption, _) => Proof::ReplicaEqual,
+        (Mode::LogCorruption, _) => Proof::LogReplays,
+        (Mode::StateDivergence, _) => Proof::ReadsEqual,
         (Mode::ClockSkew, _) => Proof::ClockAgrees { within_ms: u64::from(policy.clock.warn_ms) },
         (_, Subject::Node(_)) => Proof::Serves,
         (_, Subject::Disk { disk, .. }) => Proof::DiskRebuilt { disk },
         (_, Subject::Object { bucket, key }) => Proof::ObjectIntact { bucket, key },
-        (_, Subject::Hosts(hosts)) => Proof::HostsSettled { hosts },
+        (_, Subject::Hosts(hosts)) => Proof::HostsSettled { hosts, canary_ms: None },
     }
 }
 
