@@ -177,8 +177,10 @@ async fn a_lock_of_a_living_owner_is_broken_at_a_persons_word_and_not_before() {
     let client = cluster.client();
     client.ensure_bucket(BUCKET, None).await.unwrap();
     put(&client, 0, 3).await;
-    // A minute, and then five by the policy's time, are too long for a test: the first is set, the second scaled.
-    configured(&cluster, "  sensors: { canary_every: 1s }\n", "deadlock: { lock_limit: 8s }\n").await;
+    // A minute, and then five by the policy's time, are too long for a test: the first is set, the second scaled. And a host that is busy
+    // with other tests is not to count as saturated: then it would be no deadlock.
+    let policy = "deadlock: { lock_limit: 8s, saturated_cpu: 1001, saturated_pressure: 1001 }\n";
+    configured(&cluster, "  sensors: { canary_every: 1s }\n", policy).await;
     whole(&client).await;
 
     // Somebody takes a lock and forgets it; a bucket cannot be made, and somebody stands in the queue.

@@ -28,9 +28,11 @@ pub const FAST_FACTOR: f64 = 60.0;
 /// A proof reads back real work: a factor makes nobody's disk faster. No proof or step deadline is scaled below this.
 pub const DEADLINE_FLOOR: Duration = Duration::from_secs(15);
 
-/// How long a cluster counts as new: grade 4, and grade 5 where it is disruptive, stay in shadow for so long, so that a person
-/// sees a day's plans before any of them is carried out. A policy time.
-pub const NEW_CLUSTER: Duration = Duration::from_secs(24 * 3600);
+/// Why something is in shadow in a new cluster.
+pub(crate) const NEW: &str = "the cluster's first 24 hours";
+
+/// Starts after one crash are at most this: the same crash a fourth time is a bug, and no accident (failure-modes.md, `process_crash`, never).
+const MOST_SAME_CRASH: u32 = 3;
 
 /// Which figures apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -223,6 +225,9 @@ pub struct Budget {
     pub window: Duration,
     /// Attempts of one step on one target in the window.
     pub attempts: u32,
+    /// Starts of a node within a day after the same crash (the same signal or exit code, with the same last error). 3 at most: what ended
+    /// it three times will end it again.
+    pub same_crash: u32,
     /// Disruptive steps on one target in a day.
     pub disruptive_per_target_day: u32,
     /// Disruptive steps in the cluster in an hour (counted where the lease is held).
@@ -245,9 +250,14 @@ pub struct Storm {
 }
 
 /// What the agent may do without asking, by grade; and narrower by mode.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthorityTable {
+    /// How long a cluster counts as new: grade 4, and grade 5 where it is disruptive, stay in shadow for so long, so that a person sees
+    /// a day's plans before any of them is carried out; what `grades` names holds from the beginning. A policy time.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub new_cluster: Duration,
     /// For every mode.
     pub grades: GradeTable,
     /// For one mode: the lower of this and `grades` holds.
@@ -367,10 +377,17 @@ impl Default for Budget {
         Self {
             window: secs(30 * 60),
             attempts: 3,
+            same_crash: MOST_SAME_CRASH,
             disruptive_per_target_day: 5,
             disruptive_per_cluster_hour: 10,
             flapping: 5,
         }
+    }
+}
+
+impl Default for AuthorityTable {
+    fn default() -> Self {
+        Self { new_cluster: secs(24 * 3600), grades: GradeTable::default(), modes: BTreeMap::new() }
     }
 }
 
@@ -399,7 +416,7 @@ impl PolicyConfig {
             Profile::Production => Self::default(),
             Profile::Fast => {
                 let grades = GradeTable { all: Some(Authority::Auto), ..GradeTable::default() };
-                let authority = AuthorityTable { grades, modes: BTreeMap::new() };
+                let authority = AuthorityTable { grades, ..AuthorityTable::default() };
                 Self { factor: FAST_FACTOR, authority, ..Self::default() }
             }
         }
@@ -434,6 +451,10 @@ impl PolicyConfig {
         }
         if self.recovery.max_restart_attempts > 100 {
             return bad("recovery.max_restart_attempts", self.recovery.max_restart_attempts.to_string(), "at most 100");
+        }
+        if !(1..=MOST_SAME_CRASH).contains(&self.budget.same_crash) {
+            let want = "1 to 3 expected: the same crash a fourth time is a bug, and no accident";
+            return bad("budget.same_crash", self.budget.same_crash.to_string(), want);
         }
         modes::check(self)?;
         self.smart.check()?;
@@ -470,14 +491,14 @@ impl PolicyConfig {
     }
 
     /// What the agent may do at this grade for this mode, and why (for the record). `age`: for how long the cluster has been
-    /// known; the risky half of the ladder proves itself in shadow for [`NEW_CLUSTER`], unless somebody says otherwise.
+    /// known; the risky half of the ladder proves itself in shadow while it is new, unless somebody says otherwise.
     ///
     /// What is said for a mode can only lower what holds for the grade; and nothing makes grade 6 automatic.
     pub fn authority_at(&self, mode: Mode, grade: Grade, disruptive: bool, age: Duration) -> (Authority, &'static str) {
-        let new = age < self.scaled(NEW_CLUSTER);
+        let new = age < self.scaled(self.authority.new_cluster);
         let default = match grade.0 {
-            4 if new => (Authority::Shadow, "the cluster's first 24 hours"),
-            5 if disruptive && new => (Authority::Shadow, "the cluster's first 24 hours"),
+            4 if new => (Authority::Shadow, NEW),
+            5 if disruptive && new => (Authority::Shadow, NEW),
             0..=5 => (Authority::Auto, "default"),
             _ => (Authority::Approve, "default"),
         };

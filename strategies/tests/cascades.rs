@@ -397,7 +397,7 @@ fn an_operators_pattern_is_found_as_those_that_ship() {
         then: vec![FailureKind::LockTimeout, FailureKind::UploadFailure],
         window: std::time::Duration::from_secs(20),
     };
-    let mut node = Node::with(Cascades { patterns: vec![pattern] });
+    let mut node = Node::with(Cascades { patterns: vec![pattern], ..Cascades::default() });
     let d1 = [Place::disk("n1", "d1")];
     node.says(FailureKind::DiskStateCheckTimeout, "d1", &d1);
     node.says(FailureKind::LockTimeout, "a", &d1);

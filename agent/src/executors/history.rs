@@ -2,12 +2,15 @@
 //!
 //! Must never: change anything; count a member that did not answer as one that agrees.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use resilver_proto::contract::{ObserveResponse, ReplayJournalRequest};
 use resilver_proto::internal::{Envelope, PreVoteRequest};
 use resilver_proto::store::{ListBucketsRequest, ListRequest, ObjectInfo};
+use resilver_strategies::api::{ReplicaFact, ReplicasFact};
+use resilver_strategies::lease::majority;
 use tokio::time::sleep;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -21,7 +24,7 @@ use crate::sensors::{compare, observe};
 /// Buckets of which a sample is read, and objects of each.
 const SAMPLED_BUCKETS: usize = 4;
 const SAMPLED_OBJECTS: u32 = 64;
-/// Between two nodes somebody may write: so often they are read before they count as different.
+/// While two nodes are read somebody may write: what differs has to do so, in the same way, this often.
 const SAMPLE_TRIES: u32 = 3;
 /// Between two tries.
 const BETWEEN: Duration = Duration::from_millis(200);
@@ -38,7 +41,8 @@ pub(super) async fn one_history(tools: &Tools, hosts: &[String]) -> Result<Strin
         return Err(not_yet(format!("{name} is in epoch {}, this node in epoch {}", seen.epoch, own.epoch)));
     }
     let refused = old_epoch_refused(tools, &own, &answered).await?;
-    let equal = digests_equal(tools).await?;
+    let voters = own.nodes.iter().filter(|node| matches!(node.role.as_str(), "leader" | "voter")).count();
+    let equal = digests_equal(tools, majority(voters)).await?;
     Ok(format!("{leader}; {refused}; {equal}"))
 }
 
@@ -71,19 +75,24 @@ async fn old_epoch_refused(
     Ok(format!("all in epoch {epoch}, and epoch {before} refused by {}", others.len() + 1))
 }
 
-async fn digests_equal(tools: &Tools) -> Result<String, Status> {
+async fn digests_equal(tools: &Tools, need: usize) -> Result<String, Status> {
     let compared = compare(&tools.links, true).await.map_err(|status| not_yet(said(&status)))?;
-    let mut digests = compared.members.iter().filter(|member| !member.digest.is_empty());
-    let Some(first) = digests.next() else { return Err(not_yet("nobody has a digest")) };
-    let mut equal = 1;
-    for other in digests {
-        if other.digest != first.digest {
-            let (one, other) = (&first.node, &other.node);
-            return Err(not_yet(format!("at entry {} {one} and {other} have different digests", compared.index)));
-        }
-        equal += 1;
-    }
+    let equal = all_equal(&compared, need).map_err(not_yet)?;
     Ok(format!("{equal} digests from stored records equal at entry {}", compared.index))
+}
+
+/// How many digests there are, when they are all the same.
+fn all_equal(compared: &ReplicasFact, need: usize) -> Result<usize, String> {
+    let digests: Vec<&ReplicaFact> = compared.members.iter().filter(|member| !member.digest.is_empty()).collect();
+    let index = compared.index;
+    let differs = digests.iter().find(|other| other.digest != digests[0].digest);
+    match differs {
+        Some(other) => Err(format!("at entry {index} {} and {} have different digests", digests[0].node, other.node)),
+        None if digests.len() < need => {
+            Err(format!("at entry {index} {} members have a digest, {need} are needed", digests.len()))
+        }
+        None => Ok(digests.len()),
+    }
 }
 
 /// [`replica_equal`], and the own log, replayed on a copy from its checkpoint, comes to what is stored. A member that has no checkpoint
@@ -113,20 +122,43 @@ pub(super) async fn reads_equal(tools: &Tools) -> Result<String, Status> {
     let Some((other, link)) = healthy.filter_map(|(name, _)| Some((name, tools.links.peers.get(name)?))).next() else {
         return Err(not_yet("no other node serves that reads could be compared with"));
     };
-    let mut differs = String::new();
-    for _ in 0..SAMPLE_TRIES {
+    let mut differs = Differences::default();
+    let mut read = 0;
+    for again in 0..SAMPLE_TRIES {
+        if again > 0 {
+            sleep(BETWEEN).await;
+        }
         let (own, theirs) = tokio::join!(sample(tools, &tools.links.node), sample(tools, &link.node));
         let (own, theirs) = (own?, theirs?);
-        match own.iter().zip(&theirs).find(|(one, other)| one != other) {
-            None if own.len() == theirs.len() => {
-                return Ok(format!("{equal}; {} objects read the same through {other}", own.len()));
-            }
-            Some((one, _)) => differs = format!("{}/{} reads otherwise through {other}", one.bucket, one.key),
-            None => differs = format!("{} objects here, {} through {other}", own.len(), theirs.len()),
+        read = own.len();
+        let now = differences(own, theirs);
+        // What is written meanwhile differs once, and then otherwise.
+        differs =
+            if again == 0 { now } else { differs.into_iter().filter(|(at, both)| now.get(at) == Some(both)).collect() };
+        if differs.is_empty() {
+            return Ok(format!("{equal}; {read} objects read the same through {other}"));
         }
-        sleep(BETWEEN).await;
     }
-    Err(not_yet(differs))
+    let (bucket, key) = differs.keys().next().cloned().unwrap_or_default();
+    Err(not_yet(format!("{} of {read} objects read otherwise through {other}: {bucket}/{key}", differs.len())))
+}
+
+/// What of an object one reads, and the other.
+type Differences = BTreeMap<(String, String), (Option<ObjectInfo>, Option<ObjectInfo>)>;
+
+fn differences(own: Vec<ObjectInfo>, theirs: Vec<ObjectInfo>) -> Differences {
+    let name = |object: &ObjectInfo| (object.bucket.clone(), object.key.clone());
+    let mut all = Differences::new();
+    for object in own {
+        let both = all.entry(name(&object)).or_default();
+        both.0 = Some(object);
+    }
+    for object in theirs {
+        let both = all.entry(name(&object)).or_default();
+        both.1 = Some(object);
+    }
+    all.retain(|_, (own, theirs)| own != theirs);
+    all
 }
 
 async fn sample(tools: &Tools, link: &Link) -> Result<Vec<ObjectInfo>, Status> {
@@ -140,4 +172,43 @@ async fn sample(tools: &Tools, link: &Link) -> Result<Vec<ObjectInfo>, Status> {
         sampled.extend(link.call(tools.deadline, list).await.map_err(unread)?.into_inner().objects);
     }
     Ok(sampled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compared(digests: &[&str]) -> ReplicasFact {
+        let member = |(number, digest): (usize, &&str)| ReplicaFact {
+            node: format!("n{number}"),
+            digest: (*digest).to_owned(),
+            ..ReplicaFact::default()
+        };
+        ReplicasFact { index: 9, members: digests.iter().enumerate().map(member).collect() }
+    }
+
+    #[test]
+    fn who_has_no_digest_agrees_with_nobody() {
+        assert_eq!(all_equal(&compared(&["a", "a", "a"]), 2), Ok(3));
+        assert_eq!(all_equal(&compared(&["a", "", "a"]), 2), Ok(2));
+        assert!(all_equal(&compared(&["a", "", ""]), 2).unwrap_err().contains("2 are needed"));
+        assert!(all_equal(&compared(&["a", "a", "b"]), 2).unwrap_err().contains("n0 and n2 have different digests"));
+        assert!(all_equal(&compared(&[]), 1).is_err());
+    }
+
+    #[test]
+    fn what_reads_otherwise_is_named_with_both_sides() {
+        let object = |key: &str, version: &str| ObjectInfo {
+            bucket: "b".into(),
+            key: key.into(),
+            version: version.into(),
+            ..ObjectInfo::default()
+        };
+        let same = vec![object("k1", "1"), object("k2", "1")];
+        assert!(differences(same.clone(), same.clone()).is_empty());
+        let told = differences(same, vec![object("k1", "1"), object("k2", "2"), object("k3", "1")]);
+        let names: Vec<&str> = told.keys().map(|(_, key)| key.as_str()).collect();
+        assert_eq!(names, ["k2", "k3"]);
+        assert!(told.values().all(|(own, theirs)| own != theirs));
+    }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::active::{Actives, millis};
 use super::place::MAX_PLACES;
-use super::{CascadeStatus, Cascades, EMERGENCY_AT, Failure, Found, HOUR, Pattern, PatternStatus, Place, RETENTION};
+use super::{CascadeStatus, Cascades, Failure, Found, HOUR, Pattern, PatternStatus, Place, RETENTION};
 use crate::types::{FailureKind, Mode, Moment, Severity};
 
 /// Failures remembered of one kind: a flood of one kind drives out none of another, and a match takes the newest.
@@ -39,6 +39,8 @@ impl Event {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Detector {
     patterns: Vec<Pattern>,
+    /// Times within an hour that make an emergency.
+    emergency_at: usize,
     events: BTreeMap<FailureKind, VecDeque<Event>>,
     active: Actives,
     /// When each pattern was found.
@@ -56,6 +58,7 @@ impl Detector {
         Self {
             times: vec![VecDeque::new(); patterns.len()],
             patterns,
+            emergency_at: cascades.emergency_at as usize,
             events: BTreeMap::new(),
             active: Actives::default(),
             counts: BTreeMap::new(),
@@ -68,6 +71,7 @@ impl Detector {
     /// Goes on by other patterns, with the failures seen so far. Cascades that are live are those of the old patterns: they are
     /// forgotten, unless nothing changed; how often a pattern was found is kept by its name.
     pub fn adopt(&mut self, cascades: &Cascades) {
+        self.emergency_at = cascades.emergency_at as usize;
         let patterns = cascades.all();
         if patterns == self.patterns {
             return;
@@ -148,7 +152,7 @@ impl Detector {
             evidence,
             began: Moment(Duration::from_millis(u64::try_from(began).unwrap_or(0))),
             times,
-            severity: severity(times),
+            severity: severity(times, self.emergency_at),
         })
     }
 
@@ -251,7 +255,7 @@ impl Detector {
                 window_ms: u64::try_from(pattern.window.as_millis()).unwrap_or(u64::MAX),
                 in_hour,
                 last_age_ms: last,
-                severity: (in_hour > 0).then(|| severity(in_hour)),
+                severity: (in_hour > 0).then(|| severity(in_hour, self.emergency_at)),
             }
         });
         CascadeStatus {
@@ -277,6 +281,6 @@ impl Detector {
     }
 }
 
-fn severity(times: usize) -> Severity {
-    if times >= EMERGENCY_AT { Severity::Emergency } else { Severity::Critical }
+fn severity(times: usize, emergency_at: usize) -> Severity {
+    if times >= emergency_at { Severity::Emergency } else { Severity::Critical }
 }

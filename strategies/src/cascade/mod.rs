@@ -40,6 +40,3 @@ pub const RETENTION: Duration = Duration::from_secs(5 * 60);
 
 /// The window in which a pattern found again and again becomes an emergency. Evidence, so no factor scales it.
 pub const HOUR: Duration = Duration::from_secs(3600);
-
-/// Times found in an [`HOUR`] that make an emergency: twice may be coincidence, and each was told as critical.
-pub const EMERGENCY_AT: usize = 3;

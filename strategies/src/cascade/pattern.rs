@@ -36,11 +36,20 @@ pub struct Pattern {
 }
 
 /// The section `cascades`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cascades {
+    /// Times that a pattern is found, or a host convicted, within an hour that make an emergency: twice may be coincidence, and each was
+    /// told as critical.
+    pub emergency_at: u32,
     /// Patterns beside the three that ship.
     pub patterns: Vec<Pattern>,
+}
+
+impl Default for Cascades {
+    fn default() -> Self {
+        Self { emergency_at: 3, patterns: Vec::new() }
+    }
 }
 
 impl Pattern {
@@ -90,6 +99,10 @@ impl Cascades {
         if self.patterns.len() > MAX_PATTERNS {
             let count = format!("a list of {}", self.patterns.len());
             return bad("cascades.patterns", count, "at most 16 expected: each failure is held against each of them");
+        }
+        if self.emergency_at < 2 {
+            let want = "at least 2 expected: the first time is told as critical";
+            return bad("cascades.emergency_at", self.emergency_at.to_string(), want);
         }
         let mut names: BTreeSet<String> = Pattern::builtin().into_iter().map(|pattern| pattern.name).collect();
         for pattern in &self.patterns {

@@ -69,11 +69,11 @@ fn what_is_said_for_a_mode_only_ever_lowers_authority() {
                 let all = |authority| GradeTable { all: Some(authority), ..GradeTable::default() };
                 let modes = [(Mode::SplitBrain, all(*mode))].into();
                 let plain = PolicyConfig {
-                    authority: AuthorityTable { grades: all(*cluster), modes: BTreeMap::new() },
+                    authority: AuthorityTable { grades: all(*cluster), ..AuthorityTable::default() },
                     ..PolicyConfig::default()
                 };
                 let narrowed = PolicyConfig {
-                    authority: AuthorityTable { grades: all(*cluster), modes },
+                    authority: AuthorityTable { grades: all(*cluster), modes, ..AuthorityTable::default() },
                     ..PolicyConfig::default()
                 };
                 let of = |policy: &PolicyConfig| policy.authority_of(Mode::SplitBrain, grade, true).0;
@@ -106,4 +106,20 @@ fn limits_of_smart_by_which_one_sample_or_no_read_error_would_empty_a_disk_are_r
     assert!(told(|smart| smart.errors_within = secs(1)).ends_with("1m to 30d expected"));
     assert!(told(|smart| smart.stale_at_least = Duration::ZERO).starts_with("smart.stale_at_least is 0ns"));
     assert!(told(|smart| smart.command_deadline = secs(3600)).starts_with("smart.command_deadline is 3600s"));
+}
+
+#[test]
+fn how_long_a_cluster_is_new_is_a_figure_and_a_fourth_start_for_one_crash_is_none() {
+    let read = |text: &str| serde_json::from_str::<PolicyConfig>(text).expect("good");
+    let week = read(r#"{"authority":{"new_cluster":"7days"}}"#);
+    let realign = |age| week.authority_at(Mode::TermDivergence, Grade::REALIGN, true, age).0;
+    assert_eq!((realign(secs(6 * 86_400)), realign(secs(7 * 86_400))), (Authority::Shadow, Authority::Auto));
+    assert_eq!(read(r#"{"budget":{"same_crash":1}}"#).check(), Ok(()));
+    for (text, key) in [
+        (r#"{"budget":{"same_crash":4}}"#, "budget.same_crash"),
+        (r#"{"budget":{"same_crash":0}}"#, "budget.same_crash"),
+        (r#"{"cascades":{"emergency_at":1}}"#, "cascades.emergency_at"),
+    ] {
+        assert_eq!(read(text).check().expect_err(text).key, key);
+    }
 }

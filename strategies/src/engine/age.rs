@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::api::NodeFact;
-use crate::config::{NEW_CLUSTER, PolicyConfig};
+use crate::config::PolicyConfig;
 use crate::engine::Engine;
 use crate::record::RecordKind;
 use crate::types::{Action, Moment, Now};
@@ -57,7 +57,7 @@ impl Age {
         let gap = self.last.map_or(Duration::ZERO, |last| now.since(last).min(LONGEST_GAP));
         self.last = Some(now);
         self.seen += gap;
-        let new = policy.scaled(NEW_CLUSTER);
+        let new = policy.scaled(policy.authority.new_cluster);
         let (step, over) = (new / TELL_DIVISOR, self.seen >= new && self.told < new);
         // Afterwards once in that time: old segments of the journal go.
         let due = self.told + if self.told < new { step } else { new };
@@ -76,7 +76,7 @@ impl Engine {
             return;
         }
         let seen = self.age.seen;
-        let new = self.policy.scaled(NEW_CLUSTER);
+        let new = self.policy.scaled(self.policy.authority.new_cluster);
         let over = if seen < new { "grade 4 stays in shadow until then" } else { "grade 4 acts by itself" };
         let evidence = format!("this cluster is known for {} s of {} s: {over}", seen.as_secs(), new.as_secs());
         let seen_ms = u64::try_from(seen.as_millis()).unwrap_or(u64::MAX);

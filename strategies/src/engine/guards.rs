@@ -24,9 +24,6 @@ use crate::record::GuardResult;
 use crate::storm::StormBrake;
 use crate::types::{Action, Authority, Fence, Grade, GuardName, Mode, Moment};
 
-/// Starts for one crash signature: a fourth would only crash the same way.
-pub(crate) const MAX_SAME_CRASH: u32 = 3;
-
 /// Room that a reconstruction needs: the new shard of one extent beside the bad one, with room to spare.
 const RECONSTRUCTION_BYTES: u64 = 64 << 20;
 
@@ -387,7 +384,8 @@ fn crash_signature(look: &Look<'_>) -> (bool, String) {
         return (true, "no signature: killed from outside, or nobody saw how".to_owned());
     };
     let starts = look.ledger.starts_after(look.now, signature);
-    (starts < MAX_SAME_CRASH, format!("started {starts} times after \"{signature}\", at most {MAX_SAME_CRASH}"))
+    let most = look.policy.budget.same_crash;
+    (starts < most, format!("started {starts} times after \"{signature}\", at most {most}"))
 }
 
 /// What an operator allows for a step; some steps are a person's whatever is allowed.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{MemberFact, Subject};
-use crate::cascade::{EMERGENCY_AT, HOUR};
+use crate::cascade::HOUR;
 use crate::engine::Engine;
 use crate::engine::decide::Present;
 use crate::engine::detect::{Symptom, host_down};
@@ -33,14 +33,14 @@ pub(crate) struct Falls(BTreeMap<String, Vec<Moment>>);
 
 impl Falls {
     /// One more. How many within the hour.
-    fn count(&mut self, now: Moment, host: &str) -> usize {
+    fn count(&mut self, now: Moment, host: &str, enough: usize) -> usize {
         self.0.retain(|_, falls| {
             falls.retain(|fall| now.since(*fall) < HOUR);
             !falls.is_empty()
         });
         let falls = self.0.entry(host.to_owned()).or_default();
         // More than these say nothing new.
-        if falls.len() >= EMERGENCY_AT {
+        if falls.len() >= enough {
             falls.remove(0);
         }
         falls.push(now);
@@ -126,9 +126,10 @@ impl Engine {
     /// A host was convicted (not: taken over from its mark). The third time in an hour it is an emergency, told at once.
     fn fell(&mut self, now: Now, host: Option<String>) {
         let Some(host) = host else { return };
-        let times = self.falls.count(now.mono, &host);
+        let enough = self.policy.cascades.emergency_at as usize;
+        let times = self.falls.count(now.mono, &host, enough);
         let about = |incident: &&mut Incident| hosts_of(incident).contains(&host);
-        let Some(incident) = self.incidents.open.values_mut().find(about).filter(|_| times >= EMERGENCY_AT) else {
+        let Some(incident) = self.incidents.open.values_mut().find(about).filter(|_| times >= enough) else {
             return;
         };
         let why = format!("{host} was convicted {times} times in an hour: what brings it back does not hold");

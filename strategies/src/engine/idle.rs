@@ -1,7 +1,7 @@
 //! Why the agent does not act, if it does not: what `agent status` says.
 
 use crate::api::Step;
-use crate::config::NEW_CLUSTER;
+use crate::config::NEW;
 use crate::coordinator::grace_left;
 use crate::engine::Engine;
 use crate::engine::decide::Move;
@@ -68,8 +68,8 @@ impl Engine {
             (authority < Authority::Auto).then(|| format!("grade {grade} {authority} ({why})"))
         };
         let low: Vec<String> = (1..=5).filter_map(of).collect();
-        let left = self.policy.scaled(NEW_CLUSTER).saturating_sub(age).as_secs();
-        let until = if left > 0 && low.iter().any(|text| text.contains("24 hours")) {
+        let left = self.policy.scaled(self.policy.authority.new_cluster).saturating_sub(age).as_secs();
+        let until = if left > 0 && low.iter().any(|text| text.contains(NEW)) {
             format!("; the cluster is known for {} s, {left} s are left", age.as_secs())
         } else {
             String::new()
