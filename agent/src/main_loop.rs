@@ -431,9 +431,11 @@ impl MainLoop {
         let journal = JournalView { next_sequence: self.journal.next_sequence(), lost: self.lost };
         let silent = self.engine.silences(self.time.now());
         let heard = self.engine.heard(self.time.now());
+        let disrupted = self.engine.disrupted(self.time.now());
         self.view.send_modify(|view| {
             view.silent = silent;
             view.heard = heard;
+            view.disrupted = disrupted;
             view.beat = Instant::now();
             view.journal = journal;
             view.paused = self.engine.pause().cloned();

@@ -72,6 +72,7 @@ impl AgentPeer for PeerService {
             canary_ms: view.node.canary_ms(),
             partial: view.heard.is_some(),
             heard: view.heard.clone().unwrap_or_default(),
+            disrupted_ms: view.disrupted.clone(),
         }))
     }
 

@@ -266,6 +266,8 @@ pub(crate) struct View {
     pub(crate) silent: Option<Vec<SilenceFact>>,
     /// Whom it hears; `None`: it asks everybody.
     pub(crate) heard: Option<Vec<String>>,
+    /// How long ago each disruptive step on this node was begun.
+    pub(crate) disrupted: Vec<u64>,
     /// When the main loop last came round.
     pub(crate) beat: Instant,
 }
@@ -280,6 +282,7 @@ impl View {
             journal: JournalView::default(),
             silent: None,
             heard: None,
+            disrupted: Vec::new(),
             beat: Instant::now(),
         }
     }

@@ -10,7 +10,7 @@
 //! a home, unless the disk in question holds nothing readable anyway, or the target is mute and serves none already.
 //! Targets of open slots count as down. Starting what does not run takes nothing away, and asks for no slot.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::api::{MemberFact, NodeFact, PeerFact};
@@ -28,7 +28,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long a step that moves the leadership may take until another one leads: the evidence is read again, an election, a heartbeat.
 /// A change within it is the plan's own, after which there is no grace.
 pub(crate) const LEADER_MOVES: Duration = Duration::from_secs(30);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 
 /// A wish for a slot.
@@ -225,9 +225,11 @@ pub struct Coordinator {
     leader_changed: Option<Moment>,
     /// When somebody named a leader last; the start, when nobody did.
     led: Moment,
-    /// Slots this holder let open: (when, target). A successor begins anew; each target's own engine counts on in its
-    /// journal.
+    /// Slots this holder let open: (when, target).
     taken: VecDeque<(Moment, String)>,
+    /// Steps on each node as its own agent has them in its journal: how long before when they were told each was begun. Among them are
+    /// those that an earlier holder granted.
+    told: BTreeMap<String, (Moment, Vec<Duration>)>,
 }
 
 impl Coordinator {
@@ -250,6 +252,7 @@ impl Coordinator {
             leader_moves: None,
             led: now,
             taken: VecDeque::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -281,6 +284,9 @@ impl Coordinator {
 
     /// A peer's agent answered, or did not.
     pub fn peer(&mut self, now: Moment, fact: &PeerFact) {
+        if fact.agent_answers {
+            self.disrupted(now, &fact.node, &fact.disrupted_ms);
+        }
         // Its phase is its last word: one that hangs was healthy when it gave it.
         let mute = fact.node_answers == Some(false);
         self.see(now, &fact.node, fact.node_alive == Some(true) && fact.node_phase == "healthy" && !mute);
@@ -304,6 +310,23 @@ impl Coordinator {
             }
             false => _ = self.mute.remove(&fact.node),
         }
+    }
+
+    /// What a node's own agent says of disruptive steps on it.
+    pub fn disrupted(&mut self, now: Moment, node: &str, ages_ms: &[u64]) {
+        if ages_ms.is_empty() {
+            self.told.remove(node);
+        } else {
+            self.told.insert(node.to_owned(), (now, ages_ms.iter().copied().map(Duration::from_millis).collect()));
+        }
+    }
+
+    /// How long ago each step on a node was: as this holder granted them, and as the node's agent says. Most are known by both, so that
+    /// the more of the two counts, and never their sum.
+    fn steps_on(&self, now: Moment, node: &str) -> [Vec<Duration>; 2] {
+        let granted = self.taken.iter().filter(|(_, of)| of == node).map(|(at, _)| now.since(*at));
+        let told = self.told.get(node).map(|(at, ages)| ages.iter().map(|age| *age + now.since(*at)));
+        [granted.collect(), told.into_iter().flatten().collect()]
     }
 
     /// They are asked no more: nothing is known of them until they are asked again, neither that they are well nor that they are not.
@@ -358,11 +381,14 @@ impl Coordinator {
             well: well(&member.node),
             mute: self.is_mute(now, &member.node),
         });
-        let within = |window: Duration, of: Option<&str>| {
+        let within = |window: Duration, node: &str| {
             let window = self.policy.scaled(window);
-            let counts = |(at, node): &&(Moment, String)| now.since(*at) <= window && of.is_none_or(|of| of == node);
-            u32::try_from(self.taken.iter().filter(counts).count()).unwrap_or(u32::MAX)
+            let most =
+                self.steps_on(now, node).iter().map(|ages| ages.iter().filter(|age| **age <= window).count()).max();
+            u32::try_from(most.unwrap_or(0)).unwrap_or(u32::MAX)
         };
+        let known: BTreeSet<&str> =
+            self.taken.iter().map(|(_, node)| node.as_str()).chain(self.told.keys().map(String::as_str)).collect();
         let budget = &self.policy.budget;
         View {
             nodes: nodes.collect(),
@@ -374,8 +400,8 @@ impl Coordinator {
             fresh_within,
             missing_shards: self.missing_shards,
             others_down: self.policy.disk.others_down,
-            target_day: (within(DAY, Some(target)), budget.disruptive_per_target_day),
-            cluster_hour: (within(HOUR, None), budget.disruptive_per_cluster_hour),
+            target_day: (within(DAY, target), budget.disruptive_per_target_day),
+            cluster_hour: (known.iter().map(|node| within(HOUR, node)).sum(), budget.disruptive_per_cluster_hour),
             flapping: (self.flaps(now, target), budget.flapping),
             leaderless: (now.since(self.led), self.policy.deadlock.leaderless_after),
         }
@@ -389,12 +415,12 @@ impl Coordinator {
     /// The most slots for the target in any ten minutes that ended within the last hour: flapping is held for an hour.
     fn flaps(&self, now: Moment, target: &str) -> u32 {
         let (hour, ten) = (self.policy.scaled(HOUR), self.policy.scaled(TEN_MINUTES));
-        let of_it = self.taken.iter().filter(|(_, node)| node == target);
-        let times: Vec<Moment> = of_it.map(|(at, _)| *at).collect();
-        let in_window = |end: &Moment| times.iter().filter(|at| *at <= end && end.since(**at) <= ten).count();
-        // The hour begins with the slot by which it is known.
-        let ends = times.iter().filter(|end| now.since(**end) <= hour);
-        u32::try_from(ends.map(in_window).max().unwrap_or(0)).unwrap_or(u32::MAX)
+        let most = self.steps_on(now, target).into_iter().filter_map(|ages| {
+            let in_window = |end: &Duration| ages.iter().filter(|age| *age >= end && **age - *end <= ten).count();
+            // The hour begins with the slot by which it is known.
+            ages.iter().filter(|end| **end <= hour).map(in_window).max()
+        });
+        u32::try_from(most.max().unwrap_or(0)).unwrap_or(u32::MAX)
     }
 }
 

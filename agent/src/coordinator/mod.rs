@@ -152,7 +152,10 @@ impl Coordinator {
         let now = self.setup.time.mono();
         let mut judge = self.judge.lock().unwrap_or_else(PoisonError::into_inner);
         match observation {
-            Observation::Heartbeat(fact) => judge.heartbeat(now, fact),
+            Observation::Heartbeat(fact) => {
+                judge.disrupted(now, &self.setup.own, &self.setup.view.borrow().disrupted);
+                judge.heartbeat(now, fact);
+            }
             Observation::HeartbeatMissed { .. } => judge.heartbeat_missed(now),
             Observation::Peer(fact) => judge.peer(now, fact),
             Observation::Watch(fact) => judge.forget(&fact.dropped),

@@ -22,6 +22,9 @@ use crate::state::PeerViews;
 use crate::swim::SwimView;
 use crate::telemetry::Telemetry;
 
+/// Disruptive steps that one answer may tell of.
+const MAX_DISRUPTED: usize = 32;
+
 /// How long the node of a silent agent may take to say that it is there, from the second silent round on: a saturated
 /// host answers late, and a late answer is one.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -170,6 +173,7 @@ impl PeerSensor {
             clock_offset_ms: clock.map(|(offset, _)| offset),
             clock_error_ms: clock.map_or(0, |(_, error)| error),
             canary_ms: answer.canary_ms,
+            disrupted_ms: Some(answer.disrupted_ms).filter(|ages| ages.len() <= MAX_DISRUPTED).unwrap_or_default(),
             ..fact
         }
     }

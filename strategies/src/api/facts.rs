@@ -412,6 +412,9 @@ pub struct PeerFact {
     /// How long its node's last canary took; `None`: there was none, it failed, or its agent did not answer.
     #[serde(default)]
     pub canary_ms: Option<u64>,
+    /// How long ago each disruptive step on its node was begun, milliseconds, of the last hour, as its own agent's journal has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disrupted_ms: Vec<u64>,
     /// Its agent asked over every configured interface, the first one first; empty when there is only one. Beyond 64 hosts only
     /// some are asked each time: the others are as they were.
     #[serde(default)]

@@ -338,3 +338,39 @@ fn the_budget_restrains_automation_and_not_people() {
     assert_eq!(refused(coordinator.request(at(100), &book, &own)).0, GuardName::Backoff);
     assert!(coordinator.request(at(100), &book, &restart("n2")).is_ok());
 }
+
+/// The lease moves, and the next holder has granted nothing yet: what was done on each node its own agent's journal knows.
+#[test]
+fn the_next_holder_counts_on_by_what_each_nodes_agent_tells() {
+    let minutes = |ages: &[u64]| ages.iter().map(|age| age * 60_000).collect::<Vec<u64>>();
+    let with = |told: &[(&str, &[u64])]| {
+        let mut coordinator = calm(at(3600));
+        for (node, ages) in told {
+            let fact = PeerFact { disrupted_ms: minutes(ages), ..peer(node, true) };
+            coordinator.peer(at(3600), &fact);
+        }
+        coordinator
+    };
+    let book = SlotBook::inherit(fence(), vec![]);
+    let judged = |coordinator: &mut Coordinator, target| {
+        coordinator.request(at(3600), &book, &SlotAsk { operator: false, ..restart(target) })
+    };
+    let nine: &[(&str, &[u64])] = &[("n2", &[50, 40, 30]), ("n4", &[55, 35, 20]), ("n5", &[45, 25, 15])];
+    assert!(judged(&mut with(nine), "n6").is_ok(), "nine in the hour");
+    let mut ten = with(nine);
+    ten.disrupted(at(3600), "n1", &minutes(&[59]));
+    let (guard, evidence) = refused(judged(&mut ten, "n6"));
+    assert!(guard == GuardName::Budget && evidence.contains("10 of 10"), "{evidence}");
+    // An hour is over for them as time passes, and what this holder granted itself is not counted twice.
+    let mut mine = with(&[]);
+    assert!(judged(&mut mine, "n6").is_ok());
+    mine.peer(at(3600), &PeerFact { disrupted_ms: vec![0], ..peer("n6", true) });
+    assert_eq!(mine.view(at(3600), &book, "n6").cluster_hour.0, 1);
+    // Five within ten minutes flap, whoever let them.
+    let mut flapping = with(&[("n6", &[30, 29, 28, 27, 26])]);
+    let (guard, evidence) = refused(judged(&mut flapping, "n6"));
+    assert!(guard == GuardName::Backoff && evidence.starts_with("flapping"), "{evidence}");
+    // Its agent knows of none any more.
+    flapping.peer(at(3600), &peer("n6", true));
+    assert!(judged(&mut flapping, "n6").is_ok());
+}

@@ -12,6 +12,9 @@ use crate::api::{PastStep, Subject};
 use crate::resume::MAX_HISTORY;
 use crate::types::{Action, Moment};
 
+/// Disruptive steps of one node that others are told of: more than any limit of an hour lets pass.
+const MAX_TOLD: usize = 32;
+
 /// How long a crash signature is remembered. Not scaled below: the same bug is the same bug tomorrow.
 pub(crate) const SIGNATURE_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
@@ -84,6 +87,12 @@ impl Ledger {
 
     pub(crate) fn disruptive(&self, now: Moment, within: Duration) -> u32 {
         self.count(now, within, |entry| entry.disruptive)
+    }
+
+    /// How long ago each of the newest disruptive ones was begun.
+    pub(crate) fn disrupted(&self, now: Moment, within: Duration) -> Vec<Duration> {
+        let ages = self.entries.iter().rev().filter(|entry| entry.disruptive).map(|entry| entry.age(now));
+        ages.filter(|age| *age <= within).take(MAX_TOLD).collect()
     }
 
     pub(crate) fn starts_after(&self, now: Moment, signature: &str) -> u32 {

@@ -311,6 +311,13 @@ impl Engine {
         self.incidents.open.values().find(lost).map(|incident| format!("the metadata has no quorum ({})", incident.id))
     }
 
+    /// How long ago each disruptive step on this node was begun, within the hour that the lease's holder counts, milliseconds: for a
+    /// holder that did not grant them itself.
+    pub fn disrupted(&self, now: Now) -> Vec<u64> {
+        let ages = self.ledger.disrupted(now.mono, self.policy.scaled(crate::coordinator::HOUR));
+        ages.into_iter().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).collect()
+    }
+
     /// Whom this agent does not hear, for other agents; `None`: it cannot say.
     pub fn silences(&self, now: Now) -> Option<Vec<SilenceFact>> {
         self.liveness.silences(now.mono)
