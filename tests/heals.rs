@@ -88,6 +88,12 @@ fn many_records_more(txn: &redb::WriteTransaction) {
     }
 }
 
+/// What the incident's end says was shown.
+fn proven(written: &[Value]) -> String {
+    let resolved = written.iter().find(|one| one["kind"] == "resolved");
+    resolved.map_or_else(String::new, |resolved| resolved["details"].to_string())
+}
+
 #[tokio::test]
 async fn members_that_differ_or_are_damaged_are_mended_by_their_agents() {
     let cluster = Cluster::start(4, 2, &[]);
@@ -106,6 +112,7 @@ async fn members_that_differ_or_are_damaged_are_mended_by_their_agents() {
     let over = reaches(&cluster, &wrong, "state_divergence", "resolved").await;
     let written = records(&cluster, &wrong, &over).await;
     told(&written, &wrong, &["resync"], &disruptive, digests);
+    assert!(proven(&written).contains("objects read the same through"), "{}", proven(&written));
     stored_equal(&cluster).await;
 
     // Phase 2: another differs in more than can be fetched one by one. It takes the whole state.
@@ -131,6 +138,7 @@ async fn members_that_differ_or_are_damaged_are_mended_by_their_agents() {
     let over = reaches(&cluster, &lost, "log_corruption", "resolved").await;
     let written = records(&cluster, &lost, &over).await;
     told(&written, &lost, &["rejoin_learner"], &disruptive, digests);
+    assert!(proven(&written).contains("its log was replayed"), "{}", proven(&written));
     let did = written.iter().find(|one| one["kind"] == "outcome").unwrap()["details"].to_string();
     assert!(did.contains("it was member") && did.contains("caught up, and serving"), "{did}");
 
